@@ -1,0 +1,102 @@
+"""LIFTDescriptor: the DeepDesc network that LIFT uses as its descriptor (paper Sec. 3.3)."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kornia_lift._checks import check_patches
+from kornia_lift.layers import L2Pool2d, SubtractiveNorm2d
+from kornia_lift.weights import load_network
+
+PATCH_SIZE = 64
+DESCRIPTOR_DIM = 128
+
+
+class LIFTDescriptor(nn.Module):
+    r"""Describe 64x64 grayscale patches by 128 numbers (paper Sec. 3.3, LIFT spec 1.4).
+
+    Three blocks of convolution, tanh, L2 pooling and subtractive normalisation; 280 320 parameters.
+
+    Args:
+        pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
+            to a ``.safetensors`` file, or ``False`` for random weights (the module then stays in train mode).
+        normalize: return unit vectors, as matchers, hloc and COLMAP expect. The paper's own descriptor is not
+            normalised (norms of about 40); use ``normalize=False`` with published weights to reproduce it.
+        mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units.
+        std: standard deviation of the training patches; the input is divided by it.
+        chunk_size: patches that go through the network at once when no gradient is recorded; bounds the memory
+            (430 KiB of activations per patch in float32), does not change the result.
+
+    Shape:
+        - Input: :math:`(B, 1, 64, 64)`, values in [0, 1]
+        - Output: :math:`(B, 128)`
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if the input is not (B, 1, 64, 64).
+        TypeError: if the input is not floating point.
+
+    Convention:
+        The patch covers 12 sigma x 12 sigma of the image, sigma the scale of the keypoint: with kornia's
+        ``extract_patches_*`` that is a LAF scale (half side) of ``6 * 64 / 63 * sigma``
+        (:data:`kornia_lift.geometry.LAF_SCALE_PER_SIGMA`).
+
+    Example:
+        >>> descriptor = LIFTDescriptor(pretrained=False).eval()
+        >>> descriptor(torch.rand(4, 1, 64, 64)).shape
+        torch.Size([4, 128])
+
+    """
+
+    patch_size = PATCH_SIZE
+
+    def __init__(
+        self,
+        pretrained: bool | str | os.PathLike[str] = True,
+        *,
+        normalize: bool = True,
+        mean: float | Tensor = 0.45,
+        std: float | Tensor = 0.25,
+        chunk_size: int = 512,
+    ) -> None:
+        super().__init__()
+        self.normalize = normalize
+        self.chunk_size = chunk_size
+        # scalars for LIFT, (64, 64) images for DeepDesc: both broadcast
+        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.get_default_dtype()))
+        self.register_buffer("std", torch.as_tensor(std, dtype=torch.get_default_dtype()))
+        self.mean: Tensor
+        self.std: Tensor
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 32, 7),  # 58
+            nn.Tanh(),
+            L2Pool2d(2),  # 29
+            SubtractiveNorm2d(),
+            nn.Conv2d(32, 64, 6),  # 24
+            nn.Tanh(),
+            L2Pool2d(3),  # 8
+            SubtractiveNorm2d(),
+            nn.Conv2d(64, DESCRIPTOR_DIM, 5),  # 4
+            nn.Tanh(),
+            L2Pool2d(4),  # 1
+        )
+        if pretrained is not False:
+            load_network(self, "descriptor", pretrained)
+
+    def extra_repr(self) -> str:
+        return f"normalize={self.normalize}"
+
+    def _describe(self, patch: Tensor) -> Tensor:
+        z = (patch - self.mean.to(patch)) / self.std.to(patch)
+        # channels_last: the convolutions run in their fast CPU and tensor-core layout
+        out = self.features(z.contiguous(memory_format=torch.channels_last)).flatten(1)
+        return F.normalize(out, dim=1) if self.normalize else out
+
+    def forward(self, patch: Tensor) -> Tensor:
+        check_patches(patch, PATCH_SIZE, type(self).__name__)
+        if torch.is_grad_enabled() or len(patch) <= self.chunk_size:
+            return self._describe(patch)
+        return torch.cat([self._describe(part) for part in patch.split(self.chunk_size)])

@@ -1,0 +1,101 @@
+"""Building blocks shared by the three LIFT networks: GHH, L2 pooling, subtractive normalisation."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def ghh(z: Tensor, num_sum: int = 4, num_max: int = 4) -> Tensor:
+    r"""Generalised hinging hyperplanes: a signed sum of maxima (paper Eq. 5).
+
+    .. math:: o_u = \sum_{n=0}^{N-1} (-1)^n \max_{m} z_{(uN+n)M+m}
+
+    Args:
+        z: linear responses, channels unit-major, then sum index, then max index.
+        num_sum: N, number of terms in the signed sum.
+        num_max: M, number of hyperplanes in each maximum.
+
+    Shape:
+        - Input: :math:`(B, U \cdot N \cdot M, *)`
+        - Output: :math:`(B, U, *)`
+
+    Raises:
+        ValueError: if the channels are not a multiple of ``num_sum * num_max``.
+
+    """
+    group = num_sum * num_max
+    if z.shape[1] % group:
+        raise ValueError(
+            f"ghh expects channels that are a multiple of num_sum*num_max={group}, got {z.shape[1]} "
+            f"(input shape {tuple(z.shape)})"
+        )
+    grouped = z.unflatten(1, (-1, num_sum, num_max)).amax(dim=3)  # B, U, N, *
+    # slices instead of a product with a sign vector: no constant to move between devices and dtypes
+    return grouped[:, :, 0::2].sum(dim=2) - grouped[:, :, 1::2].sum(dim=2)
+
+
+class L2Pool2d(nn.Module):
+    r"""Pooling by the Euclidean norm of the window, stride = window (DeepDesc, LIFT spec 1.4).
+
+    It is a sum of squares, not a mean; borders that do not fill a window are dropped.
+
+    Args:
+        kernel_size: side of the square window.
+        eps: added inside the root, so that an all-zero window has a finite gradient.
+
+    Shape:
+        - Input: :math:`(B, C, H, W)`
+        - Output: :math:`(B, C, \lfloor H/k \rfloor, \lfloor W/k \rfloor)`, values >= 0
+
+    """
+
+    def __init__(self, kernel_size: int, eps: float = 1e-12) -> None:
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.eps = eps
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}"
+
+    def forward(self, x: Tensor) -> Tensor:
+        energy = F.avg_pool2d(x * x, self.kernel_size) * float(self.kernel_size**2)
+        # half precision cannot hold 1e-12: there the smallest normal number does the same work
+        return (energy + max(self.eps, torch.finfo(x.dtype).tiny)).sqrt()
+
+
+class SubtractiveNorm2d(nn.Module):
+    r"""Subtract from every channel the local Gaussian mean over all channels (DeepDesc, LIFT spec 1.4).
+
+    The mean is corrected at the borders: the 5x5 kernel is divided by the part of it that lies inside the map.
+    There is no divisive part.
+
+    Args:
+        kernel_size: side of the Gaussian window, odd.
+        sigma: standard deviation of the window in pixels.
+
+    Shape:
+        - Input, output: :math:`(B, C, H, W)`
+
+    """
+
+    def __init__(self, kernel_size: int = 5, sigma: float = 1.25) -> None:
+        super().__init__()
+        half = kernel_size // 2
+        offsets = torch.arange(-half, half + 1, dtype=torch.float64)
+        window = torch.exp(-(offsets**2) / (2.0 * sigma**2))
+        # a constant, not a weight: separable, sums to 1
+        self.register_buffer("window", (window / window.sum()).to(torch.get_default_dtype()), persistent=False)
+        self.window: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        window = self.window.to(x)
+        half = window.numel() // 2
+
+        def blur(m: Tensor) -> Tensor:
+            m = F.conv2d(m, window.view(1, 1, -1, 1), padding=(half, 0))
+            return F.conv2d(m, window.view(1, 1, 1, -1), padding=(0, half))
+
+        mean = x.mean(dim=1, keepdim=True)
+        return x - blur(mean) / blur(torch.ones_like(mean[:1]))

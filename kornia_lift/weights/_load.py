@@ -1,0 +1,86 @@
+"""Find a model by name or path, check it, and put its tensors into a network."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from kornia_lift.weights._registry import DEFAULT_MODEL, FOLDER, MODELS
+from kornia_lift.weights._safetensors import WeightFileError, parse_safetensors, read_safetensors
+
+
+def available_models() -> tuple[str, ...]:
+    """Return the names of the models that the package ships, the values accepted as ``pretrained=``."""
+    return tuple(MODELS)
+
+
+def load_tensors(pretrained: bool | str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors of a shipped model or of a ``.safetensors`` file.
+
+    Args:
+        pretrained: ``True`` for the default model, the name of a shipped model, or the path of a file.
+
+    Returns:
+        Tensors by name (``response.*``, ``orientation.*``, ``descriptor.*``) and the metadata of the file.
+
+    Raises:
+        ValueError: if the name is unknown.
+        FileNotFoundError: if the path does not exist.
+        WeightFileError: if the file is damaged, or a shipped file does not have the registered checksum.
+
+    """
+    name = DEFAULT_MODEL if pretrained is True else os.fspath(pretrained)  # type: ignore[arg-type]
+    if name in MODELS:
+        path = FOLDER / MODELS[name].file
+        raw = path.read_bytes()
+        digest = hashlib.sha256(raw).hexdigest()
+        if digest != MODELS[name].sha256:
+            raise WeightFileError(
+                f"{path} has sha256 {digest}, expected {MODELS[name].sha256}: the installed file was changed or cut "
+                "off; install kornia_lift again"
+            )
+        return parse_safetensors(raw)
+    path = Path(name)
+    if path.suffix != ".safetensors" and not path.exists():
+        raise ValueError(
+            f"unknown pretrained model {name!r}: expected one of {', '.join(MODELS) or '(none shipped)'}, "
+            "or the path of a .safetensors file"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"no weight file {path}")
+    return read_safetensors(path)
+
+
+def load_network(network: nn.Module, part: str, pretrained: bool | str | os.PathLike[str]) -> None:
+    """Load the tensors ``<part>.*`` of a model into ``network`` and switch it to eval mode.
+
+    Args:
+        network: the module to fill; every parameter and persistent buffer must be in the file.
+        part: ``"response"``, ``"orientation"`` or ``"descriptor"``.
+        pretrained: as in :func:`load_tensors`.
+
+    Raises:
+        WeightFileError: if tensors are missing, surplus, or of another shape; see also :func:`load_tensors`.
+
+    """
+    tensors, _ = load_tensors(pretrained)
+    prefix = part + "."
+    found = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    expected = network.state_dict()
+    where = f"the weights {pretrained!r} for {type(network).__name__}"
+    missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    if missing or surplus:
+        raise WeightFileError(f"{where} do not fit: missing {missing}, not expected {surplus} (below {prefix!r})")
+    for name, tensor in found.items():
+        if tensor.shape != expected[name].shape:
+            raise WeightFileError(
+                f"{where} do not fit: {prefix}{name} has shape {tuple(tensor.shape)}, "
+                f"expected {tuple(expected[name].shape)}; were the constructor arguments those of the training?"
+            )
+        if not tensor.isfinite().all():
+            raise WeightFileError(f"{where} are damaged: {prefix}{name} contains NaN or infinity")
+    network.load_state_dict(found)
+    network.eval()

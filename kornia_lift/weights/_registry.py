@@ -1,0 +1,30 @@
+"""The models that the package ships: file, checksum, licence. The model card tells how each was made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+DEFAULT_MODEL = "lift"
+
+
+@dataclass(frozen=True)
+class ShippedModel:
+    """One weight file inside the package.
+
+    Args:
+        file: file name inside ``kornia_lift/weights``.
+        sha256: checksum of the file; a file that differs is refused.
+        upright: the model was made for images that are not turned: the feature then assigns no orientation.
+        licence: SPDX identifier of the licence of the weights.
+
+    """
+
+    file: str
+    sha256: str
+    upright: bool = False
+    licence: str = "Apache-2.0"
+
+
+MODELS: dict[str, ShippedModel] = {}
