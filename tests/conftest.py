@@ -1,0 +1,57 @@
+"""Fixtures that every test may use: the shared data, the device and dtype under test, a seed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason="no CUDA device")
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder ``../shared`` with oracles and photographs, which is not part of the repository.
+
+    Skips where it is absent; fails instead when KORNIA_LIFT_REQUIRE_SHARED=1, so that CI cannot lose these tests.
+    """
+    path = ROOT.parent / "shared"
+    if path.is_dir():
+        return path
+    if os.environ.get("KORNIA_LIFT_REQUIRE_SHARED") == "1":
+        pytest.fail(f"KORNIA_LIFT_REQUIRE_SHARED=1, but {path} is missing")
+    pytest.skip(f"needs the folder {path} (oracles and photographs), which is not part of the repository")
+
+
+@pytest.fixture(scope="session")
+def device() -> torch.device:
+    """The device under test: KORNIA_LIFT_TEST_DEVICE, by default cpu."""
+    return torch.device(os.environ.get("KORNIA_LIFT_TEST_DEVICE", "cpu"))
+
+
+@pytest.fixture(scope="session")
+def dtype() -> torch.dtype:
+    """The floating-point type under test: KORNIA_LIFT_TEST_DTYPE, by default float32."""
+    name = os.environ.get("KORNIA_LIFT_TEST_DTYPE", "float32")
+    found = getattr(torch, name, None)
+    if not isinstance(found, torch.dtype):
+        raise pytest.UsageError(f"KORNIA_LIFT_TEST_DTYPE must name a torch dtype such as float64, got {name!r}")
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
