@@ -1,0 +1,181 @@
+"""Training options: frozen dataclasses to and from TOML and JSON. An unknown key is an error, never ignored."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+
+
+class ConfigError(ValueError):
+    """An option that does not exist, or has a value that it cannot have."""
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """Options of :func:`kornia_lift.training.loop.fit`.
+
+    Args:
+        steps: optimiser steps in all.
+        optimizer: ``"adam"`` (the authors' TensorFlow code), ``"adamw"`` or ``"sgd"`` (DeepDesc).
+        learning_rate: highest learning rate.
+        weight_decay: of the optimiser.
+        momentum: of SGD.
+        schedule: ``"constant"``, or ``"cosine"`` down to 0 at the last step.
+        warmup_steps: steps of linear increase at the start.
+        clip_norm: largest norm of the gradient; ``None`` does not clip.
+        precision: type of the matrix products: ``"float32"``, ``"bfloat16"``, or ``"float16"`` (CUDA only, with loss
+            scaling). Weights and optimiser stay in float32.
+        ema_decay: keep an exponential moving average of the weights, used for validation and the result.
+        validate_every: steps between two validations.
+        checkpoint_every: steps between two checkpoints.
+        log_every: steps between two lines of the log.
+        max_minutes: time for this stage, all resumptions together; it then stops as if killed, but tidily.
+        seed: the batches are a function of it and of the step.
+        prefetch: draw the next batch in a thread while this one trains; changes no result.
+        tensorboard: also write TensorBoard files.
+
+    """
+
+    steps: int = 10_000
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    schedule: Literal["constant", "cosine"] = "constant"
+    warmup_steps: int = 0
+    clip_norm: float | None = None
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    ema_decay: float | None = None
+    validate_every: int = 500
+    checkpoint_every: int = 500
+    log_every: int = 20
+    max_minutes: float | None = None
+    seed: int = 0
+    prefetch: bool = False
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "validate_every", "checkpoint_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate must be positive, got {self.learning_rate}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
+        if self.max_minutes is not None and self.max_minutes <= 0:
+            raise ConfigError(f"max_minutes must be positive, got {self.max_minutes}")
+
+
+def read_mapping(path: str | Path) -> dict[str, Any]:
+    """Read a ``.toml`` or ``.json`` file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ConfigError: if it is neither, or is not well formed.
+
+    """
+    path = Path(path)
+    if path.suffix not in (".toml", ".json"):
+        raise ConfigError(f"a config is a .toml or .json file, got {path}")
+    if not path.is_file():
+        raise FileNotFoundError(f"no config file {path}")
+    text = path.read_text(encoding="utf-8")
+    try:
+        mapping = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        raise ConfigError(f"{path} is not well formed: {error}") from error
+    if not isinstance(mapping, dict):
+        raise ConfigError(f"{path} must hold a table of options, got {type(mapping).__name__}")
+    return mapping
+
+
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
+    """Build a dataclass, nested ones included, from plain values.
+
+    Args:
+        cls: the dataclass.
+        mapping: options by name; what is absent keeps its default.
+        where: dotted name of the table, for the error text.
+
+    Raises:
+        ConfigError: naming the key, and the valid ones or the expected type.
+
+    """
+    hints = get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    prefix = f"{where}." if where else ""
+    for key in mapping:
+        if key not in fields:
+            raise ConfigError(f"unknown option {prefix}{key}; valid are {', '.join(sorted(fields))}")
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in mapping and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"missing option {prefix}{missing[0]}: it has no default")
+    values = {key: _convert(hints[key], value, prefix + key) for key, value in mapping.items()}
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{prefix.rstrip('.') or cls.__name__}: {error}") from None
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Return a dataclass as plain values that JSON can hold; inverse of :func:`from_mapping`."""
+    return json.loads(json.dumps(dataclasses.asdict(config), default=str))
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return _convert_union(get_args(hint), value, where)
+    if origin is Literal:
+        if value not in get_args(hint):
+            raise ConfigError(f"{where} must be one of {', '.join(map(repr, get_args(hint)))}, got {value!r}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(get_args(hint), value, where)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where} must be a table of options, got {value!r}")
+        return from_mapping(hint, value, where)  # type: ignore[arg-type]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    # bool is an int to Python, not to a reader of a config
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
+    return value
+
+
+def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    options = tuple(o for o in options if o is not type(None))
+    errors = []
+    for option in options:
+        try:
+            return _convert(option, value, where)
+        except ConfigError as error:
+            errors.append(error)
+    raise errors[0]
+
+
+def _convert_tuple(items: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where} must be a list, got {value!r}")
+    if len(items) == 2 and items[1] is Ellipsis:
+        return tuple(_convert(items[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+    if len(value) != len(items):
+        raise ConfigError(f"{where} must have {len(items)} values, got {len(value)}")
+    return tuple(_convert(h, v, f"{where}[{i}]") for i, (h, v) in enumerate(zip(items, value, strict=True)))
