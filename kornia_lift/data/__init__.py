@@ -1,0 +1,1 @@
+"""What training and evaluation read: photographs, homography sequences, posed scenes, SfM models, patches."""
