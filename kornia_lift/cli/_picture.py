@@ -1,0 +1,29 @@
+"""Writing pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kornia_lift._extras import require
+from kornia_lift._io import atomic_write
+from kornia_lift.cli._errors import CommandError
+from kornia_lift.viz import Picture
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def check_picture_path(path: Path) -> None:
+    """Refuse, before any work is done, a picture that could not be written."""
+    if path.suffix.lower() not in _SUFFIXES:
+        raise CommandError(f"--out {path}: a picture must end in {', '.join(_SUFFIXES)}")
+    if path.is_dir():
+        raise CommandError(f"--out {path}: this is a folder, expected a file name")
+    if not path.parent.is_dir():
+        raise CommandError(f"--out {path}: the folder {path.parent} does not exist")
+
+
+def save_picture(path: Path, picture: Picture) -> None:
+    """Write a picture in the format of its suffix."""
+    with atomic_write(path) as temporary:
+        image = require("PIL.Image", extra="cli").fromarray(picture)
+        image.save(temporary, **({} if path.suffix.lower() == ".png" else {"quality": 92}))

@@ -1,0 +1,197 @@
+"""``kornia-lift extract``: photographs in, one hloc feature file out, in one process or many."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_lift._extras import require
+from kornia_lift._io import ImageFileError, list_images, load_image
+from kornia_lift.cli._errors import CommandError
+from kornia_lift.cli._options import add_feature_options, place, positive, provenance
+from kornia_lift.export import FeatureFile
+from kornia_lift.matching import describe, shrink
+
+_DESCRIPTION = """\
+Describe photographs and write one h5 file in the format of hloc: a group per image with keypoints (N, 2),
+descriptors (128, N, unit length), scores, scales, oris, image_size. Images that the file already holds are skipped,
+so a run that was stopped goes on where it was. A broken image is reported at the end (exit code 1), the rest is done.
+"""
+_EPILOG = """\
+examples:
+  kornia-lift extract photos/ --out features.h5
+  kornia-lift extract a.jpg b.png --out features.h5 --num-features 8000
+  kornia-lift extract photos/ --out features.h5 --shard 0/2    on one machine, 1/2 on another, then:
+  kornia-lift merge features.shard-*.h5 --out features.h5
+  torchrun --nproc-per-node 4 -m kornia_lift.cli extract photos/ --out features.h5    shards by itself
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photograph and its name in the feature file: its path below the folder that was given."""
+
+    name: str
+    path: Path
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the sub-parsers."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "extract",
+        help="describe files or folders into one h5 file (hloc)",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("inputs", type=Path, nargs="+", metavar="PATH", help="image files, or folders of them")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="the feature file")
+    parser.add_argument("--overwrite", action="store_true", help="start anew if the feature file exists")
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=min(4, os.cpu_count() or 1),
+        metavar="N",
+        help="threads that read images ahead (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="do only every N-th image, from the I-th, I = 0 .. N-1 (default: as torchrun says, else all)",
+    )
+    add_feature_options(parser, num_features=2000, resize=1600)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Describe what is not described yet."""
+    index, count = args.shard or _torchrun_shard()
+    jobs = collect(args.inputs)
+    mine = jobs[index::count]
+    out: Path = args.out
+    if out.suffix not in (".h5", ".hdf5"):
+        raise CommandError(f"--out {out}: a feature file must end in .h5")
+    if out.is_dir() or not out.parent.is_dir():
+        raise CommandError(f"--out {out}: " + ("this is a folder" if out.is_dir() else "its folder does not exist"))
+    if count > 1:
+        out = out.with_name(f"{out.stem}.shard-{index}-of-{count}{out.suffix}")
+    if args.overwrite:
+        out.unlink(missing_ok=True)
+    file = FeatureFile(out, provenance(args))
+    done = file.names()
+    todo = [job for job in mine if job.name not in done]
+
+    feature, device, dtype = place(args.make_feature(args), args)
+    failed: list[str] = []
+    start = time.perf_counter()
+    bar = require("tqdm", extra="cli").tqdm(
+        total=len(mine), initial=len(mine) - len(todo), unit="image", disable=None, position=index, desc=out.name
+    )
+    keypoints = 0
+    # One thread writes: h5 is not made for more, and the device need not wait for the disk.
+    with bar, ThreadPoolExecutor(args.workers) as readers, ThreadPoolExecutor(1) as writer:
+        writing: Future[None] | None = None
+        for job, reading in read_ahead(todo, args, readers):
+            try:
+                image, size = reading.result()
+            except (ImageFileError, OSError) as error:
+                failed.append(str(error))
+                bar.update()
+                continue
+            described = describe(feature, image.to(device, dtype), size)
+            if writing is not None:
+                writing.result()
+            writing = writer.submit(file.write, job.name, described)
+            keypoints += len(described)
+            bar.update()
+        if writing is not None:
+            writing.result()
+    seconds = time.perf_counter() - start
+
+    made = len(todo) - len(failed)
+    rate = f" in {seconds:.1f} s ({made / seconds:.2f} images/s)" if made else ""
+    skipped = f", {len(mine) - len(todo)} were there already" if len(todo) < len(mine) else ""
+    print(f"{made} images, {keypoints} keypoints{rate}{skipped}: {out}")
+    if failed:
+        print(f"kornia-lift: {len(failed)} of {len(mine)} images failed:", *failed, sep="\n  ", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def collect(inputs: Sequence[Path]) -> list[Job]:
+    """Return the photographs below files and folders, sorted by name.
+
+    Raises:
+        CommandError: if an input is missing, holds no image, or two photographs would have the same name.
+    """
+    found: dict[str, Path] = {}
+    for given in inputs:
+        if given.is_dir():
+            paths = list_images(given)
+            if not paths:
+                raise CommandError(f"no images in the folder {given}")
+            jobs = [Job(path.relative_to(given).as_posix(), path) for path in paths]
+        elif given.exists():
+            jobs = [Job(given.name, given)]
+        else:
+            raise CommandError(f"{given} does not exist")
+        for job in jobs:
+            other = found.setdefault(job.name, job.path)
+            if other != job.path and not other.samefile(job.path):
+                raise CommandError(f"two images have the name {job.name}: {other} and {job.path}; extract them apart")
+    return [Job(name, found[name]) for name in sorted(found)]
+
+
+def read_ahead(
+    jobs: Sequence[Job], args: argparse.Namespace, readers: ThreadPoolExecutor
+) -> Iterator[tuple[Job, Future[tuple[Tensor, tuple[int, int]]]]]:
+    """Yield each photograph while the next ones are being read; at most two per thread lie in memory."""
+
+    def submit(job: Job) -> tuple[Job, Future[tuple[Tensor, tuple[int, int]]]]:
+        return job, readers.submit(_read, job.path, not args.ignore_exif, args.resize)
+
+    waiting = iter(jobs)
+    queue = [submit(job) for job in islice(waiting, 2 * args.workers)]
+    try:
+        while queue:
+            current = queue.pop(0)
+            queue.extend(submit(job) for job in islice(waiting, 1))
+            yield current
+    finally:  # an error elsewhere must not wait for pictures that nobody will use
+        for _, future in queue:
+            future.cancel()
+
+
+@torch.inference_mode()
+def _read(path: Path, apply_exif: bool, resize: int) -> tuple[Tensor, tuple[int, int]]:
+    """The gray photograph, reduced, and the width and height that it had."""
+    image = load_image(path, gray=True, apply_exif=apply_exif)
+    return shrink(image, resize), (image.shape[-1], image.shape[-2])
+
+
+def _shard(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d+)/(\d+)", text)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 0 to N-1, for example 0/4, got {text!r}")
+    return int(found[1]), int(found[2])
+
+
+def _torchrun_shard() -> tuple[int, int]:
+    """The part of the work that falls to this process under torchrun; all of it otherwise."""
+    try:
+        return int(os.environ.get("RANK", "0")), max(1, int(os.environ.get("WORLD_SIZE", "1")))
+    except ValueError as error:
+        raise CommandError(f"RANK and WORLD_SIZE in the environment must be numbers: {error}") from error

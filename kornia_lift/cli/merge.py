@@ -1,0 +1,43 @@
+"""``kornia-lift merge``: the feature files of several processes become one."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from kornia_lift.cli._errors import CommandError
+from kornia_lift.export import merge_feature_files
+
+_EPILOG = """\
+example:
+  torchrun --nproc-per-node 4 -m kornia_lift.cli extract photos/ --out features.h5
+  kornia-lift merge features.shard-*.h5 --out features.h5
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the sub-parsers."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "merge",
+        help="put the feature files of several shards into one",
+        description="Put the feature files that shards of `kornia-lift extract` wrote into one.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("parts", type=Path, nargs="+", metavar="SHARD", help="feature files to put together")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="the file to write")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merge and say how much."""
+    for part in args.parts:
+        if not part.is_file():
+            raise CommandError(f"{part} does not exist")
+        if args.out.exists() and part.samefile(args.out):
+            raise CommandError(f"--out {args.out}: this is one of the files to merge, choose another name")
+    count = merge_feature_files(args.parts, args.out)
+    print(f"{count} images from {len(args.parts)} files in {args.out}")
+    return 0

@@ -1,0 +1,224 @@
+"""From two images to verified matches: describe, match, verify, each timed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from kornia.color import rgb_to_grayscale
+from kornia.feature import get_laf_center, laf_is_filled, match_mnn, match_smnn
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kornia_lift._extras import require
+
+Geometry = Literal["fundamental", "homography"]
+
+
+@dataclass(frozen=True)
+class Described:
+    """The features of one image, on the CPU, in the pixels of the image as it was given.
+
+    Attributes:
+        lafs: local affine frames, kornia's convention, float32, shape (N, 2, 3).
+        scores: responses, larger is better, shape (N,).
+        descriptors: unit vectors, float32, shape (N, D).
+        image_size: width and height in pixels.
+    """
+
+    lafs: Tensor
+    scores: Tensor
+    descriptors: Tensor
+    image_size: tuple[int, int]
+
+    def __len__(self) -> int:
+        return len(self.lafs)
+
+    @property
+    def keypoints(self) -> Tensor:
+        """Positions (x, y), pixel centres at integers, shape (N, 2)."""
+        return get_laf_center(self.lafs[None])[0]
+
+
+@dataclass(frozen=True)
+class PairMatch:
+    """Matches between two described images.
+
+    Attributes:
+        pairs: indices into the first and the second image's features, shape (M, 2), best first.
+        confidence: one minus the ratio of nearest to second-nearest distance (the worse of both directions), or
+            one minus half the squared distance without ratio test; shape (M,).
+        verified: whether the match agrees with the estimated geometry, shape (M,).
+        model: the fundamental matrix or homography from the first image to the second, shape (3, 3), or ``None``
+            where none was found.
+    """
+
+    pairs: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    verified: NDArray[np.bool_]
+    model: NDArray[np.float64] | None
+
+
+@dataclass
+class StageClock:
+    """Seconds per stage, summed over all uses. On a GPU each stage ends with a synchronisation."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        _synchronise()
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            _synchronise()
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    @contextmanager
+    def stages_of(self, feature: nn.Module) -> Iterator[None]:
+        """Time every direct part of a feature (detector, descriptor, ...) whose ``forward`` the block calls."""
+        started: dict[str, float] = {}
+        handles = []
+
+        def before(name: str) -> None:
+            _synchronise()
+            started[name] = time.perf_counter()
+
+        def after(name: str) -> None:
+            _synchronise()
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started[name]
+
+        for name, part in feature.named_children():
+            handles.append(part.register_forward_pre_hook(lambda *_, name=name: before(name)))
+            handles.append(part.register_forward_hook(lambda *_, name=name: after(name)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def shrink(image: Tensor, max_size: int) -> Tensor:
+    """Reduce an image (1, C, H, W) so that its longer side has at most ``max_size`` pixels; 0 never reduces."""
+    height, width = image.shape[-2:]
+    longest = max(height, width)
+    if max_size <= 0 or longest <= max_size:
+        return image
+    size = [max(1, round(side * max_size / longest)) for side in (height, width)]
+    return F.interpolate(image, size=size, mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
+
+
+@torch.inference_mode()
+def describe(feature: nn.Module, image: Tensor, image_size: tuple[int, int] | None = None) -> Described:
+    """Run a kornia local feature on one image.
+
+    Args:
+        feature: module ``(image, mask) -> (lafs, responses, descriptors)``; empty slots are dropped.
+        image: float, shape (1, 1 or 3, H, W), values in [0, 1], on the device and in the dtype to compute with.
+        image_size: width and height of the photograph where ``image`` is a reduced copy of it; frames are then
+            brought back to the photograph's pixels.
+
+    Convention:
+        Pixel centres at integers: a point x of the reduced copy is at ``(x + 0.5) * W / w - 0.5``.
+    """
+    height, width = image.shape[-2:]
+    size = image_size or (width, height)
+    lafs, responses, descriptors = feature(rgb_to_grayscale(image) if image.shape[1] == 3 else image)
+    keep = laf_is_filled(lafs)[0]
+    frames = lafs[0, keep].float()
+    ratio = torch.tensor([[size[0] / width], [size[1] / height]], device=frames.device)
+    frames = frames * ratio  # rows are x and y
+    frames[..., 2] += (0.5 * ratio - 0.5)[:, 0]
+    return Described(
+        lafs=frames.cpu(),
+        scores=responses[0, keep].reshape(-1).float().cpu(),
+        descriptors=F.normalize(descriptors[0, keep].float(), dim=-1).cpu(),
+        image_size=size,
+    )
+
+
+def match_descriptors(first: Tensor, second: Tensor, ratio: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Mutual nearest neighbours, best first.
+
+    Args:
+        first: unit vectors, shape (N, D).
+        second: unit vectors, shape (M, D).
+        ratio: keep a match if nearest / second-nearest distance is at most this, in both directions; 1 switches the
+            test off.
+
+    Returns:
+        Index pairs of shape (K, 2) and confidences of shape (K,), see :class:`PairMatch`.
+    """
+    if len(first) == 0 or len(second) == 0:
+        return np.zeros((0, 2), dtype=np.int64), np.zeros(0)
+    if ratio < 1:
+        worth, pairs = match_smnn(first, second, ratio)
+        confidence = 1 - worth[:, 0]
+    else:
+        worth, pairs = match_mnn(first, second)
+        confidence = 1 - worth[:, 0].square() / 2
+    order = confidence.argsort(descending=True, stable=True)
+    return pairs[order].numpy(), confidence[order].double().numpy()
+
+
+def verify(
+    first: NDArray[np.float32], second: NDArray[np.float32], geometry: Geometry, threshold: float
+) -> tuple[NDArray[np.bool_], NDArray[np.float64] | None]:
+    """Estimate the geometry between matched points with OpenCV's USAC_MAGSAC and say which matches agree with it.
+
+    Args:
+        first: positions (x, y) in the first image, shape (M, 2).
+        second: positions of the matches in the second image, shape (M, 2).
+        geometry: ``"fundamental"`` for any static scene, ``"homography"`` for planes and pure rotations.
+        threshold: largest error of a match that agrees, in pixels (epipolar or reprojection distance).
+
+    Returns:
+        Booleans of shape (M,), and the 3x3 matrix or ``None`` if there are too few matches to estimate one.
+    """
+    cv2 = require("cv2", extra="cli")
+    # As many as the minimal model plus one that can disagree: fewer verify nothing.
+    needed, estimate = {
+        "fundamental": (8, cv2.findFundamentalMat),
+        "homography": (5, cv2.findHomography),
+    }[geometry]
+    nothing = np.zeros(len(first), dtype=bool)
+    if len(first) < needed:
+        return nothing, None
+    model, agree = estimate(
+        first, second, method=cv2.USAC_MAGSAC, ransacReprojThreshold=threshold, confidence=0.9999, maxIters=20000
+    )
+    if model is None or model.shape != (3, 3):
+        return nothing, None
+    return agree[:, 0].astype(bool), model
+
+
+def match_pair(
+    first: Described,
+    second: Described,
+    *,
+    ratio: float = 0.95,
+    geometry: Geometry = "fundamental",
+    threshold: float = 2.0,
+    clock: StageClock | None = None,
+) -> PairMatch:
+    """Match two described images and verify the matches; arguments as :func:`match_descriptors`, :func:`verify`."""
+    clock = clock or StageClock()
+    with clock.stage("matching"):
+        pairs, confidence = match_descriptors(first.descriptors, second.descriptors, ratio)
+    with clock.stage("verification"):
+        points = first.keypoints[pairs[:, 0]].numpy(), second.keypoints[pairs[:, 1]].numpy()
+        verified, model = verify(*points, geometry, threshold)
+    return PairMatch(pairs, confidence, verified, model)
