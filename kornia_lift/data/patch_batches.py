@@ -70,9 +70,8 @@ class PatchPairs:
         chosen = self.usable_images[torch.randperm(len(self.usable_images), generator=generator)[: self.groups]]
         anchors = []
         for image in chosen.tolist():
-            count, begin = int(self.image_count[image]), int(self.image_begin[image])
-            pick = torch.randperm(count, generator=generator)[: self.per_group]
-            anchors.append(self.by_image[begin + pick])
+            pick = torch.randperm(int(self.image_count[image]), generator=generator)[: self.per_group]
+            anchors.append(self.by_image[int(self.image_begin[image]) + pick])
         anchor = torch.cat(anchors)
         track = self.tracks.track[anchor]
         count = self.track_count[track]

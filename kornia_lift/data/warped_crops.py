@@ -64,12 +64,15 @@ class WarpedCrops:
 
         Returns:
             ``first``, ``second``: crops (N, 1, S, S) in [0, 1], N = num_photos * per_photo, photograph-major;
-            ``to_first``, ``to_second``: maps between their pixels (N, 3, 3); ``inside_first``, ``inside_second``: 1 where
-            the pixel lies in the photograph (N, 1, S, S).
+            ``to_first``, ``to_second``: maps between their pixels (N, 3, 3); ``inside_first``, ``inside_second``:
+            1 where the pixel lies in the photograph (N, 1, S, S).
 
         """
         c = self.config
-        first, second, maps, inside = [], [], [], []
+        first: list[Tensor] = []
+        second: list[Tensor] = []
+        maps: list[Tensor] = []
+        inside: list[Tensor] = []
         for index in torch.randint(len(self.pyramids), (num_photos,), generator=generator).tolist():
             scene = self.pyramids[index]
             for _ in range(c.per_photo):

@@ -100,7 +100,7 @@ def init_as_blob_detector(network: LIFTResponse, sigma: float = 1.958, strength:
     blob = blob / blob.abs().sum() * strength
     with torch.no_grad():
         network.conv.weight.normal_(std=0.05 * float(blob.abs().max()))
-        network.conv.bias.zero_()
+        nn.init.zeros_(network.conv.bias)  # type: ignore[arg-type]
         network.conv.weight[0, 0] += blob
         network.conv.weight[1, 0] -= blob
 
