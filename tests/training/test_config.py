@@ -56,7 +56,7 @@ def test_a_required_option_is_named() -> None:
     class Needs:
         store: Path
 
-    with pytest.raises(ConfigError, match="missing option data.store"):
+    with pytest.raises(ConfigError, match=r"missing option data\.store"):
         from_mapping(Needs, {}, "data")
 
 

@@ -1,0 +1,318 @@
+"""The training loop, plain torch on one screen.
+
+Everything random is a function of the seed and the step: the batch of a step is the same after a resumption, with
+prefetching, and on any number of processes. No generator state needs to outlive a step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from kornia_lift.training import distributed
+from kornia_lift.training.checkpoint import BEST, LAST, check_same_run, load_checkpoint, save_checkpoint
+from kornia_lift.training.config import ConfigError, LoopConfig, to_mapping
+from kornia_lift.training.log import TrainingLog
+from kornia_lift.training.stage import ERROR, Stage
+
+GRADIENT_SCALE = 2.0**12  # first loss scale of float16; the default 2^16 overflows the first dozen steps
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss or its gradient became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training came to.
+
+    Args:
+        step: optimiser steps done.
+        stopped: ``"steps"`` when all were done, ``"time"`` when ``max_minutes`` ended it.
+        error: smallest validation error.
+        best_step: step of that error.
+        figures: all validation figures of that step.
+        best: checkpoint of that step.
+        last: checkpoint of the last step.
+
+    """
+
+    step: int
+    stopped: Literal["steps", "time"]
+    error: float
+    best_step: int
+    figures: dict[str, float]
+    best: Path
+    last: Path
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of everything random in one step, well mixed, since torch's CPU generator takes only 32 bits of it."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+
+def learning_rate(config: LoopConfig, step: int) -> float:
+    """Learning rate of step ``step`` (0-based): linear warm-up, then constant or half a cosine to 0."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def fit(
+    stage: Stage,
+    config: LoopConfig,
+    out_dir: str | Path,
+    resume: bool = True,
+    *,
+    progress: bool = True,
+    resolved: Mapping[str, Any] | None = None,
+) -> Result:
+    """Train ``stage.network``; it then holds the weights of the smallest validation error.
+
+    ``out_dir`` receives ``last.pt``, ``best.pt`` and ``log.jsonl``. A process that is killed at any moment goes on from
+    ``last.pt`` when started again, on the CPU to the same bits.
+
+    Args:
+        stage: what to train.
+        config: how to train it.
+        out_dir: folder of this stage, made where it does not exist.
+        resume: continue from ``last.pt`` where there is one; otherwise start anew.
+        progress: show a progress bar on stderr.
+        resolved: the whole configuration of the run, stored in the checkpoints for the record.
+
+    Raises:
+        TrainingDivergedError: at a loss or gradient that is not finite; the last checkpoint stays as it was.
+        CheckpointError: if ``last.pt`` is damaged, or of another stage or other options.
+        WorkerLostError: if another process of the same training died.
+
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    advice = f"Start the same command again to go on from {out_dir / LAST}"
+    device = next(stage.network.parameters()).device
+    with distributed.lost_worker_says(advice), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        run = _Run(stage, config, out_dir, resolved or {})
+        if resume and (out_dir / LAST).is_file():
+            run.restore()
+        return run.train(progress and distributed.rank() == 0)
+
+
+class _Run:
+    """State of one training: what a checkpoint holds, and the steps that change it."""
+
+    def __init__(self, stage: Stage, config: LoopConfig, out_dir: Path, resolved: Mapping[str, Any]) -> None:
+        self.stage, self.config, self.out_dir, self.resolved = stage, config, out_dir, dict(resolved)
+        network = stage.network
+        self.device = next(network.parameters()).device
+        if config.precision == "float16" and self.device.type != "cuda":
+            raise ConfigError(f"float16 needs CUDA, the network is on {self.device}; use bfloat16 or float32")
+        self.optimizer = _optimizer(network, config)
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, init_scale=GRADIENT_SCALE, enabled=config.precision == "float16"
+        )
+        self.averaged: nn.Module | None = None
+        if config.ema_decay is not None:
+            average = get_ema_multi_avg_fn(config.ema_decay)
+            self.averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+        self.loss = distributed.loss_module(stage)
+        self.step = 0
+        self.elapsed = 0.0
+        self.best: dict[str, Any] = {"step": -1, "figures": {ERROR: math.inf}}
+
+    def train(self, progress: bool) -> Result:
+        config, started, before = self.config, time.monotonic(), self.elapsed
+        first = distributed.rank() == 0
+        log = None
+        if first:
+            log = TrainingLog(
+                self.out_dir,
+                self.stage.name,
+                self.step,
+                config.steps,
+                tensorboard=config.tensorboard,
+                progress=progress,
+            )
+        stopped: Literal["steps", "time"] = "steps"
+        samples, since = 0, time.monotonic()
+        try:
+            if self.best["step"] < 0:
+                self._validate(log)
+                self._save()
+            with _batches(self.stage, config, self.step) as batches:
+                while self.step < config.steps:
+                    batch = next(batches)
+                    figures = self._train_step(batch)
+                    samples += len(next(iter(batch.values())))
+                    self.step += 1
+                    self.elapsed = before + time.monotonic() - started
+                    late = config.max_minutes is not None and self.elapsed > 60 * config.max_minutes
+                    if distributed.from_first(late):
+                        stopped = "time"
+                    end = stopped == "time" or self.step == config.steps
+                    if log is not None:
+                        log.advance()
+                        if end or self.step % config.log_every == 0:
+                            now = time.monotonic()
+                            log.write(self.step, "train", figures | {"samples_per_s": samples / (now - since)})
+                            samples, since = 0, now
+                    if end or self.step % config.validate_every == 0:
+                        self._validate(log)
+                    if end or self.step % config.checkpoint_every == 0:
+                        self._save()
+                    if end:
+                        break
+        finally:
+            if log is not None:
+                log.close()
+        best = self.out_dir / BEST
+        self.stage.network.load_state_dict(distributed.from_first(load_checkpoint(best)["network"] if first else None))
+        return Result(
+            self.step,
+            stopped,
+            self.best["figures"][ERROR],
+            self.best["step"],
+            self.best["figures"],
+            best,
+            self.out_dir / LAST,
+        )
+
+    def _train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        config, network = self.config, self.stage.network
+        rate = learning_rate(config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        network.train()
+        # dropout draws from the global generators, which fit() put aside
+        torch.manual_seed(step_seed(config.seed, self.step) + distributed.rank())
+        part, weight = distributed.local_part({k: v.to(self.device, non_blocking=True) for k, v in batch.items()})
+        with torch.autocast(self.device.type, getattr(torch, config.precision), enabled=config.precision != "float32"):
+            loss, figures = self.loss(part)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss * weight).backward()
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm or math.inf)
+        value = float(distributed.mean_over_processes(loss.detach() * weight))
+        # float16: an infinite gradient is the scaler's business, it skips the step and lowers the scale
+        if not math.isfinite(value) or not (self.scaler.is_enabled() or math.isfinite(norm)):
+            raise TrainingDivergedError(self._diagnosis(value, float(norm), figures))
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.averaged is not None:
+            self.averaged.update_parameters(network)  # type: ignore[operator]
+        return {"loss": value, **figures, "grad_norm": float(norm), "lr": rate}
+
+    def _diagnosis(self, loss: float, norm: float, figures: Mapping[str, float]) -> str:
+        gradients = {n: p.grad for n, p in self.stage.network.named_parameters() if p.grad is not None}
+        bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+        return (
+            f"stage {self.stage.name!r}, step {self.step}: loss {loss}, gradient norm {norm}, {dict(figures)}; "
+            f"gradients that are not finite: {', '.join(bad[:5]) or 'none'}. The batch is that of seed "
+            f"{self.config.seed}. {self.out_dir / LAST} holds the last good weights; lower learning_rate or set "
+            "clip_norm"
+        )
+
+    def _validate(self, log: TrainingLog | None) -> None:
+        if log is not None:  # rank 0; the others wait in from_first
+            network = self.stage.network
+            network.eval()
+            with torch.no_grad(), _weights_of(self.averaged, network):
+                figures = {key: float(value) for key, value in self.stage.validate().items()}
+                if figures[ERROR] < self.best["figures"][ERROR] or self.best["step"] < 0:
+                    self.best = {"step": self.step, "figures": figures}
+                    save_checkpoint(self.out_dir / BEST, self._header() | {"network": network.state_dict()})
+            log.write(self.step, "validation", figures)
+        self.best = distributed.from_first(self.best)
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage.name,
+            "step": self.step,
+            "best": self.best,
+            "config": to_mapping(self.config),
+            "resolved": self.resolved,
+        }
+
+    def _save(self) -> None:
+        if distributed.rank() == 0:
+            averaged = self.averaged.state_dict() if self.averaged is not None else None
+            save_checkpoint(
+                self.out_dir / LAST,
+                self._header()
+                | {
+                    "elapsed": self.elapsed,
+                    "network": self.stage.network.state_dict(),
+                    "averaged": averaged,
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": self.scaler.state_dict(),
+                },
+            )
+
+    def restore(self) -> None:
+        """Go back to ``last.pt``."""
+        path = self.out_dir / LAST
+        state = load_checkpoint(path)
+        check_same_run(path, state, self.stage.name, to_mapping(self.config))
+        self.stage.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
+
+
+def _optimizer(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
+    parameters, rate, decay = network.parameters(), config.learning_rate, config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(parameters, rate, momentum=config.momentum, weight_decay=decay)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(parameters, rate, weight_decay=decay)
+
+
+@contextmanager
+def _batches(stage: Stage, config: LoopConfig, start: int) -> Iterator[Iterator[dict[str, Tensor]]]:
+    """Batches of the steps from ``start``; with ``prefetch`` the next one is drawn while this one trains."""
+
+    def draw(step: int) -> dict[str, Tensor]:
+        return stage.batch(torch.Generator().manual_seed(step_seed(config.seed, step)), step)
+
+    def ahead(pool: ThreadPoolExecutor) -> Iterator[dict[str, Tensor]]:
+        waiting = pool.submit(draw, start)
+        for step in range(start, config.steps):
+            batch = waiting.result()
+            if step + 1 < config.steps:
+                waiting = pool.submit(draw, step + 1)
+            yield batch
+
+    if config.prefetch:
+        with ThreadPoolExecutor(1) as pool:
+            yield ahead(pool)
+    else:
+        yield map(draw, range(start, config.steps))
+
+
+@contextmanager
+def _weights_of(averaged: nn.Module | None, network: nn.Module) -> Iterator[None]:
+    """Lend the averaged weights to ``network``."""
+    if averaged is None:
+        yield
+        return
+    own = {key: value.clone() for key, value in network.state_dict().items()}
+    network.load_state_dict(averaged.module.state_dict())  # type: ignore[union-attr]
+    try:
+        yield
+    finally:
+        network.load_state_dict(own)

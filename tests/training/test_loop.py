@@ -1,0 +1,213 @@
+"""The loop learns, logs, stops, and goes on after being killed as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from kornia_lift.training.checkpoint import CheckpointError, load_checkpoint, load_weights
+from kornia_lift.training.config import ConfigError, LoopConfig
+from kornia_lift.training.log import read_log
+from kornia_lift.training.loop import TrainingDivergedError, fit, learning_rate
+
+from .toy_stage import ToyStage
+
+SCRIPT = Path(__file__).with_name("toy_stage.py")
+SHORT = LoopConfig(steps=60, validate_every=20, checkpoint_every=10, log_every=1, learning_rate=0.02)
+
+
+def trace(folder: Path) -> dict[int, float]:
+    return {e["step"]: e["loss"] for e in read_log(folder / "log.jsonl") if e["kind"] == "train"}
+
+
+def test_a_stage_overfits_and_the_network_keeps_the_best_weights(tmp_path: Path) -> None:
+    stage = ToyStage(dropout=0.0)
+    result = fit(stage, SHORT.__class__(steps=300, learning_rate=0.02, validate_every=50), tmp_path, progress=False)
+    first = next(e for e in read_log(tmp_path / "log.jsonl") if e["kind"] == "validation")
+    assert result.step == 300
+    assert result.stopped == "steps"
+    assert result.error < 0.05 * first["error"]
+    stage.network.eval()
+    assert stage.validate()["error"] == pytest.approx(result.error)
+
+
+def test_the_log_has_loss_rate_and_speed(tmp_path: Path) -> None:
+    fit(ToyStage(), SHORT, tmp_path, progress=False)
+    entry = read_log(tmp_path / "log.jsonl")[-1]
+    train = [e for e in read_log(tmp_path / "log.jsonl") if e["kind"] == "train"]
+    assert entry["kind"] == "validation"
+    assert [e["step"] for e in train] == list(range(1, 61))
+    assert {"loss", "twice", "grad_norm", "lr", "samples_per_s"} <= train[0].keys()
+    assert train[0]["twice"] == pytest.approx(2 * train[0]["loss"])
+
+
+@pytest.mark.parametrize("options", [{}, {"ema_decay": 0.9, "optimizer": "sgd"}, {"prefetch": True}])
+def test_stopping_and_going_on_changes_no_bit(tmp_path: Path, options: dict[str, object]) -> None:
+    config = LoopConfig(**{**SHORT.__dict__, **options})
+    whole, halves = ToyStage(), ToyStage()
+    fit(whole, config, tmp_path / "whole", progress=False)
+
+    class StopsAt25(ToyStage):
+        def batch(self, generator: torch.Generator, step: int) -> dict[str, torch.Tensor]:
+            if step == 25:
+                raise KeyboardInterrupt
+            return super().batch(generator, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(StopsAt25(), config, tmp_path / "halves", progress=False)
+    fit(halves, config, tmp_path / "halves", progress=False)
+    assert trace(tmp_path / "whole") == trace(tmp_path / "halves")
+    for a, b in zip(whole.network.parameters(), halves.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_kill_9_at_any_moment_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    config = {"steps": 60, "validate_every": 7, "checkpoint_every": 3, "log_every": 1}
+    command = [sys.executable, str(SCRIPT), "--config", json.dumps(config), "--stage", '{"pause": 0.01}']
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, timeout=120)
+    killed = tmp_path / "killed"
+    for lines in (12, 40):  # kill once this much is logged, wherever in a step that is
+        process = subprocess.Popen([*command, str(killed)])
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            log = killed / "log.jsonl"
+            if log.is_file() and log.read_bytes().count(b"\n") >= lines:
+                break
+            time.sleep(0.003)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL
+    subprocess.run([*command, str(killed)], check=True, timeout=120)
+    assert trace(killed) == trace(tmp_path / "whole")
+    one, other = (load_checkpoint(d / "last.pt") for d in (killed, tmp_path / "whole"))
+    for key, value in one["network"].items():
+        assert torch.equal(value, other["network"][key])
+    assert {**one["best"]} == {**other["best"]}
+
+
+def test_training_leaves_the_callers_generator_alone(tmp_path: Path) -> None:
+    stage = ToyStage()
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    fit(stage, SHORT, tmp_path, progress=False)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
+    class BreaksAt33(ToyStage):
+        def batch(self, generator: torch.Generator, step: int) -> dict[str, torch.Tensor]:
+            batch = super().batch(generator, step)
+            return batch if step != 33 else {**batch, "y": batch["y"] * math.nan}
+
+    with pytest.raises(TrainingDivergedError, match=r"'toy', step 33: loss nan.*holds the last good weights"):
+        fit(BreaksAt33(), SHORT, tmp_path, progress=False)
+    state = load_checkpoint(tmp_path / "last.pt")
+    assert state["step"] == 30
+    assert all(v.isfinite().all() for v in state["network"].values())
+
+
+def test_an_infinite_gradient_of_a_finite_loss_is_caught(tmp_path: Path) -> None:
+    class Root(ToyStage):
+        def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+            return (self.network(batch["x"]) * 0).abs().sqrt().sum(), {}
+
+    with pytest.raises(TrainingDivergedError, match=r"gradients that are not finite: 0\.weight"):
+        fit(Root(), SHORT, tmp_path, progress=False)
+
+
+def test_max_minutes_stops_tidily_and_can_be_raised(tmp_path: Path) -> None:
+    slow = ToyStage(pause=0.01)
+    result = fit(slow, LoopConfig(steps=10**6, max_minutes=0.3 / 60), tmp_path, progress=False)
+    assert result.stopped == "time"
+    assert 0 < result.step < 100
+    assert load_checkpoint(tmp_path / "last.pt")["step"] == result.step
+    more = fit(slow, LoopConfig(steps=10**6, max_minutes=0.6 / 60), tmp_path, progress=False)
+    assert more.step > result.step
+
+
+def test_averaged_weights_are_validated_and_returned(tmp_path: Path) -> None:
+    stage = ToyStage(dropout=0.0)
+    config = LoopConfig(steps=40, validate_every=40, ema_decay=0.95, learning_rate=0.02)
+    result = fit(stage, config, tmp_path, progress=False)
+    last = load_checkpoint(tmp_path / "last.pt")
+    averaged, raw = ToyStage(dropout=0.0), ToyStage(dropout=0.0)
+    load_weights(averaged.network, tmp_path / "last.pt")
+    raw.network.load_state_dict(last["network"])
+    assert averaged.validate()["error"] == pytest.approx(result.error, rel=1e-6)
+    assert raw.validate()["error"] != pytest.approx(result.error, rel=1e-3)
+
+
+def test_bfloat16_trains_and_float16_needs_cuda(tmp_path: Path) -> None:
+    stage = ToyStage(dropout=0.0)
+    result = fit(stage, LoopConfig(steps=200, precision="bfloat16", learning_rate=0.02), tmp_path, progress=False)
+    assert result.error < 0.1
+    assert all(p.dtype == torch.float32 for p in stage.network.parameters())
+    with pytest.raises(ConfigError, match="float16 needs CUDA"):
+        fit(stage, LoopConfig(precision="float16"), tmp_path / "b", progress=False)
+
+
+def test_learning_rate_warms_up_and_falls_to_zero() -> None:
+    config = LoopConfig(steps=110, warmup_steps=10, schedule="cosine", learning_rate=1.0)
+    assert learning_rate(config, 0) == pytest.approx(0.1)
+    assert learning_rate(config, 9) == pytest.approx(1.0)
+    assert learning_rate(config, 60) == pytest.approx(0.5)
+    assert learning_rate(config, 110) == pytest.approx(0.0)
+
+
+def test_gradients_are_clipped(tmp_path: Path) -> None:
+    sgd = LoopConfig(steps=1, optimizer="sgd", momentum=0.0, learning_rate=1.0, clip_norm=1e-3)
+    before, stage = ToyStage(), ToyStage()
+    fit(stage, sgd, tmp_path, progress=False)
+    load_weights(stage.network, tmp_path / "last.pt")
+    pairs = zip(before.network.parameters(), stage.network.parameters(), strict=True)
+    moved = torch.cat([(a - b).flatten() for a, b in pairs]).norm()
+    assert moved.item() == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_resuming_with_other_options_names_them(tmp_path: Path) -> None:
+    fit(ToyStage(), SHORT, tmp_path, progress=False)
+    with pytest.raises(CheckpointError, match=r"learning_rate was 0\.02, is 0\.5"):
+        fit(ToyStage(), LoopConfig(**{**SHORT.__dict__, "learning_rate": 0.5}), tmp_path, progress=False)
+    other = ToyStage()
+    other.name = "another"
+    with pytest.raises(CheckpointError, match="of the stage 'toy', not of 'another'"):
+        fit(other, SHORT, tmp_path, progress=False)
+
+
+def test_a_truncated_checkpoint_is_named(tmp_path: Path) -> None:
+    fit(ToyStage(), SHORT, tmp_path, progress=False)
+    path = tmp_path / "last.pt"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(CheckpointError, match=r"last\.pt is damaged"):
+        fit(ToyStage(), SHORT, tmp_path, progress=False)
+    assert fit(ToyStage(), SHORT, tmp_path, resume=False, progress=False).step == 60
+
+
+def test_a_checkpoint_of_another_version_is_named(tmp_path: Path) -> None:
+    torch.save({"version": 99}, tmp_path / "last.pt")
+    with pytest.raises(CheckpointError, match="version 99, this package reads version 1"):
+        fit(ToyStage(), SHORT, tmp_path, progress=False)
+
+
+def test_a_checkpoint_records_the_resolved_configuration(tmp_path: Path) -> None:
+    fit(ToyStage(), SHORT, tmp_path, progress=False, resolved={"recipe": "toy"})
+    state = load_checkpoint(tmp_path / "best.pt")
+    assert state["resolved"] == {"recipe": "toy"}
+    assert state["config"]["learning_rate"] == 0.02
+
+
+def test_a_half_written_last_line_of_the_log_is_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2, "lo')
+    assert read_log(path) == [{"step": 1}]
+    path.write_text('{"step": 1\n{"step": 2}\n')
+    with pytest.raises(ValueError, match="line 1 is not JSON"):
+        read_log(path)
