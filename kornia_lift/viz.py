@@ -30,8 +30,8 @@ def draw_matches(
     *,
     right: NDArray[np.bool_] | None = None,
     max_width: int = 1600,
-    max_lines: int = 300,
-    opacity: float = 0.75,
+    max_lines: int = 150,
+    opacity: float = 0.45,
 ) -> Picture:
     """Draw matched frames.
 
@@ -46,7 +46,7 @@ def draw_matches(
         right: which matches are right, shape (M,).
         max_width: the picture is reduced to at most this many pixels.
         max_lines: of more matches, this many are drawn, spread evenly over the list.
-        opacity: of what is drawn over the photographs, in [0, 1].
+        opacity: of the lines, in [0, 1]; the circles are opaque.
 
     Returns:
         RGB picture of shape (height, width, 3).
@@ -75,13 +75,14 @@ def draw_matches(
     ends = [_ends(frames[torch.from_numpy(drawn.copy())], zoom) for frames in lafs]
     ends[1][:, [0, 2]] += offset
     colours = _rainbow(ends[0][:, 0], cv2) if right is None else [RIGHT if right[i] else WRONG for i in drawn]
-    overlay = canvas.copy()
-    thickness = max(1, round(canvas.shape[1] / 1600))
+    lines = canvas.copy()
     for a, b, colour in zip(*ends, colours, strict=True):
-        _line(overlay, a[:2], b[:2], colour, thickness, cv2)
+        _line(lines, a[:2], b[:2], colour, cv2)
+    canvas = cv2.addWeighted(lines, opacity, canvas, 1 - opacity, 0)
+    for a, b, colour in zip(*ends, colours, strict=True):
         for end in (a, b):
-            _oriented_circle(overlay, end, colour, thickness, cv2)
-    return np.asarray(cv2.addWeighted(overlay, opacity, canvas, 1 - opacity, 0))
+            _oriented_circle(canvas, end, colour, cv2)
+    return np.asarray(canvas)
 
 
 def _photograph(image: Tensor, zoom: float, cv2: Any) -> Picture:
@@ -121,11 +122,11 @@ def _fixed(point: NDArray[np.float64]) -> tuple[int, int]:
     return int(x), int(y)
 
 
-def _line(canvas: Picture, a: NDArray[np.float64], b: NDArray[np.float64], colour: Colour, w: int, cv2: Any) -> None:
-    cv2.line(canvas, _fixed(a), _fixed(b), colour, w, cv2.LINE_AA, _SHIFT)
+def _line(canvas: Picture, a: NDArray[np.float64], b: NDArray[np.float64], colour: Colour, cv2: Any) -> None:
+    cv2.line(canvas, _fixed(a), _fixed(b), colour, 1, cv2.LINE_AA, _SHIFT)
 
 
-def _oriented_circle(canvas: Picture, end: NDArray[np.float64], colour: Colour, width: int, cv2: Any) -> None:
+def _oriented_circle(canvas: Picture, end: NDArray[np.float64], colour: Colour, cv2: Any) -> None:
     radius = float(np.hypot(*(end[2:] - end[:2])))
-    cv2.circle(canvas, _fixed(end[:2]), round(radius * (1 << _SHIFT)), colour, width, cv2.LINE_AA, _SHIFT)
-    _line(canvas, end[:2], end[2:], colour, width, cv2)
+    cv2.circle(canvas, _fixed(end[:2]), round(radius * (1 << _SHIFT)), colour, 1, cv2.LINE_AA, _SHIFT)
+    _line(canvas, end[:2], end[2:], colour, cv2)

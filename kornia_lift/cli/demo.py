@@ -21,7 +21,7 @@ from kornia_lift.matching import StageClock
 from kornia_lift.viz import draw_matches
 
 RIGHT_WITHIN = 3.0  # pixels
-ANGLE, SCALE = 30.0, 0.85  # degrees counter-clockwise on screen, factor
+ANGLE, SCALE = 30.0, 0.8  # degrees counter-clockwise on screen, factor
 
 _DESCRIPTION = f"""\
 Match scikit-image's astronaut (NASA, public domain) with a copy that is turned by {ANGLE:.0f} degrees, reduced to
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     with clock.stage("reading"):
         photograph = astronaut()
         truth = known_warp(photograph.shape[-1], photograph.shape[-2])
-        copy = relight(warp_perspective(photograph, truth, photograph.shape[-2:], align_corners=True))
+        copy = warped_and_relit(photograph, truth)
     described, match = match_photographs([photograph, copy], args, clock)
     chosen = [features.lafs[torch.from_numpy(match.pairs[:, i])] for i, features in enumerate(described)]
     error = transform_points(truth, chosen[0][None, ..., 2])[0] - chosen[1][..., 2]
@@ -89,11 +89,14 @@ def known_warp(width: int, height: int) -> Tensor:
     return (centre @ turn_and_tilt @ centre.inverse())[None]
 
 
-def relight(image: Tensor) -> Tensor:
-    """Darken an image towards the right, change its contrast, and add the same noise at every call."""
-    light = torch.linspace(1.0, 0.45, image.shape[-1])
-    noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
-    return (image.clamp(0, 1) ** 1.4 * light + 0.01 * noise).clamp(0, 1)
+def warped_and_relit(photograph: Tensor, truth: Tensor) -> Tensor:
+    """Return the copy: warped, darker to the right, of another contrast, with noise; white where nothing is seen."""
+    size = photograph.shape[-2:]
+    light = torch.linspace(1.0, 0.5, size[1])
+    noise = torch.randn(photograph.shape, generator=torch.Generator().manual_seed(0))
+    relit = warp_perspective(photograph, truth, size, align_corners=True).clamp(0, 1) ** 1.3 * light + 0.01 * noise
+    seen = warp_perspective(torch.ones_like(photograph), truth, size, align_corners=True)
+    return torch.where(seen > 0.5, relit, 1.0).clamp(0, 1)
 
 
 def _percent(right: np.ndarray[Any, np.dtype[np.bool_]]) -> str:

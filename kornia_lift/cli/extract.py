@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         out = out.with_name(f"{out.stem}.shard-{index}-of-{count}{out.suffix}")
     if args.overwrite:
         out.unlink(missing_ok=True)
-    file = FeatureFile(out, provenance(args))
+    file = FeatureFile(out, provenance(args), (index, count))
     done = file.names()
     todo = [job for job in mine if job.name not in done]
 

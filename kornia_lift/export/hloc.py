@@ -43,15 +43,20 @@ class FeatureFile:
     Args:
         path: the file; it need not exist.
         options: what the features are made with. An existing file made with other options is refused.
+        shard: ``(index, count)`` if this file is one of several that belong together; written at once then, so that
+            a shard without images is known to be complete.
 
     Raises:
         FeatureFileError: if the file exists and is not an h5 file, or was made with other options.
         MissingExtraError: if h5py is not installed.
     """
 
-    def __init__(self, path: str | os.PathLike[str], options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], options: Mapping[str, Any], shard: tuple[int, int] = (0, 1)
+    ) -> None:
         self.path = Path(path)
         self._options = dict(options)
+        self._shard = shard
         self._h5py = require("h5py", extra="cli")
         if self.path.exists():
             found = read_options(self.path)
@@ -63,6 +68,9 @@ class FeatureFile:
                 raise FeatureFileError(
                     f"{self.path} was made with {differences}: choose another output file, or remove this one"
                 )
+        elif shard[1] > 1:
+            with _open(self.path, "w") as file:
+                self._sign(file)
 
     def names(self) -> set[str]:
         """Return the names of the images that the file holds."""
@@ -89,13 +97,17 @@ class FeatureFile:
         }
         with _open(self.path, "a") as file:
             if "options" not in file.attrs:
-                file.attrs["options"] = json.dumps(self._options, sort_keys=True)
+                self._sign(file)
             if _UNFINISHED in file:
                 del file[_UNFINISHED]
             group = file.create_group(_UNFINISHED)
             for key, value in datasets.items():
                 group.create_dataset(key, data=value)
             file.move(_UNFINISHED, name)
+
+    def _sign(self, file: Any) -> None:
+        file.attrs["options"] = json.dumps(self._options, sort_keys=True)
+        file.attrs["shard"] = self._shard
 
 
 def read_options(path: Path) -> dict[str, Any]:
@@ -120,10 +132,12 @@ def merge_feature_files(parts: Sequence[Path], target: Path) -> int:
         The number of images.
 
     Raises:
-        FeatureFileError: if a file is not readable, options differ, or two files hold the same image.
+        FeatureFileError: if a file is not readable, options differ, a shard is missing, or two files hold the same
+            image.
     """
     h5py = require("h5py", extra="cli")
     options = read_options(parts[0])
+    _check_shards(parts)
     holder: dict[str, Path] = {}
     for part in parts:
         if read_options(part) != options:
@@ -140,6 +154,19 @@ def merge_feature_files(parts: Sequence[Path], target: Path) -> int:
                 for name in _image_names(file):
                     file.copy(name, merged.require_group(name.rpartition("/")[0] or "/"), name.rpartition("/")[2])
     return len(holder)
+
+
+def _check_shards(parts: Sequence[Path]) -> None:
+    """Raise if shards of a run are missing. Files that are no shards are taken as they are."""
+    present: dict[int, set[int]] = {}
+    for part in parts:
+        with _open(part, "r") as file:
+            index, count = (int(value) for value in file.attrs.get("shard", (0, 1)))
+        present.setdefault(count, set()).add(index)
+    for count, indices in present.items():
+        missing = sorted(set(range(count)) - indices)
+        if missing:
+            raise FeatureFileError(f"shard {', '.join(map(str, missing))} of {count} is missing")
 
 
 def _open(path: Path, mode: str) -> Any:

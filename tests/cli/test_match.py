@@ -1,0 +1,154 @@
+"""``kornia-lift match`` on photographs whose true motion is known."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from .conftest import Answer, astronaut, one_line, save
+
+Call = Callable[..., Answer]
+SHIFT = 12  # pixels to the left in the second photograph
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> tuple[Path, Path]:
+    pixels = astronaut(192)
+    return save(tmp_path / "a.png", pixels[:, :-SHIFT]), save(tmp_path / "b.png", pixels[:, SHIFT:])
+
+
+def test_report_and_picture(call: Call, pair: tuple[Path, Path]) -> None:
+    answer = call("match", *pair, "-n", 200, "--geometry", "homography")
+    assert answer.code == 0
+    assert answer.err == ""
+    for word in ("keypoints A", "keypoints B", "tentative", "verified", "USAC_MAGSAC", "detector", "lift_matches.jpg"):
+        assert word in answer.out
+    with Image.open("lift_matches.jpg") as picture:
+        assert picture.size == (2 * (192 - SHIFT) + 8, 192)
+    assert sorted(p.name for p in Path().iterdir()) == ["a.png", "b.png", "lift_matches.jpg"]
+
+
+def test_json_holds_the_true_motion(call: Call, pair: tuple[Path, Path]) -> None:
+    answer = call("match", *pair, "-n", 200, "--geometry", "homography", "--json")
+    assert answer.code == 0
+    report = json.loads(answer.out)
+    rows = np.array(report["matches"]["rows"], dtype=float)
+    assert len(rows) == report["tentative"] >= report["verified"] >= 50
+    verified = rows[rows[:, 5] == 1]
+    assert len(verified) == report["verified"]
+    assert np.abs(verified[:, 0] - SHIFT - verified[:, 2]).max() < 2.5
+    assert np.abs(verified[:, 1] - verified[:, 3]).max() < 2.5
+    matrix = np.array(report["matrix"])
+    np.testing.assert_allclose(matrix @ [90, 90, 1] / (matrix @ [90, 90, 1])[2], [90 - SHIFT, 90, 1], atol=0.5)
+    assert (np.diff(rows[:, 4]) <= 0).all()
+    assert report["images"][0]["size"] == [192 - SHIFT, 192]
+    assert report["picture"] is None
+    assert not Path("lift_matches.jpg").exists()
+    assert {"reading", "detector", "descriptor", "matching", "verification"} <= report["seconds"].keys()
+
+
+def test_fundamental_matrix_by_default(call: Call, pair: tuple[Path, Path]) -> None:
+    report = json.loads(call("match", *pair, "-n", 200, "--json").out)
+    assert report["geometry"] == "fundamental"
+    rows = np.array(report["matches"]["rows"], dtype=float)
+    points = [np.c_[rows[:, k : k + 2], np.ones(len(rows))] for k in (0, 2)]
+    lines = points[0] @ np.array(report["matrix"]).T
+    distance = np.abs((lines * points[1]).sum(1)) / np.hypot(lines[:, 0], lines[:, 1])
+    assert distance[rows[:, 5] == 1].max() < 4
+
+
+def test_positions_are_those_of_the_photograph_when_reduced(call: Call, tmp_path: Path) -> None:
+    pixels = astronaut(384)
+    first = save(tmp_path / "a.png", pixels)
+    report = json.loads(call("match", first, first, "-n", 150, "--resize", 192, "--json").out)
+    assert report["images"][0]["size"] == [384, 384]
+    rows = np.array(report["matches"]["rows"])
+    assert 200 < rows[:, :4].max() < 384
+
+
+def test_16_bit_gray_with_alpha_and_exif(call: Call, tmp_path: Path) -> None:
+    """The same photograph in every dress matches itself."""
+    import cv2
+
+    pixels = astronaut(160)
+    plain = save(tmp_path / "plain.png", pixels)
+    deep = tmp_path / "deep.png"
+    cv2.imwrite(str(deep), pixels[..., ::-1].astype(np.uint16) * 257)
+    alpha = save(tmp_path / "alpha.png", np.concatenate([pixels, np.full((160, 160, 1), 255, np.uint8)], 2))
+    gray = save(tmp_path / "gray.png", np.asarray(Image.fromarray(pixels).convert("L")))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored lying on its left side
+    turned = tmp_path / "turned.png"
+    Image.fromarray(np.ascontiguousarray(np.rot90(pixels))).save(turned, exif=exif)
+    for other in (deep, alpha, gray, turned):
+        report = json.loads(call("match", plain, other, "-n", 100, "--geometry", "homography", "--json").out)
+        rows = np.array(report["matches"]["rows"], dtype=float)
+        assert report["verified"] > 50, other
+        assert np.median(np.hypot(*(rows[:, :2] - rows[:, 2:4]).T)) < 0.1, other
+
+
+def test_nothing_to_match(call: Call, tmp_path: Path) -> None:
+    blank = save(tmp_path / "blank.png", np.full((64, 64, 3), 128, np.uint8))
+    answer = call("match", blank, blank, "-n", 20, "--out", "m.png")
+    assert answer.code == 0
+    assert "no fundamental found" in answer.out
+    assert Path("m.png").exists()
+    report = json.loads(call("match", blank, blank, "-n", 20, "--json").out)
+    assert (report["tentative"], report["verified"], report["matrix"]) == (0, 0, None)
+
+
+def test_bad_images_end_with_one_line(call: Call, tmp_path: Path, pair: tuple[Path, Path]) -> None:
+    (tmp_path / "text.jpg").write_text("no image")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "cut.png").write_bytes(pair[0].read_bytes()[:1000])
+    for bad, reason in {
+        "text.jpg": "cannot identify",
+        "empty.png": "cannot read",
+        "cut.png": "cannot read",
+        "absent.jpg": "does not exist",
+        ".": "is a folder",
+    }.items():
+        answer = call("match", pair[0], bad, "--out", "m.png")
+        assert answer.code == 2, bad
+        assert answer.out == ""
+        assert reason in one_line(answer.err)
+        assert bad.strip(".") in answer.err
+        assert not Path("m.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "m.gif"], r"a picture must end in .jpg"),
+        (["--out", "absent/m.png"], "the folder absent does not exist"),
+        (["--num-features", "0"], "expected a whole number above 0, got '0'"),
+        (["--ratio", "1.5"], "above 0 and at most 1, got '1.5'"),
+        (["--threshold", "nan"], "expected a number above 0, got 'nan'"),
+        (["--device", "toaster"], "--device toaster: not a device"),
+        (["--geometry", "affine"], "choose from"),
+        (["--num", "3"], "unrecognized arguments: --num 3"),
+    ],
+)
+def test_bad_options_end_with_one_line(
+    call: Call, pair: tuple[Path, Path], options: list[str], message: str
+) -> None:
+    answer = call("match", *pair, *options)
+    assert answer.code == 2
+    assert message in one_line(answer.err)
+    assert sorted(p.name for p in Path().iterdir()) == ["a.png", "b.png"]
+
+
+def test_turned_photograph(call: Call, tmp_path: Path) -> None:
+    """The matrix that is found is the turn that was made."""
+    pixels = astronaut(192)
+    first, second = save(tmp_path / "a.png", pixels), save(tmp_path / "b.png", np.ascontiguousarray(np.rot90(pixels)))
+    report = json.loads(call("match", first, second, "-n", 300, "--geometry", "homography", "--json").out)
+    matrix = np.array(report["matrix"])
+    angle = math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))
+    assert angle == pytest.approx(-90, abs=1)  # counter-clockwise on screen, y down
