@@ -64,7 +64,7 @@ def unit(*rows: list[float]) -> Tensor:
 
 def test_mutual_neighbours_and_ratio() -> None:
     first = unit([1, 0, 0], [0, 1, 0], [0, 0, 1])
-    second = unit([0, 1, 0.1], [1, 0.2, 0], [0, 1, -0.11], [0.3, 1, 1])
+    second = unit([0, 1, 0.1], [1, 0.2, 0], [0, 1, -0.11], [0.3, 0.8, 1])
     pairs, confidence = match_descriptors(first, second, 1)
     assert pairs.tolist() == [[1, 0], [0, 1], [2, 3]]
     assert (np.diff(confidence) <= 0).all()

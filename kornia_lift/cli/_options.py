@@ -79,7 +79,7 @@ def place(feature: nn.Module, args: argparse.Namespace) -> tuple[nn.Module, torc
     device = choose_device(args.device)
     dtype = DTYPES[args.dtype]
     try:
-        return feature.to(device=device, dtype=dtype).eval(), device, dtype
+        return feature.to(device).eval(), device, dtype  # the dtype follows the images
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
         raise CommandError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
 
