@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
+#: Half-width of a described patch over the keypoint's sigma, for SIFT and LIFT and kornia's ``mr_size``.
+SUPPORT_IN_SIGMA = 6.0
+
+
 @dataclass(frozen=True)
 class Features:
     """Keypoints and descriptors of one image.
@@ -20,7 +24,8 @@ class Features:
         descriptors: float (N, D), compared by L2 distance, or uint8 (N, bytes) of packed bits, compared by
             Hamming distance.
         scores: responses, shape (N,), larger is better; None if the feature has none.
-        scales: half-width of the described patch in pixels, shape (N,); None if there is no scale.
+        scales: sigma in pixels as SIFT counts it (the described patch reaches 6 sigma from the keypoint), shape
+            (N,); None if there is no scale.
         angles: kornia's sense (counter-clockwise on screen), degrees, shape (N,); None if there is none.
         image_size: width and height of the image they were found in; None if not known.
 
@@ -110,7 +115,7 @@ def from_lafs(lafs: Tensor, responses: Tensor, descriptors: Tensor, image_size: 
         keypoints=_numpy(get_laf_center(lafs)[0]),
         descriptors=descriptors.detach()[0, keep].float().cpu().numpy(),
         scores=_numpy(responses.detach()[0, keep].reshape(-1)),
-        scales=_numpy(get_laf_scale(lafs).reshape(-1)),
+        scales=_numpy(get_laf_scale(lafs).reshape(-1)) / SUPPORT_IN_SIGMA,
         angles=_numpy(get_laf_orientation(lafs).reshape(-1)),
         image_size=image_size,
     )
