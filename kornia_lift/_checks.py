@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from kornia.core.check import KORNIA_CHECK_SHAPE
+from kornia.core.exceptions import DeviceError, ShapeError
 from torch import Tensor
+
+VALUE_RANGE = (-0.5, 1.5)  # images are in [0, 1]; sharpening and cubic resizing may overshoot a little
 
 
 def check_floating(x: Tensor, who: str) -> None:
@@ -21,3 +25,56 @@ def check_patches(patch: Tensor, size: int, who: str) -> None:
     """Raise unless ``patch`` is a floating-point tensor of shape (B, 1, size, size)."""
     check_floating(patch, who)
     KORNIA_CHECK_SHAPE(patch, ["B", "1", f"{size}", f"{size}"])
+
+
+def check_image(img: Tensor, who: str, channels: tuple[int, ...] = (1, 3), value_range: bool = False) -> None:
+    """Raise unless ``img`` is a finite floating-point tensor (B, C, H, W) with an allowed number of channels.
+
+    Args:
+        img: what was given.
+        who: name for the message.
+        channels: allowed numbers of channels.
+        value_range: also raise if values lie far outside [0, 1].
+
+    """
+    check_floating(img, who)
+    allowed = "|".join(map(str, channels))
+    if img.dim() != 4:
+        hint = "; add the batch dimension with `image[None]`" if img.dim() == 3 else ""
+        raise ShapeError(f"{who} expects images (B, {allowed}, H, W), got {tuple(img.shape)}{hint}")
+    if img.shape[1] not in channels or min(img.shape[-2:]) < 1:
+        hint = ""
+        if img.shape[1] == 3:
+            hint = "; convert with `kornia.color.rgb_to_grayscale`"
+        elif img.shape[-1] in channels:
+            hint = "; the channels seem to come last, move them with `image.permute(0, 3, 1, 2)`"
+        raise ShapeError(f"{who} expects images (B, {allowed}, H, W), got {tuple(img.shape)}{hint}")
+    if torch.compiler.is_compiling() or img.numel() == 0:
+        return  # the values are unknown while the graph is built
+    low, high = (float(v) for v in img.detach().aminmax())
+    if not (abs(low) < float("inf") and abs(high) < float("inf")):  # also false for NaN, which aminmax hands on
+        raise ValueError(f"{who} expects finite pixel values, got NaN or infinity in images {tuple(img.shape)}")
+    if value_range and (low < VALUE_RANGE[0] or high > VALUE_RANGE[1]):
+        raise ValueError(
+            f"{who} expects pixel values in [0, 1], got values from {low:.4g} to {high:.4g}; "
+            "divide 8-bit values by 255, 16-bit values by 65535"
+        )
+
+
+def check_mask(mask: Tensor, img: Tensor, who: str) -> None:
+    """Raise unless ``mask`` fits ``img``: shape (1|B, 1, H, W), same device, no NaN."""
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{who} expects the mask as a torch.Tensor, got {type(mask).__name__}")
+    expected = (len(img), 1, *img.shape[-2:])
+    if mask.dim() != 4 or mask.shape[1:] != expected[1:] or mask.shape[0] not in (1, len(img)):
+        raise ShapeError(
+            f"{who} expects a mask (1 or {len(img)}, 1, {img.shape[-2]}, {img.shape[-1]}) for images "
+            f"{tuple(img.shape)}, got {tuple(mask.shape)}"
+        )
+    if mask.device != img.device:
+        raise DeviceError(
+            f"{who} expects mask and images on one device, got {mask.device} and {img.device}",
+            actual_devices=[mask.device, img.device],
+        )
+    if mask.is_floating_point() and not torch.compiler.is_compiling() and bool(mask.isnan().any()):
+        raise ValueError(f"{who} expects a mask without NaN")

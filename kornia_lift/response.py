@@ -15,6 +15,7 @@ from kornia_lift.layers import ghh
 from kornia_lift.weights import load_network
 
 FILTER_SIZE = 25
+STRIP_ROWS = 64
 NUM_SUM = NUM_MAX = 4
 
 
@@ -76,6 +77,17 @@ class LIFTResponse(nn.Module):
             - Output: (B, 1, H - 24, W - 24)
 
         """
+        rows = x.shape[-2] - FILTER_SIZE + 1
+        if torch.is_grad_enabled() or x.device.type != "cpu" or rows <= STRIP_ROWS:
+            return self._strip(x)
+        # strips keep the 16 filter responses in the cache instead of 16 whole images in memory
+        strips = [
+            self._strip(x[:, :, top : min(top + STRIP_ROWS, rows) + FILTER_SIZE - 1])
+            for top in range(0, rows, STRIP_ROWS)
+        ]
+        return torch.cat(strips, dim=2)
+
+    def _strip(self, x: Tensor) -> Tensor:
         z = (x - self.mean.to(x)) / self.std.to(x)
         # channels_last: the one-channel 25x25 convolution runs 5 times faster on CPU in this layout
         z = self.conv(z.contiguous(memory_format=torch.channels_last))

@@ -1,0 +1,139 @@
+"""LIFTFeature: detector, orientation and descriptor as one kornia ``LocalFeature`` (paper Sec. 3)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from kornia.color import rgb_to_grayscale
+from kornia.core.exceptions import DeviceError
+from kornia.feature import LAFDescriptor, LAFOrienter, LocalFeature, PassLAF, laf_is_filled
+from torch import Tensor, nn
+
+from kornia_lift._checks import check_image, check_mask
+from kornia_lift.descriptor import LIFTDescriptor
+from kornia_lift.detector import LIFTDetector
+from kornia_lift.geometry import DESCRIPTOR_SIZE
+from kornia_lift.orientation import LIFTOrientation
+from kornia_lift.scale_space import ScaleSpaceConfig
+
+
+class LIFTFeature(LocalFeature):
+    r"""Detect, orient and describe keypoints of images by LIFT.
+
+    Every part can be exchanged for one of kornia's, see :func:`kornia_lift.mix_features` for the common mixtures.
+
+    Args:
+        num_features: number of slots in the output; the best keypoints are kept.
+        upright: leave the frames upright instead of assigning an orientation: better where cameras are not turned.
+        pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
+            to a ``.safetensors`` file, or ``False`` for random weights.
+        config: scale space of the default detector, see :class:`~kornia_lift.scale_space.ScaleSpaceConfig`.
+        detector: replaces the detector, ``(img, mask) -> (lafs, responses)`` on grayscale images. It brings its own
+            number of features: ``num_features`` and ``config`` do not apply to it.
+        orienter: replaces the orientation stage, ``(lafs, img) -> lafs``; ``upright`` does not apply to it.
+        descriptor: replaces the descriptor stage, ``(img, lafs) -> (B, N, D)``, such as kornia's ``LAFDescriptor``.
+
+    Shape:
+        - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
+        - Output: LAFs :math:`(B, N, 2, 3)`, responses :math:`(B, N)`, descriptors :math:`(B, N, 128)`
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if images or mask have another shape.
+        TypeError: if the images are not floating point.
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or an argument makes no sense.
+        kornia.core.exceptions.DeviceError: if images, mask and weights lie on different devices.
+
+    Convention:
+        Keypoints come by decreasing response. Slots beyond the last keypoint hold zeros: LAF, response and descriptor;
+        drop them by ``kornia.feature.laf_is_filled(lafs)`` before matching (``LocalFeatureMatcher`` does).
+        LAF scale = ``6 * 64/63`` times the SIFT scale: half the side of the described square, in pixels; angles are
+        kornia's, counter-clockwise on screen (:mod:`kornia_lift.geometry` converts). Descriptors are unit vectors.
+        The weights are cast to the dtype of the images for the call; they are not moved between devices.
+
+    Example:
+        >>> feature = LIFTFeature(64, pretrained=False).eval()
+        >>> lafs, responses, descriptors = feature(torch.rand(1, 3, 96, 128))
+        >>> lafs.shape, responses.shape, descriptors.shape
+        (torch.Size([1, 64, 2, 3]), torch.Size([1, 64]), torch.Size([1, 64, 128]))
+
+    """
+
+    def __init__(
+        self,
+        num_features: int = 1000,
+        *,
+        upright: bool = False,
+        pretrained: bool | str | os.PathLike[str] = True,
+        config: ScaleSpaceConfig | None = None,
+        detector: nn.Module | None = None,
+        orienter: nn.Module | None = None,
+        descriptor: nn.Module | None = None,
+    ) -> None:
+        if detector is None:
+            detector = LIFTDetector(num_features, config, pretrained=pretrained)
+        elif config is not None:
+            raise ValueError("config describes the default detector: give either config or detector")
+        if orienter is None:
+            orienter = (
+                PassLAF() if upright else LAFOrienter(DESCRIPTOR_SIZE, angle_detector=LIFTOrientation(pretrained))
+            )
+        if descriptor is None:
+            descriptor = LAFDescriptor(LIFTDescriptor(pretrained), patch_size=DESCRIPTOR_SIZE)
+        super().__init__(detector, descriptor)
+        self.orienter = orienter
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str] = "lift", **kwargs: Any) -> LIFTFeature:
+        """Build the feature with the weights ``name``: a shipped model or the path of a ``.safetensors`` file.
+
+        Args:
+            name: see ``pretrained``.
+            kwargs: further arguments of the constructor.
+
+        """
+        return cls(pretrained=name, **kwargs)
+
+    def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        who = type(self).__name__
+        check_image(img, who, value_range=True)
+        if mask is not None:
+            check_mask(mask, img, who)
+        self._check_device(img)
+        cast = {name: t.to(img.dtype) for name, t in self._floating_state() if t.dtype != img.dtype}
+        if cast:
+            return torch.func.functional_call(self, cast, (img, mask))
+        gray = rgb_to_grayscale(img) if img.shape[1] == 3 else img
+        lafs, responses = self.detector(gray, mask)
+        filled = laf_is_filled(lafs)
+        lafs, descs = self._orient_and_describe(gray, lafs, filled)
+        return lafs, responses, descs
+
+    def _floating_state(self) -> list[tuple[str, Tensor]]:
+        state = [*self.named_parameters(), *self.named_buffers()]
+        return [(name, tensor) for name, tensor in state if tensor.is_floating_point()]
+
+    def _check_device(self, img: Tensor) -> None:
+        for name, tensor in self._floating_state():
+            if tensor.device != img.device:
+                raise DeviceError(
+                    f"{type(self).__name__} expects images on the device of its weights, got images on {img.device} "
+                    f"and {name} on {tensor.device}; move one of them with `.to(...)`",
+                    actual_devices=[img.device, tensor.device],
+                )
+
+    def _orient_and_describe(self, gray: Tensor, lafs: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the patch networks on the slots up to the last keypoint, and zero what is empty."""
+        slots = lafs.shape[1]
+        if not len(lafs) or not slots:
+            return lafs, self.descriptor(gray, lafs)
+        # one slot at least: it tells the width of the descriptor
+        used = max(int(filled.any(0).nonzero().max()) + 1 if filled.any() else 1, 1)
+        part = self.orienter(lafs[:, :used], gray)
+        part = torch.where(filled[:, :used, None, None], part, torch.zeros_like(part))
+        descs = self.descriptor(gray, part)
+        descs = torch.where(filled[:, :used, None], descs, torch.zeros_like(descs))
+        rest = slots - used
+        return F.pad(part, (0, 0, 0, 0, 0, rest)), F.pad(descs, (0, 0, 0, rest))
