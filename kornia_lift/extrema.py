@@ -186,7 +186,7 @@ def rises(around: Tensor, floor: Tensor) -> Tensor:
 
 
 def is_blob(around: Tensor, edge_threshold: float) -> Tensor:
-    """Say where the ratio of the principal curvatures of the score is below ``edge_threshold`` (Lowe 2004, Sec. 4.1)."""
+    """Say where the ratio of the score's principal curvatures is below ``edge_threshold`` (Lowe 2004, Sec. 4.1)."""
     _, hessian = _derivatives(around[:, : len(_OWN)])
     trace = hessian[:, 0, 0] + hessian[:, 1, 1]
     edge = trace**2 / torch.linalg.det(hessian)

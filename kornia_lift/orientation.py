@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +87,7 @@ class LIFTOrientation(nn.Module):
         for layer in (self.conv1, self.conv2, self.conv3, self.fc1, self.fc2):
             # the Theano release draws from N(0, 1/fan_in) (LIFT spec 4.8)
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
-            nn.init.zeros_(layer.bias)
+            nn.init.zeros_(cast(Tensor, layer.bias))
         if pretrained is not False:
             load_network(self, "orientation", pretrained)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -65,7 +66,7 @@ class LIFTResponse(nn.Module):
         self.std: Tensor
         self.conv = nn.Conv2d(1, NUM_SUM * NUM_MAX, FILTER_SIZE)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="linear")  # N(0, 1/fan_in), LIFT spec 4.8
-        nn.init.zeros_(self.conv.bias)
+        nn.init.zeros_(cast(Tensor, self.conv.bias))
         if pretrained is not False:
             load_network(self, "response", pretrained)
 
