@@ -1,0 +1,241 @@
+"""Modern recipe: all stages in order, from a folder of photographs to one weight file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from kornia.feature import LAFDescriptor, LAFOrienter
+from torch import Tensor, nn
+
+from kornia_lift.data.patch_batches import PatchPairs, WarpConfig
+from kornia_lift.data.patch_tracks import CutConfig, PatchTracks, cut_tracks
+from kornia_lift.data.photographs import PhotoSources, find_sources, list_photos, read_gray
+from kornia_lift.data.warped_crops import CropConfig, WarpedCrops
+from kornia_lift.descriptor import LIFTDescriptor
+from kornia_lift.detector import LIFTDetector
+from kornia_lift.feature import LIFTFeature
+from kornia_lift.geometry import DESCRIPTOR_SIZE
+from kornia_lift.orientation import LIFTOrientation
+from kornia_lift.response import LIFTResponse
+from kornia_lift.scale_space import ScaleSpaceConfig
+from kornia_lift.training.config import LoopConfig, to_mapping
+from kornia_lift.training.loop import Result, fit
+from kornia_lift.training.modern_descriptor import HardestDescriptorStage
+from kornia_lift.training.modern_detector import RepeatableDetectorStage, init_as_blob_detector
+from kornia_lift.training.modern_matchable import MatchableDetectorStage
+from kornia_lift.training.modern_orientation import EquivariantOrientationStage
+
+
+def _loop(steps: int, rate: float, **more: Any) -> LoopConfig:
+    base: dict[str, Any] = {
+        "optimizer": "adamw",
+        "schedule": "cosine",
+        "warmup_steps": 50,
+        "precision": "bfloat16",
+        "ema_decay": 0.995,
+        "validate_every": 200,
+        "checkpoint_every": 100,
+        "clip_norm": 5.0,
+        "prefetch": True,
+    }
+    return LoopConfig(steps=steps, learning_rate=rate, **(base | more))
+
+
+@dataclass(frozen=True)
+class ModernConfig:
+    """Options of the modern recipe.
+
+    Args:
+        cut: how places are chosen for the patch stages.
+        descriptor_warp: noise of frames and light for the descriptor.
+        orientation_warp: the same for the orientation, whose angles must be exact.
+        images_per_batch: photographs of which a descriptor batch is drawn.
+        anchors_per_image: pairs per photograph.
+        blob_strength: size of the blob filter from which the response starts.
+        photos_per_batch: photographs of a detector batch, each with several crops.
+        scale_space: the run-time detector whose detections the matchable stage ranks.
+        candidates: detections ranked per crop.
+        crops: how pairs of crops are drawn for the repeatability.
+        views: how the larger pairs of the matchable stage are drawn.
+        descriptor: loop of the first descriptor stage.
+        orientation: loop of the orientation stage.
+        repeatable: loop of the detector's first stage.
+        matchable: loop of the detector's second stage.
+        refine: loop of the descriptor's second stage, on frames turned by the trained orientation.
+        seed: seed of the initial weights.
+
+    """
+
+    cut: CutConfig = field(default_factory=CutConfig)
+    descriptor_warp: WarpConfig = field(default_factory=WarpConfig)
+    orientation_warp: WarpConfig = field(default_factory=lambda: WarpConfig(angle=0.0, shift=0.04))
+    images_per_batch: int = 8
+    anchors_per_image: int = 32
+    blob_strength: float = 80.0
+    photos_per_batch: int = 3
+    scale_space: ScaleSpaceConfig = field(
+        default_factory=lambda: ScaleSpaceConfig(
+            min_sigma=1.4, max_sigma=12.0, levels_per_octave=3, scale_nms=0, edge_threshold=None
+        )
+    )
+    candidates: int = 400
+    crops: CropConfig = field(default_factory=CropConfig)
+    views: CropConfig = field(
+        default_factory=lambda: CropConfig(size=400, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
+    )
+    descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 1e-3, weight_decay=1e-4))
+    orientation: LoopConfig = field(default_factory=lambda: _loop(3000, 5e-4, weight_decay=1e-3))
+    repeatable: LoopConfig = field(default_factory=lambda: _loop(2000, 5e-3, clip_norm=None))
+    matchable: LoopConfig = field(default_factory=lambda: _loop(600, 1e-3, clip_norm=None))
+    refine: LoopConfig = field(default_factory=lambda: _loop(1000, 5e-4, weight_decay=1e-4))
+    seed: int = 0
+
+
+class ModernRecipe:
+    """The stages of the modern recipe; each leaves its checkpoint in its own folder and can be resumed.
+
+    Args:
+        data: folder of the training data (``sfm/``, ``photos/``, ``illumination/``).
+        out: folder of the run.
+        config: options.
+
+    """
+
+    STAGES = ("descriptor", "orientation", "repeatable", "matchable", "refine")
+
+    def __init__(self, data: Path, out: Path, config: ModernConfig | None = None) -> None:
+        self.out = out
+        self.config = config or ModernConfig()
+        self.train = find_sources(data)
+        self.held_out = find_sources(data, validation=True)
+        torch.manual_seed(self.config.seed)
+        self.response = LIFTResponse(False)
+        init_as_blob_detector(self.response, strength=self.config.blob_strength)
+        self.orientation = LIFTOrientation(False)
+        self.descriptor = LIFTDescriptor(False)
+        self._tracks: tuple[PatchTracks, PatchTracks] | None = None
+        self._crops: dict[CropConfig, tuple[WarpedCrops, WarpedCrops]] = {}
+
+    def run(self, stages: tuple[str, ...] = STAGES) -> dict[str, Result]:
+        """Train the given stages in the order of :attr:`STAGES`; stages before them are taken from their folders."""
+        unknown = set(stages) - set(self.STAGES)
+        if unknown:
+            raise ValueError(f"unknown stages {sorted(unknown)}; the stages are {', '.join(self.STAGES)}")
+        results = {}
+        for name in self.STAGES:
+            folder = self.out / name
+            if name in stages:
+                results[name] = getattr(self, f"_{name}")(folder)
+            elif (folder / "best.pt").is_file():
+                self._network_of(name).load_state_dict(_best(folder))
+        return results
+
+    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+        """Write the three networks to one ``.safetensors`` file in half precision."""
+        save_model(path, self.response, self.orientation, self.descriptor, metadata)
+
+    def _network_of(self, stage: str) -> nn.Module:
+        return {"orientation": self.orientation, "descriptor": self.descriptor, "refine": self.descriptor}.get(
+            stage, self.response
+        )
+
+    def _fit(self, stage: Any, loop: LoopConfig, folder: Path) -> Result:
+        result = fit(stage, loop, folder, resolved=to_mapping(self.config))
+        stage.network.eval()
+        return result
+
+    def _pairs(self, warp: WarpConfig, groups: int, per_group: int) -> tuple[PatchPairs, PatchPairs]:
+        if self._tracks is None:
+            self._tracks = cut_tracks(self.train, self.config.cut), cut_tracks(self.held_out, self.config.cut)
+        return PatchPairs(self._tracks[0], groups, per_group, warp), PatchPairs(self._tracks[1], 8, 64, warp)
+
+    def _crop_pairs(self, crops: CropConfig) -> tuple[WarpedCrops, WarpedCrops]:
+        if crops not in self._crops:
+            train, held_out = (WarpedCrops(_photographs(s), crops) for s in (self.train, self.held_out))
+            self._crops[crops] = train, held_out
+        return self._crops[crops]
+
+    def _descriptor(self, folder: Path) -> Result:
+        c = self.config
+        train, held_out = self._pairs(c.descriptor_warp, c.images_per_batch, c.anchors_per_image)
+        return self._fit(HardestDescriptorStage(self.descriptor, train, held_out), c.descriptor, folder)
+
+    def _orientation(self, folder: Path) -> Result:
+        train, held_out = self._pairs(self.config.orientation_warp, 16, 16)
+        stage = EquivariantOrientationStage(self.orientation, train, held_out)
+        return self._fit(stage, self.config.orientation, folder)
+
+    def _repeatability(self) -> RepeatableDetectorStage:
+        train, held_out = self._crop_pairs(self.config.crops)
+        return RepeatableDetectorStage(self.response, train, held_out, photos=self.config.photos_per_batch)
+
+    def _repeatable(self, folder: Path) -> Result:
+        return self._fit(self._repeatability(), self.config.repeatable, folder)
+
+    def _matchable(self, folder: Path) -> Result:
+        c = self.config
+        feature = LIFTFeature(
+            pretrained=False,
+            detector=LIFTDetector(c.candidates, c.scale_space, resp_module=self.response),
+            orienter=LAFOrienter(DESCRIPTOR_SIZE, angle_detector=self.orientation.eval()),
+            descriptor=LAFDescriptor(self.descriptor.eval(), patch_size=DESCRIPTOR_SIZE),
+        )
+        stage = MatchableDetectorStage(feature, self.response, self._repeatability(), self._crop_pairs(c.views)[0])
+        return self._fit(stage, c.matchable, folder)
+
+    def _refine(self, folder: Path) -> Result:
+        c = self.config
+        # the orientation's own error replaces the random one
+        warp = replace(c.descriptor_warp, angle=0.03)
+        train, held_out = self._pairs(warp, c.images_per_batch, c.anchors_per_image)
+        stage = HardestDescriptorStage(self.descriptor, train, held_out, orientation=self.orientation.eval())
+        return self._fit(stage, c.refine, folder)
+
+
+def save_model(
+    path: Path,
+    response: nn.Module,
+    orientation: nn.Module,
+    descriptor: nn.Module,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write three networks to one ``.safetensors`` file, in half precision, complete or not at all."""
+    from kornia_lift._extras import require
+    from kornia_lift._io import atomic_write
+
+    save_file = require("safetensors.torch", extra="train").save_file
+    tensors: dict[str, Tensor] = {}
+    for part, network in (("response", response), ("orientation", orientation), ("descriptor", descriptor)):
+        for name, tensor in network.state_dict().items():
+            tensors[f"{part}.{name}"] = tensor.detach().to(torch.float16).contiguous().clone()
+    with atomic_write(path) as temporary:
+        save_file(tensors, str(temporary), dict(metadata or {}))
+
+
+def _best(folder: Path) -> dict[str, Tensor]:
+    from kornia_lift.training.checkpoint import load_checkpoint
+
+    weights: dict[str, Tensor] = load_checkpoint(folder / "best.pt")["network"]
+    return weights
+
+
+def _photographs(sources: PhotoSources) -> list[list[Tensor]]:
+    """All photographs of a split, uint8; the exposures of a bracket belong together."""
+    scenes = [[read_gray(path)] for path in sources.photos]
+    for scene in sources.sfm:
+        # neighbours in a walk around a scene are alike: every second one tells as much
+        scenes += [[read_gray(path)] for path in list_photos(scene / "images")[::2]]
+    for folder in sources.brackets:
+        # the shortest and longest exposures hold too little that is not black or white
+        scenes += [[read_gray(path) for path in list_photos(folder)[2:-2]]] * 5
+    return scenes
+
+
+def describe_run(config: ModernConfig) -> str:
+    """The options as JSON, for the metadata of a weight file."""
+    return json.dumps(to_mapping(config), sort_keys=True)
