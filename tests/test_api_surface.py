@@ -1,0 +1,86 @@
+"""The public names are a promise: a change of them is made on purpose, here too."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+import kornia_lift
+
+PUBLIC = [
+    "LIFTDescriptor",
+    "LIFTDetector",
+    "LIFTFeature",
+    "LIFTOrientation",
+    "LIFTResponse",
+    "ScaleSpaceConfig",
+    "__version__",
+]
+
+
+def test_public_names() -> None:
+    assert sorted(kornia_lift.__all__) == PUBLIC
+    visible = {
+        name
+        for name, value in vars(kornia_lift).items()
+        if not name.startswith("_") and not isinstance(value, ModuleType)
+    }
+    assert visible | {"__version__"} == set(PUBLIC)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC if not name.startswith("_")])
+def test_public_names_are_documented(name: str) -> None:
+    public = getattr(kornia_lift, name)
+    text = inspect.getdoc(public) or ""
+    assert len(text.splitlines()) > 3
+    if callable(public):
+        for parameter in inspect.signature(public).parameters:
+            assert f"{parameter}:" in text or parameter in ("args", "kwargs"), f"{name}: {parameter} is not documented"
+
+
+def test_package_is_typed() -> None:
+    from importlib.resources import files
+
+    assert (files("kornia_lift") / "py.typed").is_file()
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+EXTRAS = "PIL cv2 h5py matplotlib onnx poselib pycolmap safetensors scipy skimage tensorboard tqdm".split()
+
+
+def test_import_needs_the_core_packages_only() -> None:
+    """Every extra is imported by the function that uses it."""
+    code = f"""
+import sys, kornia.feature
+before = set(sys.modules)
+import kornia_lift
+print(sorted((set(sys.modules) - before) & set({EXTRAS})))
+"""
+    assert run(code) == "[]\n"
+
+
+def test_every_room_can_be_entered_without_any_extra() -> None:
+    """`kornia-lift --help` and reading the source must work in a bare installation."""
+    run(
+        f"import sys; sys.modules.update(dict.fromkeys({EXTRAS}))\n"
+        "import kornia_lift.cli, kornia_lift.data, kornia_lift.evaluation, kornia_lift.export, kornia_lift.training"
+    )
+
+
+@pytest.mark.slow
+def test_import_adds_little_to_kornia() -> None:
+    """At most 150 ms on top of `import kornia.feature`; the best of several runs, since machines are busy."""
+    code = (
+        "import kornia.feature, time; start = time.perf_counter(); import kornia_lift; "
+        "print(time.perf_counter() - start)"
+    )
+    assert min(float(run(code)) for _ in range(5)) < 0.15
