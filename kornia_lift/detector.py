@@ -48,8 +48,9 @@ class LIFTDetector(nn.Module):
     Convention:
         Pixel centres lie at integers. The LAF of a keypoint of SIFT scale sigma has the scale
         ``6 * 64/63 * sigma``: its 64-pixel patch is the one that LIFT describes. Keypoints come by
-        decreasing response, then empty slots: zero LAFs with zero response (``kornia.feature.laf_is_filled``). The score may have any sign and there is no
-        threshold. LAFs are float32 for half-precision images; responses have the dtype of the images.
+        decreasing response, then empty slots: zero LAFs with zero response (``kornia.feature.laf_is_filled``). The
+        score may have any sign and there is no threshold. LAFs are float32 for half-precision images; responses have
+        the dtype of the images.
 
         The mask is kornia's: boolean or integer masks keep what is not 0; floating-point masks are weights that move
         scores away from the best. A level pixel takes the smallest value of the mask pixels it covers.

@@ -107,11 +107,12 @@ class LIFTResponse(nn.Module):
         if sigmas.shape != (len(x),):
             raise ValueError(f"LIFTResponse expects one sigma per image, ({len(x)},), got {tuple(sigmas.shape)}")
         height, width = x.shape[-2:]
-        out: list[Tensor] = []
-        for image, sigma in zip(x, sigmas.tolist(), strict=True):
+        out = x.new_zeros(x.shape)
+        for sigma in sigmas.unique().tolist():  # the levels of all images that share a scale go through at once
+            index = (sigmas == sigma).nonzero()[:, 0]
             size = [max(1, round(side * level_resize(sigma))) for side in (height, width)]
-            level = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)
-            out.append(
-                F.interpolate(self._same_size(level), size=(height, width), mode="bilinear", align_corners=False)
-            )
-        return torch.cat(out) if out else x
+            level = F.interpolate(x[index], size=size, mode="bilinear", align_corners=False)
+            # cubic: the maps of a linear one have their maxima on the pixels of the level
+            score = F.interpolate(self._same_size(level), size=(height, width), mode="bicubic", align_corners=False)
+            out = out.index_copy(0, index, score)
+        return out
