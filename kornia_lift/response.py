@@ -28,6 +28,8 @@ class LIFTResponse(nn.Module):
             to a ``.safetensors`` file, or ``False`` for random weights (the module then stays in train mode).
         mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units.
         std: standard deviation of the training patches; the input is divided by it.
+        sigma_ratio: for kornia's scale space only: the keypoints scored on a level have the scale ``sigma_ratio`` times
+            the blur of the level.
 
     Shape:
         - Input: :math:`(B, 1, H, W)`, values in [0, 1]; any size, also smaller than the filter
@@ -40,10 +42,13 @@ class LIFTResponse(nn.Module):
 
     Convention:
         The filter has one size, so the response of one pixel speaks about one scale: sigma = 1.958 pixels of the map
-        (LIFT spec 2.3). With ``sigmas``, as kornia's ``ScaleSpaceDetector`` calls it, every map is resized so that its
-        own sigma gets that size, scored and resized back: responses of all levels and octaves are then comparable, as
-        on LIFT's image pyramid. Beyond the border the image is replicated; scores within 12 pixels of it depend on
-        that.
+        (LIFT spec 2.3). With ``sigmas``, the blur of every map, as kornia's ``ScaleSpaceDetector`` passes it, the map is
+        resized so that keypoints of ``sigma_ratio * sigma`` get that size, scored and resized back: responses of all
+        levels and octaves are then comparable, as on LIFT's image pyramid. Give such a detector
+        ``mr_size=sigma_ratio * LAF_SCALE_PER_SIGMA`` (2 * 6.095). LIFT's levels are not blurred; with the ratio 2 the
+        remaining blur is 1 pixel of the resized map and the scale of a Gaussian blob is underestimated by a tenth,
+        with the ratio 1 by three tenths. Beyond the border the image is replicated; scores within 12 pixels of it
+        depend on that.
 
     Example:
         >>> response = LIFTResponse(pretrained=False).eval()
@@ -58,8 +63,10 @@ class LIFTResponse(nn.Module):
         *,
         mean: float | Tensor = 0.45,
         std: float | Tensor = 0.25,
+        sigma_ratio: float = 2.0,
     ) -> None:
         super().__init__()
+        self.sigma_ratio = sigma_ratio
         self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.get_default_dtype()))
         self.register_buffer("std", torch.as_tensor(std, dtype=torch.get_default_dtype()))
         self.mean: Tensor
@@ -110,7 +117,7 @@ class LIFTResponse(nn.Module):
         out = x.new_zeros(x.shape)
         for sigma in sigmas.unique().tolist():  # the levels of all images that share a scale go through at once
             index = (sigmas == sigma).nonzero()[:, 0]
-            size = [max(1, round(side * level_resize(sigma))) for side in (height, width)]
+            size = [max(1, round(side * level_resize(self.sigma_ratio * sigma))) for side in (height, width)]
             level = F.interpolate(x[index], size=size, mode="bilinear", align_corners=False)
             # cubic: the maps of a linear one have their maxima on the pixels of the level
             score = F.interpolate(self._same_size(level), size=(height, width), mode="bicubic", align_corners=False)
