@@ -103,8 +103,9 @@ class LIFTOrientation(nn.Module):
 
         """
         x = (patch - self.mean.to(patch)) / self.std.to(patch)
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)  # 10, 30, 30
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)  # 20, 13, 13
+        # pooling first gives the same as the paper's order and leaves a quarter of the work to the ReLU
+        x = F.relu(F.max_pool2d(self.conv1(x.contiguous(memory_format=torch.channels_last)), 2))  # 10, 30, 30
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))  # 20, 13, 13
         x = F.relu(self.conv3(x))  # 50, 11, 11
         if self.pool3:
             x = F.max_pool2d(x, 2)  # 50, 5, 5

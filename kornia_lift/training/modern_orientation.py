@@ -13,7 +13,10 @@ from kornia_lift.orientation import LIFTOrientation
 
 
 def direction_loss(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Disagreement of two directions in a common frame, :math:`1 - \cos(\theta_1 - \theta_2)`.
+    r"""Disagreement of two directions in a common frame, :math:`2 |\sin((\theta_1 - \theta_2) / 2)|`.
+
+    It is the distance of the two points on the unit circle. Its slope does not vanish where the directions nearly
+    agree, as that of :math:`1 - \cos` does: a few degrees matter to the descriptor.
 
     Args:
         first: vectors (cosine, sine) up to a factor, shape (N, 2).
@@ -24,7 +27,7 @@ def direction_loss(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
     """
     cosine = F.cosine_similarity(first, second, dim=1, eps=1e-6)
-    return 1 - cosine, torch.acos(cosine.detach().clamp(-1, 1))
+    return (2 - 2 * cosine + 1e-5).sqrt(), torch.acos(cosine.detach().clamp(-1, 1))
 
 
 class EquivariantOrientationStage:
