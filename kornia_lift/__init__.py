@@ -4,6 +4,7 @@ from kornia_lift._version import __version__
 from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.detector import LIFTDetector
 from kornia_lift.feature import LIFTFeature
+from kornia_lift.mixing import mix_features
 from kornia_lift.orientation import LIFTOrientation
 from kornia_lift.response import LIFTResponse
 from kornia_lift.scale_space import ScaleSpaceConfig
@@ -16,4 +17,5 @@ __all__ = [
     "LIFTResponse",
     "ScaleSpaceConfig",
     "__version__",
+    "mix_features",
 ]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from kornia.color import rgb_to_grayscale
 from kornia.core.exceptions import DeviceError
-from kornia.feature import LAFDescriptor, LAFOrienter, LocalFeature, PassLAF, laf_is_filled
+from kornia.feature import LAFDescriptor, LAFOrienter, LocalFeature, PassLAF, laf_is_filled, scale_laf
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image, check_mask
@@ -35,6 +35,7 @@ class LIFTFeature(LocalFeature):
             number of features: ``num_features`` and ``config`` do not apply to it.
         orienter: replaces the orientation stage, ``(lafs, img) -> lafs``; ``upright`` does not apply to it.
         descriptor: replaces the descriptor stage, ``(img, lafs) -> (B, N, D)``, such as kornia's ``LAFDescriptor``.
+        scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
@@ -71,6 +72,7 @@ class LIFTFeature(LocalFeature):
         detector: nn.Module | None = None,
         orienter: nn.Module | None = None,
         descriptor: nn.Module | None = None,
+        scaling_coef: float = 1.0,
     ) -> None:
         if detector is None:
             detector = LIFTDetector(num_features, config, pretrained=pretrained)
@@ -82,7 +84,7 @@ class LIFTFeature(LocalFeature):
             )
         if descriptor is None:
             descriptor = LAFDescriptor(LIFTDescriptor(pretrained), patch_size=DESCRIPTOR_SIZE)
-        super().__init__(detector, descriptor)
+        super().__init__(detector, descriptor, scaling_coef)
         self.orienter = orienter
 
     @classmethod
@@ -132,6 +134,7 @@ class LIFTFeature(LocalFeature):
         # one slot at least: it tells the width of the descriptor
         used = max(int(filled.any(0).nonzero().max()) + 1 if filled.any() else 1, 1)
         part = self.orienter(lafs[:, :used], gray)
+        part = scale_laf(part, self.scaling_coef)
         part = torch.where(filled[:, :used, None, None], part, torch.zeros_like(part))
         descs = self.descriptor(gray, part)
         descs = torch.where(filled[:, :used, None], descs, torch.zeros_like(descs))

@@ -42,9 +42,9 @@ class LIFTResponse(nn.Module):
 
     Convention:
         The filter has one size, so the response of one pixel speaks about one scale: sigma = 1.958 pixels of the map
-        (LIFT spec 2.3). With ``sigmas``, the blur of every map, as kornia's ``ScaleSpaceDetector`` passes it, the map is
-        resized so that keypoints of ``sigma_ratio * sigma`` get that size, scored and resized back: responses of all
-        levels and octaves are then comparable, as on LIFT's image pyramid. Give such a detector
+        (LIFT spec 2.3). With ``sigmas``, the blur of every map, as kornia's ``ScaleSpaceDetector`` passes it, the map
+        is resized so that keypoints of ``sigma_ratio * sigma`` get that size, scored and resized back: responses of
+        all levels and octaves are then comparable, as on LIFT's image pyramid. Give such a detector
         ``mr_size=sigma_ratio * LAF_SCALE_PER_SIGMA`` (2 * 6.095). LIFT's levels are not blurred; with the ratio 2 the
         remaining blur is 1 pixel of the resized map and the scale of a Gaussian blob is underestimated by a tenth,
         with the ratio 1 by three tenths. Beyond the border the image is replicated; scores within 12 pixels of it

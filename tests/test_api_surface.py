@@ -19,6 +19,7 @@ PUBLIC = [
     "LIFTResponse",
     "ScaleSpaceConfig",
     "__version__",
+    "mix_features",
 ]
 
 
