@@ -146,21 +146,20 @@ class _Run:
                 tensorboard=config.tensorboard,
                 progress=progress,
             )
-        stopped: Literal["steps", "time"] = "steps"
+        stopped: Literal["steps", "time"] = "time" if distributed.from_first(self._late()) else "steps"
         samples, since = 0, time.monotonic()
         try:
             if self.best["step"] < 0:
                 self._validate(log)
                 self._save()
             with _batches(self.stage, config, self.step) as batches:
-                while self.step < config.steps:
+                while self.step < config.steps and stopped == "steps":
                     batch = next(batches)
                     figures = self._train_step(batch)
                     samples += len(next(iter(batch.values())))
                     self.step += 1
                     self.elapsed = before + time.monotonic() - started
-                    late = config.max_minutes is not None and self.elapsed > 60 * config.max_minutes
-                    if distributed.from_first(late):
+                    if distributed.from_first(self._late()):
                         stopped = "time"
                     end = stopped == "time" or self.step == config.steps
                     if log is not None:
@@ -173,8 +172,6 @@ class _Run:
                         self._validate(log)
                     if end or self.step % config.checkpoint_every == 0:
                         self._save()
-                    if end:
-                        break
         finally:
             if log is not None:
                 log.close()
@@ -189,6 +186,9 @@ class _Run:
             best,
             self.out_dir / LAST,
         )
+
+    def _late(self) -> bool:
+        return self.config.max_minutes is not None and self.elapsed > 60 * self.config.max_minutes
 
     def _train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
         config, network = self.config, self.stage.network
