@@ -55,7 +55,10 @@ def run(code: str) -> str:
     return done.stdout
 
 
-EXTRAS = "PIL cv2 h5py matplotlib onnx poselib pycolmap safetensors scipy skimage tensorboard tqdm".split()
+EXTRAS = [
+    "PIL", "cv2", "h5py", "matplotlib", "onnx", "poselib", "pycolmap", "safetensors", "scipy", "skimage", "tensorboard",
+    "tqdm",
+]  # fmt: skip
 
 
 def test_import_needs_the_core_packages_only() -> None:
