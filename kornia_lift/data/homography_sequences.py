@@ -171,6 +171,18 @@ class HomographySequence:
         status[known & ~lands] = INVISIBLE
         return Transferred(moved, status)
 
+    def local_affine(self, i: int, j: int, points: FloatArray) -> FloatArray:
+        """Derivative of the homography from ``i`` to ``j`` at points (N, 2), shape (N, 2, 2)."""
+        return homography_jacobian(self.homography(i, j), points)
+
+
+def homography_jacobian(homography: FloatArray, points: FloatArray) -> FloatArray:
+    """Derivative of a homography (3, 3) at points (N, 2), shape (N, 2, 2)."""
+    mapped = apply_homography(homography, points)
+    w = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ homography[2]
+    linear = homography[None, :2, :2] - mapped[:, :, None] * homography[2, :2]
+    return np.asarray(linear / w[:, None, None])
+
 
 def _numbers(root: Path) -> list[int]:
     """Numbers of the images present or named by a homography, ascending."""

@@ -210,6 +210,24 @@ class PosedScene:
         status[known_i & lands & known_j & agrees & returns] = VISIBLE
         return Transferred(moved, status)
 
+    def local_affine(self, i: int, j: int, points: FloatArray) -> FloatArray:
+        """Change of size around each point on the way from ``i`` to ``j``: focal length over depth, isotropic.
+
+        Args:
+            i: image of the points.
+            j: image to carry them to.
+            points: (x, y), shape (N, 2).
+
+        Returns:
+            A multiple of the identity for each point, shape (N, 2, 2); NaN where the depth is unknown.
+        """
+        depth, _ = self.depth(i, points)
+        rotation, translation = self.relative_pose(i, j)
+        _, z = self._project(j, self._unproject(i, points, depth) @ rotation.T + translation)
+        focal_i, focal_j = (np.sqrt(self.intrinsics[k][0, 0] * self.intrinsics[k][1, 1]) for k in (i, j))
+        ratio: FloatArray = (focal_j / z) / (focal_i / depth)
+        return ratio[:, None, None] * np.eye(2)
+
     def _unproject(self, index: int, points: FloatArray, depth: FloatArray) -> FloatArray:
         rays = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ np.linalg.inv(self.intrinsics[index]).T
         return rays * depth[:, None]

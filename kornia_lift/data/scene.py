@@ -98,6 +98,29 @@ class Scene(Protocol):
         ...
 
 
+@runtime_checkable
+class HasPose(Protocol):
+    """A scene of calibrated photographs."""
+
+    @property
+    def intrinsics(self) -> FloatArray:
+        """K of each image, shape (n, 3, 3)."""
+        ...
+
+    def relative_pose(self, i: int, j: int) -> tuple[FloatArray, FloatArray]:
+        """R (3, 3) and t (3,) with X_j = R X_i + t."""
+        ...
+
+
+@runtime_checkable
+class HasLocalAffine(Protocol):
+    """A scene that knows how the surroundings of a point are distorted on the way to another image."""
+
+    def local_affine(self, i: int, j: int, points: FloatArray) -> FloatArray:
+        """Linear part of the transfer around each point, shape (N, 2, 2)."""
+        ...
+
+
 def as_points(points: NDArray[np.floating] | Tensor) -> FloatArray:
     """Points as a float64 array of shape (N, 2).
 

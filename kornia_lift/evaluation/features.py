@@ -10,7 +10,6 @@ from kornia.feature import get_laf_center, get_laf_orientation, get_laf_scale, l
 from numpy.typing import NDArray
 from torch import Tensor
 
-
 #: Half-width of a described patch over the keypoint's sigma, for SIFT and LIFT and kornia's ``mr_size``.
 SUPPORT_IN_SIGMA = 6.0
 

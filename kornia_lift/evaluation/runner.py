@@ -1,0 +1,200 @@
+"""Step two of two: the features of a file, scored on every pair of every scene."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..data.homography_sequences import HomographySequence
+from ..data.scene import FloatArray, HasLocalAffine, HasPose, Pair, Scene
+from .feature_files import FeatureFileError
+from .features import Features
+from .geometry_errors import HOMOGRAPHY_AUC, POSE_AUC, Estimator, auc, homography_error, pose_error
+from .matching import nearest_neighbours
+from .metrics import MMA_THRESHOLDS, THRESHOLD, ZERO_SCORES, PairScores, score_pair
+from .overlap import OverlapOptions, score_overlap
+
+OK, FAILED, SKIPPED = "ok", "failed", "skipped"
+
+
+class FeatureSource(Protocol):
+    """Where features come from: a :class:`~kornia_lift.evaluation.feature_files.FeatureStore`, or a test."""
+
+    def read(self, scene: str, image: str) -> Features:
+        """Features of one image."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure, and how.
+
+    Args:
+        num_features: keypoints per image at most, those of highest score.
+        threshold: pixels, of the 3 px form.
+        estimator: robust estimator for poses and homographies; None leaves both out.
+        overlap: forms of the overlap measures; empty leaves them out (they take most of the time).
+    """
+
+    num_features: int = 1000
+    threshold: float = THRESHOLD
+    estimator: Estimator | None = field(default_factory=Estimator)
+    overlap: tuple[OverlapOptions, ...] = ()
+
+
+@dataclass(frozen=True)
+class PairResult:
+    """What one pair of images scored, or why it did not.
+
+    Attributes:
+        scene: name of the scene.
+        first: name of image A.
+        second: name of image B.
+        status: ``ok``; ``failed``: the feature's fault, counts as zero; ``skipped``: no ground truth, not counted.
+        reason: of a failed or skipped pair.
+        values: the measures by name; empty if skipped.
+        angle_deg: angle between the views, degrees, if known.
+    """
+
+    scene: str
+    first: str
+    second: str
+    status: str
+    reason: str
+    values: dict[str, float]
+    angle_deg: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain values, for JSON."""
+        return {
+            **{k: getattr(self, k) for k in ("scene", "first", "second", "status", "reason", "angle_deg")},
+            "values": {k: round(v, 6) if np.isfinite(v) else None for k, v in self.values.items()},
+        }
+
+
+def evaluate(source: FeatureSource, scenes: Iterable[Scene], options: Options | None = None) -> list[PairResult]:
+    """Score the features of all pairs of all scenes.
+
+    Nothing is dropped silently. A pair is *failed*, and counts as zero in every mean, if an image has no features in
+    the source, no keypoints, keypoints or descriptors that are not finite, or features found in an image of another
+    size. It is *skipped*, and does not count, if its ground truth is missing or broken.
+
+    Args:
+        source: features by scene and image.
+        scenes: posed scenes, homography sequences, or warped ones.
+        options: what to measure.
+    """
+    options = options or Options()
+    results: list[PairResult] = []
+    for scene in scenes:
+        cache: dict[int, Features | str] = {}
+        for pair in scene.pairs:
+            results.append(_evaluate_pair(source, scene, pair, options, cache))
+        results += [
+            PairResult(scene.name, scene.names[p.i], scene.names[p.j], SKIPPED, p.reason, {}) for p in scene.skipped
+        ]
+    return results
+
+
+def values_by_scene(results: Sequence[PairResult], measure: str) -> dict[str, FloatArray]:
+    """The values of one measure by scene, in the order of the pairs; pairs without it are left out."""
+    found: dict[str, list[float]] = {}
+    for result in results:
+        if measure in result.values:
+            found.setdefault(result.scene, []).append(result.values[measure])
+    return {scene: np.array(values) for scene, values in found.items()}
+
+
+def _evaluate_pair(
+    source: FeatureSource, scene: Scene, pair: Pair, options: Options, cache: dict[int, Features | str]
+) -> PairResult:
+    names = scene.names[pair.i], scene.names[pair.j]
+
+    def result(status: str, reason: str, values: dict[str, float]) -> PairResult:
+        return PairResult(scene.name, *names, status, reason, values, pair.angle_deg)
+
+    try:
+        sizes = scene.image_size(pair.i), scene.image_size(pair.j)
+    except (ValueError, OSError) as error:
+        return result(SKIPPED, str(error), {})
+    loaded = []
+    for index, size in zip((pair.i, pair.j), sizes, strict=True):
+        if index not in cache:
+            cache[index] = _load(source, scene, index, size, options.num_features)
+        found = cache[index]
+        if isinstance(found, str):
+            return result(FAILED, found, _zeros(scene, options))
+        loaded.append(found)
+    first, second = loaded
+    try:
+        forward = scene.transfer(pair.i, pair.j, first.keypoints)
+        backward = scene.transfer(pair.j, pair.i, second.keypoints)
+    except (ValueError, OSError) as error:
+        return result(SKIPPED, str(error), {})
+    try:
+        neighbours = nearest_neighbours(first, second)
+    except ValueError as error:
+        return result(FAILED, str(error), _zeros(scene, options))
+    scores = score_pair(first, second, forward, backward, threshold=options.threshold, neighbours=neighbours)
+    values = _flat(scores)
+    mutual = neighbours.mutual()
+    matched = first.keypoints[mutual], second.keypoints[neighbours.forward[mutual]]
+    values["matches"] = float(mutual.sum())
+    if options.estimator is not None:
+        values.update(_geometry(scene, pair, matched, sizes[0], options.estimator))
+    if options.overlap and isinstance(scene, HasLocalAffine):
+        if first.scales is None or second.scales is None:
+            return result(OK, "no scales: the overlap form was left out", values)
+        values.update(score_overlap(scene, pair, (first, second), (forward, backward), options.overlap))
+    return result(OK, "", values)
+
+
+def _load(source: FeatureSource, scene: Scene, index: int, size: tuple[int, int], count: int) -> Features | str:
+    try:
+        found = source.read(scene.name, scene.names[index]).top(count)
+    except FeatureFileError as error:
+        return str(error)
+    if len(found) == 0:
+        return f"no keypoints in image {scene.names[index]}"
+    if found.image_size is not None and found.image_size != size:
+        return (
+            f"features of image {scene.names[index]} were found at {found.image_size[0]}x{found.image_size[1]}, "
+            f"the image is {size[0]}x{size[1]}"
+        )
+    fault = found.fault()
+    return f"image {scene.names[index]}: {fault}" if fault else found
+
+
+def _flat(scores: PairScores) -> dict[str, float]:
+    values = {k: v for k, v in scores.as_dict().items() if k != "mma"}
+    return values | {f"mma_{t}": v for t, v in zip(MMA_THRESHOLDS, scores.mma, strict=True)}
+
+
+def _geometry(
+    scene: Scene, pair: Pair, matched: tuple[FloatArray, FloatArray], size: tuple[int, int], estimator: Estimator
+) -> dict[str, float]:
+    """Error of the homography or pose, and its share of the area under the curve at each threshold."""
+    if isinstance(scene, HomographySequence):
+        error = homography_error(*matched, scene.homography(pair.i, pair.j), size, estimator)
+        return {"homography_error": error} | {f"homography_auc_{t}": auc([error], t) for t in HOMOGRAPHY_AUC}
+    if isinstance(scene, HasPose):
+        cameras = scene.intrinsics[pair.i], scene.intrinsics[pair.j]
+        error = pose_error(*matched, cameras, scene.relative_pose(pair.i, pair.j), estimator)
+        return {"pose_error": error} | {f"pose_auc_{t}": auc([error], t) for t in POSE_AUC}
+    return {}
+
+
+def _zeros(scene: Scene, options: Options) -> dict[str, float]:
+    """What a failed pair scores: zero in every measure that a good pair of this scene would have."""
+    values = _flat(ZERO_SCORES) | {"matches": 0.0}
+    if options.estimator is not None:
+        if isinstance(scene, HomographySequence):
+            values |= {f"homography_auc_{t}": 0.0 for t in HOMOGRAPHY_AUC}
+        elif isinstance(scene, HasPose):
+            values |= {f"pose_auc_{t}": 0.0 for t in POSE_AUC}
+    if isinstance(scene, HasLocalAffine):
+        values |= {name: 0.0 for form in options.overlap for name in form.measures}
+    return values
