@@ -28,12 +28,13 @@ class LoopConfig:
         learning_rate: highest learning rate.
         weight_decay: of the optimiser.
         momentum: of SGD.
-        schedule: ``"constant"``, or ``"cosine"`` down to 0 at the last step.
+        schedule: ``"constant"``, or ``"linear"`` or ``"cosine"`` down to 0 at the last step.
         warmup_steps: steps of linear increase at the start.
         clip_norm: largest norm of the gradient; ``None`` does not clip.
         precision: type of the matrix products: ``"float32"``, ``"bfloat16"``, or ``"float16"`` (CUDA only, with loss
             scaling). Weights and optimiser stay in float32.
-        ema_decay: keep an exponential moving average of the weights, used for validation and the result.
+        ema_decay: keep an exponential moving average of the weights, used for validation and the result; shorter at
+            the start, ``min(ema_decay, n / (n + 10))`` after n steps.
         validate_every: steps between two validations.
         checkpoint_every: steps between two checkpoints.
         log_every: steps between two lines of the log.
@@ -49,7 +50,7 @@ class LoopConfig:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     momentum: float = 0.9
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
     warmup_steps: int = 0
     clip_norm: float | None = None
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -97,13 +98,15 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     return mapping
 
 
-def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T:
+def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "", base: T | None = None) -> T:
     """Build a dataclass, nested ones included, from plain values.
 
     Args:
         cls: the dataclass.
-        mapping: options by name; what is absent keeps its default.
+        mapping: options by name.
         where: dotted name of the table, for the error text.
+        base: gives what is absent; by default the defaults of the class. A nested table starts from the default that
+            the outer class has for it, so naming one option of it keeps the others.
 
     Raises:
         ConfigError: naming the key, and the valid ones or the expected type.
@@ -115,16 +118,13 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "") -> T
     for key in mapping:
         if key not in fields:
             raise ConfigError(f"unknown option {prefix}{key}; valid are {', '.join(sorted(fields))}")
-    missing = [
-        name
-        for name, f in fields.items()
-        if name not in mapping and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
+    defaults = {name: getattr(base, name) if base is not None else _default(f) for name, f in fields.items()}
+    missing = [name for name, value in defaults.items() if name not in mapping and value is dataclasses.MISSING]
     if missing:
         raise ConfigError(f"missing option {prefix}{missing[0]}: it has no default")
-    values = {key: _convert(hints[key], value, prefix + key) for key, value in mapping.items()}
+    values = {key: _convert(hints[key], value, prefix + key, defaults[key]) for key, value in mapping.items()}
     try:
-        return cls(**values)
+        return cls(**(defaults | values))
     except ConfigError as error:
         raise ConfigError(f"{prefix.rstrip('.') or cls.__name__}: {error}") from None
 
@@ -134,10 +134,14 @@ def to_mapping(config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(dataclasses.asdict(config), default=str))
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
+def _default(field: dataclasses.Field[Any]) -> Any:
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+
+
+def _convert(hint: Any, value: Any, where: str, default: Any = dataclasses.MISSING) -> Any:
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
-        return _convert_union(get_args(hint), value, where)
+        return _convert_union(get_args(hint), value, where, default)
     if origin is Literal:
         if value not in get_args(hint):
             raise ConfigError(f"{where} must be one of {', '.join(map(repr, get_args(hint)))}, got {value!r}")
@@ -147,7 +151,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where} must be a table of options, got {value!r}")
-        return from_mapping(hint, value, where)  # type: ignore[arg-type]
+        base = default if isinstance(default, hint) else None  # type: ignore[arg-type]
+        return from_mapping(hint, value, where, base)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if hint is Path and isinstance(value, str):
@@ -158,14 +163,14 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     return value
 
 
-def _convert_union(options: tuple[Any, ...], value: Any, where: str) -> Any:
+def _convert_union(options: tuple[Any, ...], value: Any, where: str, default: Any) -> Any:
     if value is None and type(None) in options:
         return None
     options = tuple(o for o in options if o is not type(None))
     errors = []
     for option in options:
         try:
-            return _convert(option, value, where)
+            return _convert(option, value, where, default)
         except ConfigError as error:
             errors.append(error)
     raise errors[0]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from kornia_lift.training import distributed
 from kornia_lift.training.checkpoint import BEST, LAST, check_same_run, load_checkpoint, save_checkpoint
@@ -63,13 +63,13 @@ def step_seed(seed: int, step: int) -> int:
 
 
 def learning_rate(config: LoopConfig, step: int) -> float:
-    """Learning rate of step ``step`` (0-based): linear warm-up, then constant or half a cosine to 0."""
+    """Learning rate of step ``step`` (0-based): linear warm-up, then constant, or down to 0 in a line or a cosine."""
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.learning_rate
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
+    return config.learning_rate * (1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def fit(
@@ -126,8 +126,7 @@ class _Run:
         )
         self.averaged: nn.Module | None = None
         if config.ema_decay is not None:
-            average = get_ema_multi_avg_fn(config.ema_decay)
-            self.averaged = AveragedModel(network, multi_avg_fn=average, use_buffers=True)
+            self.averaged = AveragedModel(network, multi_avg_fn=_moving_average(config.ema_decay), use_buffers=True)
         self.loss = distributed.loss_module(stage)
         self.step = 0
         self.elapsed = 0.0
@@ -280,6 +279,16 @@ def _optimizer(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
         return torch.optim.SGD(parameters, rate, momentum=config.momentum, weight_decay=decay)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(parameters, rate, weight_decay=decay)
+
+
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
+        # from n / (n + 10): the first average is not the random start
+        n = float(count)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, n / (n + 10)))
+
+    return update
 
 
 @contextmanager

@@ -30,6 +30,14 @@ def test_toml(tmp_path: Path) -> None:
     assert from_mapping(Recipe, read_mapping(path)) == Recipe(("a",), loop=LoopConfig(steps=3, learning_rate=1.0))
 
 
+def test_a_nested_table_keeps_the_outer_defaults_of_what_it_does_not_name() -> None:
+    @dataclass(frozen=True)
+    class Outer:
+        loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=9, optimizer="sgd"))
+
+    assert from_mapping(Outer, {"loop": {"steps": 3}}).loop == LoopConfig(steps=3, optimizer="sgd")
+
+
 @pytest.mark.parametrize(
     ("mapping", "message"),
     [

@@ -160,6 +160,8 @@ def test_learning_rate_warms_up_and_falls_to_zero() -> None:
     assert learning_rate(config, 9) == pytest.approx(1.0)
     assert learning_rate(config, 60) == pytest.approx(0.5)
     assert learning_rate(config, 110) == pytest.approx(0.0)
+    line = LoopConfig(steps=110, warmup_steps=10, schedule="linear", learning_rate=1.0)
+    assert learning_rate(line, 85) == pytest.approx(0.25)
 
 
 def test_gradients_are_clipped(tmp_path: Path) -> None:
