@@ -7,9 +7,9 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("inputs", type=Path, nargs="+", metavar="PATH", help="image files, or folders of them")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="the feature file")
-    parser.add_argument("--overwrite", action="store_true", help="start anew if the feature file exists")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="make the file anew; an old one stays until the new one is complete"
+    )
     parser.add_argument(
         "--workers",
         type=positive,
@@ -77,58 +79,76 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
+@dataclass
+class Tally:
+    """What came of a run."""
+
+    images: int = 0
+    keypoints: int = 0
+    failed: list[str] = field(default_factory=list)
+
+
 def run(args: argparse.Namespace) -> int:
     """Describe what is not described yet."""
     index, count = args.shard or _torchrun_shard()
-    jobs = collect(args.inputs)
-    mine = jobs[index::count]
-    out: Path = args.out
-    if out.suffix not in (".h5", ".hdf5"):
-        raise CommandError(f"--out {out}: a feature file must end in .h5")
-    if out.is_dir() or not out.parent.is_dir():
-        raise CommandError(f"--out {out}: " + ("this is a folder" if out.is_dir() else "its folder does not exist"))
-    if count > 1:
-        out = out.with_name(f"{out.stem}.shard-{index}-of-{count}{out.suffix}")
-    if args.overwrite:
-        out.unlink(missing_ok=True)
-    file = FeatureFile(out, provenance(args), (index, count))
+    mine = collect(args.inputs)[index::count]
+    out = _shard_file(args.out, index, count)
+    file = FeatureFile(out, provenance(args), (index, count), anew=args.overwrite)
     done = file.names()
     todo = [job for job in mine if job.name not in done]
-
-    feature, device, dtype = place(args.make_feature(args), args)
-    failed: list[str] = []
-    start = time.perf_counter()
     bar = require("tqdm", extra="cli").tqdm(
         total=len(mine), initial=len(mine) - len(todo), unit="image", disable=None, position=index, desc=out.name
     )
-    keypoints = 0
-    # One thread writes: h5 is not made for more, and the device need not wait for the disk.
-    with bar, ThreadPoolExecutor(args.workers) as readers, ThreadPoolExecutor(1) as writer:
+    tally = Tally()
+    start = time.perf_counter()
+    with bar:
+        try:
+            if todo:
+                describe_all(todo, args, file, tally, bar.update)
+        finally:
+            file.finish(len(mine))
+    seconds = time.perf_counter() - start
+    rate = f" in {seconds:.1f} s ({tally.images / seconds:.2f} images/s)" if tally.images else ""
+    skipped = f", {len(mine) - len(todo)} were there already" if len(todo) < len(mine) else ""
+    print(f"{tally.images} images, {tally.keypoints} keypoints{rate}{skipped}: {out}")
+    if tally.failed:
+        print(f"kornia-lift: {len(tally.failed)} of {len(mine)} images failed:", file=sys.stderr)
+        print(*(f"  {line}" for line in tally.failed), sep="\n", file=sys.stderr)
+    return 1 if tally.failed else 0
+
+
+def describe_all(
+    jobs: Sequence[Job], args: argparse.Namespace, file: FeatureFile, tally: Tally, progress: Callable[[], Any]
+) -> None:
+    """Read, describe and write at the same time: the device waits neither for decoding nor for the disk."""
+    feature, device, dtype = place(args.make_feature(args), args)
+    with ThreadPoolExecutor(args.workers) as readers, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
-        for job, reading in read_ahead(todo, args, readers):
+        for job, reading in read_ahead(jobs, args, readers):
             try:
                 image, size = reading.result()
             except (ImageFileError, OSError) as error:
-                failed.append(str(error))
-                bar.update()
+                tally.failed.append(str(error))
+                progress()
                 continue
             described = describe(feature, image.to(device, dtype), size)
             if writing is not None:
                 writing.result()
             writing = writer.submit(file.write, job.name, described)
-            keypoints += len(described)
-            bar.update()
+            tally.images += 1
+            tally.keypoints += len(described)
+            progress()
         if writing is not None:
             writing.result()
-    seconds = time.perf_counter() - start
 
-    made = len(todo) - len(failed)
-    rate = f" in {seconds:.1f} s ({made / seconds:.2f} images/s)" if made else ""
-    skipped = f", {len(mine) - len(todo)} were there already" if len(todo) < len(mine) else ""
-    print(f"{made} images, {keypoints} keypoints{rate}{skipped}: {out}")
-    if failed:
-        print(f"kornia-lift: {len(failed)} of {len(mine)} images failed:", *failed, sep="\n  ", file=sys.stderr)
-    return 1 if failed else 0
+
+def _shard_file(out: Path, index: int, count: int) -> Path:
+    """The feature file of a shard, once it is clear that it can be written."""
+    if out.suffix not in (".h5", ".hdf5"):
+        raise CommandError(f"--out {out}: a feature file must end in .h5")
+    if out.is_dir() or not out.parent.is_dir():
+        raise CommandError(f"--out {out}: " + ("this is a folder" if out.is_dir() else "its folder does not exist"))
+    return out if count == 1 else out.with_name(f"{out.stem}.shard-{index}-of-{count}{out.suffix}")
 
 
 def collect(inputs: Sequence[Path]) -> list[Job]:

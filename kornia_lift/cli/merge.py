@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"{part} does not exist")
         if args.out.exists() and part.samefile(args.out):
             raise CommandError(f"--out {args.out}: this is one of the files to merge, choose another name")
-    count = merge_feature_files(args.parts, args.out)
-    print(f"{count} images from {len(args.parts)} files in {args.out}")
-    return 0
+    merged = merge_feature_files(args.parts, args.out)
+    print(f"{merged.images} images from {len(args.parts)} files in {args.out}")
+    if merged.missing:
+        print(
+            f"kornia-lift: {merged.missing} images are missing: broken ones, or a shard was stopped before its end",
+            file=sys.stderr,
+        )
+    return 1 if merged.missing else 0

@@ -23,7 +23,7 @@ COMMANDS = ["match", "extract", "merge", "demo"]
 
 
 def test_demo_tells_the_true_precision(call: Call) -> None:
-    answer = call("demo", "-n", 400, "--out", "d.png")
+    answer = call("demo", "-n", 200, "--out", "d.png")
     assert answer.code == 0
     tentative, verified = map(
         float, re.search(r"true precision +([\d.]+) % of the tentative matches, ([\d.]+) % of", answer.out).groups()
@@ -46,7 +46,7 @@ def test_demo_precision_falls_when_matches_are_wrong(call: Call) -> None:
         feature.register_forward_hook(lambda module, inputs, out: (*out[:2], torch.rand_like(out[2])))
         return feature
 
-    answer = call("demo", "-n", 200, "--ratio", 1, make_feature=shuffled)
+    answer = call("demo", "-n", 100, "--ratio", 1, make_feature=shuffled)
     precision = float(re.search(r"true precision +([\d.]+) % of the tentative", answer.out)[1])
     assert precision < 10
 

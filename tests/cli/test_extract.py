@@ -10,10 +10,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from kornia.feature import SIFTFeature
+import torch
+from kornia.feature import SIFTFeature, laf_from_center_scale_ori
 from torch import nn
 
 from kornia_lift.export.hloc import FeatureFile
+from kornia_lift.matching import Described
 
 from .conftest import Answer, astronaut, one_line, save
 
@@ -27,6 +29,16 @@ def contents(path: Path) -> dict[str, dict[str, np.ndarray]]:
         return {
             name: {key: file[name][key][()] for key in file[name]} for name in NAMES if name in file
         }
+
+
+def options_of(path: str) -> dict[str, object]:
+    with h5py.File(path) as file:
+        return dict(json.loads(file.attrs["options"]))
+
+
+def described(count: int) -> Described:
+    lafs = laf_from_center_scale_ori(torch.rand(1, count, 2) * 50)[0]
+    return Described(lafs, torch.rand(count), torch.nn.functional.normalize(torch.rand(count, 128), dim=1), (64, 64))
 
 
 def test_file_has_the_format_of_hloc(call: Call, folder: Path) -> None:
@@ -111,7 +123,7 @@ def test_a_stop_between_two_images_loses_nothing(call: Call, folder: Path) -> No
     assert list(contents(Path("f.h5"))) == NAMES
 
 
-def test_half_written_image_is_made_again(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_image_that_cannot_be_written_is_made_again(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A write that dies in the middle leaves no image that looks complete."""
     call("extract", folder / "a.png", "--out", "f.h5", *OPTIONS)
     create, made = h5py.Group.create_dataset, []
@@ -127,9 +139,55 @@ def test_half_written_image_is_made_again(call: Call, folder: Path, monkeypatch:
         answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
     assert answer.code == 2
     assert "disk full" in answer.err.splitlines()[-1]
-    assert FeatureFile(Path("f.h5"), {}).names() == {"a.png"}
+    assert list(contents(Path("f.h5"))) == ["a.png"]
     assert call("extract", folder, "--out", "f.h5", *OPTIONS).code == 0
     assert list(contents(Path("f.h5"))) == NAMES
+
+
+def test_goes_on_from_the_parts_of_a_killed_run(call: Call, folder: Path) -> None:
+    call("extract", folder, "--out", "whole.h5", *OPTIONS)
+    killed = FeatureFile(Path("f.h5"), options_of("whole.h5"))
+    killed.write("a.png", described(0))
+    killed.write("deep/c.png", described(5))
+    assert not Path("f.h5").exists()
+    (killed.parts / ".b.jpg.1234.tmp.part.h5").write_text("the file that was being written")
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
+    assert answer.code == 0
+    assert "1 images, " in answer.out and "2 were there already" in answer.out
+    assert not killed.parts.exists()
+    found = contents(Path("f.h5"))
+    assert list(found) == NAMES
+    assert [len(found[name]["keypoints"]) for name in ("a.png", "deep/c.png")] == [0, 5]
+    assert len(found["b.jpg"]["keypoints"]) > 20
+
+
+def test_damaged_part_is_named_and_removed(call: Call, folder: Path) -> None:
+    call("extract", folder, "--out", "f.h5", *OPTIONS)
+    before = Path("f.h5").read_bytes()
+    killed = FeatureFile(Path("f.h5"), options_of("f.h5"))
+    for name in ("d.png", "e.png", "f.png"):
+        save(folder / name, astronaut(64))
+        killed.write(name, described(3))
+    for name in ("d.png", "f.png"):
+        (killed.parts / f"{name}.part.h5").write_bytes(b"cut off by a power failure")
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
+    assert answer.code == 2
+    assert "f.png.part.h5 was damaged" in one_line(answer.err)
+    assert Path("f.h5").read_bytes() == before
+    assert call("extract", folder, "--out", "f.h5", *OPTIONS).code == 0
+    with h5py.File("f.h5") as file:
+        assert sorted(file) == ["a.png", "b.jpg", "d.png", "deep", "e.png", "f.png"]
+        assert len(file["e.png/keypoints"]) == 3
+
+
+def test_overwrite_keeps_the_old_file_until_the_end(call: Call, folder: Path) -> None:
+    call("extract", folder, "--out", "f.h5", *OPTIONS)
+    before = Path("f.h5").read_bytes()
+    answer = call("extract", folder, "--out", "f.h5", "-n", 61, "--overwrite", "--device", "toaster")
+    assert answer.code == 2
+    assert Path("f.h5").read_bytes() == before
+    assert "3 images, " in call("extract", folder, "--out", "f.h5", "-n", 61, "--overwrite").out
+    assert options_of("f.h5")["num_features"] == 61
 
 
 def test_continues_past_broken_images(call: Call, folder: Path) -> None:
@@ -145,6 +203,16 @@ def test_nothing_but_broken_images_leaves_no_file(call: Call, tmp_path: Path) ->
     (tmp_path / "bad.jpg").write_text("no image")
     assert call("extract", "bad.jpg", "--out", "f.h5").code == 1
     assert [p.name for p in Path().iterdir()] == ["bad.jpg"]
+
+
+def test_merge_tells_what_shards_lack(call: Call, folder: Path) -> None:
+    (folder / "bad.jpg").write_text("no image")
+    codes = [call("extract", folder, "--out", "f.h5", *OPTIONS, "--shard", f"{index}/2").code for index in range(2)]
+    assert sorted(codes) == [0, 1]
+    answer = call("merge", *sorted(Path().glob("f.shard-*.h5")), "--out", "f.h5")
+    assert answer.code == 1
+    assert answer.out == "3 images from 2 files in f.h5\n"
+    assert "1 images are missing" in one_line(answer.err)
 
 
 def test_image_without_keypoints(call: Call, tmp_path: Path) -> None:
@@ -163,9 +231,6 @@ def test_other_options_are_refused(call: Call, folder: Path) -> None:
     assert answer.code == 2
     assert "num_features 60, not 61" in one_line(answer.err)
     assert Path("f.h5").read_bytes() == before
-    assert call("extract", folder, "--out", "f.h5", "-n", 61, "--overwrite").code == 0
-    with h5py.File("f.h5") as file:
-        assert json.loads(file.attrs["options"])["num_features"] == 61
 
 
 def test_bad_input_ends_with_one_line(call: Call, folder: Path, tmp_path: Path) -> None:
