@@ -68,7 +68,7 @@ def test_output_orders_differ_by_an_exchange() -> None:
 
 
 def test_output_order_is_checked() -> None:
-    with pytest.raises(ValueError, match="'cs'.*'sc'.*got 'xy'"):
+    with pytest.raises(ValueError, match=r"'cs'.*'sc'.*got 'xy'"):
         LIFTOrientation(False, output_order="xy")  # type: ignore[arg-type]
 
 

@@ -1,0 +1,261 @@
+"""LIFTFeature: the contract of a kornia LocalFeature, whatever the input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from kornia.feature import (
+    DescriptorMatcher,
+    LAFDescriptor,
+    LocalFeature,
+    LocalFeatureMatcher,
+    PassLAF,
+    ScaleSpaceDetector,
+    SIFTDescriptor,
+    get_laf_orientation,
+    laf_is_filled,
+)
+from kornia.geometry.transform import rotate
+from torch import Tensor
+
+from kornia_lift import LIFTDetector, LIFTFeature, ScaleSpaceConfig
+from kornia_lift.weights import WeightFileError
+from tests.pictures import blob_response, texture
+
+FAST = ScaleSpaceConfig(min_sigma=2, levels_per_octave=3, scale_nms=1)
+
+
+def feature(count: int = 40, **kwargs) -> LIFTFeature:
+    return LIFTFeature(count, pretrained=False, config=FAST, **kwargs).eval()
+
+
+def test_is_a_local_feature() -> None:
+    assert isinstance(feature(), LocalFeature)
+
+
+@pytest.mark.parametrize(("batch", "channels"), [(1, 1), (1, 3), (3, 1), (2, 3)])
+def test_cardinality(batch: int, channels: int) -> None:
+    image = texture(90, 110, batch=batch).expand(-1, channels, -1, -1)
+    with torch.no_grad():
+        lafs, responses, descs = feature()(image)
+    assert lafs.shape == (batch, 40, 2, 3)
+    assert responses.shape == (batch, 40)
+    assert descs.shape == (batch, 40, 128)
+    filled = laf_is_filled(lafs)
+    assert filled.any(1).all()
+    assert torch.allclose(descs[filled].norm(dim=-1), torch.ones(int(filled.sum())), atol=1e-4)
+    assert (descs[~filled] == 0).all()
+    assert (lafs[~filled] == 0).all()
+
+
+def test_colour_is_reduced_first() -> None:
+    extract, gray = feature(), texture(80, 90)
+    with torch.no_grad():
+        for a, b in zip(extract(gray), extract(gray.expand(-1, 3, -1, -1)), strict=True):
+            assert torch.allclose(a, b, atol=1e-2)
+
+
+def test_upright_frames_are_upright_and_others_are_not() -> None:
+    image = texture(90, 110)
+    with torch.no_grad():
+        upright, _, _ = feature(upright=True)(image)
+        turned, _, _ = feature()(image)
+    filled = laf_is_filled(upright)
+    assert (get_laf_orientation(upright)[filled] == 0).all()
+    assert get_laf_orientation(turned)[filled].std() > 1
+
+
+def test_keypoints_turn_with_the_image() -> None:
+    extract = LIFTFeature(30, pretrained=False, detector=LIFTDetector(30, FAST, resp_module=blob_response())).eval()
+    image = texture(121, 121)
+    with torch.no_grad():
+        lafs, _, _ = extract(image)
+        other, _, _ = extract(rotate(image, torch.tensor([90.0]), align_corners=True))
+    keep, other_keep = laf_is_filled(lafs)[0], laf_is_filled(other)[0]
+    x, y = lafs[0, keep, 0, 2], lafs[0, keep, 1, 2]
+    mapped = torch.stack([y, 120 - x], 1)  # a quarter turn counter-clockwise on screen
+    distance = torch.cdist(mapped, other[0, other_keep, :, 2]).amin(1)
+    assert (distance < 0.2).float().mean() > 0.9
+    assert keep.sum() > 10
+
+
+def test_num_features_bounds_the_output_and_keeps_the_best() -> None:
+    extract, image = feature(10), texture(100, 120)
+    more = feature(80)
+    more.load_state_dict(extract.state_dict())
+    with torch.no_grad():
+        few, many = extract(image), more(image)
+    assert torch.allclose(few[1], many[1][:, :10])
+    assert torch.allclose(few[2], many[2][:, :10], atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 3, 10, 10), (2, 1, 20, 300), (0, 1, 64, 64)])
+def test_tiny_images_give_empty_slots(shape: tuple[int, ...]) -> None:
+    with torch.no_grad():
+        lafs, responses, descs = feature(5)(torch.rand(shape))
+    assert lafs.shape == (shape[0], 5, 2, 3)
+    assert responses.shape == (shape[0], 5)
+    assert descs.shape == (shape[0], 5, 128)
+    assert not laf_is_filled(lafs).any()
+    assert (descs == 0).all()
+
+
+def test_constant_image_and_an_image_with_texture_share_a_batch() -> None:
+    image = torch.cat([torch.full((1, 1, 90, 90), 0.4), texture(90, 90)])
+    with torch.no_grad():
+        lafs, _, descs = feature()(image)
+    assert laf_is_filled(lafs).any(1).tolist() == [False, True]
+    assert descs.isfinite().all()
+
+
+def test_empty_mask_gives_empty_slots() -> None:
+    with torch.no_grad():
+        lafs, _, _ = feature()(texture(80, 80), torch.zeros(1, 1, 80, 80, dtype=torch.bool))
+    assert not laf_is_filled(lafs).any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_dtype_follows_the_image_and_weights_stay(dtype: torch.dtype) -> None:
+    size = 60 if dtype == torch.float16 else 90  # float16 convolutions are slow on CPU
+    image = texture(size, size)
+    extract = feature(8)
+    with torch.no_grad():
+        lafs, responses, descs = extract(image.to(dtype))
+    assert descs.dtype == responses.dtype == dtype
+    assert lafs.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert descs.isfinite().all()
+    assert all(p.dtype == torch.float32 for p in extract.parameters())
+
+
+def test_float64_agrees_with_float32() -> None:
+    extract, image = feature(20), texture(90, 90)
+    with torch.no_grad():
+        single, double = extract(image), extract(image.double())
+    assert torch.allclose(single[0].double(), double[0], atol=1e-2)
+    assert torch.allclose(single[2].double(), double[2], atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "words"),
+    [
+        (torch.rand(60, 60), ValueError, r"\(B, 1\|3, H, W\), got \(60, 60\)"),
+        (torch.rand(1, 60, 60), ValueError, r"image\[None\]"),
+        (torch.rand(1, 2, 60, 60), ValueError, r"got \(1, 2, 60, 60\)"),
+        (torch.rand(1, 60, 60, 3), ValueError, r"permute\(0, 3, 1, 2\)"),
+        (torch.zeros(1, 1, 60, 60, dtype=torch.uint8), TypeError, r"uint8.*/ 255"),
+        (torch.rand(1, 1, 60, 60) * 255, ValueError, r"\[0, 1\], got values from .* divide 8-bit values by 255"),
+        (torch.rand(1, 1, 60, 60) - 3, ValueError, r"\[0, 1\], got values from"),
+        (torch.full((1, 1, 60, 60), float("nan")), ValueError, "NaN"),
+    ],
+)
+def test_bad_images_are_named(image: Tensor, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        feature()(image)
+
+
+def test_an_array_is_named() -> None:
+    with pytest.raises(TypeError, match=r"expects a torch\.Tensor, got ndarray"):
+        feature()(torch.rand(1, 1, 60, 60).numpy())
+
+
+@pytest.mark.parametrize("mask", [torch.ones(1, 1, 30, 30), torch.ones(60, 60), torch.ones(2, 1, 60, 60)])
+def test_masks_that_do_not_fit_are_named(mask: Tensor) -> None:
+    with pytest.raises(ValueError, match="expects a mask"):
+        feature()(torch.rand(1, 1, 60, 60), mask)
+
+
+def test_slight_overshoot_of_the_value_range_is_accepted() -> None:
+    with torch.no_grad():
+        feature()(texture(60, 60) * 1.2 - 0.1)
+
+
+def test_parts_can_be_exchanged() -> None:
+    mixed = LIFTFeature(
+        pretrained=False,
+        detector=ScaleSpaceDetector(12),
+        orienter=PassLAF(),
+        descriptor=LAFDescriptor(SIFTDescriptor(41), patch_size=41),
+    ).eval()
+    with torch.no_grad():
+        lafs, _, descs = mixed(texture(90, 90))
+    assert lafs.shape == (1, 12, 2, 3)
+    assert descs.shape == (1, 12, 128)
+
+
+def test_config_and_detector_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="either config or detector"):
+        LIFTFeature(pretrained=False, config=FAST, detector=ScaleSpaceDetector(5))
+
+
+def test_scaling_coef_enlarges_frames_only() -> None:
+    plain = feature(10)
+    double = feature(10, scaling_coef=2)
+    double.load_state_dict(plain.state_dict())
+    image = texture(90, 90)
+    with torch.no_grad():
+        a, b = plain(image)[0], double(image)[0]
+    assert torch.allclose(a[..., :2] * 2, b[..., :2], atol=1e-4)
+    assert torch.allclose(a[..., 2], b[..., 2])
+
+
+def test_matches_an_image_with_itself_inside_kornias_matcher() -> None:
+    image = texture(100, 120)
+    matcher = LocalFeatureMatcher(feature(), DescriptorMatcher("mnn"))
+    with torch.no_grad():
+        found = matcher({"image0": image, "image1": image})
+    assert len(found["keypoints0"]) > 10
+    assert torch.allclose(found["keypoints0"], found["keypoints1"], atol=1e-3)
+
+
+def test_unknown_model_is_named() -> None:
+    with pytest.raises(ValueError, match="unknown pretrained model 'sift'"):
+        LIFTFeature.from_pretrained("sift")
+
+
+def test_weights_come_from_a_file(tmp_path: Path) -> None:
+    save = pytest.importorskip("safetensors.torch")
+    source = feature(20)
+    tensors = {}
+    assert isinstance(source.detector, LIFTDetector)
+    parts = {
+        "response": source.detector.resp,
+        "orientation": source.orienter.angle_detector,
+        "descriptor": source.descriptor.descriptor,
+    }
+    for part, network in parts.items():
+        tensors |= {f"{part}.{name}": t.contiguous() for name, t in network.state_dict().items()}
+    path = tmp_path / "mine.safetensors"
+    save.save_file(tensors, path)
+    loaded = LIFTFeature.from_pretrained(path, num_features=20, config=FAST)
+    assert not any(module.training for module in (loaded.detector.resp, loaded.descriptor.descriptor))
+    image = texture(80, 80)
+    with torch.no_grad():
+        for a, b in zip(source(image), loaded(image), strict=True):
+            assert torch.equal(a, b)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(WeightFileError, match="mine"):
+        LIFTFeature.from_pretrained(path)
+
+
+@pytest.mark.slow
+def test_compiled_feature_gives_the_same() -> None:
+    extract, image = feature(20), texture(80, 90)
+    compiled = torch.compile(extract)
+    with torch.no_grad():
+        for a, b in zip(extract(image), compiled(image), strict=True):
+            assert torch.allclose(a, b, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_gpu_agrees_with_cpu() -> None:
+    extract, image = feature(20), texture(90, 100)
+    with torch.no_grad():
+        expected = extract(image)
+        found = extract.cuda()(image.cuda())
+    for a, b in zip(expected, found, strict=True):
+        assert b.is_cuda
+        assert torch.allclose(a, b.cpu(), atol=2e-2)
+    with pytest.raises(ValueError, match="move one of them"):
+        extract(image)

@@ -1,0 +1,156 @@
+"""Weight files: what is read, and that everything else is refused with its reason; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from kornia_lift import LIFTDescriptor, LIFTOrientation, LIFTResponse
+from kornia_lift.weights import WeightFileError, available_models, load_tensors, read_safetensors
+from kornia_lift.weights._registry import FOLDER, MODELS, ShippedModel
+
+
+def write(path: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    save = pytest.importorskip("safetensors.torch")
+    save.save_file(tensors, path, metadata={"licence": "Apache-2.0"})
+    return path
+
+
+def response_file(path: Path, change: Callable[[dict[str, torch.Tensor]], None] = lambda _: None) -> Path:
+    tensors = {f"response.{name}": t.clone() for name, t in LIFTResponse(False).state_dict().items()}
+    change(tensors)
+    return write(path, tensors)
+
+
+def test_reads_what_safetensors_writes(tmp_path: Path) -> None:
+    tensors = {
+        "a": torch.randn(3, 4),
+        "b": torch.randn(2, dtype=torch.float64),
+        "half": torch.randn(5).to(torch.bfloat16),
+        "scalar": torch.tensor(3.5),
+        "none": torch.empty(0, 7),
+        "count": torch.arange(4),
+    }
+    found, metadata = read_safetensors(write(tmp_path / "t.safetensors", tensors))
+    assert metadata == {"licence": "Apache-2.0"}
+    assert found.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+
+
+def test_networks_load_their_part_and_switch_to_eval(tmp_path: Path) -> None:
+    networks = {
+        "response": LIFTResponse(False),
+        "orientation": LIFTOrientation(False),
+        "descriptor": LIFTDescriptor(False),
+    }
+    tensors = {f"{part}.{name}": t for part, network in networks.items() for name, t in network.state_dict().items()}
+    path = write(tmp_path / "all.safetensors", tensors)
+    for part, kind in (("response", LIFTResponse), ("orientation", LIFTOrientation), ("descriptor", LIFTDescriptor)):
+        loaded = kind(path)
+        assert not loaded.training
+        for name, tensor in networks[part].state_dict().items():
+            assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\x00" * 7,
+        b"\xff" * 64,
+        (10**9).to_bytes(8, "little") + b"{}",
+        (2).to_bytes(8, "little") + b"[]",
+        (4).to_bytes(8, "little") + b"oops",
+        b"\x80\x02}q\x00X\x01\x00\x00\x00a.",  # a pickle
+        b"PK\x03\x04" + b"\x00" * 60,  # torch.save
+    ],
+)
+def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bad.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(WeightFileError, match=r"bad\.safetensors is not a readable safetensors file"):
+        read_safetensors(path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"dtype": "F32", "shape": [4], "data_offsets": [0, 8]},  # too few bytes
+        {"dtype": "F32", "shape": [4], "data_offsets": [-16, 0]},
+        {"dtype": "F32", "shape": [400], "data_offsets": [0, 1600]},  # beyond the file
+        {"dtype": "F32", "shape": [-2], "data_offsets": [0, 0]},
+        {"dtype": "C64", "shape": [2], "data_offsets": [0, 16]},
+        {"dtype": "F32", "shape": None, "data_offsets": [0, 16]},
+        {"shape": [4], "data_offsets": [0, 16]},
+        "text",
+    ],
+)
+def test_headers_that_lie_are_refused(entry: object, tmp_path: Path) -> None:
+    header = json.dumps({"x": entry}).encode()
+    path = tmp_path / "lie.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\x00" * 16)
+    with pytest.raises(WeightFileError, match="lie"):
+        read_safetensors(path)
+
+
+def test_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    path = response_file(tmp_path / "cut.safetensors")
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(WeightFileError, match="does not fit the file"):
+        LIFTResponse(path)
+
+
+def test_missing_and_surplus_tensors_are_named(tmp_path: Path) -> None:
+    def rename(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["response.conv.scale"] = tensors.pop("response.conv.bias")
+
+    path = response_file(tmp_path / "other.safetensors", rename)
+    with pytest.raises(WeightFileError, match=r"missing \['conv\.bias'\], not expected \['conv\.scale'\]"):
+        LIFTResponse(path)
+
+
+def test_other_shapes_are_named(tmp_path: Path) -> None:
+    def shrink(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["response.conv.weight"] = tensors["response.conv.weight"][..., :21, :21].contiguous()
+
+    path = response_file(tmp_path / "other.safetensors", shrink)
+    with pytest.raises(WeightFileError, match=r"\(16, 1, 21, 21\), expected \(16, 1, 25, 25\)"):
+        LIFTResponse(path)
+
+
+def test_damaged_values_are_named(tmp_path: Path) -> None:
+    def poison(tensors: dict[str, torch.Tensor]) -> None:
+        tensors["response.conv.bias"][3] = float("nan")
+
+    with pytest.raises(WeightFileError, match=r"response\.conv\.bias contains NaN"):
+        LIFTResponse(response_file(tmp_path / "nan.safetensors", poison))
+
+
+def test_unknown_names_and_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unknown pretrained model 'liftt'"):
+        LIFTResponse("liftt")
+    with pytest.raises(FileNotFoundError, match="none"):
+        LIFTResponse(tmp_path / "none.safetensors")
+
+
+def test_a_shipped_file_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = response_file(tmp_path / "shipped.safetensors")
+    monkeypatch.setitem(MODELS, "tampered", ShippedModel(str(path), "0" * 64))
+    with pytest.raises(WeightFileError, match=r"expected 0000.*install kornia_lift again"):
+        LIFTResponse("tampered")
+
+
+@pytest.mark.parametrize("name", available_models())
+def test_shipped_models_load_and_say_where_they_come_from(name: str) -> None:
+    tensors, metadata = load_tensors(name)
+    assert {key.partition(".")[0] for key in tensors} >= {"response", "descriptor"}
+    assert metadata, f"{name} carries no provenance"
+    assert (FOLDER / MODELS[name].file).stat().st_size < 50e6
+    for network in (LIFTResponse, LIFTDescriptor):
+        assert not network(name).training
