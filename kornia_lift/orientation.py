@@ -16,6 +16,7 @@ from kornia_lift.weights import load_network
 
 NUM_SUM = NUM_MAX = 4
 HIDDEN = 100
+FLAT = 1e-2  # grey units: patches of less contrast than this count as flat
 
 
 class LIFTOrientation(nn.Module):
@@ -31,7 +32,9 @@ class LIFTOrientation(nn.Module):
             in the authors' TensorFlow code) or not (6050 inputs, 9.7 M parameters, as in their Theano code).
         output_order: ``"cs"``: the outputs are (cosine, sine), the TensorFlow order; ``"sc"``: (sine, cosine), the
             Theano order. Weights of one order are wrong in the other.
-        mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units.
+        mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units. ``None``, with
+            ``std``: every patch is normalised by its own mean and standard deviation (an option of the authors'
+            TensorFlow code, LIFT spec 1.5), so that the angle does not change with the light.
         std: standard deviation of the training patches; the input is divided by it.
         dropout: probability of dropping a hidden unit in train mode.
         chunk_size: patches that go through the network at once when no gradient is recorded; bounds the memory.
@@ -63,8 +66,8 @@ class LIFTOrientation(nn.Module):
         *,
         pool3: bool = True,
         output_order: Literal["cs", "sc"] = "cs",
-        mean: float | Tensor = 0.45,
-        std: float | Tensor = 0.25,
+        mean: float | Tensor | None = None,
+        std: float | Tensor | None = None,
         dropout: float = 0.0,
         chunk_size: int = 1024,
     ) -> None:
@@ -75,10 +78,14 @@ class LIFTOrientation(nn.Module):
         self.output_order = output_order
         self.dropout = dropout
         self.chunk_size = chunk_size
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.get_default_dtype()))
-        self.register_buffer("std", torch.as_tensor(std, dtype=torch.get_default_dtype()))
-        self.mean: Tensor
-        self.std: Tensor
+        if (mean is None) != (std is None):
+            raise ValueError("give both mean and std, or neither (then every patch is normalised by its own)")
+        for name, value in (("mean", mean), ("std", std)):
+            self.register_buffer(
+                name, None if value is None else torch.as_tensor(value, dtype=torch.get_default_dtype())
+            )
+        self.mean: Tensor | None
+        self.std: Tensor | None
         self.conv1 = nn.Conv2d(1, 10, 5)
         self.conv2 = nn.Conv2d(10, 20, 5)
         self.conv3 = nn.Conv2d(20, 50, 3)
@@ -102,7 +109,12 @@ class LIFTOrientation(nn.Module):
             - Output: (B, 2)
 
         """
-        x = (patch - self.mean.to(patch)) / self.std.to(patch)
+        if self.mean is None or self.std is None:
+            # the floor keeps the noise of a constant patch from being blown up to a pattern
+            deviation, mean = torch.std_mean(patch, dim=(1, 2, 3), keepdim=True)
+            x = (patch - mean) / (deviation + FLAT)
+        else:
+            x = (patch - self.mean.to(patch)) / self.std.to(patch)
         # pooling first gives the same as the paper's order and leaves a quarter of the work to the ReLU
         x = F.relu(F.max_pool2d(self.conv1(x.contiguous(memory_format=torch.channels_last)), 2))  # 10, 30, 30
         x = F.relu(F.max_pool2d(self.conv2(x), 2))  # 20, 13, 13
