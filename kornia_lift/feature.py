@@ -72,7 +72,7 @@ class LIFTFeature(LocalFeature):
         detector: nn.Module | None = None,
         orienter: nn.Module | None = None,
         descriptor: nn.Module | None = None,
-        scaling_coef: float = 1.0,
+        scaling_coef: float = 1.5,
     ) -> None:
         if detector is None:
             detector = LIFTDetector(num_features, config, pretrained=pretrained)

@@ -16,6 +16,7 @@ from kornia_lift.weights import load_network
 
 NUM_SUM = NUM_MAX = 4
 HIDDEN = 100
+EPSILON = 1e-10  # keeps the gradient of the root finite
 FLAT = 1e-2  # grey units: patches of less contrast than this count as flat
 
 
@@ -111,8 +112,8 @@ class LIFTOrientation(nn.Module):
         """
         if self.mean is None or self.std is None:
             # the floor keeps the noise of a constant patch from being blown up to a pattern
-            deviation, mean = torch.std_mean(patch, dim=(1, 2, 3), keepdim=True)
-            x = (patch - mean) / (deviation + FLAT)
+            variance, mean = torch.var_mean(patch, dim=(1, 2, 3), correction=0, keepdim=True)
+            x = (patch - mean) / ((variance + EPSILON).sqrt() + FLAT)
         else:
             x = (patch - self.mean.to(patch)) / self.std.to(patch)
         # pooling first gives the same as the paper's order and leaves a quarter of the work to the ReLU

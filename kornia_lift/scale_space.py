@@ -45,12 +45,12 @@ class ScaleSpaceConfig:
 
     """
 
-    min_sigma: float = 1.0
+    min_sigma: float = 2.4
     max_sigma: float = 16.0
-    levels_per_octave: int = 5
-    nms_radius: int = 3
-    scale_nms: int = 2
-    edge_threshold: float | None = 10.0
+    levels_per_octave: int = 3
+    nms_radius: int = 5
+    scale_nms: int = 0
+    edge_threshold: float | None = None
     subpixel: bool = True
     border: float = 0.0
     faithful: bool = False

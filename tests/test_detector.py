@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,12 @@ from kornia_lift.scale_space import plan_levels
 from tests.pictures import blob_image, blob_response, texture
 
 BLOBS = [(60.3, 50.7, 2.5), (140.25, 60.1, 4.0), (70.6, 150.4, 6.0), (170.8, 170.2, 8.0), (120.4, 110.6, 3.0)]
+
+
+def thorough(**options: Any) -> ScaleSpaceConfig:
+    """LIFT's fine search from sigma 1 with maxima over scales too, whatever the default of the package is."""
+    base = {"min_sigma": 1.0, "levels_per_octave": 5, "nms_radius": 3, "scale_nms": 2, "edge_threshold": 10.0}
+    return ScaleSpaceConfig(**(base | options))
 
 
 def oracle_detector(oracle: np.lib.npyio.NpzFile, config: ScaleSpaceConfig) -> LIFTDetector:
@@ -67,7 +74,7 @@ def test_default_corrects_the_position_bias_of_the_release() -> None:
 
 @pytest.mark.parametrize("levels_per_octave", [3, 5])
 def test_blobs_are_found_at_sub_pixel_positions_and_scales(levels_per_octave: int) -> None:
-    config = ScaleSpaceConfig(levels_per_octave=levels_per_octave, scale_nms=1)
+    config = thorough(levels_per_octave=levels_per_octave, scale_nms=1)
     with torch.no_grad():
         lafs, _ = LIFTDetector(5, config, resp_module=blob_response())(blob_image(240, 240, BLOBS[:3] + BLOBS[4:]))
     xy, sigma, _ = lift_from_lafs(lafs)
@@ -78,7 +85,7 @@ def test_blobs_are_found_at_sub_pixel_positions_and_scales(levels_per_octave: in
 
 
 def test_without_refinement_keypoints_sit_on_level_pixels() -> None:
-    config = ScaleSpaceConfig(subpixel=False)
+    config = thorough(subpixel=False)
     with torch.no_grad():
         lafs, _ = LIFTDetector(5, config, resp_module=blob_response())(blob_image(240, 240, BLOBS))
     _, sigma, _ = lift_from_lafs(lafs)
@@ -87,7 +94,7 @@ def test_without_refinement_keypoints_sit_on_level_pixels() -> None:
 
 
 def test_single_level_search_finds_maxima_of_one_level() -> None:
-    config = ScaleSpaceConfig(min_sigma=4, max_sigma=4, scale_nms=0)
+    config = thorough(min_sigma=4, max_sigma=4, scale_nms=0)
     with torch.no_grad():
         lafs, _ = LIFTDetector(5, config, resp_module=blob_response())(blob_image(200, 200, [(100.2, 90.7, 4.0)]))
     xy, sigma, _ = lift_from_lafs(lafs)
@@ -101,7 +108,7 @@ def test_edges_are_rejected_unless_asked_for() -> None:
     bar += 0.02 * texture(160, 160)
     counts = []
     for threshold in (10.0, None):
-        detector = LIFTDetector(200, ScaleSpaceConfig(edge_threshold=threshold), resp_module=blob_response())
+        detector = LIFTDetector(200, thorough(edge_threshold=threshold), resp_module=blob_response())
         with torch.no_grad():
             lafs, _ = detector(bar)
         y = lafs[0, :, 1, 2][laf_is_filled(lafs)[0]]
@@ -110,7 +117,7 @@ def test_edges_are_rejected_unless_asked_for() -> None:
 
 
 def test_border_rule_of_the_release_drops_frames_that_leave_the_image() -> None:
-    detector = LIFTDetector(300, ScaleSpaceConfig(border=12 * 2**0.5), resp_module=blob_response())
+    detector = LIFTDetector(300, thorough(border=12 * 2**0.5), resp_module=blob_response())
     with torch.no_grad():
         lafs, _ = detector(texture(140, 160))
     xy, sigma, _ = lift_from_lafs(lafs)

@@ -190,7 +190,7 @@ def test_config_and_detector_exclude_each_other() -> None:
 
 
 def test_scaling_coef_enlarges_frames_only() -> None:
-    plain = feature(10)
+    plain = feature(10, scaling_coef=1)
     double = feature(10, scaling_coef=2)
     double.load_state_dict(plain.state_dict())
     image = texture(90, 90)
@@ -201,7 +201,7 @@ def test_scaling_coef_enlarges_frames_only() -> None:
 
 
 def test_matches_an_image_with_itself_inside_kornias_matcher() -> None:
-    image = texture(100, 120)
+    image = texture(130, 160)
     matcher = LocalFeatureMatcher(feature(), DescriptorMatcher("mnn"))
     with torch.no_grad():
         found = matcher({"image0": image, "image1": image})

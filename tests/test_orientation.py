@@ -143,10 +143,25 @@ def test_chunks_and_an_empty_batch_do_not_change_the_result() -> None:
         assert whole(patches[:0]).shape == (0,)
 
 
-def test_constant_patch_has_a_finite_gradient() -> None:
-    network = LIFTOrientation(False, mean=0.0)
+@pytest.mark.parametrize("statistics", [{}, {"mean": 0.0, "std": 1.0}])
+def test_constant_patch_has_a_finite_gradient(statistics: dict[str, float]) -> None:
+    network = LIFTOrientation(False, **statistics)  # type: ignore[arg-type]
     network(torch.zeros(1, 1, 64, 64)).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_own_statistics_make_the_angle_independent_of_the_light() -> None:
+    network = LIFTOrientation(False).eval()
+    patch = texture(64, 64, batch=3)
+    with torch.no_grad():
+        angles = network(patch), network(0.6 * patch + 0.3)
+    turned = torch.remainder(angles[1] - angles[0] + torch.pi, 2 * torch.pi) - torch.pi
+    assert turned.abs().max() < 0.1
+
+
+def test_half_of_the_statistics_is_refused() -> None:
+    with pytest.raises(ValueError, match="both mean and std"):
+        LIFTOrientation(False, mean=0.5)
 
 
 @pytest.mark.slow
