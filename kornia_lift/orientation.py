@@ -112,8 +112,8 @@ class LIFTOrientation(nn.Module):
         """
         if self.mean is None or self.std is None:
             # the floor keeps the noise of a constant patch from being blown up to a pattern
-            variance, mean = torch.var_mean(patch, dim=(1, 2, 3), correction=0, keepdim=True)
-            x = (patch - mean) / ((variance + EPSILON).sqrt() + FLAT)
+            x = patch - patch.mean((1, 2, 3), keepdim=True)
+            x = x / ((x.square().mean((1, 2, 3), keepdim=True) + EPSILON).sqrt() + FLAT)
         else:
             x = (patch - self.mean.to(patch)) / self.std.to(patch)
         # pooling first gives the same as the paper's order and leaves a quarter of the work to the ReLU
