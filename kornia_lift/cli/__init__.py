@@ -43,6 +43,7 @@ class _Parser(argparse.ArgumentParser):
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets ``run``, a function of the parsed arguments to an exit code."""
     from kornia_lift.cli import demo, extract, match, merge
+    from kornia_lift.evaluation.cli import add_evaluate_parser
 
     parser = _Parser(
         prog="kornia-lift",
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (match, extract, merge, demo):
         command.add_parser(commands)
+    add_evaluate_parser(commands)
     return parser
 
 

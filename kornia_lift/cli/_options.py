@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from kornia_lift.cli._errors import CommandError
+from kornia_lift.weights import available_models
 
 FeatureFactory = Callable[[argparse.Namespace], nn.Module]
 
@@ -38,7 +39,8 @@ def add_feature_options(parser: argparse.ArgumentParser, *, num_features: int, r
         "--model",
         default="lift",
         metavar="NAME|FILE",
-        help="shipped weights by name, or your own .safetensors file (default: %(default)s)",
+        help=f"shipped weights by name ({', '.join(available_models()) or 'none yet'}), or your own .safetensors file "
+        "(default: %(default)s)",
     )
     group.add_argument("--upright", action="store_true", help="assign no orientation: better if no camera was turned")
     group.add_argument(
