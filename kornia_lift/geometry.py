@@ -2,8 +2,8 @@ r"""LIFT frames and kornia's local affine frames (LAF), crops, rotations and sof
 
 Convention:
     A LIFT frame is ``(x, y, sigma, theta)``: pixel centres at integers, ``sigma`` the SIFT scale in pixels, ``theta``
-    in radians, clockwise on screen (y down). A 64-pixel patch spans +-6 sigma with its first and last pixel *centres* on
-    the ends. A kornia LAF of scale S has its pixel *cells* tile +-S, and angles run counter-clockwise. Hence
+    in radians, clockwise on screen (y down). A 64-pixel patch spans +-6 sigma with its first and last pixel *centres*
+    on the ends. A kornia LAF of scale S has its pixel *cells* tile +-S, and angles run counter-clockwise. Hence
 
     - LAF scale = ``6 * 64/63 * sigma`` (:data:`LAF_SCALE_PER_SIGMA`),
     - kornia angle = ``-theta`` (LIFT spec 2.7).
