@@ -18,6 +18,7 @@ from kornia_lift.detector import LIFTDetector
 from kornia_lift.geometry import DESCRIPTOR_SIZE
 from kornia_lift.orientation import LIFTOrientation
 from kornia_lift.scale_space import ScaleSpaceConfig
+from kornia_lift.weights import is_upright
 
 
 class LIFTFeature(LocalFeature):
@@ -28,6 +29,7 @@ class LIFTFeature(LocalFeature):
     Args:
         num_features: number of slots in the output; the best keypoints are kept.
         upright: leave the frames upright instead of assigning an orientation: better where cameras are not turned.
+            ``None``: as the shipped model says, ``"lift"`` turns, ``"lift-upright"`` does not.
         pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
             to a ``.safetensors`` file, or ``False`` for random weights.
         config: scale space of the default detector, see :class:`~kornia_lift.scale_space.ScaleSpaceConfig`.
@@ -66,7 +68,7 @@ class LIFTFeature(LocalFeature):
         self,
         num_features: int = 1000,
         *,
-        upright: bool = False,
+        upright: bool | None = None,
         pretrained: bool | str | os.PathLike[str] = True,
         config: ScaleSpaceConfig | None = None,
         detector: nn.Module | None = None,
@@ -74,6 +76,8 @@ class LIFTFeature(LocalFeature):
         descriptor: nn.Module | None = None,
         scaling_coef: float = 1.5,
     ) -> None:
+        if upright is None:
+            upright = is_upright(pretrained)
         if detector is None:
             detector = LIFTDetector(num_features, config, pretrained=pretrained)
         elif config is not None:

@@ -67,7 +67,8 @@ def make_lift_feature(args: argparse.Namespace) -> nn.Module:
     from kornia_lift.feature import LIFTFeature
 
     try:
-        return LIFTFeature(args.num_features, upright=args.upright, pretrained=args.model)
+        # without the option the model says: lift turns, lift-upright does not
+        return LIFTFeature(args.num_features, upright=args.upright or None, pretrained=args.model)
     except (ValueError, OSError) as error:
         raise CommandError(f"--model: {error}") from error
 

@@ -17,6 +17,12 @@ def available_models() -> tuple[str, ...]:
     return tuple(MODELS)
 
 
+def is_upright(pretrained: bool | str | os.PathLike[str]) -> bool:
+    """Tell whether a shipped model leaves frames upright; files and random weights do not say, hence do not."""
+    model = None if isinstance(pretrained, bool) else MODELS.get(os.fspath(pretrained))
+    return model is not None and model.upright
+
+
 def load_tensors(pretrained: bool | str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors of a shipped model or of a ``.safetensors`` file.
 

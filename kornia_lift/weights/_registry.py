@@ -27,4 +27,10 @@ class ShippedModel:
     licence: str = "Apache-2.0"
 
 
-MODELS: dict[str, ShippedModel] = {}
+_LIFT_SHA256 = "fc157f629e6b19568d8ceb779dcb309f1165fd798dbaeffdcfdf003c14241570"
+
+MODELS: dict[str, ShippedModel] = {
+    "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
+    # the same networks; frames stay upright
+    "lift-upright": ShippedModel("lift.safetensors", _LIFT_SHA256, upright=True),
+}
