@@ -44,6 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets ``run``, a function of the parsed arguments to an exit code."""
     from kornia_lift.cli import demo, extract, match, merge
     from kornia_lift.evaluation.cli import add_evaluate_parser
+    from kornia_lift.training.cli import add_build_parser, add_train_parser
 
     parser = _Parser(
         prog="kornia-lift",
@@ -57,6 +58,8 @@ def build_parser() -> argparse.ArgumentParser:
     for command in (match, extract, merge, demo):
         command.add_parser(commands)
     add_evaluate_parser(commands)
+    add_build_parser(commands)
+    add_train_parser(commands)
     return parser
 
 

@@ -38,11 +38,24 @@ class SfmObservations:
     jacobian: Array
 
 
+def model_folder(scene: Path) -> Path:
+    """Return the folder with the COLMAP model of a scene.
+
+    Raises:
+        FileNotFoundError: if there is no model.
+
+    """
+    for candidate in (scene / "sparse", scene / "sparse" / "0"):
+        if any((candidate / f"points3D{suffix}").is_file() for suffix in (".bin", ".txt")):
+            return candidate
+    raise FileNotFoundError(f"{scene} has no COLMAP model in sparse/; make one with `kornia-lift build-dataset`")
+
+
 def read_sfm(scene: Path, max_reprojection: float = 1.5) -> SfmObservations:
     """Read a COLMAP model and derive, for every observation, how a patch at its point is seen.
 
     Args:
-        scene: folder with the model in ``sparse/``.
+        scene: folder with the model in ``sparse/`` or ``sparse/0/``.
         max_reprojection: points of larger mean reprojection error, in pixels, are left out.
 
     Convention:
@@ -51,7 +64,7 @@ def read_sfm(scene: Path, max_reprojection: float = 1.5) -> SfmObservations:
 
     """
     pycolmap = require("pycolmap", extra="train")
-    model = pycolmap.Reconstruction(str(scene / "sparse"))
+    model = pycolmap.Reconstruction(str(model_folder(scene)))
     ids = sorted(model.images)
     names = tuple(model.images[i].name for i in ids)
     rows: list[tuple[int, int]] = []

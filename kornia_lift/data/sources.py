@@ -14,7 +14,7 @@ from kornia_lift.data.negatives import free_regions
 from kornia_lift.data.photographs import list_photos, read_gray
 from kornia_lift.data.quadruplets import SUPPORT
 from kornia_lift.data.scene import Scene
-from kornia_lift.data.sfm_frames import read_sfm
+from kornia_lift.data.sfm_frames import model_folder, read_sfm
 from kornia_lift.data.sift import Keypoints, confirm_scene, confirm_tracks, detect_sift
 from kornia_lift.data.store import Places, Store, encode_jpeg, join_places
 
@@ -43,8 +43,6 @@ def sfm_store(scene: Path, seed: int = 0, quality: int = 88) -> Store:
         NoCorrespondenceError: if nothing is left.
 
     """
-    if not (scene / "sparse").is_dir():
-        raise FileNotFoundError(f"{scene} has no COLMAP model in sparse/; make one with `kornia-lift build-dataset`")
     sizes = _camera_sizes(scene)
     seen = read_sfm(scene)
     photos = [read_gray(scene / "images" / name).numpy() for name in seen.images]
@@ -162,7 +160,7 @@ def _too_little(names: list[str], found: int) -> str:
 def _camera_sizes(scene: Path) -> dict[str, tuple[int, int]]:
     """Width and height of every photograph of a model, all of whose files exist."""
     pycolmap = require("pycolmap", extra="train")
-    model = pycolmap.Reconstruction(str(scene / "sparse"))
+    model = pycolmap.Reconstruction(str(model_folder(scene)))
     missing = [i.name for i in model.images.values() if not (scene / "images" / i.name).is_file()]
     if missing:
         raise FileNotFoundError(

@@ -182,6 +182,33 @@ def join_stores(stores: Sequence[Store]) -> Store:
     )
 
 
+def pack_stores(stores: Sequence[Store], limit: int) -> list[list[Store]]:
+    """Group stores into as few files of at most ``limit`` bytes as a first fit of the largest first finds.
+
+    Raises:
+        ValueError: if one store alone is larger.
+
+    """
+    packs: list[list[Store]] = []
+    for store in sorted(stores, key=store_bytes, reverse=True):
+        if store_bytes(store) > limit:
+            raise ValueError(f"the store of {store.names[0]!r} has {store_bytes(store)} bytes, the limit is {limit}")
+        for pack in packs:
+            if sum(map(store_bytes, pack)) + store_bytes(store) <= limit:
+                pack.append(store)
+                break
+        else:
+            packs.append([store])
+    return packs
+
+
+def store_bytes(store: Store) -> int:
+    """Size of a store on disk, rounded up."""
+    tables = sum(getattr(t, f.name).nbytes for t in (store.places, store.empty) for f in dataclasses.fields(Places))
+    names = 4 * max((len(n) for n in store.names), default=0) * len(store.names)
+    return sum(len(j) + 8 for j in store.jpeg) + tables + names + 16 * 1024  # headers of the parts
+
+
 def split_store(store: Store, share: float = 0.2, seed: int = 0) -> tuple[Store, Store]:
     """Split into training and validation by photograph *and* by point, so that nothing crosses (LIFT spec 5).
 

@@ -92,7 +92,7 @@ class _DetectorStage:
         keep = max(1, -(-len(batch["patches"]) // self.options.mining_ratio))
         chosen = mine(batch, lambda part: self._losses(part)[0], keep, keep)
         losses, scores = self._losses(chosen)
-        positive, negative = scores[:, :3].mean(), scores[:, 3].mean()
+        positive, negative = scores.detach()[:, :3].mean(), scores.detach()[:, 3].mean()
         return losses.mean(), {"score_positive": float(positive), "score_negative": float(negative)}
 
     def _losses(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

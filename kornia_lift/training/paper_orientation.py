@@ -111,7 +111,7 @@ class PaperOrientationStage:
         return {
             "error": 1 - right,
             "nearest": right,
-            "distance": float(orientation_loss(d1, d2).mean()),
+            "distance": float(orientation_loss(d1, d2).detach().mean()),
             "within20": _within(theta, batch),
             "sift": float(nearest_is_right(s1, s2).float().mean()),
         }

@@ -16,8 +16,10 @@ from kornia_lift.data.store import (
     encode_jpeg,
     join_stores,
     load_store,
+    pack_stores,
     save_store,
     split_store,
+    store_bytes,
 )
 
 
@@ -105,6 +107,16 @@ def test_joined_stores_keep_photographs_and_points_apart(tiny_store: Store) -> N
     assert both.places.point.tolist() == [0, 0, 1, 2, 3, 3, 4, 5]
     assert both.empty.image.tolist() == [2, 5]
     assert both.empty.point.tolist() == [-1, -1]
+
+
+def test_packs_keep_the_limit_and_everything(tiny_store: Store, tmp_path: Path) -> None:
+    size = store_bytes(tiny_store)
+    save_store(tmp_path / "one.npz", tiny_store)
+    assert 0.5 * size < (tmp_path / "one.npz").stat().st_size <= size
+    packs = pack_stores([tiny_store] * 5, 2 * size)
+    assert [len(p) for p in packs] == [2, 2, 1]
+    with pytest.raises(ValueError, match=r"the store of 'a/1' has .* the limit is 10"):
+        pack_stores([tiny_store], 10)
 
 
 def test_nothing_crosses_a_split() -> None:

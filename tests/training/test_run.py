@@ -1,0 +1,202 @@
+"""From a config file to weights, through the command line as a user does it, and what it says when that fails."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kornia_lift.cli import main
+from kornia_lift.data.store import Store, load_store, save_store
+from kornia_lift.descriptor import LIFTDescriptor
+from kornia_lift.training.checkpoint import load_checkpoint
+from kornia_lift.training.config import ConfigError, read_mapping
+from kornia_lift.training.log import read_log
+from kornia_lift.training.run import read_run, with_budget
+
+from .conftest import picture
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+TINY = """
+recipe = "paper"
+data = ["{store}"]
+validation = ["{store}"]
+stages = ["overlap"]
+[paper.overlap]
+steps = 30
+validate_every = 15
+checkpoint_every = 2
+log_every = 1
+[paper.detector_options]
+quadruplets = 4
+mining_ratio = 1
+validation_quadruplets = 20
+"""
+
+
+@pytest.fixture
+def config(tiny_store: Store, tmp_path: Path) -> Path:
+    save_store(tmp_path / "store.npz", tiny_store)
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.format(store=(tmp_path / "store.npz").as_posix()))
+    return path
+
+
+@pytest.mark.parametrize("name", ["paper", "modern"])
+def test_the_shipped_configs_are_valid(name: str) -> None:
+    run = read_run(read_mapping(CONFIGS / f"{name}.toml"))
+    assert run.recipe == name
+    assert run.chosen_stages
+
+
+def test_train_writes_weights_log_and_checkpoint(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["train", str(config), "--out", str(out)]) == 0
+    assert "overlap: validation error" in capsys.readouterr().out
+    state = load_checkpoint(out / "overlap" / "last.pt")
+    assert state["step"] == 30
+    assert state["resolved"]["detector_options"]["quadruplets"] == 4
+    assert len([e for e in read_log(out / "overlap" / "log.jsonl") if e["kind"] == "train"]) == 30
+    pytest.importorskip("safetensors")
+    LIFTDescriptor(out / "weights.safetensors")
+    assert main(["train", str(config), "--out", str(out)]) == 0  # nothing left to do
+
+
+def test_killed_and_started_again_it_ends_the_same(config: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "kornia_lift.training", "train", str(config), "--device", "cpu", "--out"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = tmp_path / "killed"
+    log = killed / "overlap" / "log.jsonl"
+    process = subprocess.Popen([*command, str(killed)], env=environment, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and not (log.is_file() and log.read_bytes().count(b"\n") >= 8):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
+    assert load_checkpoint(killed / "overlap" / "last.pt")["step"] < 30
+    for folder in (killed, tmp_path / "whole"):
+        subprocess.run([*command, str(folder)], env=environment, check=True, capture_output=True, timeout=300)
+    losses = [
+        {e["step"]: e["loss"] for e in read_log(d / "overlap" / "log.jsonl") if e["kind"] == "train"}
+        for d in (killed, tmp_path / "whole")
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_max_minutes_ends_a_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(config.read_text().replace("steps = 30", "steps = 1000000"))
+    assert main(["train", str(config), "--out", str(tmp_path / "run"), "--max-minutes", "0.02"]) == 0
+    assert "(out of time)" in capsys.readouterr().out
+    assert main(["train", str(config), "--out", str(tmp_path / "run"), "--max-minutes", "-1"]) == 2
+
+
+def test_a_budget_is_divided_over_the_chosen_stages() -> None:
+    base = {"recipe": "paper", "data": ["x"], "stages": ["overlap", "detector"]}
+    run = with_budget(read_run(base), 10)
+    assert run.paper.overlap.max_minutes == run.paper.detector.max_minutes == 5
+    assert run.paper.descriptor.max_minutes is None
+    weighted = {"overlap": {"max_minutes": 30}, "detector": {"max_minutes": 10}}
+    run = with_budget(read_run({**base, "paper": weighted}), 8)
+    assert (run.paper.overlap.max_minutes, run.paper.detector.max_minutes) == (6, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"recipe": "moderm"}, "recipe must be one of 'paper', 'modern', got 'moderm'"),
+        ({"data": []}, "data names no training data"),
+        ({"stages": ["describe"]}, "unknown stage 'describe'; the paper recipe has descriptor"),
+        ({"modern": {}}, r"the table \[modern\] has no effect on the recipe 'paper'"),
+        ({"paper": {"descriptor": {"step": 1}}}, r"unknown option paper\.descriptor\.step; valid are"),
+        ({"recipe": "modern", "data": ["a", "b"]}, "takes one data folder"),
+    ],
+)
+def test_what_is_wrong_with_a_config_is_said(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_run({"recipe": "paper", "data": ["x"], **change})
+
+
+def test_faults_of_the_data_are_one_line(
+    config: Path, tiny_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def complaint(*more: str) -> str:
+        assert main(["train", str(config), "--out", str(tmp_path / "run"), *more]) == 2
+        text = capsys.readouterr().err
+        assert "Traceback" not in text
+        return text
+
+    assert "build-dataset" in complaint("--data", str(tmp_path / "none.npz"))
+    (tmp_path / "empty").mkdir()
+    assert "holds no training store" in complaint("--data", str(tmp_path / "empty"))
+    store = tmp_path / "store.npz"
+    store.write_bytes(store.read_bytes()[:3000])
+    assert "cut off" in complaint()
+    alone = tiny_store.places.take(tiny_store.places.point == 3)
+    save_store(store, dataclasses.replace(tiny_store, places=alone))
+    assert "at least two points" in complaint()
+    config.write_text("recipe = ")
+    assert "not well formed" in complaint()
+
+
+def test_build_dataset_from_single_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    (tmp_path / "photos").mkdir()
+    cv2.imwrite(str(tmp_path / "photos" / "a.png"), picture(5))
+    (tmp_path / "bare").mkdir()
+    out = tmp_path / "set"
+    folders = [str(tmp_path / "photos"), str(tmp_path / "bare")]
+    assert main(["build-dataset", *folders, "--single", "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert "photos.npz: 1 photographs" in said.out
+    assert "bare: holds no photograph" in said.err
+    assert load_store(out / "photos.npz").names == ("photos/a.png",)
+    assert main(["build-dataset", folders[1], "--single", "--out", str(out)]) == 2
+
+
+def test_build_dataset_without_a_scene_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("pycolmap")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+
+    def complaint() -> str:
+        assert main(["build-dataset", str(photos), "--out", str(tmp_path / "set")]) == 2
+        return capsys.readouterr().err
+
+    cv2.imwrite(str(photos / "0.png"), picture(1))
+    assert "holds 1 photographs" in complaint()
+    for i in (1, 2):
+        cv2.imwrite(str(photos / f"{i}.png"), np.full((90, 120), 100, np.uint8))
+    assert "no reconstruction comes of the 3 photographs" in complaint()
+    (photos / "3.jpg").write_bytes(b"no picture")
+    assert "3.jpg: missing or damaged" in complaint()
+    assert not (tmp_path / "set" / "reconstructions" / "photos").exists()
+
+
+@pytest.mark.slow
+def test_build_dataset_reconstructs_a_scene(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pycolmap")
+    photos = shared / "data" / "train" / "sfm" / "lund_door" / "images"
+    arguments = ["build-dataset", str(photos), "--out", str(tmp_path), "--max-size", "640"]
+    assert main(arguments) == 0
+    store = load_store(tmp_path / "images.npz")
+    assert len(store.names) >= 6
+    assert len(np.unique(store.places.point)) > 100
+    assert main(arguments) == 0
+    assert "left as it is" in capsys.readouterr().out
+
+
+def test_the_log_is_json(config: Path, tmp_path: Path) -> None:
+    main(["train", str(config), "--out", str(tmp_path / "run")])
+    for line in (tmp_path / "run" / "overlap" / "log.jsonl").read_text().splitlines():
+        assert {"step", "kind"} <= json.loads(line).keys()
