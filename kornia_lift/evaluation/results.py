@@ -101,7 +101,7 @@ class Results:
             "features": [_to_dict(f) for f in self.features],
         }
         with atomic_write(path) as temporary:
-            Path(temporary).write_text(json.dumps(content, indent=1) + "\n")
+            Path(temporary).write_text(json.dumps(content) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
