@@ -173,7 +173,11 @@ class RepeatableDetectorStage:
         image, rest = strongest // gradient[0].numel(), strongest % gradient[0].numel()
         y, x = rest // gradient.shape[-1], rest % gradient.shape[-1]
         half = FILTER_SIZE // 2
-        windows = F.pad(images[:, 0], (half,) * 4).unfold(1, FILTER_SIZE, 1).unfold(2, FILTER_SIZE, 1)[image, y, x]
+        windows = (
+            F.pad(images[:, 0], (half,) * 4, mode="replicate")
+            .unfold(1, FILTER_SIZE, 1)
+            .unfold(2, FILTER_SIZE, 1)[image, y, x]
+        )
         linear = self.response.conv
         z = F.linear(
             (windows.flatten(1) - self.response.mean) / self.response.std, linear.weight.flatten(1), linear.bias
