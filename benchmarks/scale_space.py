@@ -16,6 +16,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,16 @@ THRESHOLD = 3.0
 def candidates(count: int, weights: str) -> dict[str, Detect]:
     """Name and detector, ``(1, 1, H, W) -> positions (N, 2)``."""
     response = LIFTResponse(weights)
+    tuned = ScaleSpaceConfig()
     configs = {
+        "default": tuned,
+        "default with LIFT's edge test": replace(tuned, edge_threshold=10.0),
+        "default with NMS of 7x7 pixels": replace(tuned, nms_radius=3),
+        "default with NMS over 3 levels": replace(tuned, scale_nms=1),
+        "default with 5 levels/octave, NMS over 5": replace(tuned, levels_per_octave=5, scale_nms=2),
+        "default from sigma 1.2": replace(tuned, min_sigma=1.2),
         "LIFT's release (21 levels)": ScaleSpaceConfig.lift(),
-        "default": ScaleSpaceConfig(),
-        "5 levels/octave, NMS over 5 levels": ScaleSpaceConfig(levels_per_octave=5, scale_nms=2),
-        "5 levels/octave, NMS over 3 levels": ScaleSpaceConfig(levels_per_octave=5, scale_nms=1),
-        "3 levels/octave, NMS over 3 levels": ScaleSpaceConfig(levels_per_octave=3, scale_nms=1),
-        "2 levels/octave, NMS over 3 levels": ScaleSpaceConfig(levels_per_octave=2, scale_nms=1),
-        "2 levels/octave, each level by itself": ScaleSpaceConfig(levels_per_octave=2, scale_nms=0),
-        "2 levels/octave from sigma 1.4, NMS over 3": ScaleSpaceConfig(
-            min_sigma=2**0.5, levels_per_octave=2, scale_nms=1
-        ),
-        "2 levels/octave from sigma 2, NMS over 3": ScaleSpaceConfig(min_sigma=2, levels_per_octave=2, scale_nms=1),
+        "LIFT's release, positions corrected": replace(ScaleSpaceConfig.lift(), faithful=False),
     }
     found: dict[str, Detect] = {
         name: _positions(LIFTDetector(count, config, resp_module=response)) for name, config in configs.items()

@@ -20,6 +20,8 @@ from kornia_lift.orientation import LIFTOrientation
 from kornia_lift.scale_space import ScaleSpaceConfig
 from kornia_lift.weights import is_upright
 
+DESCRIBED_SCALE = 1.5  # side of the described square over the paper's 12 sigma: more matches on our training scenes
+
 
 class LIFTFeature(LocalFeature):
     r"""Detect, orient and describe keypoints of images by LIFT.
@@ -37,7 +39,8 @@ class LIFTFeature(LocalFeature):
             number of features: ``num_features`` and ``config`` do not apply to it.
         orienter: replaces the orientation stage, ``(lafs, img) -> lafs``; ``upright`` does not apply to it.
         descriptor: replaces the descriptor stage, ``(img, lafs) -> (B, N, D)``, such as kornia's ``LAFDescriptor``.
-        scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described.
+        scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described. 1 is
+            the paper's square of 12 sigma x 12 sigma.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
@@ -52,8 +55,9 @@ class LIFTFeature(LocalFeature):
     Convention:
         Keypoints come by decreasing response. Slots beyond the last keypoint hold zeros: LAF, response and descriptor;
         drop them by ``kornia.feature.laf_is_filled(lafs)`` before matching (``LocalFeatureMatcher`` does).
-        LAF scale = ``6 * 64/63`` times the SIFT scale: half the side of the described square, in pixels; angles are
-        kornia's, counter-clockwise on screen (:mod:`kornia_lift.geometry` converts). Descriptors are unit vectors.
+        LAF scale = ``6 * 64/63 * scaling_coef`` times the SIFT scale of the default detector: half the side of the
+        described square, in pixels; angles are kornia's, counter-clockwise on screen (:mod:`kornia_lift.geometry`
+        converts). Descriptors are unit vectors.
         The weights are cast to the dtype of the images for the call; they are not moved between devices.
 
     Example:
@@ -74,7 +78,7 @@ class LIFTFeature(LocalFeature):
         detector: nn.Module | None = None,
         orienter: nn.Module | None = None,
         descriptor: nn.Module | None = None,
-        scaling_coef: float = 1.5,
+        scaling_coef: float = DESCRIBED_SCALE,
     ) -> None:
         if upright is None:
             upright = is_upright(pretrained)

@@ -24,7 +24,7 @@ from torch import nn
 
 from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.detector import LIFTDetector
-from kornia_lift.feature import LIFTFeature
+from kornia_lift.feature import DESCRIBED_SCALE, LIFTFeature
 from kornia_lift.geometry import DESCRIPTOR_SIZE, LAF_SCALE_PER_SIGMA
 from kornia_lift.orientation import LIFTOrientation
 
@@ -39,7 +39,7 @@ def mix_features(
     descriptor: Descriptor | nn.Module = "lift",
     num_features: int = 1000,
     *,
-    scale_laf: float = 1.0,
+    scale_laf: float | None = None,
     pretrained: bool | str | os.PathLike[str] = True,
 ) -> LIFTFeature:
     """Build a local feature from parts of LIFT and of kornia.
@@ -53,8 +53,8 @@ def mix_features(
         descriptor: ``"lift"``; ``"sift"`` (RootSIFT, 41-pixel patch); ``"tfeat"``; ``"hardnet"``; or a module
             ``(img, lafs) -> (B, N, D)``.
         num_features: number of slots in the output.
-        scale_laf: the frames are enlarged by this factor before description. LIFT and SIFT describe 12 sigma x 12
-            sigma; kornia's ``DoGHardNet`` doubles that.
+        scale_laf: the frames are enlarged by this factor before description; 2 is that of kornia's ``DoGHardNet``.
+            ``None``: for the descriptor ``"lift"`` that of :class:`~kornia_lift.LIFTFeature`, for others 1.
         pretrained: for LIFT's parts see :class:`~kornia_lift.LIFTFeature`; kornia's parts get their published
             weights, which kornia downloads, unless this is ``False``.
 
@@ -65,8 +65,9 @@ def mix_features(
         ValueError: if a name is unknown.
 
     Convention:
-        The frames of ``"lift"``, ``"dog"`` and ``"hessian"`` have the size of LIFT's descriptor patch, 6 * 64/63
-        sigma; those of ``"keynet"`` the size that kornia gives them, 22 pixels of the pyramid level.
+        Before ``scale_laf``, the frames of ``"lift"``, ``"dog"`` and ``"hessian"`` have the size of the paper's
+        descriptor patch, 6 * 64/63 sigma; those of ``"keynet"`` the size that kornia gives them, 22 pixels of the
+        pyramid level.
 
     Example:
         >>> feature = mix_features("dog", "lift", "sift", 50, pretrained=False)
@@ -74,6 +75,8 @@ def mix_features(
         torch.Size([1, 50, 128])
 
     """
+    if scale_laf is None:
+        scale_laf = DESCRIBED_SCALE if descriptor == "lift" else 1.0
     return LIFTFeature(
         detector=_detector(detector, num_features, pretrained),
         orienter=_orienter(orientation, pretrained),

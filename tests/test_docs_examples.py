@@ -1,0 +1,34 @@
+"""The examples of the documentation run and do what their text says."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
+
+
+def load(name: str) -> ModuleType:
+    pytest.importorskip("skimage")
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_registration_by_descriptors_approaches_the_true_motion() -> None:
+    losses, errors = load("register_photographs").register(False, steps=8, keypoints=6)
+    assert errors[0] > 25
+    assert errors[-1] < 0.8 * errors[0]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+def test_registration_with_shipped_weights_reaches_a_pixel() -> None:
+    _, errors = load("register_photographs").register(True, steps=60, keypoints=40)
+    assert errors[-1] < 1
