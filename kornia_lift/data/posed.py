@@ -210,6 +210,10 @@ class PosedScene:
         status[known_i & lands & known_j & agrees & returns] = VISIBLE
         return Transferred(moved, status)
 
+    def undistort(self, index: int, points: FloatArray) -> FloatArray:
+        """The same points (N, 2): these photographs have no lens distortion."""
+        return points
+
     def local_affine(self, i: int, j: int, points: FloatArray) -> FloatArray:
         """Change of size around each point on the way from ``i`` to ``j``: focal length over depth, isotropic.
 

@@ -111,6 +111,10 @@ class HasPose(Protocol):
         """R (3, 3) and t (3,) with X_j = R X_i + t."""
         ...
 
+    def undistort(self, index: int, points: FloatArray) -> FloatArray:
+        """Points (N, 2) as a camera without lens distortion and with the same K would see them."""
+        ...
+
 
 @runtime_checkable
 class HasLocalAffine(Protocol):

@@ -146,7 +146,8 @@ def describe_options(options: Options) -> dict[str, Any]:
     """Options of the evaluation as plain values, with the estimator in words."""
     plain = asdict(options)
     plain["estimator_label"] = options.estimator.label if options.estimator else None
-    return plain
+    # As JSON gives them back, so that options of a file and of a run can be compared.
+    return dict(json.loads(json.dumps(plain)))
 
 
 def provenance(root: Path | None = None) -> dict[str, Any]:

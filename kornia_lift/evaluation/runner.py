@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..data.calibrated_scenes import CalibratedScene
 from ..data.homography_sequences import HomographySequence
-from ..data.scene import FloatArray, HasLocalAffine, HasPose, Pair, Scene
+from ..data.scene import UNKNOWN, FloatArray, HasLocalAffine, HasPose, Pair, Scene
 from .feature_files import FeatureFileError
 from .features import Features
 from .geometry_errors import HOMOGRAPHY_AUC, POSE_AUC, Estimator, auc, homography_error, pose_error
@@ -138,13 +139,18 @@ def _evaluate_pair(
         neighbours = nearest_neighbours(first, second)
     except ValueError as error:
         return result(FAILED, str(error), _zeros(scene, options))
-    scores = score_pair(first, second, forward, backward, threshold=options.threshold, neighbours=neighbours)
-    values = _flat(scores)
+    values: dict[str, float] = {}
+    known = bool((forward.status != UNKNOWN).any() and (backward.status != UNKNOWN).any())
+    if known:
+        scores = score_pair(first, second, forward, backward, threshold=options.threshold, neighbours=neighbours)
+        values = _flat(scores)
     mutual = neighbours.mutual()
     matched = first.keypoints[mutual], second.keypoints[neighbours.forward[mutual]]
     values["matches"] = float(mutual.sum())
     if options.estimator is not None:
         values.update(_geometry(scene, pair, matched, sizes[0], options.estimator))
+    if not known:
+        return result(OK, "no ground truth at any keypoint: only the pose was measured", values)
     if options.overlap and isinstance(scene, HasLocalAffine):
         if first.scales is None or second.scales is None:
             return result(OK, "no scales: the overlap form was left out", values)
@@ -182,14 +188,17 @@ def _geometry(
         return {"homography_error": error} | {f"homography_auc_{t}": auc([error], t) for t in HOMOGRAPHY_AUC}
     if isinstance(scene, HasPose):
         cameras = scene.intrinsics[pair.i], scene.intrinsics[pair.j]
-        error = pose_error(*matched, cameras, scene.relative_pose(pair.i, pair.j), estimator)
+        ideal = scene.undistort(pair.i, matched[0]), scene.undistort(pair.j, matched[1])
+        error = pose_error(*ideal, cameras, scene.relative_pose(pair.i, pair.j), estimator)
         return {"pose_error": error} | {f"pose_auc_{t}": auc([error], t) for t in POSE_AUC}
     return {}
 
 
 def _zeros(scene: Scene, options: Options) -> dict[str, float]:
     """What a failed pair scores: zero in every measure that a good pair of this scene would have."""
-    values = _flat(ZERO_SCORES) | {"matches": 0.0}
+    values = {"matches": 0.0}
+    if not isinstance(scene, CalibratedScene):
+        values |= _flat(ZERO_SCORES)
     if options.estimator is not None:
         if isinstance(scene, HomographySequence):
             values |= {f"homography_auc_{t}": 0.0 for t in HOMOGRAPHY_AUC}
