@@ -7,7 +7,7 @@
     python benchmarks/accuracy.py --cache CACHE --part table3 --model lift                      # parts exchanged
 
 Each call extracts what the cache lacks, replaces the rows it measured in benchmarks/results/accuracy*.json and writes
-the table beside it.
+the table beside it and into docs/evaluation.md.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from kornia_lift.evaluation.tables import report, warps_table
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs" / "evaluation.md"
 #: The order of the rows; features that are not listed come last.
 ORDER = ["lift", "lift-upright", *PEERS]
 #: Robustness is measured on the 8 pairs of Herz-Jesus-P8 with one of these as second image: every warp of every
@@ -78,8 +79,21 @@ def main() -> int:
     (args.results / f"{stem}.md").write_text(text)
     if args.part == "accuracy":
         save_plots(results, args.results)
+    if not args.no_docs:
+        _show_in_docs(args.part, text)
     print(text)
     return 0
+
+
+def _show_in_docs(part: str, text: str) -> None:
+    """Put the report, without its title and with smaller headings, between the marks of docs/evaluation.md."""
+    body = "\n".join(f"##{line}" if line.startswith("#") else line for line in text.splitlines()[1:]).strip()
+    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
+    page = DOCS.read_text()
+    if begin not in page or end not in page:
+        raise ValueError(f"{DOCS} lacks the marks {begin} and {end}.")
+    head, tail = page.partition(begin)[0], page.partition(end)[2]
+    DOCS.write_text(f"{head}{begin}\n{body}\n{end}{tail}")
 
 
 def _parse() -> argparse.Namespace:
@@ -92,6 +106,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--model", default="lift", help="for table2 and table3")
     parser.add_argument("--pretrained-detector", help="weight file, for table2")
     parser.add_argument("--fresh", action="store_true", help="forget the rows measured before")
+    parser.add_argument("--no-docs", action="store_true", help="do not update docs/evaluation.md")
     args = parser.parse_args()
     if args.part == "table2" and not args.pretrained_detector:
         parser.error("table2 needs --pretrained-detector FILE")

@@ -88,7 +88,14 @@ class Features:
         )
 
 
-def from_lafs(lafs: Tensor, responses: Tensor, descriptors: Tensor, image_size: tuple[int, int]) -> Features:
+def from_lafs(
+    lafs: Tensor,
+    responses: Tensor,
+    descriptors: Tensor,
+    image_size: tuple[int, int],
+    *,
+    support: float = SUPPORT_IN_SIGMA,
+) -> Features:
     """Features of one image from what a kornia ``LocalFeature`` returns; empty slots are dropped.
 
     Args:
@@ -96,6 +103,7 @@ def from_lafs(lafs: Tensor, responses: Tensor, descriptors: Tensor, image_size: 
         responses: shape (1, N).
         descriptors: shape (1, N, D).
         image_size: width and height of the image.
+        support: LAF scale over sigma.
 
     Raises:
         ValueError: if the batch is not 1 or the shapes do not fit each other.
@@ -114,7 +122,7 @@ def from_lafs(lafs: Tensor, responses: Tensor, descriptors: Tensor, image_size: 
         keypoints=_numpy(get_laf_center(lafs)[0]),
         descriptors=descriptors.detach()[0, keep].float().cpu().numpy(),
         scores=_numpy(responses.detach()[0, keep].reshape(-1)),
-        scales=_numpy(get_laf_scale(lafs).reshape(-1)) / SUPPORT_IN_SIGMA,
+        scales=_numpy(get_laf_scale(lafs).reshape(-1)) / support,
         angles=_numpy(get_laf_orientation(lafs).reshape(-1)),
         image_size=image_size,
     )

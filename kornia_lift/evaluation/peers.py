@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from .._extras import require
-from .features import Features, from_lafs
+from .features import SUPPORT_IN_SIGMA, Features, from_lafs
 
 Extractor = Callable[[Tensor], Features]
 
@@ -62,12 +62,14 @@ def local_feature(feature: nn.Module, num_features: int) -> Extractor:
         num_features: keypoints kept per image, those of highest response.
     """
     feature = feature.eval()
+    # LocalFeature enlarges the detector's frames by this before it describes them; sigma is the detector's.
+    support = SUPPORT_IN_SIGMA * float(getattr(feature, "scaling_coef", 1.0))
 
     def extract(image: Tensor) -> Features:
         with torch.inference_mode():
             gray = rgb_to_grayscale(image) if image.shape[1] == 3 else image
             lafs, responses, descriptors = feature(gray)
-        return from_lafs(lafs, responses, descriptors, _size(image)).top(num_features)
+        return from_lafs(lafs, responses, descriptors, _size(image), support=support).top(num_features)
 
     return extract
 
