@@ -27,7 +27,7 @@ class ShippedModel:
     licence: str = "Apache-2.0"
 
 
-_LIFT_SHA256 = "fc157f629e6b19568d8ceb779dcb309f1165fd798dbaeffdcfdf003c14241570"
+_LIFT_SHA256 = "f333d78344e54731d35f41c0e12924772cfff38a19d3f482dff2082aa589f1d8"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
