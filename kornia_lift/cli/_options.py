@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 
 from kornia_lift.cli._errors import CommandError
 from kornia_lift.weights import available_models
+from kornia_lift.weights._registry import MODELS
 
 FeatureFactory = Callable[[argparse.Namespace], nn.Module]
 
@@ -100,16 +102,25 @@ def choose_device(name: str) -> torch.device:
 
 
 def provenance(args: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that change a feature, for files that hold results."""
+    """Return what decides about a feature, for files that hold results."""
     return {
         "feature": "kornia_lift",
-        "model": args.model if not Path(args.model).exists() else Path(args.model).name,
+        "model": args.model if args.model in MODELS else Path(args.model).name,
+        "weights_sha256": _digest(args.model),
         "num_features": args.num_features,
         "upright": args.upright,
         "resize": args.resize,
         "exif": not args.ignore_exif,
         "dtype": args.dtype,
     }
+
+
+def _digest(model: str) -> str | None:
+    """Short checksum of the weights: two files may have one name, and a shipped model may change with a release."""
+    if model in MODELS:
+        return MODELS[model].sha256[:16]
+    path = Path(model)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
 def positive(text: str) -> int:

@@ -233,6 +233,15 @@ def test_other_options_are_refused(call: Call, folder: Path) -> None:
     assert Path("f.h5").read_bytes() == before
 
 
+def test_other_weights_of_the_same_name_are_refused(call: Call, folder: Path) -> None:
+    Path("mine.safetensors").write_bytes(b"first")
+    assert call("extract", folder, "--out", "f.h5", *OPTIONS, "--model", "mine.safetensors").code == 0
+    Path("mine.safetensors").write_bytes(b"second")
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS, "--model", "mine.safetensors")
+    assert answer.code == 2
+    assert "weights_sha256" in one_line(answer.err)
+
+
 def test_bad_input_ends_with_one_line(call: Call, folder: Path, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     (tmp_path / "text.h5").write_text("not hdf5")
