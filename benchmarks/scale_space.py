@@ -97,16 +97,19 @@ def gray(image: Tensor) -> Tensor:
 
 
 class Timer:
-    """Runs one detector and keeps the seconds per megapixel of every call."""
+    """Runs one detector; keeps the seconds per megapixel and the number of keypoints of every call."""
 
-    def __init__(self, detect: Detect) -> None:
+    def __init__(self, detect: Detect, clock: Callable[[], float]) -> None:
         self._detect = detect
+        self._clock = clock
         self.rates: list[float] = []
+        self.counts: list[int] = []
 
     def __call__(self, image: Tensor) -> np.ndarray:
-        start = time.perf_counter()
+        start = self._clock()
         points = self._detect(image)
-        self.rates.append((time.perf_counter() - start) / (image.shape[-1] * image.shape[-2] / 1e6))
+        self.counts.append(len(points))
+        self.rates.append((self._clock() - start) / (image.shape[-1] * image.shape[-2] / 1e6))
         return points
 
 
@@ -145,6 +148,7 @@ def main() -> None:
     parser.add_argument("--num-photos", type=int, default=4)
     parser.add_argument("--num-features", type=int, default=1000)
     parser.add_argument("--weights", default="lift")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a machine that is busy")
     parser.add_argument("--only", help="candidates whose name contains this text")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -162,7 +166,7 @@ def main() -> None:
         for name, detect in candidates(args.num_features, args.weights).items():
             if args.only and args.only not in name:
                 continue
-            timer = Timer(detect)
+            timer = Timer(detect, {"wall": time.perf_counter, "cpu": time.process_time}[args.clock])
             posed = on_posed(timer, scene, chosen)
             warped = on_photos(timer, photos)
             rows.append(
@@ -170,6 +174,7 @@ def main() -> None:
                     "detector": name,
                     "posed": float(np.mean(posed)),
                     **{label: float(np.mean(values)) for label, values in warped.items()},
+                    "keypoints": float(np.mean(timer.counts)),
                     "seconds_per_megapixel": float(np.median(timer.rates)),
                     "fastest_seconds_per_megapixel": float(np.min(timer.rates)),
                 }
@@ -178,7 +183,7 @@ def main() -> None:
     columns = [key for key in rows[0] if key not in ("detector", "fastest_seconds_per_megapixel")]
     print("| detector | " + " | ".join(columns) + " |\n|" + "---|" * (len(columns) + 1))
     for row in rows:
-        print(f"| {row['detector']} | " + " | ".join(f"{row[key]:.3f}" for key in columns) + " |")
+        print(f"| {row['detector']} | " + " | ".join(f"{row[key]:.4g}" for key in columns) + " |")
     if args.out:
         record = {
             "version": __version__,
@@ -186,6 +191,7 @@ def main() -> None:
             "num_features": args.num_features,
             "posed": {"scene": scene.name, "pairs": chosen},
             "photos": len(photos),
+            "clock": args.clock,
             "threads": torch.get_num_threads(),
             "load_average": os.getloadavg(),
             "machine": platform.processor() or platform.machine(),

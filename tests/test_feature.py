@@ -240,6 +240,7 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
 def test_compiled_feature_gives_the_same() -> None:
     extract, image = feature(20), texture(80, 90)
     compiled = torch.compile(extract)

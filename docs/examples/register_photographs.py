@@ -103,8 +103,8 @@ def draw(losses: list[float], errors: list[float], out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", default="lift", help="shipped model or .safetensors file")
-    parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--keypoints", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--keypoints", type=int, default=30)
     parser.add_argument("--out", type=Path, help="picture of the falling loss")
     args = parser.parse_args()
     losses, errors = register(args.weights, args.steps, args.keypoints)
