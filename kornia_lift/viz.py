@@ -36,7 +36,7 @@ def draw_matches(
     """Draw matched frames.
 
     Each frame is a circle around the keypoint with its radius towards the orientation; the radius is twice the
-    keypoint's scale (sigma). Lines and circles share a colour: by position where ``right`` is not given, else green
+    frame's SIFT scale, a third of the half side of the described square. Lines and circles share a colour: by position where ``right`` is not given, else green
     and red.
 
     Args:

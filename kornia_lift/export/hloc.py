@@ -5,7 +5,7 @@ Datasets of a group, N keypoints:
 - ``keypoints`` float32 (N, 2): x, y in pixels of the photograph, pixel centres at integers;
 - ``descriptors`` float32 (128, N): unit vectors, one per column;
 - ``scores`` float32 (N,): responses, larger is better;
-- ``scales`` float32 (N,): sigma in pixels, as SIFT counts scale;
+- ``scales`` float32 (N,): sigma in pixels, as SIFT counts it: LAF scale / (6 * 64/63);
 - ``oris`` float32 (N,): degrees in (-180, 180], counter-clockwise on screen (kornia's sense);
 - ``image_size`` int64 (2,): width, height.
 
