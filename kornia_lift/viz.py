@@ -35,9 +35,9 @@ def draw_matches(
 ) -> Picture:
     """Draw matched frames.
 
-    Each frame is a circle around the keypoint with its radius towards the orientation; the radius is twice the
-    frame's SIFT scale, a third of the half side of the described square. Lines and circles share a colour: by position where ``right`` is not given, else green
-    and red.
+    Each frame is a circle around the keypoint with its radius towards the orientation; the radius is twice the frame's
+    SIFT scale, a third of the half side of the described square. Lines and circles share a colour: by position where
+    ``right`` is not given, else green and red.
 
     Args:
         first: left photograph, values in [0, 1], shape (1, 1 or 3, H, W).
