@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -43,6 +43,9 @@ class PaperConfig:
         synthetic: second views of places in single photographs.
         pool3: the third pooling of the orientation network.
         dropout: of the orientation network, 0.3 in the authors' Theano code.
+        orientation_statistics: grey values that the orientation network subtracts and divides by: ``"dataset"``, those
+            of the training photographs (paper Sec. 3.2; the network then has to be built with ``mean=`` and ``std=``
+            before its weights are loaded), or ``"patch"``, those of each patch, as the run-time network does.
         descriptor: loop of the descriptor stage.
         orientation: loop of the orientation stage.
         overlap: loop of the detector's pre-training.
@@ -59,6 +62,7 @@ class PaperConfig:
     synthetic: SyntheticView = field(default_factory=SyntheticView)
     pool3: bool = True
     dropout: float = 0.3
+    orientation_statistics: Literal["dataset", "patch"] = "patch"
     descriptor: LoopConfig = field(default_factory=lambda: _loop(20_000))
     orientation: LoopConfig = field(default_factory=lambda: _loop(10_000))
     overlap: LoopConfig = field(default_factory=lambda: _loop(5_000))
@@ -100,10 +104,11 @@ class PaperRecipe:
         self.train = QuadrupletSampler(train, device, c.synthetic)
         self.validation = QuadrupletSampler(validation, device, c.synthetic)
         gray: dict[str, Any] = {"mean": self.train.mean, "std": self.train.std}
+        angle = gray if c.orientation_statistics == "dataset" else {}
         with torch.random.fork_rng([]):
             torch.manual_seed(c.seed)
             self.response = LIFTResponse(False, **gray).to(device)
-            self.orientation = LIFTOrientation(False, pool3=c.pool3, dropout=c.dropout, **gray).to(device)
+            self.orientation = LIFTOrientation(False, pool3=c.pool3, dropout=c.dropout, **angle).to(device)
             self.descriptor = LIFTDescriptor(False, normalize=False, **gray).to(device)
 
     @classmethod
