@@ -113,7 +113,7 @@ def test_a_budget_is_divided_over_the_chosen_stages() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"recipe": "moderm"}, "recipe must be one of 'paper', 'modern', got 'moderm'"),
+        ({"recipe": "modernist"}, "recipe must be one of 'paper', 'modern', got 'modernist'"),
         ({"data": []}, "data names no training data"),
         ({"stages": ["describe"]}, "unknown stage 'describe'; the paper recipe has descriptor"),
         ({"modern": {}}, r"the table \[modern\] has no effect on the recipe 'paper'"),
