@@ -53,6 +53,8 @@ def main() -> int:
     elif args.part == "overlap":
         forms = tuple(OverlapOptions(e, n) for n in (False, True) for e in (40.0, 50.0))
         options = Options(1000, estimator=None, overlap=forms)
+    if args.part in ("table2", "table3"):
+        groups = {POSED: groups[POSED]}  # as in the paper
     if args.part == "table3":
         candidates = table3(args.model)
     elif args.part == "table2":
@@ -78,7 +80,7 @@ def main() -> int:
         text = "\n".join([*lines, warps_table(results), ""])
     (args.results / f"{stem}.md").write_text(text)
     if args.part == "accuracy":
-        save_plots(results, args.results)
+        save_plots(results, args.results, "accuracy_")
     if not args.no_docs:
         _show_in_docs(args.part, text)
     print(text)

@@ -48,6 +48,10 @@ class FeatureStore:
             raise FileNotFoundError(f"Feature file {self.path} does not exist.")
         try:
             self._file = require("h5py", extra="eval").File(self.path, "r" if options is None else "a")
+        except BlockingIOError:
+            raise FeatureFileError(
+                f"{self.path} is in use by another process; wait for it, or choose another."
+            ) from None
         except OSError as error:
             raise FeatureFileError(f"{self.path} cannot be opened as an h5 feature file: {error}") from None
         if options is not None:

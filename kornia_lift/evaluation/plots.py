@@ -79,11 +79,11 @@ def plots(results: Results) -> dict[str, Any]:
     return {name: figure for name, figure in figures.items() if figure is not None}
 
 
-def save_plots(results: Results, folder: Path) -> list[Path]:
-    """Write all figures as SVG files. Returns their paths."""
+def save_plots(results: Results, folder: Path, prefix: str = "") -> list[Path]:
+    """Write all figures as SVG files, named with a prefix. Returns their paths."""
     paths = []
     for name, figure in plots(results).items():
-        path = folder / f"{name}.svg"
+        path = folder / f"{prefix}{name}.svg"
         with atomic_write(path) as temporary:
             figure.savefig(temporary, format="svg", metadata={"Date": None})
         paths.append(path)
