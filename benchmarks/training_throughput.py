@@ -1,9 +1,9 @@
 """How close each training stage comes to the bare forward and backward pass of its network.
 
 For each stage of the paper's recipe: milliseconds per step of the loop's work (drawing the batch, loss, backward,
-optimiser step) and of the bare part (the same loss on a batch in memory, backward). Their ratio is the share of the
-time in which the device learns; at least 80 % is asked. CPU seconds are given too, ``cpu_share_of_bare`` without
-prefetching: on a machine that others use as well, wall-clock times say little. Data are synthetic photographs, so that anyone can run it::
+optimiser step) and of the bare part (the same on a batch in memory). Their ratio is the share of the time in which the
+device learns; at least 80 % is asked. CPU milliseconds are given too, ``cpu_share_of_bare`` without prefetching: on a
+machine that others use as well, wall-clock times say little. Data are noise, so that anyone can run it::
 
     python benchmarks/training_throughput.py --threads 2 --out benchmarks/results/training_throughput.json
 """
