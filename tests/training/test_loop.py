@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -204,6 +205,20 @@ def test_a_checkpoint_records_the_resolved_configuration(tmp_path: Path) -> None
     state = load_checkpoint(tmp_path / "best.pt")
     assert state["resolved"] == {"recipe": "toy"}
     assert state["config"]["learning_rate"] == 0.02
+
+
+def test_tensorboard_files_are_written_where_asked(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    fit(ToyStage(), LoopConfig(steps=3, log_every=1, tensorboard=True), tmp_path, progress=False)
+    assert [p.name for p in (tmp_path / "tensorboard").iterdir() if "tfevents" in p.name]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_a_gpu_learns_at_every_precision(tmp_path: Path, precision: Literal["float32", "bfloat16", "float16"]) -> None:
+    stage = ToyStage(dropout=0.0, device="cuda")
+    config = LoopConfig(steps=200, precision=precision, learning_rate=0.02, ema_decay=0.9, prefetch=True)
+    assert fit(stage, config, tmp_path, progress=False).error < 0.1
 
 
 def test_a_half_written_last_line_of_the_log_is_dropped(tmp_path: Path) -> None:

@@ -78,6 +78,7 @@ def overfit(stage: Stage, folder: Path, steps: int, rate: float) -> float:
     return min(losses[-3:]) / losses[0]
 
 
+@pytest.mark.slow
 def test_the_descriptor_overfits(hard_sampler: QuadrupletSampler, tmp_path: Path) -> None:
     torch.manual_seed(1)
     stage = PaperDescriptorStage(descriptor(), hard_sampler, hard_sampler, DescriptorOptions(pairs=6))
@@ -102,7 +103,7 @@ def test_a_normalising_descriptor_is_refused(sampler: QuadrupletSampler) -> None
         PaperDescriptorStage(LIFTDescriptor(False), sampler, sampler)
 
 
-@pytest.mark.parametrize("kind", ["lift", "sift"])
+@pytest.mark.parametrize("kind", [pytest.param("lift", marks=pytest.mark.slow), "sift"])
 def test_the_orientation_overfits_with_any_descriptor(sampler: QuadrupletSampler, tmp_path: Path, kind: str) -> None:
     torch.manual_seed(3)
     frozen = descriptor() if kind == "lift" else SIFTDescriptor(41, rootsift=False)
@@ -143,6 +144,7 @@ def test_overlap_is_perfect_where_the_detector_finds_the_truth(sampler: Quadrupl
     assert stage._overlap(batch, off).min() > 0.3
 
 
+@pytest.mark.slow
 def test_the_detector_overfits_through_the_frozen_rest(sampler: QuadrupletSampler, tmp_path: Path) -> None:
     torch.manual_seed(5)
     networks = LIFTResponse(False, **GRAY), LIFTOrientation(False, **GRAY), descriptor()
