@@ -23,7 +23,7 @@ from kornia_lift.evaluation.plots import save_plots
 from kornia_lift.evaluation.protocols import candidate, merge, only_second_images, run, table2, table3, warped_groups
 from kornia_lift.evaluation.results import Results
 from kornia_lift.evaluation.runner import Options
-from kornia_lift.evaluation.scene_folders import POSED, load_scenes
+from kornia_lift.evaluation.scene_folders import HOMOGRAPHY, POSED, load_scenes
 from kornia_lift.evaluation.tables import report, warps_table
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS
 
@@ -45,7 +45,7 @@ TITLES = {
 
 def main() -> int:
     args = _parse()
-    groups = load_scenes([args.data])
+    groups = {name: scenes for name, scenes in load_scenes([args.data]).items() if name in args.groups}
     options = Options(1000)
     if args.part == "robustness":
         scenes = [only_second_images(s, SECOND_IMAGES) for s in groups[POSED]]
@@ -103,6 +103,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--part", choices=TITLES, default="accuracy")
     parser.add_argument("--features", nargs="+", default=list(PEERS), help="default: all peers")
     parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data" / "test")
+    parser.add_argument("--groups", nargs="+", default=[POSED, HOMOGRAPHY], help="only these groups of scenes")
     parser.add_argument("--cache", type=Path, required=True, help="folder for feature files")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--model", default="lift", help="for table2 and table3")

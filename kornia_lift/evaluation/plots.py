@@ -35,7 +35,7 @@ def angle_plot(results: Results, group: str) -> Any | None:
     if not pairs:
         return None
     figure, axes = _figure("viewpoint angle (degrees)", "matching score", group)
-    for feature in results.features:
+    for feature in (f for f in results.features if group in f.pairs):
         known = [p for p in feature.pairs.get(group, ()) if p.angle_deg is not None and "matching_score" in p.values]
         angles = np.array([p.angle_deg for p in known], dtype=np.float64)
         scores = np.array([p.values["matching_score"] for p in known])
@@ -59,8 +59,9 @@ def sequence_plot(results: Results, group: str) -> Any | None:
     if len(scenes) < 2:
         return None
     figure, axes = _figure("", "matching score", group)
-    width = 0.8 / len(results.features)
-    for k, feature in enumerate(results.features):
+    measured = [f for f in results.features if group in f.pairs]
+    width = 0.8 / len(measured)
+    for k, feature in enumerate(measured):
         values = feature.values(group, "matching_score")
         heights = [float(values[s].mean()) if s in values else 0.0 for s in scenes]
         axes.bar(np.arange(len(scenes)) + (k + 0.5) * width - 0.4, heights, width, label=feature.name)

@@ -54,7 +54,7 @@ def group_table(
     lines = [_row(head), _row(["---", *["---:"] * (len(head) - 1)])]
     estimates = {(f.name, m): f.estimate(group, m) for f in results.features for m, _ in columns}
     best = {m: max((e.value for f in results.features if (e := estimates[f.name, m])), default=0.0) for m, _ in columns}
-    for feature in results.features:
+    for feature in (f for f in results.features if group in f.pairs):
         cells = [feature.name]
         for measure, _ in columns:
             estimate = estimates[feature.name, measure]
@@ -98,7 +98,7 @@ def scenes_table(results: Results, group: str, measure: str = "matching_score") 
     if len(scenes) < 2:
         return ""
     lines = [_row([measure.replace("_", " "), *scenes]), _row(["---", *["---:"] * len(scenes)])]
-    for feature in results.features:
+    for feature in (f for f in results.features if group in f.pairs):
         values = feature.values(group, measure)
         lines.append(_row([feature.name, *(f"{values[s].mean():.3f}" if s in values else "–" for s in scenes)]))
     return "\n".join(lines)
