@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -68,3 +69,23 @@ def test_install_commands_are_those_of_ci() -> None:
     test = "pip install -c constraints.txt -e '.[test]' && pytest\n"
     assert test in commands
     assert f'test_command="{test.strip()}"' in (ROOT / ".ci" / "run").read_text()
+
+
+def test_readme_figures_are_those_of_the_result_file() -> None:
+    """Every row of the accuracy table is what benchmarks/results/accuracy.json holds."""
+    columns = [
+        ("posed", "matching_score"),
+        ("posed", "repeatability"),
+        ("posed", "pose_auc_10"),
+        ("homography", "matching_score"),
+        ("homography", "repeatability"),
+    ]
+    results = json.loads((ROOT / "benchmarks" / "results" / "accuracy.json").read_text())
+    summaries = {feature["name"]: feature["summary"] for feature in results["features"]}
+    table = (ROOT / "README.md").read_text().partition("## Accuracy\n")[2].partition("\n## ")[0]
+    lines = [line for line in table.splitlines() if re.match(r"\| (lift|opencv|aliked)", line)]
+    rows = [line.strip("| ").split(" | ") for line in lines]
+    assert len(rows) >= 4
+    for name, *values in rows:
+        measured = [f"{summaries[name][kind]['mean'][measure]['value']:.3f}" for kind, measure in columns]
+        assert values == measured, f"README says {values} of {name}, benchmarks/results/accuracy.json {measured}"
