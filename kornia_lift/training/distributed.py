@@ -7,6 +7,7 @@ batch (in-batch negatives, hard mining) look across the part of one process.
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 from collections.abc import Iterator
@@ -17,6 +18,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# To be imported before a process group exists: its functions have the group as default argument. Imported later, which
+# DistributedDataParallel does, they keep the group and its threads alive until the interpreter ends, and a thread
+# that then asks for the interpreter aborts the process ("terminate called without an active exception").
+import torch.distributed.nn.functional
 from torch import Tensor, nn
 
 from kornia_lift.training.stage import Stage
@@ -129,4 +135,7 @@ def loss_module(stage: Stage) -> nn.Module:
     module = StageLoss(stage)
     if world_size() == 1:
         return module
-    return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+    wrap: Any = nn.parallel.DistributedDataParallel
+    # torch 2.13 renamed the option
+    renamed = "forward_sync_buffers" in inspect.signature(wrap).parameters
+    return wrap(module, **{"forward_sync_buffers" if renamed else "broadcast_buffers": False})

@@ -27,6 +27,7 @@ def torchrun(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
     # gloo must not look up this host's name, which a container may not resolve
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment["PYTHONWARNINGS"] = "error::FutureWarning"
     return subprocess.run(
         [*command, str(out), *options],
         env=environment, capture_output=True, text=True, timeout=120, check=False,

@@ -67,7 +67,15 @@ def main() -> int:
 
             stage.batch = batch  # type: ignore[method-assign]
         fit(stage, LoopConfig(**json.loads(args.config)), args.out, progress=False)
+    if left := [name for name in thread_names() if "gloo" in name]:
+        raise RuntimeError(f"threads outlive their process group: {', '.join(left)}")
     return 0
+
+
+def thread_names() -> list[str]:
+    """Names of all threads of this process, those of C++ included; empty where the system does not tell."""
+    tasks = Path("/proc/self/task")
+    return [(task / "comm").read_text().strip() for task in tasks.iterdir()] if tasks.is_dir() else []
 
 
 if __name__ == "__main__":
