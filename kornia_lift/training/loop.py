@@ -286,7 +286,12 @@ def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
         # from n / (n + 10): the first average is not the random start
         n = float(count)
-        torch._foreach_lerp_(averaged, current, 1 - min(decay, n / (n + 10)))
+        weight = 1 - min(decay, n / (n + 10))
+        for average, value in zip(averaged, current, strict=True):
+            if average.is_floating_point():
+                average.lerp_(value, weight)
+            else:  # a counter among the buffers has no mean
+                average.copy_(value)
 
     return update
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 import pytest
 import torch
+from torch import nn
 
 from kornia_lift.training.checkpoint import CheckpointError, load_checkpoint, load_weights
 from kornia_lift.training.config import ConfigError, LoopConfig
@@ -100,6 +101,14 @@ def test_training_leaves_the_callers_generator_alone(tmp_path: Path) -> None:
     torch.manual_seed(1)
     fit(stage, SHORT, tmp_path, progress=False)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_average_takes_counters_as_they_are(tmp_path: Path) -> None:
+    """A network with BatchNorm has an integer buffer, of which there is no moving average."""
+    stage = ToyStage()
+    stage.network = nn.Sequential(nn.BatchNorm1d(4), stage.network)
+    result = fit(stage, LoopConfig(steps=12, ema_decay=0.9, validate_every=12), tmp_path, progress=False)
+    assert int(load_checkpoint(result.last)["averaged"]["module.0.num_batches_tracked"]) == 12
 
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
