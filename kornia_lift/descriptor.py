@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
-from kornia_lift.layers import L2Pool2d, SubtractiveNorm2d
+from kornia_lift.inference._plan import PlanCache, is_plain
+from kornia_lift.inference.descriptor import describe, plan_descriptor
+from kornia_lift.layers import L2Pool2d, SubtractiveNorm2d, normalize_patches
 from kornia_lift.weights import load_network
 
 PATCH_SIZE = 64
 DESCRIPTOR_DIM = 128
+FEW = 8  # patches for which the plain network is as fast as the inference path
 
 
 class LIFTDescriptor(nn.Module):
     r"""Describe 64x64 grayscale patches by 128 numbers (paper Sec. 3.3, LIFT spec 1.4).
 
-    Three blocks of convolution, tanh, L2 pooling and subtractive normalisation; 280 320 parameters.
+    Three blocks of convolution, tanh, L2 pooling and subtractive normalisation; 280 320 parameters. Without gradient,
+    in float32 on a CPU, the second convolution runs in the frequency domain: three to five times faster, the same up to
+    rounding (:mod:`kornia_lift.inference.descriptor`).
 
     Args:
         pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
@@ -83,6 +89,7 @@ class LIFTDescriptor(nn.Module):
             nn.Tanh(),
             L2Pool2d(4),  # 1
         )
+        self._plan = PlanCache(plan_descriptor)
         if pretrained is not False:
             load_network(self, "descriptor", pretrained)
 
@@ -90,9 +97,14 @@ class LIFTDescriptor(nn.Module):
         return f"normalize={self.normalize}"
 
     def _describe(self, patch: Tensor) -> Tensor:
-        z = (patch - self.mean.to(patch)) / self.std.to(patch)
-        # channels_last: the convolutions run in their fast CPU and tensor-core layout
-        out = self.features(z.contiguous(memory_format=torch.channels_last)).flatten(1)
+        z = normalize_patches(patch, self.mean, self.std)
+        convolutions = [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
+        weights = [cast(Tensor, t) for layer in convolutions for t in (layer.weight, layer.bias)]
+        if len(z) >= FEW and is_plain(z, *weights):
+            out = describe(z, self._plan.get(*weights, cast(SubtractiveNorm2d, self.features[3]).window))
+        else:
+            # channels_last: the convolutions run in their fast CPU and tensor-core layout
+            out = self.features(z.contiguous(memory_format=torch.channels_last)).flatten(1)
         return F.normalize(out, dim=1) if self.normalize else out
 
     def forward(self, patch: Tensor) -> Tensor:

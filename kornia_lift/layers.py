@@ -1,10 +1,30 @@
-"""Building blocks shared by the three LIFT networks: GHH, L2 pooling, subtractive normalisation."""
+"""Building blocks shared by the three LIFT networks: input statistics, GHH, L2 pooling, subtractive normalisation."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+EPSILON = 1e-10  # keeps the gradient of the root finite
+FLAT = 1e-2  # grey units: patches of less contrast than this count as flat
+
+
+def normalize_patches(patch: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:
+    """Subtract a mean, divide by a standard deviation.
+
+    Args:
+        patch: shape (B, 1, H, W), values in [0, 1].
+        mean: of the training patches, anything that broadcasts. ``None``, with ``std``: every patch is normalised by
+            its own mean and standard deviation (an option of the authors' TensorFlow code, LIFT spec 1.5).
+        std: of the training patches.
+
+    """
+    if mean is None or std is None:
+        # the floor keeps the noise of a constant patch from being blown up to a pattern
+        x = patch - patch.mean((1, 2, 3), keepdim=True)
+        return x / ((x.square().mean((1, 2, 3), keepdim=True) + EPSILON).sqrt() + FLAT)
+    return (patch - mean.to(patch)) / std.to(patch)
 
 
 def ghh(z: Tensor, num_sum: int = 4, num_max: int = 4) -> Tensor:

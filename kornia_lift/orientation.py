@@ -11,13 +11,11 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
 from kornia_lift.descriptor import PATCH_SIZE
-from kornia_lift.layers import ghh
+from kornia_lift.layers import ghh, normalize_patches
 from kornia_lift.weights import load_network
 
 NUM_SUM = NUM_MAX = 4
 HIDDEN = 100
-EPSILON = 1e-10  # keeps the gradient of the root finite
-FLAT = 1e-2  # grey units: patches of less contrast than this count as flat
 
 
 class LIFTOrientation(nn.Module):
@@ -110,12 +108,7 @@ class LIFTOrientation(nn.Module):
             - Output: (B, 2)
 
         """
-        if self.mean is None or self.std is None:
-            # the floor keeps the noise of a constant patch from being blown up to a pattern
-            x = patch - patch.mean((1, 2, 3), keepdim=True)
-            x = x / ((x.square().mean((1, 2, 3), keepdim=True) + EPSILON).sqrt() + FLAT)
-        else:
-            x = (patch - self.mean.to(patch)) / self.std.to(patch)
+        x = normalize_patches(patch, self.mean, self.std)
         # pooling first gives the same as the paper's order and leaves a quarter of the work to the ReLU
         x = F.relu(F.max_pool2d(self.conv1(x.contiguous(memory_format=torch.channels_last)), 2))  # 10, 30, 30
         x = F.relu(F.max_pool2d(self.conv2(x), 2))  # 20, 13, 13

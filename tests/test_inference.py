@@ -1,0 +1,130 @@
+"""The inference paths give what the networks give: same weights, other order of operations."""
+
+from __future__ import annotations
+
+import copy
+import io
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kornia_lift import LIFTDescriptor
+from tests.pictures import texture
+
+
+def patches(count: int) -> Tensor:
+    """Patches of different contrast and brightness, some flat, one black."""
+    generator = torch.Generator().manual_seed(count)
+    contrast, shift = torch.rand(2, count, 1, 1, 1, generator=generator)
+    noise = torch.rand(count, 1, 64, 64, generator=generator)
+    smooth = texture(64, 64, batch=count)
+    out = (0.7 * smooth + 0.3 * noise) * contrast + 0.3 * shift
+    out[1::5] = shift[1::5]
+    out[:1] = 0
+    return out
+
+
+def plain(network: nn.Module, x: Tensor) -> Tensor:
+    """The network as it is defined: it records gradients."""
+    with torch.enable_grad():
+        return network(x).detach()
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("statistics", [{}, {"mean": torch.rand(64, 64), "std": 0.2}], ids=["scalars", "images"])
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_descriptors_agree(normalize: bool, statistics: dict[str, Tensor | float], pretrained: bool) -> None:
+    if pretrained and statistics:
+        pytest.skip("shipped weights bring their own statistics")
+    network = LIFTDescriptor(pretrained, normalize=normalize, **statistics).eval()
+    x = patches(70)
+    with torch.no_grad():
+        found = network(x)
+    expected = plain(network, x)
+    assert torch.allclose(found, expected, atol=2e-5 if normalize else 1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 64, 65, 129])
+def test_descriptors_do_not_depend_on_the_number_of_patches(count: int) -> None:
+    network = LIFTDescriptor(False).eval()
+    x = patches(129)
+    with torch.inference_mode():
+        found = network(x[:count])
+        assert found.shape == (count, 128)
+        assert torch.allclose(found, network(x)[:count], atol=2e-6)
+
+
+def test_a_broken_patch_harms_no_other() -> None:
+    network = LIFTDescriptor(False).eval()
+    x = patches(20)
+    x[3] = float("nan")
+    with torch.no_grad():
+        found = network(x)
+    good = torch.arange(20) != 3
+    assert found[3].isnan().all()
+    assert torch.allclose(found[good], plain(network, x[good]), atol=2e-6)
+
+
+def change_in_place(weight: Tensor) -> None:
+    with torch.no_grad():
+        weight.mul_(1.1)
+
+
+def change_hidden(weight: Tensor) -> None:
+    weight.data.mul_(1.1)  # counts no version
+
+
+def change_storage(weight: Tensor) -> None:
+    weight.data = weight.data * 1.1
+
+
+@pytest.mark.parametrize("change", [change_in_place, change_hidden, change_storage])
+def test_new_weights_are_seen(change: object) -> None:
+    network, x = LIFTDescriptor(False).eval(), patches(10)
+    with torch.no_grad():
+        before = network(x)
+    for parameter in network.parameters():
+        change(parameter)  # type: ignore[operator]
+    with torch.no_grad():
+        after = network(x)
+    assert (after - before).abs().max() > 1e-3
+    assert torch.allclose(after, plain(network, x), atol=2e-6)
+
+
+def test_weights_of_functional_call_are_used() -> None:
+    network, other = LIFTDescriptor(False).eval(), LIFTDescriptor(False).eval()
+    x = patches(10)
+    with torch.no_grad():
+        found = torch.func.functional_call(network, dict(other.named_parameters()), (x,))
+        assert torch.allclose(found, other(x), atol=2e-6)
+
+
+def test_copies_and_files_hold_weights_only() -> None:
+    network, x = LIFTDescriptor(False).eval(), patches(10)
+    size = len(saved(network))
+    with torch.no_grad():
+        expected = network(x)
+        assert len(saved(network)) == size
+        assert torch.equal(copy.deepcopy(network)(x), expected)
+    assert len(network.state_dict()) == 8
+
+
+def saved(network: nn.Module) -> bytes:
+    file = io.BytesIO()
+    torch.save(network, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_other_dtypes_run_as_they_are_defined(dtype: torch.dtype) -> None:
+    network = LIFTDescriptor(False).eval().to(dtype)
+    x = patches(10).to(dtype)
+    with torch.no_grad():
+        assert torch.equal(network(x), plain(network, x))
+
+
+def test_autocast_is_obeyed() -> None:
+    network, x = LIFTDescriptor(False, normalize=False).eval(), patches(10)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert network(x).dtype == torch.bfloat16
