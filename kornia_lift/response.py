@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_floating
 from kornia_lift.geometry import level_resize
+from kornia_lift.inference._plan import PlanCache, is_plain
+from kornia_lift.inference.response import SMALLEST, ResponsePlan, score
 from kornia_lift.layers import ghh
 from kornia_lift.weights import load_network
 
@@ -22,6 +24,9 @@ NUM_SUM = NUM_MAX = 4
 
 class LIFTResponse(nn.Module):
     r"""Score every pixel of grayscale images by 16 filters of 25x25 and a GHH activation (LIFT spec 1.2).
+
+    Without gradient, in float32 on a CPU, the filters run in the frequency domain: four times faster, the same up to
+    rounding (:mod:`kornia_lift.inference.response`).
 
     Args:
         pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
@@ -74,18 +79,27 @@ class LIFTResponse(nn.Module):
         self.conv = nn.Conv2d(1, NUM_SUM * NUM_MAX, FILTER_SIZE)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="linear")  # N(0, 1/fan_in), LIFT spec 4.8
         nn.init.zeros_(cast(Tensor, self.conv.bias))
+        self._plan = PlanCache(ResponsePlan)
         if pretrained is not False:
             load_network(self, "response", pretrained)
 
-    def valid(self, x: Tensor) -> Tensor:
+    def valid(self, x: Tensor, direct: bool = False) -> Tensor:
         """Score the pixels whose whole 25x25 window lies in the image, as in training.
+
+        Args:
+            x: the images.
+            direct: never convolve in the frequency domain: pixels with the same surroundings then get the same score,
+                without rounding errors of 1e-6 of the largest one.
 
         Shape:
             - Input: (B, 1, H, W), values in [0, 1], H, W >= 25
             - Output: (B, 1, H - 24, W - 24)
 
         """
-        rows = x.shape[-2] - FILTER_SIZE + 1
+        rows, cols = (side - FILTER_SIZE + 1 for side in x.shape[-2:])
+        weights = self.conv.weight, cast(Tensor, self.conv.bias)
+        if not direct and rows * cols >= SMALLEST and is_plain(x, *weights) and x.sum().isfinite():
+            return score((x - self.mean) / self.std, self._plan.get(*weights))
         if torch.is_grad_enabled() or x.device.type != "cpu" or rows <= STRIP_ROWS:
             return self._strip(x)
         # strips keep the 16 filter responses in the cache instead of 16 whole images in memory

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kornia_lift import LIFTDescriptor
+from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTResponse
 from tests.pictures import texture
 
 
@@ -128,3 +128,44 @@ def test_autocast_is_obeyed() -> None:
     network, x = LIFTDescriptor(False, normalize=False).eval(), patches(10)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         assert network(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("size", [(56, 56), (64, 57), (40, 200), (155, 97), (300, 183)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_scores_agree(size: tuple[int, int], batch: int) -> None:
+    network, x = LIFTResponse(False, mean=0.4, std=0.3).eval(), texture(*size, batch=batch)
+    with torch.no_grad():
+        nn.init.normal_(network.conv.bias)  # type: ignore[arg-type]
+        found, direct = network.valid(x), network.valid(x, direct=True)
+    assert found.shape == direct.shape
+    assert not torch.equal(found, direct)  # it was another path
+    assert torch.allclose(found, direct, atol=1e-5 * direct.abs().max().item())
+    assert torch.allclose(found, plain(network.valid, x), atol=1e-5 * direct.abs().max().item())  # type: ignore[arg-type]
+
+
+def test_scores_follow_new_filters() -> None:
+    network, x = LIFTResponse(False).eval(), texture(90, 90)
+    with torch.no_grad():
+        network.valid(x)
+        network.conv.weight.data.mul_(2)
+        assert torch.allclose(network.valid(x), network.valid(x, direct=True), atol=1e-4)
+
+
+def test_a_broken_pixel_harms_its_surroundings_only() -> None:
+    network, x = LIFTResponse(False).eval(), texture(90, 90)
+    x[0, 0, 10, 10] = float("nan")
+    with torch.no_grad():
+        broken = network.valid(x).isnan()[0, 0]
+    assert broken[:11, :11].all()
+    assert broken.sum() == 121
+
+
+def test_keypoints_agree() -> None:
+    detector, image = LIFTDetector(150, pretrained=True).eval(), texture(200, 240)
+    with torch.no_grad():
+        lafs, responses = detector(image)
+    with torch.enable_grad():
+        expected, scores = detector(image)
+    assert torch.allclose(responses, scores, rtol=1e-4, atol=1e-4 * scores.abs().max().item())
+    distance = torch.cdist(lafs[0, :, :, 2].double(), expected[0, :, :, 2].detach().double()).amin(1)
+    assert (distance < 0.01).float().mean() > 0.98
