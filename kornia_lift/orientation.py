@@ -11,18 +11,22 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
 from kornia_lift.descriptor import PATCH_SIZE
+from kornia_lift.inference._plan import PlanCache, is_plain
+from kornia_lift.inference.orientation import plan_orientation, vector
 from kornia_lift.layers import ghh, normalize_patches
 from kornia_lift.weights import load_network
 
 NUM_SUM = NUM_MAX = 4
 HIDDEN = 100
+FEW = 8  # patches for which the plain network is as fast as the inference path
 
 
 class LIFTOrientation(nn.Module):
     r"""Estimate the orientation of 64x64 grayscale patches (paper Sec. 3.2, LIFT spec 1.3).
 
     Three convolutions with max pooling and two fully-connected layers with GHH activations, whose two outputs are the
-    sine and the cosine of the angle up to a common factor.
+    sine and the cosine of the angle up to a common factor. Without gradient, in float32 on a CPU, the convolutions run as
+    products over the batch: twice as fast, the same up to rounding (:mod:`kornia_lift.inference.orientation`).
 
     Args:
         pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
@@ -94,6 +98,7 @@ class LIFTOrientation(nn.Module):
             # the Theano release draws from N(0, 1/fan_in) (LIFT spec 4.8)
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
             nn.init.zeros_(cast(Tensor, layer.bias))
+        self._plan = PlanCache(plan_orientation)
         if pretrained is not False:
             load_network(self, "orientation", pretrained)
 
@@ -109,6 +114,12 @@ class LIFTOrientation(nn.Module):
 
         """
         x = normalize_patches(patch, self.mean, self.std)
+        convolutions = [cast(Tensor, t) for c in (self.conv1, self.conv2, self.conv3) for t in (c.weight, c.bias)]
+        linear = self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
+        drops = self.training and self.dropout > 0
+        if len(x) >= FEW and not drops and is_plain(x, *convolutions, *linear):
+            x = vector(x, self._plan.get(*convolutions), linear, self.pool3)
+            return x if self.output_order == "cs" else x.flip(1)
         # pooling first gives the same as the paper's order and leaves a quarter of the work to the ReLU
         x = F.relu(F.max_pool2d(self.conv1(x.contiguous(memory_format=torch.channels_last)), 2))  # 10, 30, 30
         x = F.relu(F.max_pool2d(self.conv2(x), 2))  # 20, 13, 13

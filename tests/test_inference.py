@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTResponse
+from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTOrientation, LIFTResponse
 from tests.pictures import texture
 
 
@@ -169,3 +169,23 @@ def test_keypoints_agree() -> None:
     assert torch.allclose(responses, scores, rtol=1e-4, atol=1e-4 * scores.abs().max().item())
     distance = torch.cdist(lafs[0, :, :, 2].double(), expected[0, :, :, 2].detach().double()).amin(1)
     assert (distance < 0.01).float().mean() > 0.98
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 64, 67])
+@pytest.mark.parametrize("variant", [{}, {"pool3": False}, {"output_order": "sc"}, {"mean": 0.4, "std": 0.2}])
+def test_angles_agree(variant: dict, count: int) -> None:
+    network, x = LIFTOrientation(False, **variant).eval(), patches(67)[:count]
+    with torch.no_grad():
+        for layer in (network.conv1, network.conv2, network.conv3, network.fc1, network.fc2):
+            nn.init.normal_(layer.bias)  # type: ignore[arg-type]
+        found = network.vector(x)
+        assert network(x).shape == (count,)
+    expected = plain(network.vector, x)  # type: ignore[arg-type]
+    assert found.shape == (count, 2)
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+def test_dropout_is_obeyed() -> None:
+    network, x = LIFTOrientation(False, dropout=0.5).train(), patches(10)
+    with torch.no_grad():
+        assert (network.vector(x) - network.vector(x)).abs().max() > 1e-2
