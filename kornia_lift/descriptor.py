@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_patches
 from kornia_lift.inference._plan import PlanCache, is_plain
 from kornia_lift.inference.descriptor import describe, plan_descriptor
-from kornia_lift.layers import L2Pool2d, SubtractiveNorm2d, normalize_patches
+from kornia_lift.layers import L2Pool2d, SubtractiveNorm2d, normalize_patches, register_statistics
 from kornia_lift.weights import load_network
 
 PATCH_SIZE = 64
@@ -32,7 +32,10 @@ class LIFTDescriptor(nn.Module):
             to a ``.safetensors`` file, or ``False`` for random weights (the module then stays in train mode).
         normalize: return unit vectors, as matchers, hloc and COLMAP expect. The paper's own descriptor is not
             normalised (norms of about 40); use ``normalize=False`` with published weights to reproduce it.
-        mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units.
+        mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units. ``None``, with
+            ``std``: every patch is normalised by its own mean and standard deviation (an option of the authors'
+            TensorFlow code, LIFT spec 1.5), so that the descriptor does not change with the light. Weights from a file
+            bring their own choice.
         std: standard deviation of the training patches; the input is divided by it.
         chunk_size: patches that go through the network at once when no gradient is recorded; bounds the memory
             (430 KiB of activations per patch in float32), does not change the result.
@@ -58,24 +61,24 @@ class LIFTDescriptor(nn.Module):
     """
 
     patch_size = PATCH_SIZE
+    optional_buffers = ("mean", "std")  # a weight file may have them or not
 
     def __init__(
         self,
         pretrained: bool | str | os.PathLike[str] = True,
         *,
         normalize: bool = True,
-        mean: float | Tensor = 0.45,
-        std: float | Tensor = 0.25,
+        mean: float | Tensor | None = None,
+        std: float | Tensor | None = None,
         chunk_size: int = 512,
     ) -> None:
         super().__init__()
         self.normalize = normalize
         self.chunk_size = chunk_size
         # scalars for LIFT, (64, 64) images for DeepDesc: both broadcast
-        self.register_buffer("mean", torch.as_tensor(mean, dtype=torch.get_default_dtype()))
-        self.register_buffer("std", torch.as_tensor(std, dtype=torch.get_default_dtype()))
-        self.mean: Tensor
-        self.std: Tensor
+        register_statistics(self, mean, std)
+        self.mean: Tensor | None
+        self.std: Tensor | None
         self.features = nn.Sequential(
             nn.Conv2d(1, 32, 7),  # 58
             nn.Tanh(),

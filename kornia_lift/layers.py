@@ -27,6 +27,21 @@ def normalize_patches(patch: Tensor, mean: Tensor | None, std: Tensor | None) ->
     return (patch - mean.to(patch)) / std.to(patch)
 
 
+def register_statistics(network: nn.Module, mean: float | Tensor | None, std: float | Tensor | None) -> None:
+    """Keep the arguments of :func:`normalize_patches` as buffers ``mean`` and ``std``.
+
+    Raises:
+        ValueError: if only one of them is None.
+
+    """
+    if (mean is None) != (std is None):
+        raise ValueError("give both mean and std, or neither (then every patch is normalised by its own)")
+    for name, value in (("mean", mean), ("std", std)):
+        network.register_buffer(
+            name, None if value is None else torch.as_tensor(value, dtype=torch.get_default_dtype())
+        )
+
+
 def ghh(z: Tensor, num_sum: int = 4, num_max: int = 4) -> Tensor:
     r"""Generalised hinging hyperplanes: a signed sum of maxima (paper Eq. 5).
 

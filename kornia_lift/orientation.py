@@ -13,7 +13,7 @@ from kornia_lift._checks import check_patches
 from kornia_lift.descriptor import PATCH_SIZE
 from kornia_lift.inference._plan import PlanCache, is_plain
 from kornia_lift.inference.orientation import plan_orientation, vector
-from kornia_lift.layers import ghh, normalize_patches
+from kornia_lift.layers import ghh, normalize_patches, register_statistics
 from kornia_lift.weights import load_network
 
 NUM_SUM = NUM_MAX = 4
@@ -25,8 +25,8 @@ class LIFTOrientation(nn.Module):
     r"""Estimate the orientation of 64x64 grayscale patches (paper Sec. 3.2, LIFT spec 1.3).
 
     Three convolutions with max pooling and two fully-connected layers with GHH activations, whose two outputs are the
-    sine and the cosine of the angle up to a common factor. Without gradient, in float32 on a CPU, the convolutions run as
-    products over the batch: twice as fast, the same up to rounding (:mod:`kornia_lift.inference.orientation`).
+    sine and the cosine of the angle up to a common factor. Without gradient, in float32 on a CPU, the convolutions run
+    as products over the batch: twice as fast, the same up to rounding (:mod:`kornia_lift.inference.orientation`).
 
     Args:
         pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
@@ -37,7 +37,8 @@ class LIFTOrientation(nn.Module):
             Theano order. Weights of one order are wrong in the other.
         mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units. ``None``, with
             ``std``: every patch is normalised by its own mean and standard deviation (an option of the authors'
-            TensorFlow code, LIFT spec 1.5), so that the angle does not change with the light.
+            TensorFlow code, LIFT spec 1.5), so that the angle does not change with the light. Weights from a file bring
+            their own choice.
         std: standard deviation of the training patches; the input is divided by it.
         dropout: probability of dropping a hidden unit in train mode.
         chunk_size: patches that go through the network at once when no gradient is recorded; bounds the memory.
@@ -62,6 +63,7 @@ class LIFTOrientation(nn.Module):
     """
 
     patch_size = PATCH_SIZE
+    optional_buffers = ("mean", "std")  # a weight file may have them or not
 
     def __init__(
         self,
@@ -81,12 +83,7 @@ class LIFTOrientation(nn.Module):
         self.output_order = output_order
         self.dropout = dropout
         self.chunk_size = chunk_size
-        if (mean is None) != (std is None):
-            raise ValueError("give both mean and std, or neither (then every patch is normalised by its own)")
-        for name, value in (("mean", mean), ("std", std)):
-            self.register_buffer(
-                name, None if value is None else torch.as_tensor(value, dtype=torch.get_default_dtype())
-            )
+        register_statistics(self, mean, std)
         self.mean: Tensor | None
         self.std: Tensor | None
         self.conv1 = nn.Conv2d(1, 10, 5)

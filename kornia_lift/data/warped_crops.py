@@ -27,6 +27,7 @@ class CropConfig:
         perspective: largest relative change of scale from the centre to the border.
         shift: largest displacement of the second crop, in pixels.
         full_circle: share of pairs turned by any angle; the others by up to 20 degrees.
+        black_corner: share of second crops of which a corner is black, as in a turned or rectified photograph.
 
     """
 
@@ -39,6 +40,7 @@ class CropConfig:
     perspective: float = 0.25
     shift: float = 12.0
     full_circle: float = 0.5
+    black_corner: float = 0.0
 
 
 class WarpedCrops:
@@ -65,7 +67,7 @@ class WarpedCrops:
         Returns:
             ``first``, ``second``: crops (N, 1, S, S) in [0, 1], N = num_photos * per_photo, photograph-major;
             ``to_first``, ``to_second``: maps between their pixels (N, 3, 3); ``inside_first``, ``inside_second``:
-            1 where the pixel lies in the photograph (N, 1, S, S).
+            1 where the pixel lies in the photograph and not in a black corner (N, 1, S, S).
 
         """
         c = self.config
@@ -92,13 +94,18 @@ class WarpedCrops:
                     inside.append(mask)
                 maps.append(warp)
         to_first = torch.stack(maps)
+        lit = [relight(torch.cat(crops), self.light, generator) for crops in (first, second)]
+        inside_second = torch.cat(inside[1::2])
+        if c.black_corner > 0:  # nothing is drawn without, so that the batches of older runs stay what they were
+            picture = _cut_corners(inside_second, c.black_corner, generator)
+            lit[1], inside_second = lit[1] * picture, inside_second * picture
         return {
-            "first": relight(torch.cat(first), self.light, generator),
-            "second": relight(torch.cat(second), self.light, generator),
+            "first": lit[0],
+            "second": lit[1],
             "to_first": to_first,
             "to_second": torch.linalg.inv(to_first),
             "inside_first": torch.cat(inside[0::2]),
-            "inside_second": torch.cat(inside[1::2]),
+            "inside_second": inside_second,
         }
 
 
@@ -137,6 +144,18 @@ def _sample(pyramid: Sequence[Tensor], to_photo: Tensor, size: int) -> tuple[Ten
     position = (position + 0.5) / 2**level - 0.5
     image = pyramid[level][None, None].float() / 255
     return sample_pixels(image, position, "border"), mask[:, None].float()
+
+
+def _cut_corners(like: Tensor, share: float, generator: Generator) -> Tensor:
+    """Masks (N, 1, S, S), of which ``share`` are 0 beyond a straight line through the crop."""
+    count, size = len(like), like.shape[-1]
+    angle = torch.rand(count, generator=generator) * (2 * math.pi)
+    # at most half of the crop is lost
+    distance = torch.rand(count, generator=generator) * (size / 2)
+    distance[torch.rand(count, generator=generator) >= share] = 2.0 * size
+    offset = torch.arange(size) - (size - 1) / 2
+    along = angle.cos().view(-1, 1, 1) * offset + angle.sin().view(-1, 1, 1) * offset[:, None]
+    return (along <= distance.view(-1, 1, 1)).to(like.dtype)[:, None]
 
 
 def _random_homography(generator: Generator, c: CropConfig) -> Tensor:

@@ -35,6 +35,7 @@ class MatchableDetectorStage:
     """
 
     name = "response"
+    divisible = False  # right and wrong detections are weighed against each other
 
     def __init__(
         self,
@@ -68,19 +69,25 @@ class MatchableDetectorStage:
             filled = laf_is_filled(lafs)[0]
             sides.append((lafs[:, filled], descriptors[0, filled]))
         windows, labels = [], []
-        for one, two, image, matrix, inside in (
-            (sides[0], sides[1], "first", "to_second", "inside_second"),
-            (sides[1], sides[0], "second", "to_first", "inside_first"),
+        for one, two, image, other in (
+            (sides[0], sides[1], "first", "second"),
+            (sides[1], sides[0], "second", "first"),
         ):
             if not one[0].shape[1] or not two[0].shape[1]:
                 continue
-            moved, visible = _transfer(get_laf_center(one[0])[0], drawn[matrix][0], drawn[inside][0, 0])
+            moved, visible = _transfer(
+                get_laf_center(one[0])[0], drawn[f"to_{other}"][0], drawn[f"inside_{other}"][0, 0]
+            )
             nearest = (one[1] @ two[1].mT).argmax(1)
             error = (get_laf_center(two[0])[0, nearest] - moved).norm(dim=1)
             frames = scale_laf(one[0], WINDOW_PER_LAF)
             frames = _upright(frames)
-            windows.append(extract_patches_from_pyramid(drawn[image], frames, FILTER_SIZE)[0][visible])
-            labels.append((error < self.tolerance)[visible].float())
+            # the edge of the photograph itself is nothing that another photograph would show
+            seen = extract_patches_from_pyramid(drawn[f"inside_{image}"], frames, FILTER_SIZE)[0]
+            on_edge = seen.amin((1, 2, 3)) < 0.5
+            judged = visible | on_edge
+            windows.append(extract_patches_from_pyramid(drawn[image], frames, FILTER_SIZE)[0][judged])
+            labels.append(((error < self.tolerance) & visible & ~on_edge)[judged].float())
         if not windows:
             return {"window": drawn["first"].new_zeros(0, 1, FILTER_SIZE, FILTER_SIZE), "label": torch.zeros(0)}
         return {"window": torch.cat(windows), "label": torch.cat(labels)}

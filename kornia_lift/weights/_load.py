@@ -64,7 +64,8 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
     """Load the tensors ``<part>.*`` of a model into ``network`` and switch it to eval mode.
 
     Args:
-        network: the module to fill; every parameter and persistent buffer must be in the file.
+        network: the module to fill; every parameter and persistent buffer must be in the file, but those of its
+            ``optional_buffers``, of which the file decides whether there are any.
         part: ``"response"``, ``"orientation"`` or ``"descriptor"``.
         pretrained: as in :func:`load_tensors`.
 
@@ -75,6 +76,8 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
     tensors, _ = load_tensors(pretrained)
     prefix = part + "."
     found = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    for name in getattr(network, "optional_buffers", ()):
+        network.register_buffer(name, found[name].new_zeros(found[name].shape) if name in found else None)
     expected = network.state_dict()
     where = f"the weights {pretrained!r} for {type(network).__name__}"
     missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())

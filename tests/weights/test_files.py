@@ -154,3 +154,19 @@ def test_shipped_models_load_and_say_where_they_come_from(name: str) -> None:
     assert (FOLDER / MODELS[name].file).stat().st_size < 50e6
     for network in (LIFTResponse, LIFTDescriptor):
         assert not network(name).training
+
+
+@pytest.mark.parametrize("part", ["descriptor", "orientation"])
+@pytest.mark.parametrize("stored", [{}, {"mean": 0.4, "std": 0.2}], ids=["own", "training set"])
+@pytest.mark.parametrize("asked", [{}, {"mean": 0.5, "std": 0.3}], ids=["own", "training set"])
+def test_the_file_says_how_patches_are_normalised(
+    tmp_path: Path, part: str, stored: dict[str, float], asked: dict[str, float]
+) -> None:
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    kind = {"descriptor": LIFTDescriptor, "orientation": LIFTOrientation}[part]
+    original = kind(False, **stored).eval()
+    path = tmp_path / "mine.safetensors"
+    save_file({f"{part}.{k}": v.contiguous() for k, v in original.state_dict().items()}, str(path))
+    loaded = kind(path, **asked)
+    x = torch.rand(3, 1, 64, 64)
+    assert torch.allclose(loaded(x), original(x), atol=1e-6)
