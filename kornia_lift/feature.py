@@ -9,14 +9,15 @@ import torch
 import torch.nn.functional as F
 from kornia.color import rgb_to_grayscale
 from kornia.core.exceptions import DeviceError
-from kornia.feature import LAFDescriptor, LAFOrienter, LocalFeature, PassLAF, laf_is_filled, scale_laf
+from kornia.feature import LocalFeature, PassLAF, laf_is_filled, scale_laf
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image, check_mask
 from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.detector import LIFTDetector
-from kornia_lift.geometry import DESCRIPTOR_SIZE
+from kornia_lift.inference._plan import is_plain
 from kornia_lift.orientation import LIFTOrientation
+from kornia_lift.patches import PatchDescriptor, PatchOrienter, PatchPyramid
 from kornia_lift.scale_space import ScaleSpaceConfig
 from kornia_lift.weights import is_upright
 
@@ -87,11 +88,9 @@ class LIFTFeature(LocalFeature):
         elif config is not None:
             raise ValueError("config describes the default detector: give either config or detector")
         if orienter is None:
-            orienter = (
-                PassLAF() if upright else LAFOrienter(DESCRIPTOR_SIZE, angle_detector=LIFTOrientation(pretrained))
-            )
+            orienter = PassLAF() if upright else PatchOrienter(LIFTOrientation(pretrained))
         if descriptor is None:
-            descriptor = LAFDescriptor(LIFTDescriptor(pretrained), patch_size=DESCRIPTOR_SIZE)
+            descriptor = PatchDescriptor(LIFTDescriptor(pretrained))
         super().__init__(detector, descriptor, scaling_coef)
         self.orienter = orienter
 
@@ -141,10 +140,12 @@ class LIFTFeature(LocalFeature):
             return lafs, self.descriptor(gray, lafs)
         # one slot at least: it tells the width of the descriptor
         used = max(int(filled.any(0).nonzero().max()) + 1 if filled.any() else 1, 1)
-        part = self.orienter(lafs[:, :used], gray)
+        # LIFT's own parts cut their patches from one pyramid
+        shared = PatchPyramid(gray) if is_plain(gray, lafs) else gray
+        part = self.orienter(lafs[:, :used], shared if isinstance(self.orienter, PatchOrienter) else gray)
         part = scale_laf(part, self.scaling_coef)
         part = torch.where(filled[:, :used, None, None], part, torch.zeros_like(part))
-        descs = self.descriptor(gray, part)
+        descs = self.descriptor(shared if isinstance(self.descriptor, PatchDescriptor) else gray, part)
         descs = torch.where(filled[:, :used, None], descs, torch.zeros_like(descs))
         rest = slots - used
         return F.pad(part, (0, 0, 0, 0, 0, rest)), F.pad(descs, (0, 0, 0, rest))

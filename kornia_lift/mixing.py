@@ -25,8 +25,9 @@ from torch import nn
 from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.detector import LIFTDetector
 from kornia_lift.feature import DESCRIBED_SCALE, LIFTFeature
-from kornia_lift.geometry import DESCRIPTOR_SIZE, LAF_SCALE_PER_SIGMA
+from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.orientation import LIFTOrientation
+from kornia_lift.patches import PatchDescriptor, PatchOrienter
 
 Detector = Literal["lift", "dog", "hessian", "keynet"]
 Orientation = Literal["lift", "dominant", "orinet", "upright"]
@@ -123,7 +124,7 @@ def _orienter(name: str | nn.Module, pretrained: bool | str | os.PathLike[str]) 
         return name
     match name:
         case "lift":
-            return LAFOrienter(DESCRIPTOR_SIZE, angle_detector=LIFTOrientation(pretrained))
+            return PatchOrienter(LIFTOrientation(pretrained))
         case "dominant":
             return LAFOrienter(19)  # the patch of kornia's SIFT features
         case "orinet":
@@ -138,7 +139,7 @@ def _descriptor(name: str | nn.Module, pretrained: bool | str | os.PathLike[str]
         return name
     match name:
         case "lift":
-            return LAFDescriptor(LIFTDescriptor(pretrained), patch_size=DESCRIPTOR_SIZE)
+            return PatchDescriptor(LIFTDescriptor(pretrained))
         case "sift":
             return LAFDescriptor(SIFTDescriptor(41, rootsift=True), patch_size=41)
         case "tfeat":
