@@ -31,7 +31,7 @@ from kornia_lift.response import LIFTResponse
 from kornia_lift.training.paper_descriptor import DescriptorOptions, PaperDescriptorStage
 from kornia_lift.training.paper_detector import DetectorOptions, OverlapDetectorStage, PaperDetectorStage
 from kornia_lift.training.paper_orientation import OrientationOptions, PaperOrientationStage
-from kornia_lift.training.stage import Stage
+from kornia_lift.training.stage import MiningStage, Stage
 
 
 def synthetic_store(photographs: int = 8, points: int = 400, size: int = 768) -> Store:
@@ -88,7 +88,7 @@ def measure(stage: Stage, device: str, repeats: int) -> dict[str, Any]:
     def learn(batch: dict[str, torch.Tensor]) -> None:
         batch = {key: value.to(device) for key, value in batch.items()}
         optimizer.zero_grad(set_to_none=True)
-        loss, _ = stage.loss(batch)
+        loss, _ = stage.loss(stage.mine(batch) if isinstance(stage, MiningStage) else batch)
         loss.backward()
         optimizer.step()
 

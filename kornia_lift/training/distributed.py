@@ -1,8 +1,8 @@
 """Several processes, one training: every process draws the same global batch and learns from its own part of it.
 
 Start with ``torchrun --nproc-per-node N -m kornia_lift.training ...``. Drawing the whole batch everywhere costs each
-process the time of all, but makes the samples independent of the number of processes; losses that look across the
-batch (in-batch negatives, hard mining) look across the part of one process.
+process the time of all, but makes the samples independent of the number of processes. Losses that look across the
+batch gather what they need of the other parts: descriptors for in-batch negatives, losses for hard mining.
 """
 
 from __future__ import annotations
@@ -91,13 +91,60 @@ def local_part(batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], float]:
     """Return this process's part of a global batch, and the weight that makes the sum of the parts the whole.
 
     The parts may differ by one sample; a process without any keeps one at weight 0, so that nobody waits for it.
+
+    Raises:
+        ValueError: if the tensors differ in the first dimension, the samples.
+
     """
     size, world = len(next(iter(batch.values()))), world_size()
     if world == 1:
         return batch, 1.0
+    if any(len(value) != size for value in batch.values()):
+        shapes = {key: tuple(value.shape) for key, value in batch.items()}
+        raise ValueError(f"a batch can be divided where the first dimension is the sample everywhere, got {shapes}")
     share = len(range(rank(), size, world))
     part = {key: value[rank() :: world] if share else value[:1] for key, value in batch.items()}
     return part, share * world / size  # DistributedDataParallel averages over the processes
+
+
+def gather(part: Tensor, size: int) -> Tensor:
+    """Put the parts that :func:`local_part` made of ``size`` samples together again, with gradient, on every process.
+
+    Where every process computes one loss of the whole batch from the outcome and multiplies it by the weight of its
+    part, the gradient that ``DistributedDataParallel`` averages is that of one process with the whole batch.
+
+    Args:
+        part: one row per sample of this process.
+        size: samples of all processes together.
+
+    """
+    world = world_size()
+    if world == 1:
+        return part
+    longest = -(-size // world)
+    padded = torch.cat([part, part.new_zeros(longest - len(part), *part.shape[1:])])
+    # sample i is with process i mod world, hence the padding comes last
+    parts: Tensor = _AllGather.apply(padded)
+    return parts.transpose(0, 1).flatten(0, 1)[:size]
+
+
+class _AllGather(torch.autograd.Function):
+    """Stack the tensors of all processes; backward, every process gets the sum of the gradients of its own one.
+
+    torch.distributed.nn.functional.all_gather is deprecated since torch 2.13, and its successor is private.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        parts = [torch.empty_like(part) for _ in range(world_size())]
+        dist.all_gather(parts, part.contiguous())
+        return torch.stack(parts)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total[rank()]
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

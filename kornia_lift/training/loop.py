@@ -24,7 +24,7 @@ from kornia_lift.training import distributed
 from kornia_lift.training.checkpoint import BEST, LAST, check_same_run, load_checkpoint, save_checkpoint
 from kornia_lift.training.config import ConfigError, LoopConfig, to_mapping
 from kornia_lift.training.log import TrainingLog
-from kornia_lift.training.stage import ERROR, Stage
+from kornia_lift.training.stage import ERROR, MiningStage, Stage
 
 GRADIENT_SCALE = 2.0**12  # first loss scale of float16; the default 2^16 overflows the first dozen steps
 
@@ -197,8 +197,13 @@ class _Run:
         network.train()
         # dropout draws from the global generators, which fit() put aside
         torch.manual_seed(step_seed(config.seed, self.step) + distributed.rank())
-        part, weight = distributed.local_part({k: v.to(self.device, non_blocking=True) for k, v in batch.items()})
-        with torch.autocast(self.device.type, getattr(torch, config.precision), enabled=config.precision != "float32"):
+        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        if isinstance(self.stage, MiningStage):
+            with torch.no_grad(), self._autocast():  # of its own: autocast would keep the weights without gradient
+                batch = self.stage.mine(batch)
+        divisible = getattr(self.stage, "divisible", True)
+        part, weight = distributed.local_part(batch) if divisible else (batch, 1.0)
+        with self._autocast():
             loss, figures = self.loss(part)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss * weight).backward()
@@ -213,6 +218,10 @@ class _Run:
         if self.averaged is not None:
             self.averaged.update_parameters(network)  # type: ignore[operator]
         return {"loss": value, **figures, "grad_norm": float(norm), "lr": rate}
+
+    def _autocast(self) -> torch.autocast:
+        precision = self.config.precision
+        return torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32")
 
     def _diagnosis(self, loss: float, norm: float, figures: Mapping[str, float]) -> str:
         gradients = {n: p.grad for n, p in self.stage.network.named_parameters() if p.grad is not None}

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kornia_lift.training import distributed
+
 #: Mining ratio of the detector stages, fixed (paper Sec. 3.5).
 DETECTOR_RATIO = 4
 
@@ -37,13 +39,28 @@ def hardest(losses: Tensor, count: int) -> Tensor:
 
 
 @torch.no_grad()
+def losses_of(batch: dict[str, Tensor], losses: Callable[[dict[str, Tensor]], Tensor], chunk: int) -> Tensor:
+    """Loss of every sample of a batch; several processes share the work, and all get all losses.
+
+    Args:
+        batch: K_f samples, the same on all processes; the first dimension of every tensor.
+        losses: gives one loss, or one row of losses, per sample of a part of the batch.
+        chunk: samples per forward pass, bounds the memory.
+
+    """
+    part, _ = distributed.local_part(batch)
+    rows = len(next(iter(part.values())))
+    parts = [losses({k: v[i : i + chunk] for k, v in part.items()}) for i in range(0, rows, chunk)]
+    return distributed.gather(torch.cat(parts), len(next(iter(batch.values()))))
+
+
 def mine(
     batch: dict[str, Tensor], losses: Callable[[dict[str, Tensor]], Tensor], count: int, chunk: int
 ) -> dict[str, Tensor]:
-    """Keep the ``count`` samples of a batch on which the network fails most.
+    """Keep the ``count`` samples of a batch on which the network fails most, the same ones on all processes.
 
     Args:
-        batch: K_f samples; the first dimension of every tensor.
+        batch: K_f samples, the same on all processes; the first dimension of every tensor.
         losses: gives one loss per sample of a part of the batch, (B,).
         count: K_b, how many to keep.
         chunk: samples per forward pass, bounds the memory.
@@ -52,9 +69,7 @@ def mine(
         The hardest K_b samples, in no particular order.
 
     """
-    size = len(next(iter(batch.values())))
-    if size <= count:
+    if len(next(iter(batch.values()))) <= count:
         return batch
-    parts = [losses({k: v[i : i + chunk] for k, v in batch.items()}) for i in range(0, size, chunk)]
-    keep = hardest(torch.cat(parts), count)
+    keep = hardest(losses_of(batch, losses, chunk), count)
     return {k: v[keep.to(v.device)] for k, v in batch.items()}

@@ -121,6 +121,7 @@ class RepeatableDetectorStage:
     """
 
     name = "response"
+    divisible = False  # the budget and the means are those of whole photographs, each with several crops
 
     def __init__(
         self,

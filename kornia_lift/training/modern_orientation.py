@@ -60,11 +60,11 @@ class EquivariantOrientationStage:
         stretch = pairs.random_stretch(anchor, positive, generator)
         first = pairs.cut(anchor, turns[0], generator)
         second = pairs.cut(positive, turns[1], generator, stretch)
-        return {"first": first, "second": second, "turns": turns}
+        return {"first": first, "second": second, "turns": turns.T}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         # through forward, so that DistributedDataParallel sees the call; kornia's sense is minus LIFT's
-        angle = -self.network(torch.cat([batch["first"], batch["second"]])).float() + batch["turns"].flatten()
+        angle = -self.network(torch.cat([batch["first"], batch["second"]])).float() + batch["turns"].T.flatten()
         first, second = torch.stack([angle.cos(), angle.sin()], 1).chunk(2)
         loss, error = direction_loss(first, second)
         return loss.mean(), {"within20": float((error < math.radians(20)).float().mean())}

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from kornia_lift.data.quadruplets import QuadrupletSampler
 from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.training.losses import descriptor_loss
-from kornia_lift.training.mining import doubling_ratio, hardest
+from kornia_lift.training.mining import doubling_ratio, hardest, losses_of
 from kornia_lift.training.siamese import matching_precision, nearest_is_right
 
 
@@ -72,21 +72,32 @@ class PaperDescriptorStage:
         drawn = self.train.draw(generator, o.pairs * ratio)
         return {"patches": self.train.descriptor_patches(drawn, (0, 1, 2), generator)}
 
+    def mine(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep the hardest positive pairs, and apart from them the hardest negative ones, (K_b, 2, 64, 64) each."""
+        patches, keep = batch["patches"], self.options.pairs
+        if len(patches) <= keep:
+            return batch
+        positive, negative = losses_of(batch, self._losses, keep).unbind(1)
+        return {
+            "positive": patches[hardest(positive, keep)][:, [0, 1]],
+            "negative": patches[hardest(negative, keep)][:, [0, 2]],
+        }
+
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Mean over the hardest positives plus mean over the hardest negatives (paper Eq. 2)."""
-        patches = batch["patches"]
-        keep = min(self.options.pairs, len(patches))
-        if keep == len(patches):
-            d1, d2, d3 = self._describe(patches.transpose(0, 1).reshape(-1, 1, *patches.shape[2:])).chunk(3)
-            positive, negative = self._hinge(d1, d2, True), self._hinge(d1, d3, False)
+        """Mean over the positives plus mean over the negatives (paper Eq. 2)."""
+        if "patches" in batch:
+            positive, negative = self._losses(batch).unbind(1)
         else:
-            positive_rows, negative_rows = self._mine(patches, keep)
-            pairs = [patches[positive_rows][:, [0, 1]], patches[negative_rows][:, [0, 2]]]
-            hard = torch.cat([p.transpose(0, 1).reshape(-1, 1, *p.shape[2:]) for p in pairs])
-            p1, p2, n1, n3 = self._describe(hard).chunk(4)
+            pairs = batch["positive"], batch["negative"]
+            p1, p2, n1, n3 = self._describe(torch.cat([_branches(p) for p in pairs])).chunk(4)
             positive, negative = self._hinge(p1, p2, True), self._hinge(n1, n3, False)
         figures = {"positive": float(positive.detach().mean()), "negative": float(negative.detach().mean())}
         return positive.mean() + negative.mean(), figures
+
+    def _losses(self, batch: dict[str, Tensor]) -> Tensor:
+        """Loss of P1 and P2, and of P1 and P3, shape (N, 2)."""
+        d1, d2, d3 = self._describe(_branches(batch["patches"])).chunk(3)
+        return torch.stack([self._hinge(d1, d2, True), self._hinge(d1, d3, False)], dim=1)
 
     def _describe(self, patches: Tensor) -> Tensor:
         return self.network(patches).float()
@@ -94,12 +105,6 @@ class PaperDescriptorStage:
     def _hinge(self, a: Tensor, b: Tensor, positive: bool) -> Tensor:
         flag = torch.full((len(a),), positive, device=a.device)
         return descriptor_loss(a, b, flag, self.options.margin)
-
-    @torch.no_grad()
-    def _mine(self, patches: Tensor, keep: int) -> tuple[Tensor, Tensor]:
-        parts = [self._describe(p.flatten(0, 1)[:, None]).view(len(p), 3, -1) for p in patches.split(keep)]
-        d1, d2, d3 = torch.cat(parts).unbind(1)
-        return hardest(self._hinge(d1, d2, True), keep), hardest(self._hinge(d1, d3, False), keep)
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -111,3 +116,8 @@ class PaperDescriptorStage:
         d1, d2 = (self._describe(patches[:, i : i + 1]) for i in (0, 1))
         area = matching_precision(d1, d2)
         return {"error": 1 - area, "pr_auc": area, "nearest": float(nearest_is_right(d1, d2).float().mean())}
+
+
+def _branches(patches: Tensor) -> Tensor:
+    """All first patches, then all second ones...: (N, k, S, S) to (k N, 1, S, S)."""
+    return patches.transpose(0, 1).flatten(0, 1)[:, None]

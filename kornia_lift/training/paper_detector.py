@@ -87,11 +87,14 @@ class _DetectorStage:
             batch["big"] = sampler.moved_patches(drawn, branches, turn[:, :k], shift[:, :k], generator)
         return batch
 
+    def mine(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Keep the hardest quadruplets."""
+        keep = self.options.quadruplets
+        return mine(batch, lambda part: self._losses(part)[0], keep, keep)
+
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Mean over the hardest quadruplets (paper Eq. 8)."""
-        keep = max(1, -(-len(batch["patches"]) // self.options.mining_ratio))
-        chosen = mine(batch, lambda part: self._losses(part)[0], keep, keep)
-        losses, scores = self._losses(chosen)
+        """Mean over quadruplets (paper Eq. 8)."""
+        losses, scores = self._losses(batch)
         positive, negative = scores.detach()[:, :3].mean(), scores.detach()[:, 3].mean()
         return losses.mean(), {"score_positive": float(positive), "score_negative": float(negative)}
 

@@ -18,6 +18,9 @@ class Stage(Protocol):
     Attributes:
         name: what is trained ("descriptor", "orientation", ...); the key of the stage in files and logs.
         network: the module whose parameters are trained. Everything else a stage runs is frozen inside it.
+
+    A stage whose loss is not a mean over samples has ``divisible = False``: each of several processes then learns from
+    the whole batch. One that looks for hard samples is a :class:`MiningStage`.
     """
 
     name: str
@@ -41,4 +44,18 @@ class Stage(Protocol):
 
     def validate(self) -> dict[str, float]:
         """Return figures on held-out data; the key ``"error"`` (lower is better) decides the best checkpoint."""
+        ...
+
+
+@runtime_checkable
+class MiningStage(Stage, Protocol):
+    """A stage that forwards many samples and learns from a few of them."""
+
+    def mine(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the samples to learn from.
+
+        Args:
+            batch: the whole batch; several processes all have the same one and must return the same samples.
+
+        """
         ...

@@ -11,20 +11,23 @@ from pathlib import Path
 import pytest
 import torch
 
+from kornia_lift.data.store import Store, save_store
 from kornia_lift.training import distributed
 from kornia_lift.training.checkpoint import load_checkpoint
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.log import read_log
 from kornia_lift.training.loop import fit
 
+from .real_stages import LOOP, STAGES, real_stage
 from .toy_stage import ToyStage
 
 SCRIPT = Path(__file__).with_name("toy_stage.py")
+REAL = Path(__file__).with_name("real_stages.py")
 CONFIG = {"steps": 20, "validate_every": 10, "checkpoint_every": 5, "log_every": 1, "learning_rate": 0.02}
 
 
-def torchrun(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(SCRIPT)]
+def torchrun(out: Path, *options: str, script: Path = SCRIPT) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     # gloo must not look up this host's name, which a container may not resolve
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     environment["PYTHONWARNINGS"] = "error::FutureWarning"
@@ -49,6 +52,27 @@ def test_two_processes_have_the_losses_of_one(tmp_path: Path, size: int) -> None
     for key, value in load_checkpoint(tmp_path / "one" / "last.pt")["network"].items():
         other = load_checkpoint(tmp_path / "two" / "last.pt")["network"][key]
         torch.testing.assert_close(value, other, rtol=1e-4, atol=1e-5)
+
+
+def test_two_processes_mine_and_take_negatives_from_the_whole_batch(hard_store: Store, tmp_path: Path) -> None:
+    """Every stage whose loss looks across samples: 7 anchors, 5 pairs, 3 of 9 quadruplets; none divides evenly."""
+    save_store(tmp_path / "store.npz", hard_store)
+    for name in STAGES:
+        fit(real_stage(name, tmp_path / "store.npz"), LOOP, tmp_path / "one" / name, progress=False)
+    done = torchrun(tmp_path / "two", str(tmp_path / "store.npz"), script=REAL)
+    assert done.returncode == 0, done.stderr
+    for name in STAGES:
+        one, two = (read_log(tmp_path / d / name / "log.jsonl") for d in ("one", "two"))
+        assert len(one) == len(two) == LOOP.steps + 2
+        for a, b in zip(one, two, strict=True):
+            for key in ("loss", "grad_norm") if a["kind"] == "train" else ("error",):
+                assert b[key] == pytest.approx(a[key], rel=1e-3), (name, a["step"], key)
+
+
+def test_a_batch_that_cannot_be_divided_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    with pytest.raises(ValueError, match=r"first dimension is the sample everywhere, got .*'turn': \(2, 5\)"):
+        distributed.local_part({"x": torch.zeros(5, 3), "turn": torch.zeros(2, 5)})
 
 
 def test_a_dead_worker_ends_the_job_with_advice_and_a_usable_checkpoint(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def detector_loss(recipe: PaperRecipe, checkpoint: Path, batches: int = 10) -> f
     stage = PaperDetectorStage(response, recipe.orientation, recipe.descriptor, recipe.train, recipe.train, FEW)
     draw = torch.Generator().manual_seed(11)
     with torch.no_grad():
-        return sum(float(stage.loss(stage.batch(draw, 10**6))[0]) for _ in range(batches)) / batches
+        return sum(float(stage.loss(stage.mine(stage.batch(draw, 10**6)))[0]) for _ in range(batches)) / batches
 
 
 def short(steps: int, **more: object) -> LoopConfig:
@@ -101,7 +101,7 @@ def test_mined_descriptor_batches_keep_the_hardest(sampler: QuadrupletSampler) -
     d = torch.stack([stage.network(batch["patches"][:, i : i + 1]) for i in range(3)])
     positive, negative = (d[0] - d[1]).norm(dim=1), (4 - (d[0] - d[2]).norm(dim=1)).clamp(min=0)
     expected = positive.topk(6).values.mean() + negative.topk(6).values.mean()
-    assert stage.loss(batch)[0].item() == pytest.approx(expected.item(), rel=1e-4)
+    assert stage.loss(stage.mine(batch))[0].item() == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_a_normalising_descriptor_is_refused(sampler: QuadrupletSampler) -> None:
