@@ -1,13 +1,18 @@
 """LIFT, the Learned Invariant Feature Transform (Yi et al., ECCV 2016), for kornia."""
 
+import importlib as _importlib
+import typing as _typing
+
 from kornia_lift._version import __version__
-from kornia_lift.descriptor import LIFTDescriptor
-from kornia_lift.detector import LIFTDetector
-from kornia_lift.feature import LIFTFeature
-from kornia_lift.mixing import mix_features
-from kornia_lift.orientation import LIFTOrientation
-from kornia_lift.response import LIFTResponse
-from kornia_lift.scale_space import ScaleSpaceConfig
+
+if _typing.TYPE_CHECKING:
+    from kornia_lift.descriptor import LIFTDescriptor
+    from kornia_lift.detector import LIFTDetector
+    from kornia_lift.feature import LIFTFeature
+    from kornia_lift.mixing import mix_features
+    from kornia_lift.orientation import LIFTOrientation
+    from kornia_lift.response import LIFTResponse
+    from kornia_lift.scale_space import ScaleSpaceConfig
 
 __all__ = [
     "LIFTDescriptor",
@@ -19,3 +24,26 @@ __all__ = [
     "__version__",
     "mix_features",
 ]
+
+_MODULES = {
+    "LIFTDescriptor": "descriptor",
+    "LIFTDetector": "detector",
+    "LIFTFeature": "feature",
+    "LIFTOrientation": "orientation",
+    "LIFTResponse": "response",
+    "ScaleSpaceConfig": "scale_space",
+    "mix_features": "mixing",
+}
+
+
+# torch and kornia take seconds to import: `kornia-lift --help` does without them
+def __getattr__(name: str) -> _typing.Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(_importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -25,12 +25,11 @@ PUBLIC = [
 
 def test_public_names() -> None:
     assert sorted(kornia_lift.__all__) == PUBLIC
-    visible = {
-        name
-        for name, value in vars(kornia_lift).items()
-        if not name.startswith("_") and not isinstance(value, ModuleType)
-    }
+    visible = {name for name in dir(kornia_lift) if not name.startswith("_")}
+    visible = {name for name in visible if not isinstance(getattr(kornia_lift, name), ModuleType)}
     assert visible | {"__version__"} == set(PUBLIC)
+    with pytest.raises(AttributeError, match="no attribute 'SIFT'"):
+        kornia_lift.SIFT  # noqa: B018
 
 
 @pytest.mark.parametrize("name", [name for name in PUBLIC if not name.startswith("_")])
@@ -78,6 +77,16 @@ def test_every_room_can_be_entered_without_any_extra() -> None:
         f"import sys; sys.modules.update(dict.fromkeys({EXTRAS}))\n"
         "import kornia_lift.cli, kornia_lift.data, kornia_lift.evaluation, kornia_lift.export, kornia_lift.training"
     )
+
+
+def test_help_needs_no_torch() -> None:
+    code = (
+        "import sys, kornia_lift.cli\n"
+        "try: kornia_lift.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "print('modules', sorted({'torch', 'kornia', 'numpy'} & set(sys.modules)))"
+    )
+    assert run(code).endswith("modules []\n")
 
 
 @pytest.mark.slow

@@ -36,9 +36,7 @@ def sift(args: argparse.Namespace) -> nn.Module:
 
 
 @pytest.fixture
-def call(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Callable[..., Answer]:
+def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Answer]:
     """Run ``kornia-lift`` in an empty folder with SIFT in the place of LIFT."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RANK", raising=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import re
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from kornia.geometry.linalg import transform_points
 from PIL import Image
 
 from kornia_lift import __version__
+from kornia_lift.cli import COMMANDS as TABLE
 from kornia_lift.cli.demo import known_warp
 
 from .conftest import Answer, one_line
@@ -37,8 +40,6 @@ def test_demo_tells_the_true_precision(call: Call) -> None:
 
 def test_demo_precision_falls_when_matches_are_wrong(call: Call) -> None:
     """Random descriptors match at random, and the report says so."""
-    import argparse
-
     from kornia.feature import SIFTFeature
 
     def shuffled(args: argparse.Namespace) -> torch.nn.Module:
@@ -114,3 +115,11 @@ def test_module_runs_as_the_script_does() -> None:
     )
     assert done.returncode == 2
     assert one_line(done.stderr) == "kornia-lift: absent_a.jpg does not exist"
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_help_of_the_whole_says_what_the_command_says(name: str) -> None:
+    module, function, summary = TABLE[name]
+    parser = argparse.ArgumentParser()
+    getattr(importlib.import_module(module), function)(commands := parser.add_subparsers())
+    assert summary in {action.help for action in commands._choices_actions if action.dest == name}

@@ -26,9 +26,7 @@ OPTIONS = ("-n", 60)
 
 def contents(path: Path) -> dict[str, dict[str, np.ndarray]]:
     with h5py.File(path) as file:
-        return {
-            name: {key: file[name][key][()] for key in file[name]} for name in NAMES if name in file
-        }
+        return {name: {key: file[name][key][()] for key in file[name]} for name in NAMES if name in file}
 
 
 def options_of(path: str) -> dict[str, object]:

@@ -135,9 +135,7 @@ def test_bad_images_end_with_one_line(call: Call, tmp_path: Path, pair: tuple[Pa
         (["--num", "3"], "unrecognized arguments: --num 3"),
     ],
 )
-def test_bad_options_end_with_one_line(
-    call: Call, pair: tuple[Path, Path], options: list[str], message: str
-) -> None:
+def test_bad_options_end_with_one_line(call: Call, pair: tuple[Path, Path], options: list[str], message: str) -> None:
     answer = call("match", *pair, *options)
     assert answer.code == 2
     assert message in one_line(answer.err)
