@@ -1,4 +1,4 @@
-"""``kornia-lift train`` and ``kornia-lift build-dataset``."""
+"""``kornia-lift build-dataset``, ``train`` and ``plot-training``."""
 
 from __future__ import annotations
 
@@ -62,6 +62,33 @@ def add_build_parser(subparsers: Any) -> None:
     parser.add_argument("--quality", type=int, default=88, help="of the stored JPEG photographs")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(run=run_build)
+
+
+def add_curves_parser(subparsers: Any) -> None:
+    """Add ``plot-training`` to the sub-parsers of ``kornia-lift``."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "plot-training",
+        help="draw the curves of training runs",
+        description="Draw training loss, validation error and the other validation figures of every stage.",
+        epilog="example:\n  kornia-lift plot-training runs/mine runs/other --out curves.svg\n\n"
+        "A run that still goes on can be drawn too.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, or log.jsonl files")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="picture, .svg, .png or .pdf")
+    parser.set_defaults(run=run_curves)
+
+
+def run_curves(args: argparse.Namespace) -> int:
+    """Draw and say where."""
+    from kornia_lift.training.curves import plot_runs
+
+    try:
+        print(plot_runs(args.runs, args.out))
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return 0
 
 
 def run_train(args: argparse.Namespace) -> int:
