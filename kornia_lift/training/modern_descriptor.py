@@ -46,6 +46,8 @@ class HardestDescriptorStage:
         orientation: when given, patches are turned by its angle instead of the true one, so that the descriptor
             learns to live with the errors it will meet.
         upright_share: share of the batches whose common angle is zero (photographs are mostly upright).
+        margin: of the loss. The outputs of this network are positive, so its unit vectors lie close together: 1 is
+            out of reach, and pairs that are told apart already would count as much as those that are not.
         seed: seed of the validation batches.
 
     """
@@ -59,6 +61,7 @@ class HardestDescriptorStage:
         validation: PatchPairs,
         orientation: nn.Module | None = None,
         upright_share: float = 0.3,
+        margin: float = 0.25,
         seed: int = 0,
     ) -> None:
         self.network: nn.Module = network
@@ -66,6 +69,7 @@ class HardestDescriptorStage:
         self.validation = validation
         self.orientation = orientation
         self.upright_share = upright_share
+        self.margin = margin
         self.seed = seed
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
@@ -106,7 +110,7 @@ class HardestDescriptorStage:
 
     def _loss(self, described: Tensor, not_negative: Tensor) -> tuple[Tensor, dict[str, float]]:
         with torch.autocast(described.device.type, enabled=False):
-            loss, right = hardest_in_batch_loss(described[:, 0], described[:, 1], not_negative)
+            loss, right = hardest_in_batch_loss(described[:, 0], described[:, 1], not_negative, self.margin)
         return loss, {"right": float(right.float().mean())}
 
     @torch.no_grad()

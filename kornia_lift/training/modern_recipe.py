@@ -56,6 +56,7 @@ class ModernConfig:
         orientation_warp: the same for the orientation, whose angles must be exact.
         images_per_batch: photographs of which a descriptor batch is drawn.
         anchors_per_image: pairs per photograph.
+        margin: of the descriptor's loss.
         blob_strength: size of the blob filter from which the response starts.
         photos_per_batch: photographs of a detector batch, each with several crops.
         scale_space: the run-time detector whose detections the matchable stage ranks.
@@ -76,6 +77,7 @@ class ModernConfig:
     orientation_warp: WarpConfig = field(default_factory=lambda: WarpConfig(angle=0.0, shift=0.04))
     images_per_batch: int = 8
     anchors_per_image: int = 32
+    margin: float = 0.25
     blob_strength: float = 80.0
     photos_per_batch: int = 3
     scale_space: ScaleSpaceConfig = field(
@@ -163,7 +165,9 @@ class ModernRecipe:
     def _descriptor(self, folder: Path) -> Result:
         c = self.config
         train, held_out = self._pairs(c.descriptor_warp, c.images_per_batch, c.anchors_per_image)
-        return self._fit(HardestDescriptorStage(self.descriptor, train, held_out), c.descriptor, folder)
+        return self._fit(
+            HardestDescriptorStage(self.descriptor, train, held_out, margin=c.margin), c.descriptor, folder
+        )
 
     def _orientation(self, folder: Path) -> Result:
         train, held_out = self._pairs(self.config.orientation_warp, 16, 16)
@@ -193,7 +197,9 @@ class ModernRecipe:
         # the orientation's own error replaces the random one
         warp = replace(c.descriptor_warp, angle=0.03)
         train, held_out = self._pairs(warp, c.images_per_batch, c.anchors_per_image)
-        stage = HardestDescriptorStage(self.descriptor, train, held_out, orientation=self.orientation.eval())
+        stage = HardestDescriptorStage(
+            self.descriptor, train, held_out, orientation=self.orientation.eval(), margin=c.margin
+        )
         return self._fit(stage, c.refine, folder)
 
 
