@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import cast
+from functools import partial
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ from kornia_lift.weights import load_network
 PATCH_SIZE = 64
 DESCRIPTOR_DIM = 128
 FEW = 8  # patches for which the plain network is as fast as the inference path
+
+Precision = Literal["float32", "bfloat16"]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class LIFTDescriptor(nn.Module):
@@ -39,6 +43,9 @@ class LIFTDescriptor(nn.Module):
         std: standard deviation of the training patches; the input is divided by it.
         chunk_size: patches that go through the network at once when no gradient is recorded; bounds the memory
             (430 KiB of activations per patch in float32), does not change the result.
+        precision: number format of the products on the inference path on a CPU. ``"bfloat16"`` is a fifth faster
+            where the CPU has it (AVX512-BF16, AMX), slow elsewhere; descriptors keep a cosine above 0.999 to those of
+            ``"float32"``. Input, output and weights stay float32.
 
     Shape:
         - Input: :math:`(B, 1, 64, 64)`, values in [0, 1]
@@ -71,8 +78,12 @@ class LIFTDescriptor(nn.Module):
         mean: float | Tensor | None = None,
         std: float | Tensor | None = None,
         chunk_size: int = 512,
+        precision: Precision = "float32",
     ) -> None:
         super().__init__()
+        if precision not in _DTYPES:
+            raise ValueError(f"precision must be one of {', '.join(_DTYPES)}, got {precision!r}")
+        self.precision = precision
         self.normalize = normalize
         self.chunk_size = chunk_size
         # scalars for LIFT, (64, 64) images for DeepDesc: both broadcast
@@ -92,7 +103,7 @@ class LIFTDescriptor(nn.Module):
             nn.Tanh(),
             L2Pool2d(4),  # 1
         )
-        self._plan = PlanCache(plan_descriptor)
+        self._plan = PlanCache(partial(plan_descriptor, dtype=_DTYPES[precision]))
         if pretrained is not False:
             load_network(self, "descriptor", pretrained)
 

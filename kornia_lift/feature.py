@@ -13,7 +13,7 @@ from kornia.feature import LocalFeature, PassLAF, laf_is_filled, scale_laf
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image, check_mask
-from kornia_lift.descriptor import LIFTDescriptor
+from kornia_lift.descriptor import LIFTDescriptor, Precision
 from kornia_lift.detector import LIFTDetector
 from kornia_lift.inference._plan import is_plain
 from kornia_lift.orientation import LIFTOrientation
@@ -42,6 +42,7 @@ class LIFTFeature(LocalFeature):
         descriptor: replaces the descriptor stage, ``(img, lafs) -> (B, N, D)``, such as kornia's ``LAFDescriptor``.
         scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described. 1 is
             the paper's square of 12 sigma x 12 sigma.
+        precision: of the default descriptor on a CPU, see :class:`~kornia_lift.LIFTDescriptor`.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
@@ -80,6 +81,7 @@ class LIFTFeature(LocalFeature):
         orienter: nn.Module | None = None,
         descriptor: nn.Module | None = None,
         scaling_coef: float = DESCRIBED_SCALE,
+        precision: Precision = "float32",
     ) -> None:
         if upright is None:
             upright = is_upright(pretrained)
@@ -90,7 +92,7 @@ class LIFTFeature(LocalFeature):
         if orienter is None:
             orienter = PassLAF() if upright else PatchOrienter(LIFTOrientation(pretrained))
         if descriptor is None:
-            descriptor = PatchDescriptor(LIFTDescriptor(pretrained))
+            descriptor = PatchDescriptor(LIFTDescriptor(pretrained, precision=precision))
         super().__init__(detector, descriptor, scaling_coef)
         self.orienter = orienter
 

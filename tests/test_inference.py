@@ -124,6 +124,25 @@ def test_other_dtypes_run_as_they_are_defined(dtype: torch.dtype) -> None:
         assert torch.equal(network(x), plain(network, x))
 
 
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_bfloat16_keeps_the_descriptors(pretrained: bool) -> None:
+    exact, fast = LIFTDescriptor(pretrained).eval(), LIFTDescriptor(pretrained, precision="bfloat16").eval()
+    fast.load_state_dict(exact.state_dict())
+    x = patches(70)
+    x = x[x.flatten(1).std(1) > 0.02]
+    with torch.no_grad():
+        expected, found = exact(x), fast(x)
+    assert found.dtype == torch.float32
+    assert not torch.equal(found, expected)
+    assert (found * expected).sum(1).min() > 0.999
+    assert torch.equal(plain(fast, x), plain(exact, x))
+
+
+def test_unknown_precision_is_named() -> None:
+    with pytest.raises(ValueError, match="float32, bfloat16, got 'float8'"):
+        LIFTDescriptor(False, precision="float8")  # type: ignore[arg-type]
+
+
 def test_autocast_is_obeyed() -> None:
     network, x = LIFTDescriptor(False, normalize=False).eval(), patches(10)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):

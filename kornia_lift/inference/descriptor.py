@@ -12,6 +12,8 @@ all patches at once, and no array is ever transposed:
 
 The valid part of a convolution of 29x29 maps by a 6x6 filter is not touched by the wrap-around of a transform of length
 29. The 42.5 M multiplications of the second convolution become 9.8 M. Results differ from the plain path by rounding.
+
+The products may run in bfloat16; tanh and pooling stay in float32.
 """
 
 from __future__ import annotations
@@ -58,7 +60,14 @@ class DescriptorPlan:
 
 
 def plan_descriptor(
-    w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, w3: Tensor, b3: Tensor, window: Tensor
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    w3: Tensor,
+    b3: Tensor,
+    window: Tensor,
+    dtype: torch.dtype = torch.float32,
 ) -> DescriptorPlan:
     """Prepare the matrices.
 
@@ -70,9 +79,10 @@ def plan_descriptor(
         w3: see ``w1``.
         b3: shape (128,).
         window: the window of the subtractive normalisation, shape (5,).
+        dtype: of the products.
 
     """
-    n, dtype = _SIDE1, w1.dtype
+    n = _SIDE1
     index = torch.arange(n, dtype=torch.float64)
     phase = 2 * math.pi / n * (index[:, None] * index)
     cos, sin = torch.cos(phase), torch.sin(phase)
@@ -92,15 +102,15 @@ def plan_descriptor(
     product = torch.stack([torch.stack([re, -im], 3), torch.stack([im, re], 3)], 2)  # kx, ky, re|im, out, re|im, in
     # tanh(a) = 2 sigmoid(2 a) - 1: pooled values arrive halved, sums arrive doubled
     return DescriptorPlan(
-        first=((2 * w1).flatten(1), (2 * b1)[:, None]),
+        first=((2 * w1).flatten(1).to(dtype), (2 * b1)[:, None]),
         along_x=(2 * forward[:_HALF]).reshape(2 * _HALF, n).to(dtype),
         along_y=along_y.reshape(2 * n, 2 * n).to(dtype),
         product=product.reshape(_HALF, n, 2 * len(w2), 2 * w2.shape[1]).to(dtype),
         constant=(b2.double() * n * n)[:, None].to(dtype),
         back_y=(2 * back_y / n**2).reshape(2 * _SIDE2, 2 * n).to(dtype),
         back_x=back_x.reshape(_SIDE2, 2 * _HALF).to(dtype),
-        third=((4 * w3).permute(0, 3, 2, 1).flatten(1), (2 * b3)[:, None]),
-        local=(_local_mean(window, _SIDE1), _local_mean(window, _SIDE3)),
+        third=((4 * w3).permute(0, 3, 2, 1).flatten(1).to(dtype), (2 * b3)[:, None]),
+        local=(_local_mean(window, _SIDE1).to(dtype), _local_mean(window, _SIDE3).to(dtype)),
     )
 
 
@@ -125,11 +135,11 @@ def describe(z: Tensor, plan: DescriptorPlan) -> Tensor:
         Descriptors, not normalised, shape (B, 128).
 
     """
-    block = min(len(z), BLOCK)
-    memory = z.new_empty(2 * _HALF * _SIDE1 * 32 * block), z.new_empty(2 * _HALF * _SIDE2 * 64 * block)
+    block, dtype = min(len(z), BLOCK), plan.along_x.dtype
+    memory = [z.new_empty(2 * _HALF * size * block, dtype=dtype) for size in (_SIDE1 * 32, _SIDE2 * 64)]
     parts = []
     for part in z[:, 0].split(BLOCK):
-        spectrum, mean = _first_block(part.permute(1, 2, 0).contiguous(), plan, memory[0])
+        spectrum, mean = _first_block(part.permute(1, 2, 0).to(dtype).contiguous(), plan, memory[0])
         parts.append(_third_block(_second_block(spectrum, mean, plan, memory[1]), plan))
     return torch.cat(parts)
 
@@ -154,7 +164,7 @@ def _first_block(z: Tensor, plan: DescriptorPlan, memory: Tensor) -> tuple[Tenso
             (2 * rows, _TAPS1**2, step), (_TAPS1 * step, step, 1), shifted.storage_offset() + 2 * top * _TAPS1 * step
         )
         out = torch.bmm(weight.expand(2 * rows, -1, -1), windows, out=responses[: 2 * rows])
-        out = out.add_(bias).sigmoid_().sub_(0.5).view(rows, 2, channels, 2, n, batch)
+        out = out.float().add_(bias).sigmoid_().sub_(0.5).view(rows, 2, channels, 2, n, batch)
         energy = _sum_of_squares([out[:, i, :, j] for i in (0, 1) for j in (0, 1)])
         for row in range(rows):
             torch.sqrt(energy[row].transpose(0, 1), out=pooled)
@@ -192,7 +202,7 @@ def _second_block(spectrum: Tensor, mean: Tensor, plan: DescriptorPlan, memory: 
     pool = _SIDE2 // side
     for row in range(side):
         part = columns[:, pool * row : pool * (row + 1)].reshape(2 * _HALF, -1)
-        out = (plan.back_x @ part).sigmoid_().sub_(0.5).view(side, pool, pool, outputs, batch)
+        out = (plan.back_x @ part).float().sigmoid_().sub_(0.5).view(side, pool, pool, outputs, batch)
         torch.sqrt(_sum_of_squares([out[:, i, j] for i in range(pool) for j in range(pool)]), out=maps[:, row])
     return maps
 
@@ -207,6 +217,6 @@ def _third_block(maps: Tensor, plan: DescriptorPlan) -> Tensor:
     windows = maps.as_strided(
         (_TAPS3, _TAPS3, channels, last, last, batch), (side * row, row, batch, side * row, row, 1)
     )
-    out = torch.addmm(bias, weight, windows.reshape(weight.shape[1], -1)).sigmoid_().sub_(0.5)
+    out = torch.mm(weight, windows.reshape(weight.shape[1], -1)).float().add_(bias).sigmoid_().sub_(0.5)
     out = 2 * _sum_of_squares(list(out.view(-1, last**2, batch).unbind(1))).sqrt_()
     return out.t()
