@@ -1,0 +1,147 @@
+"""How near each stage of LIFT comes to what the machine can do: multiplications, bytes, time, share of the limit.
+
+Both limits are measured in the same process, before and after: the rate of a float32 matrix product, and of a copy
+that does not fit the cache. Per stage:
+
+- ``paper``: multiply-adds of the network as it is defined;
+- ``done``: multiply-adds of the products and Fourier transforms that ran (5/2 N log2 N of a complex transform of N);
+- ``bytes``: what every operation reads and writes, as if nothing stayed in the cache;
+- ``of GEMM``: share of the product's rate that ``paper`` and ``done`` reach. More than 100 % of ``paper`` means that
+  no direct implementation can be as fast.
+
+    python benchmarks/roofline.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from cases import CLOCKS, Clock, picture
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from kornia_lift import LIFTFeature
+from kornia_lift.patches import PatchPyramid
+from kornia_lift.scale_space import LevelResizer, plan_levels
+
+PATCHES = 1000
+DESCRIPTOR_MACS = 58 * 58 * 32 * 49 + 24 * 24 * 64 * 32 * 36 + 4 * 4 * 128 * 64 * 25
+ORIENTATION_MACS = 60**2 * 10 * 25 + 26**2 * 20 * 250 + 11**2 * 50 * 180 + 1250 * 1600 + 100 * 32
+RESPONSE_MACS = 16 * 25 * 25  # per pixel
+
+
+class Counter(TorchDispatchMode):
+    """Counts what the operations below read and write, and the multiply-adds of the Fourier transforms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.fourier = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        tensors = [t for t in (*_flat(args), *_flat(out)) if isinstance(t, Tensor)]
+        if not func.is_view:
+            self.bytes += sum(t.numel() * t.element_size() for t in tensors)
+        if name.startswith("_fft_c2c"):
+            length = math.prod(args[0].shape[dim] for dim in args[1])
+            self.fourier += 2.5 * args[0].numel() * math.log2(length)
+        return out
+
+
+def _flat(values: Any) -> list[Any]:
+    return [v for value in values for v in _flat(value)] if isinstance(values, (tuple, list)) else [values]
+
+
+def best(call: Callable[[], Any], now: Clock, repeats: int) -> float:
+    """Seconds of the fastest call after one that warms up: other programs can only slow it down."""
+    call()
+    seconds = []
+    for _ in range(repeats):
+        start = now()
+        call()
+        seconds.append(now() - start)
+    return min(seconds)
+
+
+def limits(now: Clock) -> tuple[float, float]:
+    """Multiply-adds per second of a float32 product, bytes per second of a large copy."""
+    a, b = torch.randn(2, 1536, 1536).unbind()
+    source = torch.zeros(1 << 26)
+    target = torch.zeros_like(source)
+    product = 1536**3 / best(lambda: a @ b, now, 5)
+    return product, 2 * 4 * source.numel() / best(lambda: target.copy_(source), now, 5)
+
+
+@torch.inference_mode()
+def measure(threads: int, clock: str, repeats: int) -> dict[str, Any]:
+    """Return the limits and a row per stage, 1600x1200 pixels, 1000 keypoints."""
+    torch.set_num_threads(threads)
+    now = CLOCKS[clock]
+    before = limits(now)
+    feature = LIFTFeature(PATCHES).eval()
+    image = torch.from_numpy(picture(1600, 1200)).float()[None, None] / 255
+    lafs, _ = feature.detector(image)
+    pyramid = PatchPyramid(image)
+    patches = pyramid.cut(lafs, 64)[0]
+    resize, config = LevelResizer(image, False), feature.detector.config
+    levels = [resize(level) for level in plan_levels(1200, 1600, config)]
+    pixels = sum((x.shape[-2] - 24) * (x.shape[-1] - 24) for x in levels)
+    stages: dict[str, tuple[Callable[[], Any], float]] = {
+        "detector, all": (lambda: feature.detector(image), pixels * RESPONSE_MACS),
+        "response, 9 levels": (lambda: [feature.detector.resp.valid(x) for x in levels], pixels * RESPONSE_MACS),
+        "pyramid and patches": (lambda: PatchPyramid(image).cut(lafs, 64), 0),
+        "orientation": (lambda: feature.orienter.angle_detector(patches), PATCHES * ORIENTATION_MACS),
+        "descriptor": (lambda: feature.descriptor.descriptor(patches), PATCHES * DESCRIPTOR_MACS),
+    }
+    rows = []
+    for name, (call, paper) in stages.items():
+        seconds = best(call, now, repeats)
+        with Counter() as counter, FlopCounterMode(display=False) as flops:
+            call()
+        done = flops.get_total_flops() / 2 + counter.fourier
+        rows.append({"stage": name, "paper": paper, "done": done, "bytes": counter.bytes, "seconds": seconds})
+    after = limits(now)
+    gemm, copy = (max(pair) for pair in zip(before, after, strict=True))
+    return {"gemm": gemm, "copy": copy, "threads": threads, "clock": clock, "rows": rows}
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return the table in Markdown."""
+    lines = [
+        f"float32 product {result['gemm'] / 1e9:.0f} GMAC/s, copy {result['copy'] / 1e9:.1f} GB/s "
+        f"({result['threads']} threads, {result['clock']} clock, same run).",
+        "",
+        "| stage | s | GMAC, paper | GMAC, done | GB touched | of GEMM, paper | of GEMM, done | GB/s |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in result["rows"]:
+        seconds, share = row["seconds"], [row[key] / row["seconds"] / result["gemm"] for key in ("paper", "done")]
+        lines.append(
+            f"| {row['stage']} | {seconds:.3f} | {row['paper'] / 1e9:.1f} | {row['done'] / 1e9:.1f} "
+            f"| {row['bytes'] / 1e9:.2f} | {share[0]:.0%} | {share[1]:.0%} | {row['bytes'] / seconds / 1e9:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    args = parser.parse_args()
+    result = measure(args.threads, args.clock, args.repeats)
+    print(json.dumps(result) if args.json else table(result))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
