@@ -14,7 +14,9 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift.data.photographs import PhotoSources, list_photos, read_gray, to_float
-from kornia_lift.data.sfm_frames import nearest_similarity, read_sfm
+from kornia_lift.data.posed import PosedScene
+from kornia_lift.data.posed_frames import posed_observations
+from kornia_lift.data.sfm_frames import SfmObservations, nearest_similarity, read_sfm
 from kornia_lift.geometry import DESCRIPTOR_SIZE, LAF_SCALE_PER_SIGMA
 
 CONTEXT = 1.625  # side of the stored patch over that of the descriptor's: room for any rotation and 15 % of zoom
@@ -47,7 +49,7 @@ class CutConfig:
     """How places are chosen.
 
     Args:
-        points_per_scene: 3-D points taken from each reconstruction, at most.
+        points_per_scene: 3-D points taken from each reconstruction or posed scene, at most.
         views_per_point: observations of each point, at most.
         points_per_photo: places taken from each single photograph.
         min_sigma: smallest scale in pixels of the view that sees the place smallest.
@@ -69,7 +71,10 @@ def cut_tracks(sources: PhotoSources, config: CutConfig) -> PatchTracks:
     rng = np.random.default_rng(config.seed)
     parts: list[PatchTracks] = []
     for scene in sources.sfm:
-        parts.append(_cut_scene(scene, config, rng))
+        parts.append(_cut_scene(read_sfm(scene), scene, config, rng))
+    for folder in sources.posed:
+        seen = posed_observations(PosedScene.load(folder), config.points_per_scene, rng)
+        parts.append(_cut_scene(seen, folder, config, rng))
     for path in sources.photos:
         parts.append(_cut_photo([path], config, rng))
     for folder in sources.brackets:
@@ -104,8 +109,7 @@ def _cut(image: Tensor, xy: np.ndarray, sigma: np.ndarray, angle: np.ndarray) ->
     return (patches * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _cut_scene(scene: Path, config: CutConfig, rng: np.random.Generator) -> PatchTracks:
-    seen = read_sfm(scene)
+def _cut_scene(seen: SfmObservations, scene: Path, config: CutConfig, rng: np.random.Generator) -> PatchTracks:
     photos = [read_gray(scene / "images" / name) for name in seen.images]
     size = np.array([[p.shape[1], p.shape[0]] for p in photos])
     zoom, turn, proper = nearest_similarity(seen.jacobian)

@@ -25,20 +25,23 @@ class PhotoSources:
         sfm: scene folders with ``images/`` and a COLMAP model in ``sparse/``.
         photos: single photographs.
         brackets: folders of photographs of one scene under several exposures, aligned to each other.
+        posed: scene folders with ``cameras.npz``, ``images/`` and ``depth/``.
 
     """
 
     sfm: tuple[Path, ...]
     photos: tuple[Path, ...]
     brackets: tuple[Path, ...]
+    posed: tuple[Path, ...] = ()
 
 
-def find_sources(root: Path, validation: bool = False) -> PhotoSources:
-    """List the photographs below ``root`` (layout ``sfm/``, ``photos/``, ``illumination/``).
+def find_sources(root: Path, validation: bool = False, posed: bool = False) -> PhotoSources:
+    """List the photographs below ``root`` (layout ``sfm/``, ``photos/``, ``illumination/``, ``posed/``).
 
     Args:
         root: folder of the training data.
         validation: list the validation split instead of the training split.
+        posed: list the posed scenes too; all of them belong to the training split.
 
     Raises:
         FileNotFoundError: if ``root`` holds none of the three folders.
@@ -56,12 +59,24 @@ def find_sources(root: Path, validation: bool = False) -> PhotoSources:
         sfm=folders("sfm", VALIDATION_SCENES),
         photos=tuple(p for p in photos if p.name.startswith(VALIDATION_PREFIXES) == validation),
         brackets=folders("illumination", VALIDATION_BRACKETS),
+        posed=folders("posed", frozenset()) if posed else (),
     )
 
 
 def list_photos(folder: Path) -> list[Path]:
     """Return the photographs directly inside ``folder``, sorted by name."""
     return sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+
+
+def check_whole(path: Path) -> None:
+    """Raise ``ValueError`` for a photograph that cannot be read to its end: OpenCV fills what is cut off with gray."""
+    pillow = require("PIL.Image", extra="train")
+    try:
+        with pillow.open(path) as image:
+            image.draft("L", (1, 1))  # JPEG: an eighth of the size, from all of the file
+            image.load()
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"cannot read the photograph {path}: missing or damaged ({error}); remove it") from error
 
 
 def read_gray(path: Path) -> Tensor:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +52,22 @@ def model_folder(scene: Path) -> Path:
     raise FileNotFoundError(f"{scene} has no COLMAP model in sparse/; make one with `kornia-lift build-dataset`")
 
 
+def read_model(scene: Path) -> Any:
+    """Read the COLMAP model of a scene as a ``pycolmap.Reconstruction``.
+
+    Raises:
+        FileNotFoundError: if there is no model.
+        ValueError: if it is damaged, or one of its files is missing.
+
+    """
+    pycolmap = require("pycolmap", extra="train")
+    folder = model_folder(scene)
+    try:
+        return pycolmap.Reconstruction(str(folder))
+    except (IndexError, RuntimeError, ValueError) as error:  # pycolmap raises what the damaged bytes lead to
+        raise ValueError(f"the COLMAP model {folder} is damaged or incomplete ({error}); make it again") from error
+
+
 def read_sfm(scene: Path, max_reprojection: float = 1.5) -> SfmObservations:
     """Read a COLMAP model and derive, for every observation, how a patch at its point is seen.
 
@@ -63,8 +80,7 @@ def read_sfm(scene: Path, max_reprojection: float = 1.5) -> SfmObservations:
         for all views, so two jacobians J1, J2 of a point give the local map J2 inv(J1) from view 1 to view 2.
 
     """
-    pycolmap = require("pycolmap", extra="train")
-    model = pycolmap.Reconstruction(str(model_folder(scene)))
+    model = read_model(scene)
     ids = sorted(model.images)
     names = tuple(model.images[i].name for i in ids)
     rows: list[tuple[int, int]] = []

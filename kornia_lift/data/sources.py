@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from kornia_lift._extras import require
 from kornia_lift.data.negatives import free_regions
-from kornia_lift.data.photographs import list_photos, read_gray
+from kornia_lift.data.photographs import check_whole, list_photos, read_gray
 from kornia_lift.data.quadruplets import SUPPORT
 from kornia_lift.data.scene import Scene
-from kornia_lift.data.sfm_frames import model_folder, read_sfm
+from kornia_lift.data.sfm_frames import read_model, read_sfm
 from kornia_lift.data.sift import Keypoints, confirm_scene, confirm_tracks, detect_sift
 from kornia_lift.data.store import Places, Store, encode_jpeg, join_places
 
@@ -96,6 +95,8 @@ def photo_store(
     paths: Sequence[Path], name: str = "photos", per_photo: int = 400, seed: int = 0, quality: int = 88
 ) -> Store:
     """Make a store of single photographs; their second views are synthetic, drawn when training."""
+    for path in paths:
+        check_whole(path)
     photos = [read_gray(path).numpy() for path in paths]
     keypoints = [detect_sift(photo) for photo in photos]
     rng = np.random.default_rng(seed)
@@ -123,7 +124,7 @@ def _store(
         return np.concatenate(values)[begin[image] + keypoint]
 
     if not len(image):
-        raise NoCorrespondenceError(_too_little(names, 0))
+        raise NoCorrespondenceError(_too_little(names, 0, min_views))
     places = Places(image, point, gather(lambda k: k.xy), gather(lambda k: k.sigma), gather(lambda k: k.theta))
     size = np.array([photo.shape[::-1] for photo in photos])
     reach = SUPPORT * places.sigma[:, None]
@@ -131,7 +132,7 @@ def _store(
     views = np.bincount(places.point, minlength=int(point.max()) + 1)
     places = places.take(views[places.point] >= min_views)
     if not len(places):
-        raise NoCorrespondenceError(_too_little(names, len(image)))
+        raise NoCorrespondenceError(_too_little(names, len(image), min_views))
     rng = np.random.default_rng(seed)
     empty = []
     for index, photo in enumerate(photos):
@@ -148,8 +149,13 @@ def _supported(keypoints: Keypoints, shape: tuple[int, ...]) -> NDArray[np.int64
     return np.flatnonzero(((keypoints.xy >= reach) & (keypoints.xy <= np.array(shape[::-1]) - 1 - reach)).all(axis=1))
 
 
-def _too_little(names: list[str], found: int) -> str:
+def _too_little(names: list[str], found: int, min_views: int) -> str:
     scene = names[0].rpartition("/")[0] if names else "the source"
+    if min_views == 1:
+        return (
+            f"{scene}: none of the {len(names)} photographs shows a SIFT keypoint of at least 2 pixels with its whole "
+            f"support ({2 * SUPPORT:.0f} sigma); use larger photographs, or some with texture"
+        )
     return (
         f"{scene}: no place is seen twice with its whole support ({2 * SUPPORT:.0f} sigma) in the photograph "
         f"({len(names)} photographs, {found} confirmed keypoints of at least 2 pixels); use more, larger or more "
@@ -159,8 +165,7 @@ def _too_little(names: list[str], found: int) -> str:
 
 def _camera_sizes(scene: Path) -> dict[str, tuple[int, int]]:
     """Width and height of every photograph of a model, all of whose files exist."""
-    pycolmap = require("pycolmap", extra="train")
-    model = pycolmap.Reconstruction(str(model_folder(scene)))
+    model = read_model(scene)
     missing = [i.name for i in model.images.values() if not (scene / "images" / i.name).is_file()]
     if missing:
         raise FileNotFoundError(

@@ -160,6 +160,8 @@ def load_store(path: str | Path) -> Store:
 
 def _damaged(path: Path, error: Exception) -> StoreError:
     size = path.stat().st_size
+    if "pickle" in str(error):  # what NumPy takes every file for that is neither .npz nor .npy
+        error = ValueError("it is not an .npz file")
     return StoreError(
         f"{path} ({size} bytes) is cut off, damaged or no training store: {error}; copy or build it again"
     )

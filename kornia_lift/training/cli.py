@@ -94,7 +94,7 @@ def run_curves(args: argparse.Namespace) -> int:
 def run_train(args: argparse.Namespace) -> int:
     """Train and say what came of it."""
     from kornia_lift.data.store import StoreError
-    from kornia_lift.training.checkpoint import CheckpointError
+    from kornia_lift.training.checkpoint import BEST, CheckpointError
     from kornia_lift.training.config import ConfigError, read_mapping
     from kornia_lift.training.distributed import WorkerLostError, process_group, rank
     from kornia_lift.training.loop import TrainingDivergedError
@@ -122,6 +122,9 @@ def run_train(args: argparse.Namespace) -> int:
             more = " (out of time)" if result.stopped == "time" else ""
             print(f"{name}: validation error {result.error:.4f} at step {result.best_step} of {result.step}{more}")
         print(f"weights: {args.out / WEIGHTS}")
+        missing = [name for name in config.recipe_stages if not (args.out / name / BEST).is_file()]
+        if missing:
+            print(f"not trained yet, random numbers in the weights: {', '.join(missing)}")
     return 0
 
 
@@ -142,7 +145,8 @@ def run_build(args: argparse.Namespace) -> int:
         except MissingExtraError:
             raise
         except (OSError, ValueError) as error:
-            print(f"{folder}: {error}", file=sys.stderr)
+            said = str(error)
+            print(said if str(folder) in said else f"{folder}: {said}", file=sys.stderr)
             failed += 1
             continue
         save_store(path, store)
@@ -174,6 +178,13 @@ def _build(folder: Path, args: argparse.Namespace) -> Any:
     if not (folder / "sparse").is_dir():
         scene = args.out / "reconstructions" / folder.resolve().name
         if not (scene / "sparse").is_dir():
-            reconstruct(folder, scene, max_size=args.max_size, seed=args.seed)
+            name = folder.resolve().name
+            reconstruct(
+                folder,
+                scene,
+                max_size=args.max_size,
+                seed=args.seed,
+                say=lambda text: print(f"{name}: {text}", file=sys.stderr),
+            )
         folder = scene
     return sfm_store(folder, args.seed, args.quality)

@@ -126,7 +126,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "", base
     try:
         return cls(**(defaults | values))
     except ConfigError as error:
-        raise ConfigError(f"{prefix.rstrip('.') or cls.__name__}: {error}") from None
+        raise ConfigError(f"{where}: {error}" if where else str(error)) from None
 
 
 def to_mapping(config: Any) -> dict[str, Any]:

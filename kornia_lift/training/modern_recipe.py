@@ -68,6 +68,8 @@ class ModernConfig:
         repeatable: loop of the detector's first stage.
         matchable: loop of the detector's second stage.
         refine: loop of the descriptor's second stage, on frames turned by the trained orientation.
+        use_posed: take patches from ``posed/`` too, scenes with measured depth. Off, since the posed scene of our data,
+            castle-P30, is the development set by which the shipped models were compared.
         seed: seed of the initial weights.
 
     """
@@ -97,6 +99,7 @@ class ModernConfig:
     repeatable: LoopConfig = field(default_factory=lambda: _loop(2000, 5e-3, clip_norm=None))
     matchable: LoopConfig = field(default_factory=lambda: _loop(600, 1e-3, clip_norm=None))
     refine: LoopConfig = field(default_factory=lambda: _loop(1000, 5e-4, weight_decay=1e-4))
+    use_posed: bool = False
     seed: int = 0
 
 
@@ -115,7 +118,7 @@ class ModernRecipe:
     def __init__(self, data: Path, out: Path, config: ModernConfig | None = None) -> None:
         self.out = out
         self.config = config or ModernConfig()
-        self.train = find_sources(data)
+        self.train = find_sources(data, posed=self.config.use_posed)
         self.held_out = find_sources(data, validation=True)
         torch.manual_seed(self.config.seed)
         self.response = LIFTResponse(False)
@@ -216,13 +219,13 @@ def save_model(
     from kornia_lift._extras import require
     from kornia_lift._io import atomic_write
 
-    save_file = require("safetensors.torch", extra="train").save_file
+    to_bytes = require("safetensors.torch", extra="train").save
     tensors: dict[str, Tensor] = {}
     for part, network in (("response", response), ("orientation", orientation), ("descriptor", descriptor)):
         for name, tensor in network.state_dict().items():
             tensors[f"{part}.{name}"] = tensor.detach().to(torch.float16).contiguous().clone()
     with atomic_write(path) as temporary:
-        save_file(tensors, str(temporary), dict(metadata or {}))
+        temporary.write_bytes(to_bytes(tensors, dict(metadata or {})))  # save_file hides the file from other users
 
 
 def _best(folder: Path) -> dict[str, Tensor]:

@@ -63,10 +63,14 @@ class RunConfig:
         return ModernRecipe.STAGES
 
     @property
+    def recipe_stages(self) -> tuple[str, ...]:
+        """Names of the stages that the recipe consists of."""
+        return PaperRecipe.STAGES if self.recipe == "paper" else ModernRecipe.STAGES
+
+    @property
     def chosen_stages(self) -> tuple[str, ...]:
         """Names of the stages to train."""
-        default = PaperRecipe.STAGES if self.recipe == "paper" else ModernRecipe.STAGES
-        return tuple(s for s in self.all_stages if s in self.stages) if self.stages else default
+        return tuple(s for s in self.all_stages if s in self.stages) if self.stages else self.recipe_stages
 
     @property
     def options(self) -> PaperConfig | ModernConfig:
@@ -124,11 +128,10 @@ def train(config: RunConfig, out: Path) -> dict[str, Result]:
 
     Raises:
         FileNotFoundError: if data are missing.
+        ConfigError: if there is no such device.
 
     """
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(config.device)
     recipe: PaperRecipe | ModernRecipe
     if config.recipe == "paper":
         stores, held_out = _stores(config.data), _stores(config.validation)
@@ -139,6 +142,18 @@ def train(config: RunConfig, out: Path) -> dict[str, Result]:
     if rank() == 0:
         recipe.save(out / WEIGHTS, _metadata(config, results))
     return results
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:  # torch without CUDA asserts
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"device {name!r} cannot be used here ({first}); use auto or cpu") from error
+    return device
 
 
 def _stores(paths: Sequence[Path]) -> list[Path]:

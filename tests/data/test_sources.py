@@ -65,7 +65,7 @@ def test_photographs_and_brackets(tmp_path: Path) -> None:
 
 def test_photographs_without_keypoints_say_so(tmp_path: Path) -> None:
     flat = write(tmp_path / "flat.png", np.full((200, 200), 90, np.uint8))
-    with pytest.raises(NoCorrespondenceError, match="use more, larger or more overlapping photographs"):
+    with pytest.raises(NoCorrespondenceError, match="none of the 1 photographs shows a SIFT keypoint"):
         photo_store([flat])
 
 

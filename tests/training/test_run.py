@@ -62,7 +62,9 @@ def test_train_writes_weights_log_and_checkpoint(
 ) -> None:
     out = tmp_path / "run"
     assert main(["train", str(config), "--out", str(out)]) == 0
-    assert "overlap: validation error" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "overlap: validation error" in said
+    assert "not trained yet, random numbers in the weights: descriptor, orientation, detector\n" in said
     state = load_checkpoint(out / "overlap" / "last.pt")
     assert state["step"] == 30
     assert state["resolved"]["detector_options"]["quadruplets"] == 4
@@ -195,3 +197,34 @@ def test_build_dataset_reconstructs_a_scene(shared: Path, tmp_path: Path, capsys
     assert len(np.unique(store.places.point)) > 100
     assert main(arguments) == 0
     assert "left as it is" in capsys.readouterr().out
+
+
+def test_build_dataset_names_damaged_photographs_and_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_store: Store
+) -> None:
+    """OpenCV fills a JPEG that is cut off with gray; pycolmap raises what damaged bytes lead to."""
+    pytest.importorskip("pycolmap")
+
+    def complaint(*more: str) -> str:
+        assert main(["build-dataset", *more, "--out", str(tmp_path / "set")]) == 2
+        return capsys.readouterr().err
+
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(3):
+        (photos / f"{i}.jpg").write_bytes(tiny_store.jpeg[0])
+    (photos / "1.jpg").write_bytes(tiny_store.jpeg[0][:5000])
+    for more in ([], ["--single"]):
+        assert "1.jpg: missing or damaged" in complaint(str(photos), *more)
+    model = tmp_path / "scene" / "sparse"
+    model.mkdir(parents=True)
+    for name in ("cameras", "images", "points3D"):
+        (model / f"{name}.bin").write_bytes(b"\x05")
+    said = complaint(str(tmp_path / "scene"))
+    assert "is damaged or incomplete" in said and "Traceback" not in said
+
+
+def test_a_device_that_is_not_there_is_named(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for device in ("abacus", "cuda:77"):
+        assert main(["train", str(config), "--out", str(tmp_path / "run"), "--device", device]) == 2
+        assert f"device '{device}' cannot be used here" in capsys.readouterr().err
