@@ -129,6 +129,31 @@ def confirm_tracks(
     return observation[kept], keypoint[kept]
 
 
+def merge_points(image: Indices, keypoint: Indices, point: Indices) -> tuple[Indices, Indices, Indices]:
+    """Give points that share a keypoint one number: COLMAP makes a point for each of SIFT's angles at a place.
+
+    Left apart, they would serve as negatives of each other with the same patch.
+
+    Args:
+        image: photograph of each observation, shape (N,).
+        keypoint: keypoint in it, shape (N,).
+        point: number of the point, shape (N,).
+
+    Returns:
+        The same, with one keypoint per photograph and point, and the points numbered from 0.
+
+    """
+    number = np.unique(point, return_inverse=True)[1]
+    label = np.arange(len(number))
+    owner: dict[tuple[int, int], int] = {}
+    for view in zip(image.tolist(), keypoint.tolist(), number.tolist(), strict=True):
+        roots = _root(label, owner.setdefault(view[:2], view[2])), _root(label, view[2])
+        label[max(roots)] = min(roots)
+    root = np.array([_root(label, n) for n in number.tolist()], dtype=np.int64)
+    rows = np.sort(np.unique(np.stack([root, image]), axis=1, return_index=True)[1])
+    return image[rows], keypoint[rows], np.unique(root[rows], return_inverse=True)[1]
+
+
 def confirm_scene(
     scene: Scene, keypoints: list[Keypoints], tolerance: Tolerance | None = None
 ) -> tuple[Indices, Indices, Indices]:

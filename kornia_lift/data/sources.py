@@ -14,7 +14,7 @@ from kornia_lift.data.photographs import check_whole, list_photos, read_gray
 from kornia_lift.data.quadruplets import SUPPORT
 from kornia_lift.data.scene import Scene
 from kornia_lift.data.sfm_frames import read_model, read_sfm
-from kornia_lift.data.sift import Keypoints, confirm_scene, confirm_tracks, detect_sift
+from kornia_lift.data.sift import Keypoints, confirm_scene, confirm_tracks, detect_sift, merge_points
 from kornia_lift.data.store import Places, Store, encode_jpeg, join_places
 
 EMPTY_PER_IMAGE = 100
@@ -53,7 +53,7 @@ def sfm_store(scene: Path, seed: int = 0, quality: int = 88) -> Store:
             )
     keypoints = [detect_sift(photo) for photo in photos]
     observation, keypoint = confirm_tracks(seen, keypoints)
-    image, point = seen.image[observation], np.unique(seen.point[observation], return_inverse=True)[1]
+    image, keypoint, point = merge_points(seen.image[observation], keypoint, seen.point[observation])
     names = [f"{scene.name}/{name}" for name in seen.images]
     return _store(names, photos, keypoints, image, keypoint, point, seed, quality)
 

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from kornia_lift.data.sfm_frames import SfmObservations
-from kornia_lift.data.sift import Keypoints, Tolerance, confirm_scene, confirm_tracks, detect_sift, near_pairs
+from kornia_lift.data.sift import (
+    Keypoints,
+    Tolerance,
+    confirm_scene,
+    confirm_tracks,
+    detect_sift,
+    merge_points,
+    near_pairs,
+)
 
 from .conftest import TurnedScene
 
@@ -87,3 +95,14 @@ def test_places_of_a_turned_picture_agree_with_its_geometry(turned_scene: Turned
 @pytest.mark.parametrize(("degrees", "agrees"), [(19, True), (-19, True), (360 + 5, True), (21, False), (180, False)])
 def test_angles_are_compared_round_the_circle(degrees: float, agrees: bool) -> None:
     assert Tolerance().agree(np.zeros(1), np.radians([degrees])).item() is agrees
+
+
+def test_points_that_share_a_keypoint_are_one() -> None:
+    # points 10 and 30 share keypoint 5 of photograph 1; 30 and 40 share keypoint 8 of photograph 2; 20 is apart
+    image = np.array([0, 1, 0, 1, 1, 2, 2, 3])
+    keypoint = np.array([4, 5, 7, 6, 5, 8, 8, 9])
+    point = np.array([10, 10, 20, 20, 30, 30, 40, 40])
+    found = merge_points(image, keypoint, point)
+    rows = set(zip(*(part.tolist() for part in found), strict=True))
+    assert rows == {(0, 4, 0), (1, 5, 0), (2, 8, 0), (3, 9, 0), (0, 7, 1), (1, 6, 1)}
+    assert len(found[0]) == 6
