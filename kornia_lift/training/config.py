@@ -38,7 +38,8 @@ class LoopConfig:
         validate_every: steps between two validations.
         checkpoint_every: steps between two checkpoints.
         log_every: steps between two lines of the log.
-        max_minutes: time for this stage, all resumptions together; it then stops as if killed, but tidily.
+        max_minutes: time for this stage, all resumptions together; it then stops as if killed, but tidily. A schedule
+            that decays then follows the clock where that is ahead of the steps: such a run is not repeated to the bit.
         seed: the batches are a function of it and of the step.
         prefetch: draw the next batch in a thread while this one trains; changes no result.
         tensorboard: also write TensorBoard files.

@@ -62,13 +62,23 @@ def step_seed(seed: int, step: int) -> int:
     return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
 
 
-def learning_rate(config: LoopConfig, step: int) -> float:
-    """Learning rate of step ``step`` (0-based): linear warm-up, then constant, or down to 0 in a line or a cosine."""
+def learning_rate(config: LoopConfig, step: int, elapsed: float = 0.0) -> float:
+    """Learning rate of step ``step`` (0-based): linear warm-up, then constant, or down to 0 in a line or a cosine.
+
+    Args:
+        config: the options.
+        step: number of steps done.
+        elapsed: seconds since the start. With ``max_minutes`` the rate falls by whichever is nearer its end, the steps
+            or the minutes, so that a run that is cut short ends at a low rate too.
+
+    """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     if config.schedule == "constant":
         return config.learning_rate
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
+    if config.max_minutes is not None:
+        done = min(1.0, max(done, elapsed / (60 * config.max_minutes)))
     return config.learning_rate * (1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
@@ -145,7 +155,7 @@ class _Run:
                 tensorboard=config.tensorboard,
                 progress=progress,
             )
-        stopped: Literal["steps", "time"] = "time" if distributed.from_first(self._late()) else "steps"
+        stopped: Literal["steps", "time"] = "time" if self._late() else "steps"
         samples, since = 0, time.monotonic()
         try:
             if self.best["step"] < 0:
@@ -157,8 +167,9 @@ class _Run:
                     figures = self._train_step(batch)
                     samples += len(next(iter(batch.values())))
                     self.step += 1
-                    self.elapsed = before + time.monotonic() - started
-                    if distributed.from_first(self._late()):
+                    # the first process's clock is everyone's: learning rate and end follow it
+                    self.elapsed = distributed.from_first(before + time.monotonic() - started)
+                    if self._late():
                         stopped = "time"
                     end = stopped == "time" or self.step == config.steps
                     if log is not None:
@@ -191,7 +202,7 @@ class _Run:
 
     def _train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
         config, network = self.config, self.stage.network
-        rate = learning_rate(config, self.step)
+        rate = learning_rate(config, self.step, self.elapsed)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         network.train()

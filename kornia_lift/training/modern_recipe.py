@@ -90,9 +90,7 @@ class ModernConfig:
     candidates: int = 400
     crops: CropConfig = field(default_factory=CropConfig)
     views: CropConfig = field(
-        default_factory=lambda: CropConfig(
-            size=400, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6, full_circle=0.8, black_corner=0.4
-        )
+        default_factory=lambda: CropConfig(size=400, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
     )
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 1e-3, weight_decay=1e-4))
     orientation: LoopConfig = field(default_factory=lambda: _loop(3000, 5e-4, weight_decay=1e-3))
