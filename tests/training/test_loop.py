@@ -146,7 +146,9 @@ def test_max_minutes_stops_tidily_and_can_be_raised(tmp_path: Path) -> None:
 def test_decaying_rate_ends_with_the_minutes(tmp_path: Path) -> None:
     config = LoopConfig(steps=10**6, schedule="cosine", learning_rate=1e-3, max_minutes=1 / 60, log_every=1)
     fit(ToyStage(pause=0.01), config, tmp_path, progress=False)
-    rates = [r["lr"] for r in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines()) if r["kind"] == "train"]
+    rates = [
+        r["lr"] for r in map(json.loads, (tmp_path / "log.jsonl").read_text().splitlines()) if r["kind"] == "train"
+    ]
     assert rates[0] == pytest.approx(1e-3)
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 3e-4
