@@ -103,6 +103,7 @@ class QuadrupletSampler:
         warp[single, 1], light[single, 1] = self._synthetic_view(p2.take(single), generator)
         tables = [torch.stack([getattr(p, n) for p in (p1, p2, p3, p4)], dim=1) for n in _Table.COLUMNS]
         image, _, xy, sigma, theta = tables
+        theta[single, 1] -= _turn_of(warp[single, 1])  # SIFT's angle, carried into the synthetic view
         return Quadruplets(image, xy, sigma, theta, warp, light, first_point, other_point)
 
     def moved_patches(
@@ -195,7 +196,7 @@ class Quadruplets:
         image: photograph, (N, 4).
         xy: keypoint in pixels, (N, 4, 2).
         sigma: scale in pixels, (N, 4).
-        theta: SIFT angle in radians, clockwise, (N, 4).
+        theta: SIFT angle in radians, clockwise, in the view that is cut, (N, 4).
         warp: local map from the view that is cut to the photograph; the identity except for synthetic views,
             (N, 4, 2, 2).
         light: exposure, gamma and noise of the view, (N, 4, 3).
@@ -235,6 +236,11 @@ class _Table:
         for name in self.COLUMNS:
             setattr(chosen, name, getattr(self, name)[rows])
         return chosen
+
+
+def _turn_of(warp: Tensor) -> Tensor:
+    """Clockwise turn of the rotation nearest to each map, radians, (N, 2, 2) to (N,)."""
+    return torch.atan2(warp[:, 1, 0] - warp[:, 0, 1], warp[:, 0, 0] + warp[:, 1, 1])
 
 
 def draw_shift(generator: Generator, count: int, branches: int) -> Tensor:

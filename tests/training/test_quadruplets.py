@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_lift.data.quadruplets import SUPPORT, QuadrupletSampler, draw_shift, draw_turn
+from kornia_lift.data.quadruplets import SUPPORT, QuadrupletSampler, SyntheticView, draw_shift, draw_turn
 from kornia_lift.data.store import Store
 from kornia_lift.geometry import crop_rotate
 
@@ -108,6 +108,18 @@ def test_second_views_are_made_where_there_is_one_photograph(single_views: Quadr
     patches = single_views.descriptor_patches(drawn, (0, 1), source)
     alike = correlation(patches[:, 0], patches[:, 1])
     assert 0.3 < alike.median() < 0.999
+
+
+def test_a_synthetic_view_takes_the_angle_of_its_place_along(tiny_store: Store) -> None:
+    """A view that is turned and nothing else shows the same patch at the angle it is given."""
+    places = tiny_store.places.take(np.arange(40))
+    turn_only = SyntheticView(stretch=1.0, zoom=1.0, exposure=1.0, gamma=1.0, noise=0.0)
+    single = QuadrupletSampler(dataclasses.replace(tiny_store, places=places), synthetic=turn_only)
+    source = generator()
+    drawn = single.draw(source, 40)
+    assert (drawn.theta[:, 0] - drawn.theta[:, 1]).abs().max() > 0.3
+    first, second = single.descriptor_patches(drawn, (0, 1), source).unbind(1)
+    torch.testing.assert_close(first, second, atol=1e-4, rtol=0)
 
 
 def test_the_same_generator_gives_the_same_patches(single_views: QuadrupletSampler) -> None:
