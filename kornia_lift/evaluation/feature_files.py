@@ -2,7 +2,8 @@
 
 One group per image, named ``SCENE/IMAGE``, with ``keypoints`` (N, 2), ``descriptors`` (D, N; uint8 for packed bits)
 and, where the feature has them, ``scores``, ``scales`` (sigma), ``oris`` (degrees, counter-clockwise on screen) and
-``image_size`` (width, height). An image whose extraction failed is a group with the attribute ``error``.
+``image_size`` (width, height). An image whose extraction failed is a group with the attribute ``error``. The attribute
+``fingerprint`` tells which pixels the features belong to; files of other programs need none.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ _OPTIONAL = {"scores": "scores", "scales": "scales", "angles": "oris"}
 
 class FeatureFileError(ValueError):
     """A feature file, or one of its images, cannot be used; the message says why."""
+
+
+class UnreadableImageError(FeatureFileError):
+    """A photograph could not be read when its features were to be extracted: not the feature's fault."""
 
 
 class FeatureStore:
@@ -79,8 +84,21 @@ class FeatureStore:
     def __contains__(self, key: tuple[str, str]) -> bool:
         return self._find(*key) is not None
 
-    def write(self, scene: str, image: str, features: Features) -> None:
-        """Add the features of one image."""
+    def fingerprint(self, scene: str, image: str) -> str | None:
+        """The fingerprint that the features of an image were written with; None if there is none, or no such image."""
+        group = self._file.get(f"{scene}/{image}")
+        found = None if group is None else group.attrs.get("fingerprint")
+        return None if found is None else str(found)
+
+    def write(self, scene: str, image: str, features: Features, *, fingerprint: str | None = None) -> None:
+        """Add the features of one image.
+
+        Args:
+            scene: name of the scene.
+            image: name of the image.
+            features: what was found in it.
+            fingerprint: tells the image's pixels from others of the same name.
+        """
         data: dict[str, Any] = {
             "keypoints": features.keypoints.astype(np.float32),
             "descriptors": np.ascontiguousarray(features.descriptors.T),
@@ -94,23 +112,38 @@ class FeatureStore:
         group = self._new_group()
         for name, values in data.items():
             group.create_dataset(name, data=values)
-        self._publish(scene, image)
+        self._publish(scene, image, fingerprint)
 
-    def write_error(self, scene: str, image: str, message: str) -> None:
-        """Record that an image has no features and why."""
-        self._new_group().attrs["error"] = message
-        self._publish(scene, image)
+    def write_error(
+        self, scene: str, image: str, message: str, *, fingerprint: str | None = None, unreadable: bool = False
+    ) -> None:
+        """Record that an image has no features and why.
+
+        Args:
+            scene: name of the scene.
+            image: name of the image.
+            message: the reason.
+            fingerprint: see :meth:`write`.
+            unreadable: it is the photograph that is damaged, not the extraction that failed.
+        """
+        group = self._new_group()
+        group.attrs["error"] = message
+        group.attrs["unreadable"] = unreadable
+        self._publish(scene, image, fingerprint)
 
     def read(self, scene: str, image: str) -> Features:
         """The features of one image.
 
         Raises:
+            UnreadableImageError: if the photograph could not be read.
             FeatureFileError: if the file does not hold it, its extraction failed, or its data sets do not fit.
         """
         key = self._find(scene, image)
         if key is None:
             raise FeatureFileError(f"{self.path.name} has no features of image {scene}/{image}")
         group = self._file[key]
+        if group.attrs.get("unreadable", False):
+            raise UnreadableImageError(str(group.attrs["error"]))
         if "error" in group.attrs:
             raise FeatureFileError(f"extraction failed on {key}: {group.attrs['error']}")
         if "keypoints" not in group or "descriptors" not in group:
@@ -137,17 +170,26 @@ class FeatureStore:
         """hloc names images by file, with or without the folder; take the first name that is there."""
         candidates = [f"{scene}/{image}", image]
         candidates += [f"{name}{suffix}" for name in candidates for suffix in IMAGE_SUFFIXES]
-        return next((c for c in candidates if c in self._file), None)
+        return next((c for c in candidates if self._is_image(c)), None)
+
+    def _is_image(self, key: str) -> bool:
+        """Whether a group is that of an image, not that of a scene that is called like one."""
+        group = self._file.get(key)
+        if group is None or not hasattr(group, "keys"):
+            return False
+        return "error" in group.attrs or any(hasattr(member, "shape") for member in group.values())
 
     def _new_group(self) -> Any:
         if _UNFINISHED in self._file:
             del self._file[_UNFINISHED]
         return self._file.create_group(_UNFINISHED)
 
-    def _publish(self, scene: str, image: str) -> None:
+    def _publish(self, scene: str, image: str, fingerprint: str | None) -> None:
         key = f"{scene}/{image}"
+        if fingerprint is not None:
+            self._file[_UNFINISHED].attrs["fingerprint"] = fingerprint
         if key in self._file:
             del self._file[key]
-        self._file.require_group(scene)
+        self._file.require_group(key.rpartition("/")[0])  # names of images may hold folders
         self._file.move(_UNFINISHED, key)
         self._file.flush()

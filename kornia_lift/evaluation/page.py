@@ -117,7 +117,7 @@ def _group_pictures(
     parts = [f"<h3>{html.escape(f'{chosen.scene} {chosen.first}–{chosen.second}')}</h3>"]
     for entry in candidates:
         try:
-            with FeatureStore(entry.file or feature_path(cache, entry)) as store:
+            with FeatureStore(entry.file or feature_path(cache, entry, results.options["num_features"])) as store:
                 features = tuple(store.read(scene.name, scene.names[k]).top(SHOWN_FEATURES) for k in pair)
             picture, right, count = match_picture(scene, pair, (features[0], features[1]))
         except (FeatureFileError, FileNotFoundError) as error:

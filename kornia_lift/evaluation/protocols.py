@@ -59,7 +59,7 @@ def candidate(spec: str) -> Candidate:
     """
     label, _, spec = spec.rpartition("=")
     if spec in PEERS:
-        return Candidate(label or spec, PEERS[spec])
+        return Candidate(label or spec, PEERS[spec], identity={"peer": spec})
     path = Path(spec)
     if path.suffix in (".h5", ".hdf5"):
         if not path.is_file():
@@ -199,15 +199,20 @@ def run(
         title: title of the report.
         candidates: features to measure.
         groups: scenes by group.
-        cache: folder for feature files; made if it does not exist.
+        cache: folder for feature files; made if it does not exist. Features are used again only for an image of the
+            same pixels.
         options: what to measure.
         progress: told about each image that is extracted.
+
+    Raises:
+        FeatureFileError: if a feature file cannot be used, or different images have one name.
+        FileNotFoundError: if a feature file does not exist.
     """
     options = options or Options()
     cache.mkdir(parents=True, exist_ok=True)
     rows = []
     for entry in candidates:
-        path = entry.file or feature_path(cache, entry)
+        path = entry.file or feature_path(cache, entry, options.num_features)
         if entry.build is not None:
             made = {"feature": entry.name, **entry.identity}
             scenes = [scene for group in groups.values() for scene in group]
@@ -232,11 +237,16 @@ def merge(first: Results, second: Results) -> Results:
     return replace(second, title=first.title, features=[*rows, *newer.values()])
 
 
-def feature_path(cache: Path, entry: Candidate) -> Path:
-    """File of a candidate's features in a cache folder; other weights, other file."""
-    mark = str(entry.identity.get("weights_sha256", ""))[:12]
+def feature_path(cache: Path, entry: Candidate, num_features: int) -> Path:
+    """File of a candidate's features in a cache folder; other weights or another number of features, another file."""
+    peer = str(entry.identity.get("peer", entry.name))
+    marks = [
+        peer if peer != entry.name else "",
+        str(entry.identity.get("weights_sha256", ""))[:12],
+        str(num_features),
+    ]
     safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in entry.name)
-    return cache / (f"{safe}-{mark}.h5" if mark else f"{safe}.h5")
+    return cache / ("-".join([safe, *filter(None, marks)]) + ".h5")
 
 
 class _Lazy:

@@ -11,7 +11,7 @@ import numpy as np
 from ..data.calibrated_scenes import CalibratedScene
 from ..data.homography_sequences import HomographySequence
 from ..data.scene import UNKNOWN, FloatArray, HasLocalAffine, HasPose, Pair, Scene
-from .feature_files import FeatureFileError
+from .feature_files import FeatureFileError, UnreadableImageError
 from .features import Features
 from .geometry_errors import HOMOGRAPHY_AUC, POSE_AUC, Estimator, auc, homography_error, pose_error
 from .matching import nearest_neighbours
@@ -81,7 +81,7 @@ def evaluate(source: FeatureSource, scenes: Iterable[Scene], options: Options | 
 
     Nothing is dropped silently. A pair is *failed*, and counts as zero in every mean, if an image has no features in
     the source, no keypoints, keypoints or descriptors that are not finite, or features found in an image of another
-    size. It is *skipped*, and does not count, if its ground truth is missing or broken.
+    size. It is *skipped*, and does not count, if its ground truth or a photograph is missing or broken.
 
     Args:
         source: features by scene and image.
@@ -123,8 +123,11 @@ def _evaluate_pair(
         return result(SKIPPED, str(error), {})
     loaded = []
     for index, size in zip((pair.i, pair.j), sizes, strict=True):
-        if index not in cache:
-            cache[index] = _load(source, scene, index, size, options.num_features)
+        try:
+            if index not in cache:
+                cache[index] = _load(source, scene, index, size, options.num_features)
+        except UnreadableImageError as error:
+            return result(SKIPPED, str(error), {})
         found = cache[index]
         if isinstance(found, str):
             return result(FAILED, found, _zeros(scene, options))
@@ -161,6 +164,8 @@ def _evaluate_pair(
 def _load(source: FeatureSource, scene: Scene, index: int, size: tuple[int, int], count: int) -> Features | str:
     try:
         found = source.read(scene.name, scene.names[index]).top(count)
+    except UnreadableImageError:
+        raise
     except FeatureFileError as error:
         return str(error)
     if len(found) == 0:

@@ -1,0 +1,121 @@
+"""Features are used again for the same pixels only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from kornia_lift.data.homography_sequences import HomographySequence
+from kornia_lift.evaluation.extraction import extract_to_file
+from kornia_lift.evaluation.feature_files import FeatureFileError, FeatureStore, UnreadableImageError
+from kornia_lift.evaluation.protocols import Candidate, candidate, feature_path, run
+from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, evaluate
+
+from .conftest import features, grid_points, unit_vectors, write_sequence
+
+Found = tuple[np.ndarray, np.ndarray]
+
+
+def brightness(image: torch.Tensor) -> Found:
+    """A feature that shows which photograph it was found in."""
+    points = grid_points()
+    return points, np.full((len(points), 4), float(image.mean()), np.float32)
+
+
+def sequence_at(folder: Path, value: int, name: str = "seq") -> HomographySequence:
+    """Two uniform photographs; photographs of all folders have the same names."""
+    root = write_sequence(folder / name, {2: np.eye(3)})
+    for number in (1, 2):
+        cv2.imwrite(str(root / f"{number}.png"), np.full((90, 120), value, np.uint8))
+    return HomographySequence.load(root)
+
+
+def extract(path: Path, scene: HomographySequence, feature: Callable[[torch.Tensor], Found] = brightness) -> int:
+    return extract_to_file(feature, [scene], path, num_features=10, options={})
+
+
+def test_other_photographs_of_the_same_names_are_extracted_anew(tmp_path: Path) -> None:
+    dark, bright = sequence_at(tmp_path / "a", 51), sequence_at(tmp_path / "b", 204)
+    path = tmp_path / "f.h5"
+    assert [extract(path, s) for s in (dark, dark, bright, bright)] == [2, 0, 2, 0]
+    with FeatureStore(path) as store:
+        np.testing.assert_allclose(store.read("seq", "1").descriptors, 0.8, rtol=1e-6)
+    cv2.imwrite(str(bright.image_path(1)), np.zeros((90, 120), np.uint8))  # one photograph is edited
+    assert extract(path, bright) == 1
+    with FeatureStore(path) as store:
+        assert (store.read("seq", "2").descriptors == 0).all()
+
+
+def test_features_of_unknown_photographs_are_extracted_anew(tmp_path: Path) -> None:
+    """Files of earlier releases say nothing about the pixels."""
+    scene = sequence_at(tmp_path, 51)
+    with FeatureStore(tmp_path / "f.h5", {"num_features": 10}) as store:
+        for name in scene.names:
+            store.write("seq", name, features(grid_points(), unit_vectors(len(grid_points()))))
+    assert extract(tmp_path / "f.h5", scene) == 2
+    assert extract(tmp_path / "f.h5", scene) == 0
+
+
+def test_a_file_of_another_program_needs_no_fingerprint(tmp_path: Path) -> None:
+    scene = sequence_at(tmp_path, 51)
+    with FeatureStore(tmp_path / "own.h5", {}) as store:
+        for name in scene.names:
+            store.write("seq", name, features(grid_points(), unit_vectors(len(grid_points()))))
+    results = run("t", [Candidate("own", file=tmp_path / "own.h5")], {"homography": [scene]}, tmp_path / "cache")
+    assert results.features[0].pairs["homography"][0].values["matching_score"] == 1
+
+
+def test_two_photographs_of_one_name_are_refused(tmp_path: Path) -> None:
+    groups = {"one": [sequence_at(tmp_path / "a", 51)], "two": [sequence_at(tmp_path / "b", 204)]}
+    entry = Candidate("x", lambda n: brightness)  # type: ignore[arg-type, return-value]
+    with pytest.raises(FeatureFileError, match="Two different images are called seq/1"):
+        run("t", [entry], groups, tmp_path / "cache", options=Options(10))
+    groups["two"] = groups["one"]  # the same photographs under two headings are fine
+    assert run("t", [entry], groups, tmp_path / "cache", options=Options(10)).groups == ["one", "two"]
+
+
+def test_numbers_of_features_and_renamed_peers_have_files_of_their_own(tmp_path: Path) -> None:
+    groups = {"homography": [HomographySequence.load(write_sequence(tmp_path / "seq", {2: np.eye(3)}))]}
+    for count in (40, 20):
+        results = run("t", [candidate("opencv-sift")], groups, tmp_path / "cache", options=Options(count))
+        assert results.features[0].options["num_features"] == count
+    paths = {
+        feature_path(tmp_path, candidate(spec), n)
+        for spec in ("opencv-sift", "x=opencv-sift", "x=opencv-orb")
+        for n in (20, 40)
+    }
+    assert len(paths) == 6
+
+
+def test_a_photograph_cut_off_skips_its_pairs_until_it_is_mended(tmp_path: Path) -> None:
+    root = write_sequence(tmp_path / "seq", {2: np.eye(3), 3: np.eye(3)})
+    cv2.imwrite(str(root / "2.jpg"), cv2.imread(str(root / "2.png")))  # whose header alone tells the size
+    (root / "2.png").unlink()
+    whole = (root / "2.jpg").read_bytes()
+    (root / "2.jpg").write_bytes(whole[: len(whole) // 2])
+    scene = HomographySequence.load(root)
+    assert extract(tmp_path / "f.h5", scene) == 2
+    with FeatureStore(tmp_path / "f.h5") as store:
+        results = evaluate(store, [scene])
+        with pytest.raises(UnreadableImageError, match="cannot read"):
+            store.read("seq", "2")
+    assert [r.status for r in results] == [SKIPPED, OK]
+    assert "2.jpg" in results[0].reason
+    assert FAILED not in [r.status for r in results]
+    (root / "2.jpg").write_bytes(whole)
+    assert extract(tmp_path / "f.h5", scene) == 1
+
+
+def test_a_scene_named_like_an_image_is_not_its_features(tmp_path: Path) -> None:
+    good = features(grid_points(), unit_vectors(len(grid_points())))
+    with FeatureStore(tmp_path / "f.h5", {}) as store:
+        store.write("1", "7", good)
+        store.write("cams", "left/0000.jpg", good)
+        with pytest.raises(FeatureFileError, match="no features of image seq/1"):
+            store.read("seq", "1")
+        assert len(store.read("cams", "left/0000.jpg")) == len(good)
