@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ def load_image(path: str | os.PathLike[str], *, gray: bool = False, apply_exif: 
     """Read a photograph.
 
     JPEG, PNG, TIFF, WebP, BMP and PNM, with 8 or 16 bits, gray, colour or palette. Transparent pixels show white
-    behind them, as in a picture viewer.
+    behind them, as in a picture viewer. Of a JPEG with embedded further images (MPO), the photograph itself is read.
 
     Args:
         path: the file.
@@ -67,7 +68,8 @@ def _decode(path: Path, apply_exif: bool) -> NDArray[np.float32]:
     """Pixels in [0, 1], shape (H, W, 1 or 3)."""
     pillow, ops = require("PIL.Image", extra="cli"), require("PIL.ImageOps", extra="cli")
     with pillow.open(path) as image:
-        if getattr(image, "is_animated", False):
+        # MPO: JPEGs of cameras and phones with a second image (preview, depth, gain map) behind the photograph
+        if getattr(image, "is_animated", False) and image.format != "MPO":
             raise ImageFileError(f"cannot read {path} as an image: it holds {image.n_frames} frames, expected one")
         if _is_deep_colour(image):
             pixels = _decode_deep_colour(path)
@@ -135,19 +137,44 @@ def _turn(pixels: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the image files below a folder, by suffix, in sorted order; hidden files and folders are left out.
 
+    Links to folders are followed, but not in circles. A link to a missing file is listed: reading it tells.
+
     Raises:
         NotADirectoryError: if ``folder`` is not a folder.
+        PermissionError: if a folder below it cannot be read.
     """
     root = Path(folder)
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder")
-    return sorted(
-        path
-        for path in root.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(root).parts)
-    )
+    return sorted(_images_below(root, frozenset()))
+
+
+def _images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+    status = folder.stat()
+    this = status.st_dev, status.st_ino
+    if this in above:
+        return  # a link back to a folder that we are in
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _images_below(path, above | {this})
+        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            yield path
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Try to make a file in the folder of ``path``, so that long work need not end without a place for its result.
+
+    Raises:
+        OSError: if that is not possible; the message names ``path`` and the reason.
+    """
+    folder = Path(path).parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(f"cannot write {path}: {error.strerror} (folder {folder})") from error
 
 
 @contextmanager
@@ -169,9 +196,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder, expected a file name")
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    # 50 characters have at most 200 bytes: the temporary name is allowed wherever that of the file is
+    temporary = path.with_name(f".{path.stem[:50]}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        if error.filename is None or os.fspath(error.filename) != str(temporary):
+            raise
+        raise type(error)(f"cannot write {path}: {error.strerror}") from error
     finally:
         temporary.unlink(missing_ok=True)

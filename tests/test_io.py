@@ -10,7 +10,7 @@ import torch
 from kornia.color import rgb_to_grayscale
 
 from kornia_lift._extras import MissingExtraError, require
-from kornia_lift._io import ImageFileError, atomic_write, list_images, load_image
+from kornia_lift._io import ImageFileError, atomic_write, check_writable, list_images, load_image
 
 cv2 = pytest.importorskip("cv2")
 Image = pytest.importorskip("PIL.Image")
@@ -134,6 +134,19 @@ def test_animation_is_refused(tmp_path: Path, rgb: np.ndarray) -> None:
         load_image(tmp_path / "a.tif")
 
 
+def test_photograph_with_an_embedded_second_image(tmp_path: Path) -> None:
+    """JPEGs of this kind (MPO) come from cameras and phones: the first image is the photograph."""
+    levels = [Image.new("RGB", (WIDTH, HEIGHT), (level, 0, 0)) for level in (200, 10)]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    levels[0].save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=levels[1:], exif=exif)
+    with Image.open(tmp_path / "a.jpg") as opened:
+        assert (opened.format, opened.n_frames) == ("MPO", 2)
+    image = load_image(tmp_path / "a.jpg")
+    assert image.shape == (1, 3, WIDTH, HEIGHT)
+    assert float(image[:, 0].mean()) == pytest.approx(200 / 255, abs=0.02)
+
+
 def test_missing_file_and_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"nothing\.png does not exist"):
         load_image(tmp_path / "nothing.png")
@@ -148,6 +161,19 @@ def test_list_images(tmp_path: Path) -> None:
     assert [p.relative_to(tmp_path).as_posix() for p in list_images(tmp_path)] == ["a.png", "b.JPG", "sub/c.tiff"]
     with pytest.raises(NotADirectoryError, match=r"a\.png is not a folder"):
         list_images(tmp_path / "a.png")
+
+
+def test_list_images_follows_links_but_not_in_circles(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere/deep").mkdir(parents=True)
+    (tmp_path / "elsewhere/deep/a.png").touch()
+    root = tmp_path / "links"
+    root.mkdir()
+    for name, target in {"one": "../elsewhere", "two": "../elsewhere/deep", "gone.jpg": "../absent.jpg"}.items():
+        (root / name).symlink_to(target)
+    (tmp_path / "elsewhere/back").symlink_to("../links")
+    found = [path.relative_to(root).as_posix() for path in list_images(root)]
+    # a file that is missing is for load_image to tell
+    assert found == ["gone.jpg", "one/deep/a.png", "two/a.png"]
 
 
 def test_atomic_write_leaves_all_or_nothing(tmp_path: Path) -> None:
@@ -176,6 +202,38 @@ def test_atomic_write_needs_a_folder(tmp_path: Path) -> None:
         pass
     with pytest.raises(IsADirectoryError, match="expected a file name"), atomic_write(tmp_path):
         pass
+
+
+def test_atomic_write_of_a_long_name(tmp_path: Path) -> None:
+    path = tmp_path / f"{'ü' * 125}.json"  # 255 bytes
+    with atomic_write(path) as temporary:
+        temporary.write_text("all")
+    assert path.read_text() == "all"
+
+
+def test_errors_of_writing_name_the_file_and_not_the_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(PermissionError) as caught, atomic_write(path) as temporary:
+        raise PermissionError(13, "Permission denied", str(temporary))
+    assert str(caught.value) == f"cannot write {path}: Permission denied"
+    with pytest.raises(PermissionError, match=r"other\.txt"), atomic_write(path):
+        raise PermissionError(13, "Permission denied", "other.txt")
+
+    def denied(**options: object) -> None:
+        assert options == {"dir": tmp_path}
+        raise PermissionError(13, "Permission denied", str(tmp_path / "tmp1234"))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", denied)
+    with pytest.raises(PermissionError) as caught:
+        check_writable(path)
+    assert str(caught.value) == f"cannot write {path}: Permission denied (folder {tmp_path})"
+
+
+def test_check_writable_leaves_nothing(tmp_path: Path) -> None:
+    check_writable(tmp_path / "a.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_extra_names_the_command() -> None:
