@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     if picture is None and not args.json:
         picture = Path("lift_matches.jpg")
     if picture is not None:
-        check_picture_path(picture)
+        check_picture_path(picture, [args.first, args.second])
     clock = StageClock()
     with clock.stage("reading"):
         photographs = [load_image(path, apply_exif=not args.ignore_exif) for path in (args.first, args.second)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import nn
 
 from .conftest import Answer, astronaut, one_line, save
 
@@ -140,6 +142,38 @@ def test_bad_options_end_with_one_line(call: Call, pair: tuple[Path, Path], opti
     assert answer.code == 2
     assert message in one_line(answer.err)
     assert sorted(p.name for p in Path().iterdir()) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("how", ["itself", "link", "default"])
+def test_a_photograph_is_not_replaced_by_the_picture(call: Call, pair: tuple[Path, Path], how: str) -> None:
+    first, second = pair
+    if how == "default":
+        second = second.rename("lift_matches.jpg")
+    elif how == "link":
+        Path("m.png").symlink_to(second)
+    before = second.read_bytes()
+    options = {"itself": ["--out", second.name], "link": ["--out", "m.png"], "default": []}[how]
+    answer = call("match", first, second, *options, make_feature=never)
+    assert answer.code == 2
+    assert "one of the photographs" in one_line(answer.err)
+    assert second.read_bytes() == before
+
+
+def never(args: argparse.Namespace) -> nn.Module:
+    """The fault is to be found before anything is computed."""
+    raise AssertionError("a feature was built")
+
+
+def test_folder_that_cannot_be_written_is_found_first(
+    call: Call, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(**options: object) -> None:
+        raise PermissionError(13, "Permission denied", "some temporary name")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", denied)
+    answer = call("match", *pair, "--out", "m.png", make_feature=never)
+    assert answer.code == 2
+    assert one_line(answer.err) == "kornia-lift: cannot write m.png: Permission denied (folder .)"
 
 
 def test_turned_photograph(call: Call, tmp_path: Path) -> None:
