@@ -27,8 +27,9 @@ from kornia_lift import LIFTDescriptor
 from kornia_lift._io import atomic_write
 from kornia_lift.data.patch_sets import PatchSet
 from kornia_lift.data.patch_tracks import STORED_SIZE, CutConfig, cut_tracks
-from kornia_lift.data.photographs import PhotoSources, find_sources, to_float
+from kornia_lift.data.photographs import PhotoSources, to_float
 from kornia_lift.data.sources import sfm_store
+from kornia_lift.data.split import find_sources
 from kornia_lift.evaluation.patch_retrieval import evaluate_descriptor
 from kornia_lift.evaluation.peers import HardTFeat
 from kornia_lift.evaluation.results import provenance

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from kornia_lift.cli import main as kornia_lift
-from kornia_lift.data.photographs import find_sources
 from kornia_lift.data.sources import bracket_store, photo_store, scene_store, sfm_store
+from kornia_lift.data.split import find_sources
 from kornia_lift.data.store import Store, join_stores, pack_stores, save_store
 
 ROOT = Path(__file__).resolve().parents[1]

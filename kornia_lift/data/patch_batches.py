@@ -45,15 +45,18 @@ class PatchPairs:
     Args:
         tracks: the stored patches; kept on their device, batches are cut there.
         groups: images per batch.
-        per_group: anchors per image.
+        per_group: anchors per image. Images that show fewer places are left out, unless none shows as many: then
+            those that show most give what they have.
         warp: noise of frames and light.
+
+    Raises:
+        ValueError: if no image shows two places.
 
     """
 
     def __init__(self, tracks: PatchTracks, groups: int = 8, per_group: int = 32, warp: WarpConfig | None = None):
         self.tracks = tracks
         self.groups = groups
-        self.per_group = per_group
         self.warp = warp or WarpConfig()
         self.by_track = torch.argsort(tracks.track, stable=True)
         self.track_count = torch.bincount(tracks.track)
@@ -63,7 +66,10 @@ class PatchPairs:
         self.by_image = torch.argsort(tracks.image, stable=True)
         self.image_count = torch.bincount(tracks.image)
         self.image_begin = self.image_count.cumsum(0) - self.image_count
-        self.usable_images = torch.nonzero(self.image_count >= per_group)[:, 0]
+        self.per_group = min(per_group, int(self.image_count.max()) if len(tracks) else 0)
+        if self.per_group < 2:
+            raise ValueError("no photograph shows two places, which pairs need; use larger ones, or some with texture")
+        self.usable_images = torch.nonzero(self.image_count >= self.per_group)[:, 0]
 
     def draw(self, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return indices of anchors and of another patch of the same track (itself where there is none), (N,) each."""

@@ -13,7 +13,7 @@ from kornia.feature import extract_patches_from_pyramid, laf_from_center_scale_o
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift.data.photographs import PhotoSources, list_photos, read_gray, to_float
+from kornia_lift.data.photographs import PhotoSources, read_bracket, read_gray, to_float
 from kornia_lift.data.posed import PosedScene
 from kornia_lift.data.posed_frames import posed_observations
 from kornia_lift.data.sfm_frames import SfmObservations, nearest_similarity, read_sfm
@@ -54,6 +54,8 @@ class CutConfig:
         points_per_photo: places taken from each single photograph.
         min_sigma: smallest scale in pixels of the view that sees the place smallest.
         max_sigma: largest scale in pixels.
+        photo_size: larger side of single photographs and brackets in pixels; larger ones are scaled down, as
+            reconstructed ones are.
         seed: seed of the choice.
 
     """
@@ -63,11 +65,17 @@ class CutConfig:
     points_per_photo: int = 150
     min_sigma: float = 1.3
     max_sigma: float = 9.0
+    photo_size: int = 1024
     seed: int = 0
 
 
 def cut_tracks(sources: PhotoSources, config: CutConfig) -> PatchTracks:
-    """Cut the patches of all sources into memory (about 11 KiB each)."""
+    """Cut the patches of all sources into memory (about 11 KiB each).
+
+    Raises:
+        ValueError: if no source shows a place to learn from, or a photograph cannot be read.
+
+    """
     rng = np.random.default_rng(config.seed)
     parts: list[PatchTracks] = []
     for scene in sources.sfm:
@@ -76,9 +84,9 @@ def cut_tracks(sources: PhotoSources, config: CutConfig) -> PatchTracks:
         seen = posed_observations(PosedScene.load(folder), config.points_per_scene, rng)
         parts.append(_cut_scene(seen, folder, config, rng))
     for path in sources.photos:
-        parts.append(_cut_photo([path], config, rng))
+        parts.append(_cut_photo([read_gray(path, config.photo_size)], config, rng))
     for folder in sources.brackets:
-        parts.append(_cut_photo(list_photos(folder), config, rng))
+        parts.append(_cut_photo(read_bracket(folder, config.photo_size), config, rng))
     return join_tracks(parts)
 
 
@@ -87,6 +95,11 @@ def join_tracks(parts: Iterable[PatchTracks]) -> PatchTracks:
     tracks: list[Tensor] = []
     images: list[Tensor] = []
     kept = [part for part in parts if len(part)]
+    if not kept:
+        raise ValueError(
+            "the photographs show no place to learn from: none has SIFT keypoints whose support lies in it; use "
+            "larger photographs, or some with texture"
+        )
     next_track = next_image = 0
     for part in kept:
         tracks.append(part.track + next_track)
@@ -142,10 +155,9 @@ def _cut_scene(seen: SfmObservations, scene: Path, config: CutConfig, rng: np.ra
     )
 
 
-def _cut_photo(paths: list[Path], config: CutConfig, rng: np.random.Generator) -> PatchTracks:
+def _cut_photo(photos: list[Tensor], config: CutConfig, rng: np.random.Generator) -> PatchTracks:
     """Cut places of one photograph, or of aligned photographs of one scene; chosen where SIFT sees something."""
     cv2 = require("cv2", extra="train")
-    photos = [read_gray(path) for path in paths]
     height, width = photos[0].shape
     middle = photos[len(photos) // 2].numpy()
     keypoints = cv2.SIFT_create(nfeatures=20 * config.points_per_photo, contrastThreshold=0.02).detect(middle, None)
@@ -155,6 +167,10 @@ def _cut_photo(paths: list[Path], config: CutConfig, rng: np.random.Generator) -
     inside = ((candidates > reach) & (candidates < np.array([width, height]) - 1 - reach)).all(1)
     chosen = rng.permutation(np.flatnonzero(inside))[: config.points_per_photo]
     xy, sigma = candidates[chosen], sigma[chosen]
+    if not len(xy):
+        none = torch.zeros(0, dtype=torch.long)
+        empty = torch.zeros((0, STORED_SIZE, STORED_SIZE), dtype=torch.uint8)
+        return PatchTracks(empty, none, none, torch.zeros(0, 3))
     pixels, images, tracks = [], [], []
     for index in rng.permutation(len(photos))[: config.views_per_point]:
         pixels.append(_cut(photos[index], xy, sigma, np.zeros(len(xy))))

@@ -10,10 +10,7 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 
-# the validation split that the data set declares; nothing of it may be trained on
-VALIDATION_SCENES = frozenset({"cyprus_arches", "golden_statue", "reichstag", "street2"})
-VALIDATION_PREFIXES = ("kodak", "pop-os")
-VALIDATION_BRACKETS = frozenset({"living_room1"})
+LAYOUT = ("sfm", "photos", "illumination")
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -35,37 +32,55 @@ class PhotoSources:
     posed: tuple[Path, ...] = ()
 
 
-def find_sources(root: Path, validation: bool = False, posed: bool = False) -> PhotoSources:
-    """List the photographs below ``root`` (layout ``sfm/``, ``photos/``, ``illumination/``, ``posed/``).
+def list_sources(root: Path, posed: bool = False) -> PhotoSources:
+    """List the photographs below ``root``.
 
     Args:
-        root: folder of the training data.
-        validation: list the validation split instead of the training split.
-        posed: list the posed scenes too; all of them belong to the training split.
+        root: folder of the data, in one of two layouts. Either ``sfm/`` (folders with ``images/`` and a COLMAP model in
+            ``sparse/``), ``photos/`` (single photographs), ``illumination/`` (folders of aligned exposures) and
+            ``posed/``, of which none but one of the first three has to be there; or scene folders and single
+            photographs directly in ``root``.
+        posed: list the posed scenes too.
 
     Raises:
-        FileNotFoundError: if ``root`` holds none of the three folders.
+        FileNotFoundError: if nothing of that is there.
 
     """
-    if not any((root / kind).is_dir() for kind in ("sfm", "photos", "illumination")):
-        raise FileNotFoundError(f"{root} holds none of the folders sfm/, photos/, illumination/")
+    if not root.is_dir():
+        raise FileNotFoundError(f"no such folder: {root}")
+    if any((root / kind).is_dir() for kind in LAYOUT):
+        photos = root / "photos"
+        return PhotoSources(
+            sfm=_folders(root / "sfm"),
+            photos=tuple(list_photos(photos)) if photos.is_dir() else (),
+            brackets=_folders(root / "illumination"),
+            posed=_folders(root / "posed") if posed else (),
+        )
+    scenes = tuple(p for p in _folders(root) if (p / "images").is_dir() and (p / "sparse").is_dir())
+    single = tuple(list_photos(root))
+    if not scenes and not single:
+        stores = " (the .npz files there are for the paper's recipe)" if any(root.glob("*.npz")) else ""
+        raise FileNotFoundError(
+            f"{root} holds no photographs (.jpg, .jpeg, .png), no scene folders with images/ and sparse/, and none of "
+            f"the folders {', '.join(f'{kind}/' for kind in LAYOUT)}{stores}; `kornia-lift build-dataset` leaves its "
+            "scenes in the folder reconstructions/ of its output"
+        )
+    return PhotoSources(scenes, single, ())
 
-    def folders(kind: str, held_out: frozenset[str]) -> tuple[Path, ...]:
-        found = sorted(p for p in (root / kind).glob("*") if p.is_dir())
-        return tuple(p for p in found if (p.name in held_out) == validation)
 
-    photos = sorted(p for p in (root / "photos").glob("*") if p.suffix.lower() in _SUFFIXES)
-    return PhotoSources(
-        sfm=folders("sfm", VALIDATION_SCENES),
-        photos=tuple(p for p in photos if p.name.startswith(VALIDATION_PREFIXES) == validation),
-        brackets=folders("illumination", VALIDATION_BRACKETS),
-        posed=folders("posed", frozenset()) if posed else (),
-    )
+def _folders(root: Path) -> tuple[Path, ...]:
+    return tuple(sorted(p for p in root.glob("*") if p.is_dir() and not p.name.startswith(".")))
 
 
 def list_photos(folder: Path) -> list[Path]:
     """Return the photographs directly inside ``folder``, sorted by name."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
+
+
+def list_scene_photos(scene: Path) -> list[Path]:
+    """Return the photographs of a reconstructed scene, those in sub-folders of ``images/`` too, sorted by name."""
+    found = (scene / "images").rglob("*")
+    return sorted(p for p in found if p.suffix.lower() in _SUFFIXES and not p.name.startswith("."))
 
 
 def check_whole(path: Path) -> None:
@@ -79,8 +94,12 @@ def check_whole(path: Path) -> None:
         raise ValueError(f"cannot read the photograph {path}: missing or damaged ({error}); remove it") from error
 
 
-def read_gray(path: Path) -> Tensor:
+def read_gray(path: Path, max_size: int | None = None) -> Tensor:
     """Read a photograph as 8-bit gray, in stored pixels (EXIF rotation ignored, as COLMAP does).
+
+    Args:
+        path: the file.
+        max_size: a larger side than this, in pixels, is scaled down to it.
 
     Returns:
         uint8 tensor of shape (H, W).
@@ -93,7 +112,26 @@ def read_gray(path: Path) -> Tensor:
     image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError(f"cannot read the photograph {path}: missing or damaged")
+    if max_size is not None and max(image.shape) > max_size:
+        factor = max_size / max(image.shape)
+        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
     return torch.from_numpy(image)
+
+
+def read_bracket(folder: Path, max_size: int | None = None) -> list[Tensor]:
+    """Read aligned photographs of one scene under several exposures; see :func:`read_gray`.
+
+    Raises:
+        ValueError: if there are fewer than two, or their sizes differ.
+
+    """
+    photos = [read_gray(path, max_size) for path in list_photos(folder)]
+    if len(photos) < 2 or len({photo.shape for photo in photos}) > 1:
+        raise ValueError(
+            f"{folder} must hold two or more photographs of one size, taken from a tripod under different light; "
+            f"it holds {len(photos)}, of {len({photo.shape for photo in photos})} sizes"
+        )
+    return photos
 
 
 def to_float(image: Tensor) -> Tensor:

@@ -51,6 +51,9 @@ class WarpedCrops:
         config: how pairs are drawn.
         light: change of the light between the two crops.
 
+    Raises:
+        ValueError: if there are no photographs.
+
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class WarpedCrops:
     ) -> None:
         self.config = config or CropConfig()
         self.light = light or WarpConfig()
+        if not photos or not all(photos):
+            raise ValueError("pairs of crops need at least one photograph of every scene")
         # coarser copies by 2x2 means: sampling at most every second pixel never aliases much
         self.pyramids = [[_halvings(photo, self.config.max_step) for photo in scene] for scene in photos]
 

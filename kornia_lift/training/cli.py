@@ -13,6 +13,7 @@ _TRAIN_EPILOG = """\
 examples:
   kornia-lift train configs/paper.toml --data dataset/ --out runs/mine
   kornia-lift train configs/paper.toml --data dataset/ --out runs/mine --max-minutes 30
+  kornia-lift train configs/modern.toml --data holiday/ --out runs/modern        photographs, or scenes with sparse/
   torchrun --nproc-per-node 2 -m kornia_lift.training train configs/paper.toml --data dataset/ --out runs/mine
 
 Started again, a run that was stopped, killed or out of time goes on where it was.

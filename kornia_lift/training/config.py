@@ -126,7 +126,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "", base
     values = {key: _convert(hints[key], value, prefix + key, defaults[key]) for key, value in mapping.items()}
     try:
         return cls(**(defaults | values))
-    except ConfigError as error:
+    except ValueError as error:  # also from options that know nothing of this module
         raise ConfigError(f"{where}: {error}" if where else str(error)) from None
 
 

@@ -12,9 +12,11 @@ import torch
 from kornia.feature import LAFDescriptor, LAFOrienter
 from torch import Tensor, nn
 
+from kornia_lift._io import atomic_write
 from kornia_lift.data.patch_batches import PatchPairs, WarpConfig
 from kornia_lift.data.patch_tracks import CutConfig, PatchTracks, cut_tracks
-from kornia_lift.data.photographs import PhotoSources, find_sources, list_photos, read_gray
+from kornia_lift.data.photographs import PhotoSources, list_scene_photos, read_bracket, read_gray
+from kornia_lift.data.split import SplitConfig, describe_sources, split_sources
 from kornia_lift.data.warped_crops import CropConfig, WarpedCrops
 from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.detector import LIFTDetector
@@ -24,11 +26,14 @@ from kornia_lift.orientation import LIFTOrientation
 from kornia_lift.response import LIFTResponse
 from kornia_lift.scale_space import ScaleSpaceConfig
 from kornia_lift.training.config import LoopConfig, to_mapping
+from kornia_lift.training.distributed import rank
 from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.modern_descriptor import HardestDescriptorStage
 from kornia_lift.training.modern_detector import RepeatableDetectorStage, init_as_blob_detector
 from kornia_lift.training.modern_matchable import MatchableDetectorStage
 from kornia_lift.training.modern_orientation import EquivariantOrientationStage
+
+SPLIT = "split.json"
 
 
 def _loop(steps: int, rate: float, **more: Any) -> LoopConfig:
@@ -68,6 +73,8 @@ class ModernConfig:
         repeatable: loop of the detector's first stage.
         matchable: loop of the detector's second stage.
         refine: loop of the descriptor's second stage, on frames turned by the trained orientation.
+        split: what is held out: the declared scenes and photographs of the data of the shipped weights; of anyone
+            else's data a share of each kind, drawn by the seed.
         use_posed: take patches from ``posed/`` too, scenes with measured depth. Off, since the posed scene of our data,
             castle-P30, is the development set by which the shipped models were compared.
         seed: seed of the initial weights.
@@ -97,6 +104,7 @@ class ModernConfig:
     repeatable: LoopConfig = field(default_factory=lambda: _loop(2000, 5e-3, clip_norm=None))
     matchable: LoopConfig = field(default_factory=lambda: _loop(600, 1e-3, clip_norm=None))
     refine: LoopConfig = field(default_factory=lambda: _loop(1000, 5e-4, weight_decay=1e-4))
+    split: SplitConfig = field(default_factory=SplitConfig)
     use_posed: bool = False
     seed: int = 0
 
@@ -105,9 +113,15 @@ class ModernRecipe:
     """The stages of the modern recipe; each leaves its checkpoint in its own folder and can be resumed.
 
     Args:
-        data: folder of the training data (``sfm/``, ``photos/``, ``illumination/``).
+        data: folder of the training data, see :func:`~kornia_lift.data.photographs.list_sources`. One kind of
+            photographs is enough: places are followed through reconstructed scenes and brackets, and second views of
+            single photographs are made.
         out: folder of the run.
         config: options.
+
+    Raises:
+        FileNotFoundError: if there is no data.
+        ValueError: if nothing is left to train on or to validate with, or if the run was begun with another split.
 
     """
 
@@ -116,8 +130,16 @@ class ModernRecipe:
     def __init__(self, data: Path, out: Path, config: ModernConfig | None = None) -> None:
         self.out = out
         self.config = config or ModernConfig()
-        self.train = find_sources(data, posed=self.config.use_posed)
-        self.held_out = find_sources(data, validation=True)
+        self.train, self.held_out = split_sources(data, self.config.use_posed, self.config.split)
+        for what, part in (("train on", self.train), ("hold out", self.held_out)):
+            if not (part.sfm or part.photos or part.brackets):
+                raise ValueError(
+                    f"{data} leaves nothing to {what}: {len(self.train.sfm)} scenes, {len(self.train.photos)} single "
+                    f"photographs and {len(self.train.brackets)} brackets are trained on, {len(self.held_out.sfm)}, "
+                    f"{len(self.held_out.photos)} and {len(self.held_out.brackets)} held out. At least two of one kind "
+                    "are needed; put further photographs into the folder, or change the options of the split"
+                )
+        self._keep_split(data)
         torch.manual_seed(self.config.seed)
         self.response = LIFTResponse(False)
         init_as_blob_detector(self.response, strength=self.config.blob_strength)
@@ -140,6 +162,24 @@ class ModernRecipe:
                 self._network_of(name).load_state_dict(_best(folder))
         return results
 
+    def _keep_split(self, data: Path) -> None:
+        """Write down what is held out; a run goes on only where nothing has changed sides."""
+        path = self.out / SPLIT
+        now = {"training": describe_sources(data, self.train), "held_out": describe_sources(data, self.held_out)}
+        if path.is_file():
+            before = json.loads(path.read_text(encoding="utf-8"))
+            crossed = set(now["held_out"]) & set(before["training"]) | set(now["training"]) & set(before["held_out"])
+            if crossed:
+                raise ValueError(
+                    f"{', '.join(sorted(crossed)[:5])} changed between training and held-out data since {self.out} was "
+                    "begun (the folder of the data or the options of the split are others); choose another --out, or "
+                    f"name what is held out by split.held_out as in {path}"
+                )
+        if rank() == 0:
+            self.out.mkdir(parents=True, exist_ok=True)
+            with atomic_write(path) as temporary:
+                temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
+
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Write the three networks to one ``.safetensors`` file in half precision."""
         save_model(path, self.response, self.orientation, self.descriptor, metadata)
@@ -156,12 +196,19 @@ class ModernRecipe:
 
     def _pairs(self, warp: WarpConfig, groups: int, per_group: int) -> tuple[PatchPairs, PatchPairs]:
         if self._tracks is None:
-            self._tracks = cut_tracks(self.train, self.config.cut), cut_tracks(self.held_out, self.config.cut)
+            self._tracks = self._cut(self.train, "training"), self._cut(self.held_out, "held-out")
         return PatchPairs(self._tracks[0], groups, per_group, warp), PatchPairs(self._tracks[1], 8, 64, warp)
+
+    def _cut(self, part: PhotoSources, what: str) -> PatchTracks:
+        try:
+            return cut_tracks(part, self.config.cut)
+        except ValueError as error:
+            raise ValueError(f"the {what} photographs: {error}") from error
 
     def _crop_pairs(self, crops: CropConfig) -> tuple[WarpedCrops, WarpedCrops]:
         if crops not in self._crops:
-            train, held_out = (WarpedCrops(_photographs(s), crops) for s in (self.train, self.held_out))
+            size = self.config.cut.photo_size
+            train, held_out = (WarpedCrops(_photographs(s, size), crops) for s in (self.train, self.held_out))
             self._crops[crops] = train, held_out
         return self._crops[crops]
 
@@ -215,7 +262,6 @@ def save_model(
 ) -> None:
     """Write three networks to one ``.safetensors`` file, in half precision, complete or not at all."""
     from kornia_lift._extras import require
-    from kornia_lift._io import atomic_write
 
     to_bytes = require("safetensors.torch", extra="train").save
     tensors: dict[str, Tensor] = {}
@@ -233,15 +279,16 @@ def _best(folder: Path) -> dict[str, Tensor]:
     return weights
 
 
-def _photographs(sources: PhotoSources) -> list[list[Tensor]]:
+def _photographs(sources: PhotoSources, max_size: int) -> list[list[Tensor]]:
     """All photographs of a split, uint8; the exposures of a bracket belong together."""
-    scenes = [[read_gray(path)] for path in sources.photos]
+    scenes = [[read_gray(path, max_size)] for path in sources.photos]
     for scene in sources.sfm:
         # neighbours in a walk around a scene are alike: every second one tells as much
-        scenes += [[read_gray(path)] for path in list_photos(scene / "images")[::2]]
+        scenes += [[read_gray(path, max_size)] for path in list_scene_photos(scene)[::2]]
     for folder in sources.brackets:
-        # the shortest and longest exposures hold too little that is not black or white
-        scenes += [[read_gray(path) for path in list_photos(folder)[2:-2]]] * 5
+        exposures = read_bracket(folder, max_size)
+        # the two shortest and longest of many exposures hold too little that is not black or white
+        scenes += [exposures[2:-2] if len(exposures) > 6 else exposures] * 5
     return scenes
 
 

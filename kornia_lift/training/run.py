@@ -27,8 +27,8 @@ class RunConfig:
 
     Args:
         recipe: ``"paper"`` (LIFT as published) or ``"modern"`` (the one that made the shipped weights).
-        data: paper: stores written by ``kornia-lift build-dataset``, or folders of them; modern: the one folder with
-            ``sfm/``, ``photos/``, ``illumination/``.
+        data: paper: stores written by ``kornia-lift build-dataset``, or folders of them; modern: the one folder of
+            photographs (``sfm/``, ``photos/``, ``illumination/``, or scenes and photographs directly in it).
         validation: paper: stores of held-out scenes; where empty, photographs and points of ``data`` are held out.
         stages: which stages to train, in the recipe's order; all of them where empty.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``...; the modern recipe runs on the CPU.
@@ -49,7 +49,7 @@ class RunConfig:
         if not self.data:
             raise ConfigError("data names no training data")
         if self.recipe == "modern" and (len(self.data) != 1 or self.validation):
-            raise ConfigError("the modern recipe takes one data folder, which declares its own validation split")
+            raise ConfigError("the modern recipe takes one data folder; what is held out are options of modern.split")
         known = self.all_stages
         unknown = [s for s in self.stages if s not in known]
         if unknown:

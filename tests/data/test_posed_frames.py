@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from kornia_lift.data.patch_tracks import CutConfig, cut_tracks
-from kornia_lift.data.photographs import PhotoSources, find_sources
+from kornia_lift.data.photographs import PhotoSources
 from kornia_lift.data.posed import PosedScene
 from kornia_lift.data.posed_frames import posed_observations
+from kornia_lift.data.split import find_sources
 from tests.evaluation.conftest import HEIGHT, WIDTH, plane_homography, write_plane_scene
 
 from .conftest import texture

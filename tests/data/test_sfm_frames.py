@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from kornia_lift.data.patch_tracks import CutConfig, cut_tracks
-from kornia_lift.data.photographs import PhotoSources, find_sources
+from kornia_lift.data.photographs import PhotoSources
 from kornia_lift.data.sfm_frames import nearest_similarity, plane_basis, projection_jacobian, read_sfm
+from kornia_lift.data.split import find_sources
 
 
 def test_jacobian_is_the_derivative_of_the_projection() -> None:

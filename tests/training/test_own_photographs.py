@@ -1,0 +1,127 @@
+"""The modern recipe on a folder of one's own: it splits, trains every stage, and says what is missing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kornia_lift import LIFTFeature
+from kornia_lift.cli import main
+
+from .conftest import picture
+
+TINY = """
+recipe = "modern"
+data = ["{data}"]
+[modern]
+images_per_batch = 2
+anchors_per_image = 6
+photos_per_batch = 1
+candidates = 30
+[modern.cut]
+points_per_photo = 12
+points_per_scene = 40
+max_sigma = 2.0
+[modern.crops]
+size = 80
+per_photo = 2
+max_step = 1.5
+[modern.views]
+size = 110
+max_step = 1.2
+[modern.descriptor]
+steps = 1
+[modern.orientation]
+steps = 1
+[modern.repeatable]
+steps = 1
+[modern.matchable]
+steps = 2
+[modern.refine]
+steps = 1
+"""
+STAGES = ("descriptor", "orientation", "repeatable", "matchable", "refine")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    cv2 = pytest.importorskip("cv2")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(folder / f"holiday{i}.jpg"), picture(i, 200))
+    return folder
+
+
+def write_config(tmp_path: Path, data: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.format(data=data.as_posix()))
+    return path
+
+
+@pytest.mark.parametrize("layout", ["plain", "photos"])
+def test_all_stages_train_on_a_folder_of_photographs(tmp_path: Path, photos: Path, layout: str) -> None:
+    pytest.importorskip("safetensors")
+    data = photos
+    if layout == "photos":
+        data = tmp_path / "data"
+        data.mkdir()
+        photos.rename(data / "photos")
+    stages = STAGES if layout == "plain" else ("descriptor", "repeatable")
+    out = tmp_path / "run"
+    assert main(["train", str(write_config(tmp_path, data)), "--out", str(out), "--stages", *stages]) == 0
+    split = json.loads((out / "split.json").read_text())
+    assert (len(split["training"]), len(split["held_out"])) == (2, 1)
+    assert all((out / name / "best.pt").is_file() for name in stages)
+    LIFTFeature(10, pretrained=out / "weights.safetensors")
+
+
+def test_reconstructed_scenes_alone_are_enough(tmp_path: Path, shared: Path) -> None:
+    pytest.importorskip("pycolmap")
+    data = tmp_path / "data"
+    for name in ("lund_door", "et"):
+        shutil.copytree(shared / "data" / "train" / "sfm" / name, data / "sfm" / name)
+    config = write_config(tmp_path, data)
+    assert main(["train", str(config), "--out", str(tmp_path / "run"), "--stages", "descriptor", "repeatable"]) == 0
+    split = json.loads((tmp_path / "run" / "split.json").read_text())
+    assert sorted(split["training"] + split["held_out"]) == ["sfm/et", "sfm/lund_door"]
+
+
+def test_what_is_missing_is_said(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cv2 = pytest.importorskip("cv2")
+
+    def complaint(data: Path, *more: str) -> str:
+        config = write_config(tmp_path, data)
+        assert main(["train", str(config), "--out", str(tmp_path / "run"), *more]) == 2
+        text = capsys.readouterr().err
+        assert "Traceback" not in text
+        return text
+
+    one = tmp_path / "one"
+    one.mkdir()
+    assert "holds no photographs" in complaint(one)
+    shutil.copy(photos / "holiday0.jpg", one)
+    assert "leaves nothing to hold out" in complaint(one)
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i in range(2):
+        cv2.imwrite(str(flat / f"{i}.png"), picture(i, 200) * 0 + 90 + i)
+    assert "training photographs: the photographs show no place to learn from" in complaint(flat)
+
+
+def test_a_run_refuses_data_that_changed_sides(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path, photos)
+    command = ["train", str(config), "--out", str(tmp_path / "run"), "--stages", "repeatable"]
+    assert main(command) == 0
+    held_out = json.loads((tmp_path / "run" / "split.json").read_text())["held_out"]
+    other = next(p.name for p in sorted(photos.iterdir()) if p.name not in held_out)
+    config.write_text(config.read_text() + f'[modern.split]\nheld_out = ["{other}"]\n')
+    assert main(command) == 2
+    assert f"{held_out[0]}, {other} changed between" in capsys.readouterr().err.replace(
+        f"{other}, {held_out[0]}", f"{held_out[0]}, {other}"
+    )
