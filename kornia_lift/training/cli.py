@@ -22,7 +22,10 @@ _BUILD_EPILOG = """\
 examples:
   kornia-lift build-dataset holiday/church/ --out dataset/          photographs of one place; runs the reconstruction
   kornia-lift build-dataset scenes/*/ --out dataset/                folders with images/ and a COLMAP model in sparse/
+  kornia-lift build-dataset hpatches/*/ --out dataset/              homography sequences, images 1.. and files H_1_k
   kornia-lift build-dataset holiday/all/ --single --out dataset/    unrelated photographs; second views are synthetic
+
+A file that exists is left as it is if made of the same photographs with the same options, else it is an error.
 """
 
 
@@ -132,17 +135,18 @@ def run_train(args: argparse.Namespace) -> int:
 def run_build(args: argparse.Namespace) -> int:
     """Build one store per folder; a folder that fails is named, the others are built."""
     from kornia_lift._extras import MissingExtraError
-    from kornia_lift.data.store import save_store
+    from kornia_lift.training.build import BuildOptions, build_store, same_names, store_path
 
+    clash = same_names(args.photos)
+    if clash:
+        raise CommandError(clash)
     args.out.mkdir(parents=True, exist_ok=True)
+    options = BuildOptions(args.single, args.max_size, args.quality, args.seed)
     failed = 0
     for folder in args.photos:
-        path = args.out / f"{folder.resolve().name}.npz"
-        if path.exists():
-            print(f"{path} exists, left as it is")
-            continue
+        path = store_path(folder, args.out)
         try:
-            store = _build(folder, args)
+            store = build_store(folder, args.out, options, say=lambda text: print(text, file=sys.stderr))
         except MissingExtraError:
             raise
         except (OSError, ValueError) as error:
@@ -150,7 +154,9 @@ def run_build(args: argparse.Namespace) -> int:
             print(said if str(folder) in said else f"{folder}: {said}", file=sys.stderr)
             failed += 1
             continue
-        save_store(path, store)
+        if store is None:
+            print(f"{path} exists, made of the same photographs; left as it is")
+            continue
         points = len(set(store.places.point.tolist()))
         print(
             f"{path}: {len(store.names)} photographs, {points} points in {len(store.places)} views, "
@@ -159,33 +165,3 @@ def run_build(args: argparse.Namespace) -> int:
     if failed == len(args.photos):
         raise CommandError("no data set was built")
     return 1 if failed else 0
-
-
-def _build(folder: Path, args: argparse.Namespace) -> Any:
-    from kornia_lift.data.photographs import list_photos
-    from kornia_lift.data.posed import PosedScene
-    from kornia_lift.data.reconstruct import reconstruct
-    from kornia_lift.data.sources import photo_store, scene_store, sfm_store
-
-    if not folder.is_dir():
-        raise FileNotFoundError("no such folder")
-    if args.single:
-        paths = list_photos(folder)
-        if not paths:
-            raise FileNotFoundError("holds no photograph (.jpg, .jpeg, .png)")
-        return photo_store(paths, folder.resolve().name, seed=args.seed, quality=args.quality)
-    if (folder / "cameras.npz").is_file():
-        return scene_store(PosedScene.load(folder), args.seed, args.quality)
-    if not (folder / "sparse").is_dir():
-        scene = args.out / "reconstructions" / folder.resolve().name
-        if not (scene / "sparse").is_dir():
-            name = folder.resolve().name
-            reconstruct(
-                folder,
-                scene,
-                max_size=args.max_size,
-                seed=args.seed,
-                say=lambda text: print(f"{name}: {text}", file=sys.stderr),
-            )
-        folder = scene
-    return sfm_store(folder, args.seed, args.quality)

@@ -186,6 +186,102 @@ def test_build_dataset_without_a_scene_says_why(tmp_path: Path, capsys: pytest.C
     assert not (tmp_path / "set" / "reconstructions" / "photos").exists()
 
 
+def test_build_dataset_never_takes_one_folder_for_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    church, other = tmp_path / "y1" / "church", tmp_path / "y2" / "church"
+    for number, folder in enumerate((church, other)):
+        folder.mkdir(parents=True)
+        cv2.imwrite(str(folder / "a.png"), picture(number))
+    out = tmp_path / "set"
+
+    def build(*more: str) -> tuple[int, str]:
+        code = main(["build-dataset", *more, "--single", "--out", str(out)])
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    code, said = build(str(church), str(other))
+    assert code == 2 and "would both become church.npz" in said
+    assert not out.exists()
+    assert build(str(church))[0] == 0
+    before = (out / "church.npz").read_bytes()
+    code, said = build(str(church))
+    assert code == 0 and "left as it is" in said
+    code, said = build(str(other))
+    assert code == 2 and "church.npz exists and was made of something else" in said
+    cv2.imwrite(str(church / "b.png"), picture(3))
+    code, said = build(str(church))
+    assert code == 2 and "1 files were added (b.png)" in said
+    (church / "b.png").unlink()
+    code, said = build(str(church), "--quality", "70")
+    assert code == 2 and "quality was 88, is 70" in said
+    (out / "church.json").unlink()
+    code, said = build(str(church))
+    assert code == 2 and "church.json beside it" in said
+    assert (out / "church.npz").read_bytes() == before
+    (out / "church.npz").unlink()
+    assert build(str(church))[0] == 0
+
+
+def test_a_reconstruction_of_other_photographs_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    from kornia_lift.training import build
+
+    calls: list[int] = []
+
+    def reconstruct(photos: Path, out: Path, *, max_size: int, seed: int, say: object) -> Path:
+        calls.append(max_size)
+        if len(calls) == 1:
+            raise ValueError("too few matches")
+        (out / "sparse").mkdir(parents=True)
+        return out
+
+    def sfm_store(scene: Path, seed: int, quality: int) -> Store:
+        raise ValueError("nothing seen twice")
+
+    monkeypatch.setattr(build, "reconstruct", reconstruct)
+    monkeypatch.setattr(build, "sfm_store", sfm_store)
+    (tmp_path / "church").mkdir()
+    for number in range(3):
+        cv2.imwrite(str(tmp_path / "church" / f"{number}.png"), picture(number, 80))
+
+    def complaint(*more: str) -> str:
+        arguments = ["build-dataset", str(tmp_path / "church"), "--out", str(tmp_path / "set")]
+        assert main([*arguments, *more]) == 2
+        return capsys.readouterr().err
+
+    assert "too few matches" in complaint()
+    assert not (tmp_path / "set" / "reconstructions" / "church.json").exists()
+    assert "nothing seen twice" in complaint()
+    assert "nothing seen twice" in complaint("--quality", "70")
+    assert calls == [1024, 1024]  # the reconstruction was used again
+    assert "max_size was 1024, is 512" in complaint("--max-size", "512")
+    cv2.imwrite(str(tmp_path / "church" / "3.png"), picture(3, 80))
+    assert "1 files were added (3.png)" in complaint()
+
+
+def test_build_dataset_from_a_homography_sequence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cv2 = pytest.importorskip("cv2")
+    folder = tmp_path / "wall"
+    folder.mkdir()
+    turned = cv2.getRotationMatrix2D((210, 210), 20, 1.0)
+    base = picture(4)
+    for number, image in ((1, base), (2, cv2.warpAffine(base, turned, base.shape)), (3, base)):
+        cv2.imwrite(str(folder / f"{number}.png"), image)
+    np.savetxt(folder / "H_1_2", np.vstack([turned, [0, 0, 1]]))
+    assert main(["build-dataset", str(folder), "--out", str(tmp_path / "set")]) == 0
+    assert "H_1_3 is missing" in capsys.readouterr().err
+    store = load_store(tmp_path / "set" / "wall.npz")
+    places = store.places
+    assert set(places.image.tolist()) == {0, 1}
+    assert len(np.unique(places.point)) > 20
+    for point in np.unique(places.point):
+        (one,), (two,) = (np.flatnonzero((places.point == point) & (places.image == i)) for i in (0, 1))
+        moved = turned @ np.append(places.xy[one], 1)
+        assert np.hypot(*(moved - places.xy[two])) < 3.5
+
+
 @pytest.mark.slow
 def test_build_dataset_reconstructs_a_scene(shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("pycolmap")
@@ -197,6 +293,14 @@ def test_build_dataset_reconstructs_a_scene(shared: Path, tmp_path: Path, capsys
     assert len(np.unique(store.places.point)) > 100
     assert main(arguments) == 0
     assert "left as it is" in capsys.readouterr().out
+    assert main([*arguments[:-1], "480"]) == 2
+    assert "max_size was 640, is 480" in capsys.readouterr().err
+    (tmp_path / "images.npz").unlink()
+    assert main([*arguments[:-1], "480"]) == 2
+    said = capsys.readouterr().err
+    assert "reconstructions/images exists and was made of something else" in said
+    assert main(arguments) == 0
+    assert "reconstruction from" not in capsys.readouterr().err
 
 
 def test_build_dataset_names_damaged_photographs_and_models(
