@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._extras import require
-from .images import image_file_size, read_image
+from .._io import load_image
+from .images import image_file_size
 from .scene import UNKNOWN, FloatArray, Pair, SkippedPair, Transferred, as_points
+from .sfm_frames import read_model_files
 
 
 class CalibratedScene:
@@ -28,6 +30,12 @@ class CalibratedScene:
         pairs: pairs to evaluate.
         skipped: pairs that lack an image.
         cameras: pycolmap cameras that undo the lens distortion; None if there is none.
+        names: names of the images, unique; the file names without suffix by default.
+
+    Convention: cameras are of the pixels as they are stored, so an EXIF orientation is not applied.
+
+    Raises:
+        ValueError: if two images have one name.
     """
 
     def __init__(
@@ -42,9 +50,12 @@ class CalibratedScene:
         pairs: tuple[Pair, ...],
         skipped: tuple[SkippedPair, ...] = (),
         cameras: Sequence[Any] | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
         self.name = name
-        self.names: tuple[str, ...] = tuple(p.stem for p in paths)
+        self.names: tuple[str, ...] = tuple(p.stem for p in paths) if names is None else tuple(names)
+        if len(set(self.names)) != len(paths):
+            raise ValueError(f"{name}: {len(paths)} images need as many different names; got {', '.join(self.names)}.")
         self.paths = tuple(paths)
         self.intrinsics = intrinsics
         self.rotations = rotations
@@ -78,13 +89,18 @@ class CalibratedScene:
                 size = int(numbers[24]), int(numbers[25])
             except (ValueError, IndexError):
                 raise ValueError(f"{file} is no .camera file: expected K, distortion, R, C and size.") from None
-            paths.append(images.get(file.stem, file.with_suffix("")))
+            beside = file.with_suffix("")
+            paths.append(beside if beside.is_file() else images.get(file.stem, beside))
             ks.append(k)
             rs.append(rotation.T)
             ts.append(-rotation.T @ centre)
             sizes.append(size)
-        pairs, skipped = _existing([Pair(i, j) for i in range(len(paths)) for j in range(i + 1, len(paths))], paths)
+        every = [Pair(i, j) for i in range(len(paths)) for j in range(i + 1, len(paths))]
+        labels = [file.relative_to(root).with_suffix("").as_posix() for file in files]
+        short = [str(Path(label).with_suffix("").as_posix()) for label in labels]
+        pairs, skipped = _existing(every, paths, labels)
         return cls(
+            names=short if len(set(short)) == len(short) else labels,
             name=name or root.resolve().name,
             paths=paths,
             intrinsics=np.stack(ks),
@@ -102,16 +118,21 @@ class CalibratedScene:
         """Read a COLMAP model.
 
         Args:
-            model: folder with ``cameras.bin``, ``images.bin`` and ``points3D.bin``.
-            images: folder of the photographs.
+            model: folder with ``cameras``, ``images`` and ``points3D``, ``.bin`` or ``.txt``.
+            images: folder of the photographs. Their names are those in the model: paths below this folder.
             name: name of the scene; that of the folder that holds the images by default.
             min_shared: pairs are images that share at least this many points.
 
         Convention: COLMAP puts the centre of the first pixel at (0.5, 0.5); K is shifted to ours.
+
+        Raises:
+            ValueError: if the model is damaged, or has no image with a pose.
         """
-        pycolmap = require("pycolmap", extra="colmap")
-        reconstruction = pycolmap.Reconstruction(str(model))
-        entries = sorted(reconstruction.images.values(), key=lambda image: image.name)
+        require("pycolmap", extra="colmap")
+        reconstruction = read_model_files(Path(model))
+        entries = sorted((i for i in reconstruction.images.values() if i.has_pose), key=lambda image: image.name)
+        if not entries:
+            raise ValueError(f"the COLMAP model {model} holds no image with a pose")
         cameras = [reconstruction.cameras[image.camera_id] for image in entries]
         shift = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
         poses = [image.cam_from_world() for image in entries]
@@ -123,8 +144,10 @@ class CalibratedScene:
             for j in range(i + 1, len(entries))
             if len(seen[i] & seen[j]) >= min_shared
         ]
-        pairs, skipped = _existing(close, paths)
+        names = [image.name for image in entries]
+        pairs, skipped = _existing(close, paths, names)
         return cls(
+            names=names,
             name=name or Path(images).resolve().parent.name,
             paths=paths,
             intrinsics=np.stack([camera.calibration_matrix() - shift for camera in cameras]),
@@ -140,8 +163,8 @@ class CalibratedScene:
         return len(self.names)
 
     def image(self, index: int) -> Tensor:
-        """Photograph ``index``, float in [0, 1], shape (1, C, H, W)."""
-        return read_image(self.paths[index])
+        """Photograph ``index`` as it is stored, float in [0, 1], shape (1, C, H, W)."""
+        return load_image(self.paths[index], apply_exif=False)
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Width and height in pixels.
@@ -149,7 +172,7 @@ class CalibratedScene:
         Raises:
             ValueError: if the file has another size than its camera.
         """
-        size = image_file_size(self.paths[index])
+        size = image_file_size(self.paths[index], apply_exif=False)
         if size != self.sizes[index]:
             raise ValueError(
                 f"{self.paths[index].name} is {size[0]}x{size[1]}, its camera is for "
@@ -176,10 +199,12 @@ class CalibratedScene:
         return Transferred(np.full_like(start, np.nan), np.full(len(start), UNKNOWN, dtype=np.int8))
 
 
-def _existing(pairs: Sequence[Pair], paths: Sequence[Path]) -> tuple[tuple[Pair, ...], tuple[SkippedPair, ...]]:
+def _existing(
+    pairs: Sequence[Pair], paths: Sequence[Path], labels: Sequence[str]
+) -> tuple[tuple[Pair, ...], tuple[SkippedPair, ...]]:
     good, skipped = [], []
     for pair in pairs:
-        missing = [paths[k].name for k in (pair.i, pair.j) if not paths[k].is_file()]
+        missing = [labels[k] for k in (pair.i, pair.j) if not paths[k].is_file()]
         if missing:
             skipped.append(SkippedPair(pair.i, pair.j, f"image {', '.join(missing)} is missing"))
         else:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .._io import ImageFileError
 from .images import IMAGE_SUFFIXES, find_image, image_file_size, read_image
 from .scene import INVISIBLE, UNKNOWN, VISIBLE, FloatArray, Pair, SkippedPair, Transferred, as_points, inside
 
 #: A homography whose local change of area leaves [1 / this, this] anywhere in the image is degenerate.
 MAX_AREA_CHANGE = 1e4
+_IMAGE = re.compile(r"(?:img)?(\d+)")
+_HOMOGRAPHY = re.compile(r"H_1_(\d+)|H1to(\d+)p")
 
 
 def apply_homography(homography: FloatArray, points: FloatArray) -> FloatArray:
@@ -86,10 +90,10 @@ class HomographySequence:
 
     @classmethod
     def load(cls, folder: str | Path, *, name: str | None = None, all_pairs: bool = False) -> HomographySequence:
-        """Read a folder with images ``1..n`` and files ``H_1_k`` (``H1tokp`` is understood too).
+        """Read a folder with images ``1..n`` and files ``H_1_k``, or ``img1..n`` and ``H1tokp`` (Oxford's own names).
 
-        An image without homography or a homography without image does not stop the reading: its pair is listed
-        in ``skipped`` with the reason.
+        An image without homography, a homography without image, or a damaged file does not stop the reading: its
+        pair is listed in ``skipped`` with the reason.
 
         Args:
             folder: sequence folder.
@@ -97,34 +101,35 @@ class HomographySequence:
             all_pairs: also pair images 2..n with each other; by default only (1, k) as in the literature.
 
         Raises:
-            FileNotFoundError: if the folder has no image 1 or nothing to pair it with.
+            FileNotFoundError: if the folder has nothing to pair with image 1.
         """
         root = Path(folder)
-        numbers = _numbers(root)
-        if 1 not in numbers or len(numbers) < 2:
+        stems = _stems(root)
+        numbers = sorted(stems)
+        if len(numbers) < 2:
             raise FileNotFoundError(
                 f"{root} is no homography sequence: it needs images 1..n (e.g. 1.jpg or 1.ppm) and files H_1_k."
             )
         faults: dict[int, str] = {}
         homographies: list[FloatArray | None] = []
         for index, number in enumerate(numbers):
-            homography, fault = _read_homography(root, number)
+            homography, fault = _read_homography(root, number, stems[number])
             homographies.append(homography)
             if fault:
                 faults[index] = fault
         pairs, skipped = [], []
-        for i in range(len(numbers) if all_pairs else 1):
-            for j in range(i + 1, len(numbers)):
-                reasons = [faults[k] for k in (i, j) if k in faults]
-                if reasons:
-                    skipped.append(SkippedPair(i, j, "; ".join(reasons)))
-                else:
-                    pairs.append(Pair(i, j))
-        names = tuple(str(n) for n in numbers)
+        first = numbers.index(1)
+        everything = [(i, j) for i in range(len(numbers)) for j in range(i + 1, len(numbers))]
+        for i, j in everything if all_pairs else [(first, j) for j in range(len(numbers)) if j != first]:
+            reasons = [faults[k] for k in (i, j) if k in faults]
+            if reasons:
+                skipped.append(SkippedPair(i, j, "; ".join(reasons)))
+            else:
+                pairs.append(Pair(i, j))
         return cls(
             name=name or root.resolve().name,
             root=root,
-            names=names,
+            names=tuple(stems[n] for n in numbers),
             homographies=tuple(homographies),
             pairs=tuple(pairs),
             skipped=tuple(skipped),
@@ -184,34 +189,46 @@ def homography_jacobian(homography: FloatArray, points: FloatArray) -> FloatArra
     return np.asarray(linear / w[:, None, None])
 
 
-def _numbers(root: Path) -> list[int]:
-    """Numbers of the images present or named by a homography, ascending."""
+def has_numbered_images(folder: Path) -> bool:
+    """Whether a folder holds an image ``1`` or ``img1`` and another of a number, as a sequence does."""
+    found = {s[1] for p in folder.iterdir() if p.suffix in IMAGE_SUFFIXES and (s := _IMAGE.fullmatch(p.stem))}
+    return "1" in found and len(found) > 1
+
+
+def _stems(root: Path) -> dict[int, str]:
+    """Names of the images present or named by a homography, by their number; image 1 is always among them."""
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is not a folder.")
-    found = set()
-    for path in root.iterdir():
-        stem = re.fullmatch(r"(?:img)?(\d+)", path.stem)
-        homography = re.fullmatch(r"H_1_(\d+)|H1to(\d+)p", path.name)
-        if path.suffix in IMAGE_SUFFIXES and stem:
-            found.add(int(stem[1]))
+    stems: dict[int, str] = {}
+    named = set()
+    for path in sorted(root.iterdir()):
+        image, homography = _IMAGE.fullmatch(path.stem), _HOMOGRAPHY.fullmatch(path.name)
+        if path.suffix in IMAGE_SUFFIXES and image:
+            number = int(image[1])
+            if path.stem == str(number) or number not in stems:
+                stems[number] = path.stem
         elif homography:
-            found.add(int(homography[1] or homography[2]))
-    return sorted(found)
+            named.add(int(homography[1] or homography[2]))
+    return {n: stems.get(n, str(n)) for n in ({*stems, *named, 1} if stems or named else ())}
 
 
-def _read_homography(root: Path, number: int) -> tuple[FloatArray | None, str | None]:
+def _read_homography(root: Path, number: int, stem: str) -> tuple[FloatArray | None, str | None]:
     try:
-        size = image_file_size(find_image(root, str(number)))
+        size = image_file_size(find_image(root, stem))
     except FileNotFoundError:
         return None, f"image {number} is missing"
+    except ImageFileError as error:
+        return None, str(error)
     if number == 1:
         return np.eye(3), None
     path = next((p for p in (root / f"H_1_{number}", root / f"H1to{number}p") if p.is_file()), None)
     if path is None:
         return None, f"H_1_{number} is missing"
     try:
-        homography = np.loadtxt(path, dtype=np.float64)
-    except ValueError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about an empty file, which the shape tells too
+            homography = np.loadtxt(path, dtype=np.float64)
+    except (ValueError, OSError):
         return None, f"{path.name} does not hold a 3x3 matrix of numbers"
     fault = check_homography(homography, size)
     return (None, f"{path.name}: {fault}") if fault else (homography, None)

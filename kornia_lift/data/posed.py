@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,7 +104,7 @@ class PosedScene:
 
         Raises:
             FileNotFoundError: if the folder or ``cameras.npz`` is missing.
-            ValueError: if ``cameras.npz`` does not hold what the layout asks for.
+            ValueError: if ``cameras.npz`` is damaged or does not hold what the layout asks for.
         """
         root = Path(folder)
         path = root / "cameras.npz"
@@ -109,21 +112,19 @@ class PosedScene:
             raise FileNotFoundError(
                 f"{path} does not exist. A posed scene is a folder with cameras.npz, images/ and depth/."
             )
-        with np.load(path, allow_pickle=False) as file:
-            missing = [k for k in ("K", "R", "t", "names", "width", "height", "depth_scale") if k not in file]
-            if missing:
-                raise ValueError(f"{path} lacks {', '.join(missing)}.")
-            names = tuple(str(n) for n in file["names"])
-            intrinsics = file["K"].astype(np.float64)
-            rotations = file["R"].astype(np.float64)
-            translations = file["t"].astype(np.float64).reshape(len(names), 3)
-            size = (int(file["width"]), int(file["height"]))
-            depth_scale = float(file["depth_scale"])
-        if intrinsics.shape != (len(names), 3, 3) or rotations.shape != (len(names), 3, 3):
+        stored = _read_arrays(path)
+        names = tuple(str(n) for n in stored["names"].reshape(-1))
+        intrinsics, rotations, translations = (stored[k].astype(np.float64) for k in ("K", "R", "t"))
+        size = (int(stored["width"]), int(stored["height"]))
+        depth_scale = float(stored["depth_scale"])
+        n = len(names)
+        if intrinsics.shape != (n, 3, 3) or rotations.shape != (n, 3, 3) or translations.size != 3 * n:
             raise ValueError(
-                f"{path}: K and R must have shape ({len(names)}, 3, 3) for {len(names)} names; "
-                f"got {intrinsics.shape} and {rotations.shape}."
+                f"{path}: K, R and t must have shape ({n}, 3, 3), ({n}, 3, 3) and ({n}, 3) for {n} names; "
+                f"got {intrinsics.shape}, {rotations.shape} and {translations.shape}."
             )
+        if len(set(names)) != n:
+            raise ValueError(f"{path}: names must be unique; got {', '.join(names)}.")
         pairs, skipped = _check_files(root, names, _read_pairs(root / "pairs.txt", len(names)))
         return cls(
             name=name or root.resolve().name,
@@ -131,7 +132,7 @@ class PosedScene:
             names=names,
             intrinsics=intrinsics,
             rotations=rotations,
-            translations=translations,
+            translations=translations.reshape(n, 3),
             size=size,
             depth_scale=depth_scale,
             pairs=pairs,
@@ -256,6 +257,20 @@ class PosedScene:
                 f"{self.name}: the {what} {self.names[index]!r} is {size[0]}x{size[1]}, the cameras are for "
                 f"{self.size[0]}x{self.size[1]}. Resize one of them (and K with the images)."
             )
+
+
+def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Everything that ``cameras.npz`` must hold."""
+    try:
+        # Opened here because np.load leaves the file of a damaged archive open.
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
+            stored = {k: file[k] for k in file.files}
+    except (OSError, EOFError, ValueError, AttributeError, KeyError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged or no npz file ({error}); make or copy it again.") from error
+    missing = [k for k in ("K", "R", "t", "names", "width", "height", "depth_scale") if k not in stored]
+    if missing:
+        raise ValueError(f"{path} lacks {', '.join(missing)}.")
+    return stored
 
 
 def _read_pairs(path: Path, count: int) -> tuple[Pair, ...]:

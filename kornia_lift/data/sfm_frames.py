@@ -60,8 +60,12 @@ def read_model(scene: Path) -> Any:
         ValueError: if it is damaged, or one of its files is missing.
 
     """
+    return read_model_files(model_folder(scene))
+
+
+def read_model_files(folder: Path) -> Any:
+    """Read the COLMAP model, binary or text, whose files lie in a folder; see :func:`read_model`."""
     pycolmap = require("pycolmap", extra="train")
-    folder = model_folder(scene)
     try:
         return pycolmap.Reconstruction(str(folder))
     except (IndexError, RuntimeError, ValueError) as error:  # pycolmap raises what the damaged bytes lead to

@@ -17,13 +17,17 @@ from .results import Results
 ANGLE_BINS = (0, 10, 20, 30, 40, 60, 90)
 
 
-def mma_plot(results: Results, group: str) -> Any:
-    """MMA at 1..10 px, one line per feature. Returns a matplotlib figure."""
+def mma_plot(results: Results, group: str) -> Any | None:
+    """MMA at 1..10 px, one line per feature, as a matplotlib figure; None if the group has no such measure."""
+    curves = {
+        f.name: [e.value for t in MMA_THRESHOLDS if (e := f.estimate(group, f"mma_{t}"))] for f in results.features
+    }
+    curves = {name: curve for name, curve in curves.items() if len(curve) == len(MMA_THRESHOLDS)}
+    if not curves:
+        return None
     figure, axes = _figure("error threshold (px)", "mean matching accuracy", group)
-    for feature in results.features:
-        estimates = [feature.estimate(group, f"mma_{t}") for t in MMA_THRESHOLDS]
-        if all(estimates):
-            axes.plot(MMA_THRESHOLDS, [e.value for e in estimates if e], marker=".", label=feature.name)
+    for name, curve in curves.items():
+        axes.plot(MMA_THRESHOLDS, curve, marker=".", label=name)
     axes.set_ylim(0, 1)
     axes.legend(fontsize=7)
     return figure

@@ -81,14 +81,14 @@ def counts_text(results: Results, group: str) -> str:
         lines.append(f"{only['pairs']} pairs, {only['failed']} failed, {only['skipped']} skipped.")
     else:
         lines += [f"{n}: {c['pairs']} pairs, {c['failed']} failed, {c['skipped']} skipped." for n, c in counts.items()]
-    told = set()
+    told: dict[str, list[str]] = {}
     for feature in results.features:
         for pair in feature.pairs.get(group, ()):
-            who = feature.name if pair.status != "skipped" else "all"
-            text = f"- {who}: {pair.scene} {pair.first}–{pair.second} {pair.status}: {pair.reason}"
-            if pair.status != OK and text not in told:
-                told.add(text)
-                lines.append(text)
+            if pair.status != OK:
+                text = f"{pair.scene} {pair.first}–{pair.second} {pair.status}: {pair.reason}"
+                told.setdefault(text, []).append(feature.name)
+    for text, names in told.items():
+        lines.append(f"- {'all' if len(names) == len(counts) else ', '.join(names)}: {text}")
     return "\n".join(lines)
 
 

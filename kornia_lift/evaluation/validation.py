@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.scene import Scene
+from ..data.scene import Pair, Scene, Transferred
 from .features import Features, from_lafs
-from .metrics import THRESHOLD, ZERO_SCORES, PairScores, score_scene_pair
+from .metrics import THRESHOLD, ZERO_SCORES, PairScores, score_pair
 from .warps import IDENTITY, ImageWarp, WarpedScene
 
 Extract = Callable[[Tensor], Any]
@@ -43,7 +43,10 @@ def evaluate_feature(
         ``matching_score``, ``nn_map``, ``repeatability`` and ``mma`` (a list for 1..10 px), averaged over the pairs
         of a scene and then over scenes; ``scenes`` with the same for each; ``pairs``, ``failed`` and ``skipped``
         as counts. A failed pair (features that are not finite, or no keypoints) counts as zero; a skipped one
-        (no ground truth) does not count.
+        (no ground truth, or a file of the scene is damaged) does not count.
+
+    Raises:
+        ValueError: if two scenes have one name, or there is no pair to evaluate.
     """
     features = {} if cache is None else cache
     per_scene: dict[str, dict[str, Any]] = {}
@@ -54,11 +57,14 @@ def evaluate_feature(
         scene: Scene = base if warp.label == IDENTITY.label else WarpedScene(base, warp)
         scores = []
         for pair in scene.pairs:
-            first, second = (_features(extract, scene, k, num_features, features) for k in (pair.i, pair.j))
-            broken = first.fault() or second.fault() or not len(first) or not len(second)
-            scores.append(
-                ZERO_SCORES if broken else score_scene_pair(scene, pair.i, pair.j, first, second, threshold=threshold)
-            )
+            try:
+                first, second = (_features(extract, scene, k, num_features, features) for k in (pair.i, pair.j))
+                broken = first.fault() or second.fault() or not len(first) or not len(second)
+                moved = None if broken else _transfers(scene, pair, first, second)
+            except _DamagedScene:
+                counts["skipped"] += 1
+                continue
+            scores.append(ZERO_SCORES if moved is None else score_pair(first, second, *moved, threshold=threshold))
             counts["failed"] += bool(broken)
         counts["pairs"] += len(scores)
         counts["skipped"] += len(scene.skipped)
@@ -115,10 +121,25 @@ def to_features(output: Any, image_size: tuple[int, int]) -> Features:
     )
 
 
+class _DamagedScene(Exception):
+    """A photograph or the ground truth of a pair cannot be read."""
+
+
+def _transfers(scene: Scene, pair: Pair, first: Features, second: Features) -> tuple[Transferred, Transferred]:
+    try:
+        forward = scene.transfer(pair.i, pair.j, first.keypoints)
+        return forward, scene.transfer(pair.j, pair.i, second.keypoints)
+    except (ValueError, OSError) as error:
+        raise _DamagedScene from error
+
+
 def _features(extract: Extract, scene: Scene, index: int, count: int, cache: FeatureCache) -> Features:
     key = (scene.name, scene.names[index])
     if key not in cache:
-        image = scene.image(index)
+        try:
+            image = scene.image(index)
+        except (ValueError, OSError) as error:
+            raise _DamagedScene from error
         with torch.no_grad():
             output = extract(image)
         cache[key] = to_features(output, (image.shape[-1], image.shape[-2])).top(count)
