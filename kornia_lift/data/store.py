@@ -7,6 +7,7 @@ stored; they are cut from the photographs on the device that trains.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -209,6 +210,27 @@ def store_bytes(store: Store) -> int:
     tables = sum(getattr(t, f.name).nbytes for t in (store.places, store.empty) for f in dataclasses.fields(Places))
     names = 4 * max((len(n) for n in store.names), default=0) * len(store.names)
     return sum(len(j) + 8 for j in store.jpeg) + tables + names + 16 * 1024  # headers of the parts
+
+
+def check_apart(train: Store, validation: Store) -> None:
+    """Check that no photograph is in both stores, under whatever name.
+
+    Raises:
+        ValueError: naming those that are.
+
+    """
+    digest = {hashlib.sha256(jpeg).digest(): name for name, jpeg in zip(train.names, train.jpeg, strict=True)}
+    both = [
+        f"{name} (in the training data as {digest[key]})" if digest[key] != name else name
+        for name, key in zip(validation.names, (hashlib.sha256(j).digest() for j in validation.jpeg), strict=True)
+        if key in digest
+    ]
+    if both:
+        raise ValueError(
+            f"{len(both)} of {len(validation.names)} photographs of the validation data are training data too: "
+            f"{', '.join(both[:3])}{', ...' if len(both) > 3 else ''}; errors measured on them say nothing. Name other "
+            "validation data, or none: then a part of the training data is held out"
+        )
 
 
 def split_store(store: Store, share: float = 0.2, seed: int = 0) -> tuple[Store, Store]:

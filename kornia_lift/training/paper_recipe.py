@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kornia_lift.data.quadruplets import QuadrupletSampler, SyntheticView
-from kornia_lift.data.store import Store, join_stores, load_store, split_store
+from kornia_lift.data.store import Store, check_apart, join_stores, load_store, split_store
 from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.orientation import LIFTOrientation
 from kornia_lift.response import LIFTResponse
@@ -120,9 +120,19 @@ class PaperRecipe:
         validation: Sequence[Path] = (),
         device: torch.device | str = "cpu",
     ) -> PaperRecipe:
-        """Read the stores; see the class."""
+        """Read the stores; see the class.
+
+        Raises:
+            FileNotFoundError: if a file is missing.
+            StoreError: if one is damaged.
+            ValueError: if a photograph is in both the training and the validation data.
+
+        """
+        data = join_stores([load_store(p) for p in train])
         held_out = join_stores([load_store(p) for p in validation]) if validation else None
-        return cls(join_stores([load_store(p) for p in train]), out, config, held_out, device)
+        if held_out is not None:
+            check_apart(data, held_out)
+        return cls(data, out, config, held_out, device)
 
     def run(self, stages: Sequence[str] = STAGES, *, progress: bool = True) -> dict[str, Result]:
         """Train the given stages in order; networks of stages that are not among them come from their folders.

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from kornia_lift.cli import main
-from kornia_lift.data.store import Store, load_store, save_store
+from kornia_lift.data.store import Store, encode_jpeg, load_store, save_store
 from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.training.checkpoint import load_checkpoint
 from kornia_lift.training.config import ConfigError, read_mapping
@@ -27,8 +27,8 @@ from .conftest import picture
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TINY = """
 recipe = "paper"
-data = ["{store}"]
-validation = ["{store}"]
+data = ["{folder}/store.npz"]
+validation = ["{folder}/held_out"]
 stages = ["overlap"]
 [paper.overlap]
 steps = 30
@@ -45,8 +45,13 @@ validation_quadruplets = 20
 @pytest.fixture
 def config(tiny_store: Store, tmp_path: Path) -> Path:
     save_store(tmp_path / "store.npz", tiny_store)
+    held_out = dataclasses.replace(
+        tiny_store, jpeg=tuple(encode_jpeg(tiny_store.decode(i).numpy(), 80) for i in range(3))
+    )
+    (tmp_path / "held_out").mkdir()
+    save_store(tmp_path / "held_out" / "store.npz", held_out)
     path = tmp_path / "tiny.toml"
-    path.write_text(TINY.format(store=(tmp_path / "store.npz").as_posix()))
+    path.write_text(TINY.format(folder=tmp_path.as_posix()))
     return path
 
 
@@ -149,6 +154,18 @@ def test_faults_of_the_data_are_one_line(
     assert "at least two points" in complaint()
     config.write_text("recipe = ")
     assert "not well formed" in complaint()
+
+
+def test_training_data_cannot_be_validation_data(
+    config: Path, tiny_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    renamed = dataclasses.replace(tiny_store, names=("other/0", "turned/1", "other/2"))
+    save_store(tmp_path / "renamed.npz", renamed)
+    for path in ("store.npz", "renamed.npz"):
+        more = ["--out", str(tmp_path / "run"), "--validation", str(tmp_path / path)]
+        assert main(["train", str(config), *more]) == 2
+        assert "3 of 3 photographs of the validation data are training data too" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_build_dataset_from_single_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
