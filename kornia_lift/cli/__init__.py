@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -107,6 +108,9 @@ def main(argv: Sequence[str] | None = None, *, make_feature: FeatureFactory | No
         argv: arguments, by default those of the process.
         make_feature: builds the local feature from the parsed options; by default LIFT.
     """
+    for stream in (sys.stdout, sys.stderr):  # the name of a file need not be Unicode
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         args = build_parser().parse_args(argv)
         if make_feature is None:

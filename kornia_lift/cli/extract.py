@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import re
 import sys
@@ -11,23 +12,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_lift._extras import require
-from kornia_lift._io import ImageFileError, list_images, load_image
+from kornia_lift._io import ImageFileError, check_writable, list_images, load_image
 from kornia_lift.cli._errors import CommandError
 from kornia_lift.cli._options import add_feature_options, place, positive, provenance
 from kornia_lift.export import FeatureFile
 from kornia_lift.matching import describe, shrink
 
+_NOT_UNICODE = "the name is not valid Unicode, which an h5 file demands: rename it"
 _DESCRIPTION = """\
 Describe photographs and write one h5 file in the format of hloc: a group per image with keypoints (N, 2),
 descriptors (128, N, unit length), scores, scales, oris, image_size. Images that the file already holds are skipped,
 so a run that was stopped goes on where it was. A broken image is reported at the end (exit code 1), the rest is done.
+With --overwrite the old file stays if the run is stopped, or if an image that it holds fails.
 """
 _EPILOG = """\
 examples:
@@ -59,9 +62,7 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("inputs", type=Path, nargs="+", metavar="PATH", help="image files, or folders of them")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="the feature file")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="make the file anew; an old one stays until the new one is complete"
-    )
+    parser.add_argument("--overwrite", action="store_true", help="make the file anew; an old one stays until then")
     parser.add_argument(
         "--workers",
         type=positive,
@@ -73,7 +74,7 @@ def add_parser(commands: Any) -> None:
         "--shard",
         type=_shard,
         metavar="I/N",
-        help="do only every N-th image, from the I-th, I = 0 .. N-1 (default: as torchrun says, else all)",
+        help="do only part I = 0 .. N-1 of N; an image's name says its part (default: as torchrun says, else all)",
     )
     add_feature_options(parser, num_features=2000, resize=1600)
     parser.set_defaults(run=run)
@@ -81,57 +82,87 @@ def add_parser(commands: Any) -> None:
 
 @dataclass
 class Tally:
-    """What came of a run."""
+    """What came of a run; of each image that failed, by name, why."""
 
     images: int = 0
     keypoints: int = 0
-    failed: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A feature, and where and in which numbers it computes."""
+
+    feature: nn.Module
+    device: torch.device
+    dtype: torch.dtype
 
 
 def run(args: argparse.Namespace) -> int:
     """Describe what is not described yet."""
     index, count = args.shard or _torchrun_shard()
-    mine = collect(args.inputs)[index::count]
+    mine = [job for job in collect(args.inputs) if shard_of(job.name, count) == index]
     out = _shard_file(args.out, index, count)
-    file = FeatureFile(out, provenance(args), (index, count), anew=args.overwrite)
-    done = file.names()
-    todo = [job for job in mine if job.name not in done]
-    bar = require("tqdm", extra="cli").tqdm(
-        total=len(mine), initial=len(mine) - len(todo), unit="image", disable=None, position=index, desc=out.name
-    )
-    tally = Tally()
-    start = time.perf_counter()
-    with bar:
-        try:
-            if todo:
-                describe_all(todo, args, file, tally, bar.update)
-        finally:
-            file.finish(len(mine))
+    placed = Placed(*place(args.make_feature(args), args))
+    enlarged = float(getattr(placed.feature, "scaling_coef", 1.0))
+    tally = Tally(failed={job.name: f"{job.path}: {_NOT_UNICODE}" for job in mine if not _is_unicode(job.name)})
+    with FeatureFile(out, provenance(args), (index, count), anew=args.overwrite, scaling_coef=enlarged) as file:
+        good = [job for job in mine if job.name not in tally.failed]
+        todo = [job for job in good if job.name not in file]
+        there = len(good) - len(todo)
+        bar = require("tqdm", extra="cli").tqdm(
+            total=len(good), initial=there, unit="image", disable=None, position=index, desc=out.name
+        )
+        start = time.perf_counter()
+        with bar:
+            complete = False
+            try:
+                describe_all(todo, args, placed, file, tally, bar.update)
+                complete = True
+            finally:
+                _finish(file, complete, mine, tally)
     seconds = time.perf_counter() - start
     rate = f" in {seconds:.1f} s ({tally.images / seconds:.2f} images/s)" if tally.images else ""
-    skipped = f", {len(mine) - len(todo)} were there already" if len(todo) < len(mine) else ""
+    skipped = f", {there} were there already" if there else ""
     print(f"{tally.images} images, {tally.keypoints} keypoints{rate}{skipped}: {out}")
     if tally.failed:
         print(f"kornia-lift: {len(tally.failed)} of {len(mine)} images failed:", file=sys.stderr)
-        print(*(f"  {line}" for line in tally.failed), sep="\n", file=sys.stderr)
+        print(*(f"  {line}" for line in tally.failed.values()), sep="\n", file=sys.stderr)
     return 1 if tally.failed else 0
 
 
+def _finish(file: FeatureFile, complete: bool, mine: Sequence[Job], tally: Tally) -> None:
+    """Pack what was made, unless that would put less in the place of more."""
+    lost = file.would_lose(tally.failed)
+    if file.replaces and (lost or not complete):
+        why = f"it holds {len(lost)} images that failed now" if complete else "the run did not end"
+        print(
+            f"kornia-lift: {file.path} stays as it was, since {why}; the new images wait in {file.parts}",
+            file=sys.stderr,
+        )
+    else:
+        file.finish(missing=sum(job.name in tally.failed or job.name not in file for job in mine))
+
+
 def describe_all(
-    jobs: Sequence[Job], args: argparse.Namespace, file: FeatureFile, tally: Tally, progress: Callable[[], Any]
+    jobs: Sequence[Job],
+    args: argparse.Namespace,
+    placed: Placed,
+    file: FeatureFile,
+    tally: Tally,
+    progress: Callable[[], Any],
 ) -> None:
     """Read, describe and write at the same time: the device waits neither for decoding nor for the disk."""
-    feature, device, dtype = place(args.make_feature(args), args)
     with ThreadPoolExecutor(args.workers) as readers, ThreadPoolExecutor(1) as writer:
         writing: Future[None] | None = None
         for job, reading in read_ahead(jobs, args, readers):
             try:
                 image, size = reading.result()
             except (ImageFileError, OSError) as error:
-                tally.failed.append(str(error))
+                tally.failed[job.name] = str(error)
                 progress()
                 continue
-            described = describe(feature, image.to(device, dtype), size)
+            described = describe(placed.feature, image.to(placed.device, placed.dtype), size)
             if writing is not None:
                 writing.result()
             writing = writer.submit(file.write, job.name, described)
@@ -142,12 +173,26 @@ def describe_all(
             writing.result()
 
 
+def shard_of(name: str, count: int) -> int:
+    """Return which of ``count`` shards an image belongs to: by its name alone, so that added images move no other."""
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count
+
+
+def _is_unicode(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _shard_file(out: Path, index: int, count: int) -> Path:
     """The feature file of a shard, once it is clear that it can be written."""
     if out.suffix not in (".h5", ".hdf5"):
         raise CommandError(f"--out {out}: a feature file must end in .h5")
     if out.is_dir() or not out.parent.is_dir():
         raise CommandError(f"--out {out}: " + ("this is a folder" if out.is_dir() else "its folder does not exist"))
+    check_writable(out)
     return out if count == 1 else out.with_name(f"{out.stem}.shard-{index}-of-{count}{out.suffix}")
 
 
@@ -155,7 +200,8 @@ def collect(inputs: Sequence[Path]) -> list[Job]:
     """Return the photographs below files and folders, sorted by name.
 
     Raises:
-        CommandError: if an input is missing, holds no image, or two photographs would have the same name.
+        CommandError: if an input is missing, holds no image, or two photographs would have the same name, or one
+            the name of another's folder.
     """
     found: dict[str, Path] = {}
     for given in inputs:
@@ -172,6 +218,10 @@ def collect(inputs: Sequence[Path]) -> list[Job]:
             other = found.setdefault(job.name, job.path)
             if other != job.path and not other.samefile(job.path):
                 raise CommandError(f"two images have the name {job.name}: {other} and {job.path}; extract them apart")
+    for name, path in found.items():
+        for folder in map(str, PurePosixPath(name).parents):
+            if folder in found:
+                raise CommandError(f"{found[folder]} has the name of the folder of {path}; extract them apart")
     return [Job(name, found[name]) for name in sorted(found)]
 
 

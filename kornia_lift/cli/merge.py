@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kornia_lift._io import check_writable
 from kornia_lift.cli._errors import CommandError
 from kornia_lift.export import merge_feature_files
 
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"{part} does not exist")
         if args.out.exists() and part.samefile(args.out):
             raise CommandError(f"--out {args.out}: this is one of the files to merge, choose another name")
+    check_writable(args.out)
     merged = merge_feature_files(args.parts, args.out)
     print(f"{merged.images} images from {len(args.parts)} files in {args.out}")
     if merged.missing:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from kornia.feature import SIFTFeature
+import torch
+from kornia.feature import SIFTFeature, laf_from_center_scale_ori
 from torch import nn
 
 pytest.importorskip("cv2")
@@ -18,7 +20,13 @@ pytest.importorskip("PIL.Image")
 pytest.importorskip("skimage")
 pytest.importorskip("tqdm")
 
+import h5py
+
 from kornia_lift.cli import main
+from kornia_lift.matching import Described
+
+NAMES = ["a.png", "b.jpg", "deep/c.png"]  # of the fixture ``folder``
+OPTIONS = ("-n", 60)
 
 
 @dataclass(frozen=True)
@@ -88,3 +96,18 @@ def one_line(text: str) -> str:
     lines: Sequence[str] = text.splitlines()
     assert len(lines) == 1, text
     return lines[0]
+
+
+def contents(path: Path) -> dict[str, dict[str, np.ndarray]]:
+    with h5py.File(path) as file:
+        return {name: {key: file[name][key][()] for key in file[name]} for name in NAMES if name in file}
+
+
+def options_of(path: str) -> dict[str, object]:
+    with h5py.File(path) as file:
+        return dict(json.loads(file.attrs["options"]))
+
+
+def described(count: int) -> Described:
+    lafs = laf_from_center_scale_ori(torch.rand(1, count, 2) * 50)[0]
+    return Described(lafs, torch.rand(count), torch.nn.functional.normalize(torch.rand(count, 128), dim=1), (64, 64))

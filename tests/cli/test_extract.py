@@ -1,9 +1,9 @@
-"""``kornia-lift extract`` and ``merge``: what the file holds, resuming, faults, shards."""
+"""``kornia-lift extract``: what the file holds, faults, names."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,32 +11,15 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from kornia.feature import SIFTFeature, laf_from_center_scale_ori
-from torch import nn
+from torch import Tensor, nn
 
-from kornia_lift.export.hloc import FeatureFile
-from kornia_lift.matching import Described
+from kornia_lift import LIFTFeature
+from kornia_lift.export._h5 import image_names
+from kornia_lift.geometry import lafs_from_lift
 
-from .conftest import Answer, astronaut, one_line, save
+from .conftest import NAMES, OPTIONS, Answer, astronaut, contents, one_line, options_of, save
 
 Call = Callable[..., Answer]
-NAMES = ["a.png", "b.jpg", "deep/c.png"]
-OPTIONS = ("-n", 60)
-
-
-def contents(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    with h5py.File(path) as file:
-        return {name: {key: file[name][key][()] for key in file[name]} for name in NAMES if name in file}
-
-
-def options_of(path: str) -> dict[str, object]:
-    with h5py.File(path) as file:
-        return dict(json.loads(file.attrs["options"]))
-
-
-def described(count: int) -> Described:
-    lafs = laf_from_center_scale_ori(torch.rand(1, count, 2) * 50)[0]
-    return Described(lafs, torch.rand(count), torch.nn.functional.normalize(torch.rand(count, 128), dim=1), (64, 64))
 
 
 def test_file_has_the_format_of_hloc(call: Call, folder: Path) -> None:
@@ -79,115 +62,6 @@ def test_mirrored_photograph_has_mirrored_keypoints(call: Call, tmp_path: Path) 
     assert np.median(np.abs(turn - 180)) < 10
 
 
-def test_resumes_by_skipping(call: Call, folder: Path) -> None:
-    call("extract", folder, "--out", "f.h5", *OPTIONS)
-    before = contents(Path("f.h5"))
-    save(folder / "d.png", astronaut(128)[:100])
-
-    seen: list[tuple[int, ...]] = []
-
-    def counting(args: argparse.Namespace) -> nn.Module:
-        feature = SIFTFeature(args.num_features)
-        feature.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
-        return feature
-
-    answer = call("extract", folder, "--out", "f.h5", *OPTIONS, make_feature=counting)
-    assert answer.code == 0
-    assert seen == [(1, 1, 100, 128)]
-    assert "1 images, " in answer.out
-    assert "3 were there already" in answer.out
-    for name, image in contents(Path("f.h5")).items():
-        for key, value in image.items():
-            np.testing.assert_array_equal(value, before[name][key])
-
-
-def test_a_stop_between_two_images_loses_nothing(call: Call, folder: Path) -> None:
-    def stops_at_the_third(args: argparse.Namespace) -> nn.Module:
-        feature, calls = SIFTFeature(args.num_features), []
-
-        def hook(module: nn.Module, inputs: object) -> None:
-            calls.append(1)
-            if len(calls) == 3:
-                raise KeyboardInterrupt
-
-        feature.register_forward_pre_hook(hook)
-        return feature
-
-    answer = call("extract", folder, "--out", "f.h5", *OPTIONS, make_feature=stops_at_the_third)
-    assert answer.code == 130
-    assert "interrupted" in answer.err
-    assert list(contents(Path("f.h5"))) == NAMES[:2]
-    assert "2 were there already" in call("extract", folder, "--out", "f.h5", *OPTIONS).out
-    assert list(contents(Path("f.h5"))) == NAMES
-
-
-def test_image_that_cannot_be_written_is_made_again(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write that dies in the middle leaves no image that looks complete."""
-    call("extract", folder / "a.png", "--out", "f.h5", *OPTIONS)
-    create, made = h5py.Group.create_dataset, []
-
-    def dies(group: h5py.Group, name: str, **kwargs: object) -> object:
-        made.append(name)
-        if len(made) == 3:
-            raise OSError("disk full")
-        return create(group, name, **kwargs)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(h5py.Group, "create_dataset", dies)
-        answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
-    assert answer.code == 2
-    assert "disk full" in answer.err.splitlines()[-1]
-    assert list(contents(Path("f.h5"))) == ["a.png"]
-    assert call("extract", folder, "--out", "f.h5", *OPTIONS).code == 0
-    assert list(contents(Path("f.h5"))) == NAMES
-
-
-def test_goes_on_from_the_parts_of_a_killed_run(call: Call, folder: Path) -> None:
-    call("extract", folder, "--out", "whole.h5", *OPTIONS)
-    killed = FeatureFile(Path("f.h5"), options_of("whole.h5"))
-    killed.write("a.png", described(0))
-    killed.write("deep/c.png", described(5))
-    assert not Path("f.h5").exists()
-    (killed.parts / ".b.jpg.1234.tmp.part.h5").write_text("the file that was being written")
-    answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
-    assert answer.code == 0
-    assert "1 images, " in answer.out and "2 were there already" in answer.out
-    assert not killed.parts.exists()
-    found = contents(Path("f.h5"))
-    assert list(found) == NAMES
-    assert [len(found[name]["keypoints"]) for name in ("a.png", "deep/c.png")] == [0, 5]
-    assert len(found["b.jpg"]["keypoints"]) > 20
-
-
-def test_damaged_part_is_named_and_removed(call: Call, folder: Path) -> None:
-    call("extract", folder, "--out", "f.h5", *OPTIONS)
-    before = Path("f.h5").read_bytes()
-    killed = FeatureFile(Path("f.h5"), options_of("f.h5"))
-    for name in ("d.png", "e.png", "f.png"):
-        save(folder / name, astronaut(64))
-        killed.write(name, described(3))
-    for name in ("d.png", "f.png"):
-        (killed.parts / f"{name}.part.h5").write_bytes(b"cut off by a power failure")
-    answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
-    assert answer.code == 2
-    assert "f.png.part.h5 was damaged" in one_line(answer.err)
-    assert Path("f.h5").read_bytes() == before
-    assert call("extract", folder, "--out", "f.h5", *OPTIONS).code == 0
-    with h5py.File("f.h5") as file:
-        assert sorted(file) == ["a.png", "b.jpg", "d.png", "deep", "e.png", "f.png"]
-        assert len(file["e.png/keypoints"]) == 3
-
-
-def test_overwrite_keeps_the_old_file_until_the_end(call: Call, folder: Path) -> None:
-    call("extract", folder, "--out", "f.h5", *OPTIONS)
-    before = Path("f.h5").read_bytes()
-    answer = call("extract", folder, "--out", "f.h5", "-n", 61, "--overwrite", "--device", "toaster")
-    assert answer.code == 2
-    assert Path("f.h5").read_bytes() == before
-    assert "3 images, " in call("extract", folder, "--out", "f.h5", "-n", 61, "--overwrite").out
-    assert options_of("f.h5")["num_features"] == 61
-
-
 def test_continues_past_broken_images(call: Call, folder: Path) -> None:
     (folder / "bad.jpg").write_text("no image")
     answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
@@ -203,16 +77,6 @@ def test_nothing_but_broken_images_leaves_no_file(call: Call, tmp_path: Path) ->
     assert [p.name for p in Path().iterdir()] == ["bad.jpg"]
 
 
-def test_merge_tells_what_shards_lack(call: Call, folder: Path) -> None:
-    (folder / "bad.jpg").write_text("no image")
-    codes = [call("extract", folder, "--out", "f.h5", *OPTIONS, "--shard", f"{index}/2").code for index in range(2)]
-    assert sorted(codes) == [0, 1]
-    answer = call("merge", *sorted(Path().glob("f.shard-*.h5")), "--out", "f.h5")
-    assert answer.code == 1
-    assert answer.out == "3 images from 2 files in f.h5\n"
-    assert "1 images are missing" in one_line(answer.err)
-
-
 def test_image_without_keypoints(call: Call, tmp_path: Path) -> None:
     save(tmp_path / "a.png", np.full((48, 64, 3), 90, np.uint8))
     assert call("extract", "a.png", "--out", "f.h5", "-n", 20).code == 0
@@ -220,24 +84,6 @@ def test_image_without_keypoints(call: Call, tmp_path: Path) -> None:
     assert image["keypoints"].shape == (0, 2)
     assert image["descriptors"].shape == (128, 0)
     np.testing.assert_array_equal(image["image_size"], [64, 48])
-
-
-def test_other_options_are_refused(call: Call, folder: Path) -> None:
-    call("extract", folder, "--out", "f.h5", *OPTIONS)
-    before = Path("f.h5").read_bytes()
-    answer = call("extract", folder, "--out", "f.h5", "-n", 61)
-    assert answer.code == 2
-    assert "num_features 60, not 61" in one_line(answer.err)
-    assert Path("f.h5").read_bytes() == before
-
-
-def test_other_weights_of_the_same_name_are_refused(call: Call, folder: Path) -> None:
-    Path("mine.safetensors").write_bytes(b"first")
-    assert call("extract", folder, "--out", "f.h5", *OPTIONS, "--model", "mine.safetensors").code == 0
-    Path("mine.safetensors").write_bytes(b"second")
-    answer = call("extract", folder, "--out", "f.h5", *OPTIONS, "--model", "mine.safetensors")
-    assert answer.code == 2
-    assert "weights_sha256" in one_line(answer.err)
 
 
 def test_bad_input_ends_with_one_line(call: Call, folder: Path, tmp_path: Path) -> None:
@@ -269,52 +115,74 @@ def test_same_name_twice_is_refused(call: Call, folder: Path) -> None:
     assert "two images have the name a.png" in one_line(answer.err)
 
 
-@pytest.mark.parametrize("how", ["option", "torchrun"])
-def test_shards_merge_to_the_same_file(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
-    call("extract", folder, "--out", "whole.h5", *OPTIONS)
-    for index in range(2):
-        if how == "torchrun":
-            monkeypatch.setenv("RANK", str(index))
-            monkeypatch.setenv("WORLD_SIZE", "2")
-        option = ["--shard", f"{index}/2"] if how == "option" else []
-        assert call("extract", folder, "--out", "f.h5", *OPTIONS, *option).code == 0
-    parts = [Path(f"f.shard-{index}-of-2.h5") for index in range(2)]
-    assert [list(contents(part)) for part in parts] == [["a.png", "deep/c.png"], ["b.jpg"]]
-    answer = call("merge", *parts, "--out", "f.h5")
-    assert answer.code == 0
-    assert answer.out == "3 images from 2 files in f.h5\n"
-    whole, merged = contents(Path("whole.h5")), contents(Path("f.h5"))
-    assert list(whole) == list(merged) == NAMES
-    for name in NAMES:
-        for key, value in whole[name].items():
-            np.testing.assert_array_equal(merged[name][key], value)
-    # A merged file is a feature file: nothing is left to do.
-    monkeypatch.delenv("RANK", raising=False)
-    monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert "3 were there already" in call("extract", folder, "--out", "f.h5", *OPTIONS).out
+@pytest.mark.parametrize("name", [".hidden.jpg", f"{'x' * 246}.png", f"{'ü' * 120}.jpg"])
+def test_any_name_that_a_file_can_have(call: Call, tmp_path: Path, name: str) -> None:
+    save(tmp_path / "photos" / "a.jpg", astronaut(64)).rename(tmp_path / "photos" / name)
+    assert call("extract", tmp_path / "photos" / name, "--out", "f.h5", *OPTIONS).code == 0
+    with h5py.File("f.h5") as file:
+        assert list(file) == [name]
+    assert "1 were there already" in call("extract", tmp_path / "photos" / name, "--out", "f.h5", *OPTIONS).out
 
 
-def test_merge_refuses_what_does_not_belong_together(call: Call, folder: Path) -> None:
-    for index in range(2):
-        call("extract", folder, "--out", "f.h5", *OPTIONS, "--shard", f"{index}/2")
-    call("extract", folder, "--out", "g.h5", "-n", 61)
-    call("extract", folder, "--out", "h.h5", *OPTIONS)
-    first, second = "f.shard-0-of-2.h5", "f.shard-1-of-2.h5"
-    for argv, message in [
-        ([first, "--out", "f.h5"], "shard 1 of 2 is missing"),
-        ([first, second, "g.h5", "--out", "f.h5"], "g.h5 was made with other options"),
-        ([first, second, "h.h5", "--out", "f.h5"], "hold the image 'a.png'"),
-        ([first, "absent.h5", "--out", "f.h5"], "absent.h5 does not exist"),
-        ([first, second, "--out", first], "one of the files to merge"),
-    ]:
-        answer = call("merge", *argv)
-        assert answer.code == 2, argv
-        assert message in one_line(answer.err)
-    assert not Path("f.h5").exists()
+def test_name_that_is_not_unicode_fails_alone(call: Call, folder: Path) -> None:
+    bad = os.fsencode(folder) + b"/b\xe9ton.png"  # Latin-1, from an old disk
+    try:
+        with open(bad, "wb"):
+            pass
+    except OSError:
+        pytest.skip("this file system takes Unicode names only")
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
+    assert answer.code == 1
+    assert "1 of 4 images failed" in answer.err
+    assert "ton.png: the name is not valid Unicode" in answer.err
+    assert list(contents(Path("f.h5"))) == NAMES
 
 
-def test_shard_without_images_still_counts(call: Call, folder: Path) -> None:
-    for index in range(5):
-        assert call("extract", folder, "--out", "f.h5", *OPTIONS, "--shard", f"{index}/5").code == 0
-    answer = call("merge", *sorted(Path().glob("f.shard-*.h5")), "--out", "f.h5")
-    assert answer.out == "3 images from 5 files in f.h5\n"
+def test_folder_with_the_name_of_a_dataset(call: Call, folder: Path) -> None:
+    save(folder / "deep/keypoints/e.png", astronaut(64))
+    for done in ("4 images, ", "0 images, 0 keypoints, 4 were there already"):
+        answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
+        assert answer.code == 0
+        assert answer.out.startswith(done)
+    with h5py.File("f.h5") as file:
+        assert list(image_names(file)) == ["a.png", "b.jpg", "deep/c.png", "deep/keypoints/e.png"]
+
+
+def test_photograph_with_the_name_of_a_folder_is_refused(call: Call, folder: Path, tmp_path: Path) -> None:
+    save(tmp_path / "other/a.png/x.png", astronaut(64))
+    answer = call("extract", folder, "other", "--out", "f.h5")
+    assert answer.code == 2
+    assert "a.png has the name of the folder of other/a.png/x.png" in one_line(answer.err)
+
+
+def test_links_to_folders_are_followed(call: Call, folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links/scene").symlink_to(folder)
+    assert "3 images, " in call("extract", "links", "--out", "f.h5", *OPTIONS).out
+    with h5py.File("f.h5") as file:
+        assert list(image_names(file)) == [f"scene/{name}" for name in NAMES]
+
+
+class KnownFrame(nn.Module):
+    """A detector that finds one keypoint of sigma 4, pixels."""
+
+    def forward(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return lafs_from_lift(torch.tensor([[[40.0, 30.0]]]), torch.tensor([[4.0]])), torch.ones(1, 1)
+
+
+@pytest.mark.parametrize("resize", [0, 64])
+def test_scales_are_the_sigma_of_the_detector(call: Call, folder: Path, resize: int) -> None:
+    """LIFTFeature describes an enlarged frame; other programs want the keypoint's scale."""
+
+    def feature(args: argparse.Namespace, **options: float) -> nn.Module:
+        return LIFTFeature(detector=KnownFrame(), upright=True, pretrained=False, **options)
+
+    options = ("extract", folder / "a.png", "--out", "f.h5", "--resize", resize)
+    assert call(*options, make_feature=feature).code == 0
+    np.testing.assert_allclose(contents(Path("f.h5"))["a.png"]["scales"], [8 if resize else 4], rtol=1e-5)
+    assert options_of("f.h5")["scaling_coef"] == 1.5
+    answer = call(*options, make_feature=lambda args: feature(args, scaling_coef=1.0))
+    assert answer.code == 2
+    assert "scaling_coef 1.5, not 1.0" in one_line(answer.err)
+    assert call(*options, "--overwrite", make_feature=lambda args: feature(args, scaling_coef=1.0)).code == 0
+    np.testing.assert_allclose(contents(Path("f.h5"))["a.png"]["scales"], [8 if resize else 4], rtol=1e-5)
