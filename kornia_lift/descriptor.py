@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_patches
 from kornia_lift.inference._plan import PlanCache, is_plain
 from kornia_lift.inference.descriptor import describe, plan_descriptor
-from kornia_lift.layers import L2Pool2d, SubtractiveNorm2d, normalize_patches, register_statistics
+from kornia_lift.layers import L2Pool2d, Layers, SubtractiveNorm2d, normalize_patches, register_statistics
 from kornia_lift.weights import load_network
 
 PATCH_SIZE = 64
@@ -90,7 +90,7 @@ class LIFTDescriptor(nn.Module):
         register_statistics(self, mean, std)
         self.mean: Tensor | None
         self.std: Tensor | None
-        self.features = nn.Sequential(
+        self.features = Layers(
             nn.Conv2d(1, 32, 7),  # 58
             nn.Tanh(),
             L2Pool2d(2),  # 29

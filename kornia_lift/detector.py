@@ -43,7 +43,7 @@ class LIFTDetector(nn.Module):
     Raises:
         kornia.core.exceptions.ShapeError: if the images or the mask have another shape.
         TypeError: if the images are not floating point.
-        ValueError: if the images contain NaN or infinity.
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1].
 
     Convention:
         Pixel centres lie at integers. The LAF of a keypoint of SIFT scale sigma has the scale
@@ -77,8 +77,8 @@ class LIFTDetector(nn.Module):
         pretrained: bool | str | os.PathLike[str] = True,
     ) -> None:
         super().__init__()
-        if num_features < 1:
-            raise ValueError(f"LIFTDetector expects num_features >= 1, got {num_features}")
+        if not isinstance(num_features, int) or num_features < 1:
+            raise ValueError(f"LIFTDetector expects a whole number num_features >= 1, got {num_features!r}")
         self.num_features = num_features
         self.config = ScaleSpaceConfig() if config is None else config
         self.resp = LIFTResponse(pretrained) if resp_module is None else resp_module
@@ -160,7 +160,7 @@ class LIFTDetector(nn.Module):
         return responses.to(img.dtype), lafs  # ranked in float32 at least, reported in the precision of the images
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        check_image(img, type(self).__name__, channels=(1,))
+        check_image(img, type(self).__name__, channels=(1,), value_range=True)
         if mask is not None:
             check_mask(mask, img, type(self).__name__)
         responses, lafs = self.detect(img, self.num_features, mask)

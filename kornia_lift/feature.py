@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +21,8 @@ from kornia_lift.orientation import LIFTOrientation
 from kornia_lift.patches import PatchDescriptor, PatchOrienter, PatchPyramid
 from kornia_lift.scale_space import ScaleSpaceConfig
 from kornia_lift.weights import is_upright
+
+Part = TypeVar("Part", bound=nn.Module)
 
 DESCRIBED_SCALE = 1.5  # side of the described square over the paper's 12 sigma: more matches on our training scenes
 
@@ -43,6 +46,9 @@ class LIFTFeature(LocalFeature):
         scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described. 1 is
             the paper's square of 12 sigma x 12 sigma.
         precision: of the default descriptor on a CPU, see :class:`~kornia_lift.LIFTDescriptor`.
+        compile: compile the default patch networks by ``torch.compile`` at their first use: for training, and for GPUs.
+            The inference paths of CPUs stay as they are, nothing is faster there; neither is the detector compiled,
+            which gains nothing.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
@@ -82,7 +88,10 @@ class LIFTFeature(LocalFeature):
         descriptor: nn.Module | None = None,
         scaling_coef: float = DESCRIBED_SCALE,
         precision: Precision = "float32",
+        compile: bool = False,
     ) -> None:
+        if config is not None and not isinstance(config, ScaleSpaceConfig):
+            raise TypeError(f"config expects a ScaleSpaceConfig or None, got {config!r}")
         if upright is None:
             upright = is_upright(pretrained)
         if detector is None:
@@ -91,8 +100,12 @@ class LIFTFeature(LocalFeature):
             raise ValueError("config describes the default detector: give either config or detector")
         if orienter is None:
             orienter = PassLAF() if upright else PatchOrienter(LIFTOrientation(pretrained))
+            if compile and not upright:
+                orienter.angle_detector.compile()
         if descriptor is None:
             descriptor = PatchDescriptor(LIFTDescriptor(pretrained, precision=precision))
+            if compile:
+                descriptor.descriptor.features.compile()  # what runs where the inference path does not
         super().__init__(detector, descriptor, scaling_coef)
         self.orienter = orienter
 
@@ -113,9 +126,10 @@ class LIFTFeature(LocalFeature):
         if mask is not None:
             check_mask(mask, img, who)
         self._check_device(img)
-        cast = {name: t.to(img.dtype) for name, t in self._floating_state() if t.dtype != img.dtype}
-        if cast:
-            return torch.func.functional_call(self, cast, (img, mask))
+        same = all(t.dtype == img.dtype for _, t in self._floating_state())
+        return (self if same else _in_dtype(self, img.dtype))._run(img, mask)
+
+    def _run(self, img: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         gray = rgb_to_grayscale(img) if img.shape[1] == 3 else img
         lafs, responses = self.detector(gray, mask)
         filled = laf_is_filled(lafs)
@@ -151,3 +165,18 @@ class LIFTFeature(LocalFeature):
         descs = torch.where(filled[:, :used, None], descs, torch.zeros_like(descs))
         rest = slots - used
         return F.pad(part, (0, 0, 0, 0, 0, rest)), F.pad(descs, (0, 0, 0, rest))
+
+
+def _in_dtype(module: Part, dtype: torch.dtype) -> Part:
+    """Return a copy of ``module`` with its weights cast, through which gradients reach the weights.
+
+    ``torch.func.functional_call`` would put the cast weights into ``module`` itself, which other threads may be using.
+    """
+    twin = copy.copy(module)
+    for own in ("_parameters", "_buffers"):
+        tensors = getattr(module, own).items()
+        cast = {n: t.to(dtype) if t is not None and t.is_floating_point() else t for n, t in tensors}
+        object.__setattr__(twin, own, cast)
+    parts = {name: None if part is None else _in_dtype(part, dtype) for name, part in module._modules.items()}
+    object.__setattr__(twin, "_modules", parts)
+    return twin

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,6 +42,27 @@ def register_statistics(network: nn.Module, mean: float | Tensor | None, std: fl
         network.register_buffer(
             name, None if value is None else torch.as_tensor(value, dtype=torch.get_default_dtype())
         )
+    network.register_load_state_dict_pre_hook(_take_statistics)
+
+
+def _take_statistics(network: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Have the buffers that a state dict has, so that weights are never used with another normalisation."""
+    if not any(name.startswith(prefix) for name in state):
+        return
+    weight = next(network.parameters())
+    for name in ("mean", "std"):
+        loaded, own = state.get(prefix + name), getattr(network, name)
+        if loaded is None or own is None or own.shape != loaded.shape:
+            network.register_buffer(name, None if loaded is None else weight.new_zeros(loaded.shape))
+
+
+class Layers(nn.Sequential):
+    """``nn.Sequential`` that ``Layers.compile()`` compiles as one graph: dynamo passes over torch's own ``forward``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x)
+        return x
 
 
 def ghh(z: Tensor, num_sum: int = 4, num_max: int = 4) -> Tensor:

@@ -139,7 +139,7 @@ def describe(feature: nn.Module, image: Tensor, image_size: tuple[int, int] | No
     lafs, responses, descriptors = feature(rgb_to_grayscale(image) if image.shape[1] == 3 else image)
     keep = laf_is_filled(lafs)[0]
     frames = lafs[0, keep].float()
-    ratio = torch.tensor([[size[0] / width], [size[1] / height]], device=frames.device)
+    ratio = frames.new_tensor([[size[0] / width], [size[1] / height]])
     frames = frames * ratio  # rows are x and y
     frames[..., 2] += (0.5 * ratio - 0.5)[:, 0]
     return Described(

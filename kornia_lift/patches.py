@@ -55,7 +55,7 @@ class PatchPyramid:
         level = (2 / size * get_laf_scale(lafs)[..., 0, 0]).log2().clamp(0, depth - 1).long()
         # grid_sample counts from -1 at the outer edge of the first pixel to 1, on every level
         unit = 2 / lafs.new_tensor([width, height])
-        at = (torch.arange(size, device=lafs.device) * 2 + 1) / size - 1
+        at = (torch.arange(size, dtype=lafs.dtype, device=lafs.device) * 2 + 1) / size - 1
         along_x = (lafs[..., 0] * unit)[:, :, None] * at[:, None]  # B, N, size, 2
         along_y = (lafs[..., 1] * unit)[:, :, None] * at[:, None]
         along_y += ((lafs[..., 2] + 0.5) * unit - 1)[:, :, None]

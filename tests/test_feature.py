@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,7 +22,7 @@ from kornia.feature import (
 from kornia.geometry.transform import rotate
 from torch import Tensor
 
-from kornia_lift import LIFTDetector, LIFTFeature, ScaleSpaceConfig
+from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, ScaleSpaceConfig
 from kornia_lift.weights import WeightFileError
 from tests.pictures import blob_response, texture
 
@@ -237,6 +239,100 @@ def test_weights_come_from_a_file(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(WeightFileError, match="mine"):
         LIFTFeature.from_pretrained(path)
+
+
+@pytest.mark.parametrize(("stated", "fresh"), [(True, False), (False, True)])
+def test_state_dict_brings_the_normalisation_of_patches(stated: bool, fresh: bool) -> None:
+    """Weights of a descriptor with statistics load into one without, and the other way round."""
+
+    def extract(statistics: bool) -> LIFTFeature:
+        numbers = {"mean": 0.4, "std": 0.2} if statistics else {}
+        return feature(20, descriptor=LAFDescriptor(LIFTDescriptor(False, **numbers), patch_size=64))
+
+    source, target, image = extract(stated), extract(fresh), texture(80, 80)
+    target.load_state_dict(source.state_dict())
+    with torch.no_grad():
+        assert torch.equal(source(image)[2], target(image)[2])
+
+
+def test_half_precision_files_give_modules_of_one_dtype() -> None:
+    loaded = LIFTFeature(10)
+    assert {t.dtype for t in [*loaded.parameters(), *loaded.buffers()]} == {torch.float32}
+
+
+def test_images_of_another_dtype_leave_the_weights_alone() -> None:
+    """Other threads may be using them; gradients still reach them."""
+    extract, image = feature(20), texture(80, 90)
+    before = dict(extract.named_parameters())
+    calls = []
+    extract.detector.register_forward_hook(lambda *_: calls.append(dict(extract.named_parameters())))
+    _, responses, descs = extract(image.double())
+    assert descs.dtype == torch.float64
+    for during in (*calls, dict(extract.named_parameters())):
+        assert all(during[name] is parameter for name, parameter in before.items())
+    (descs.sum() + responses.sum()).backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in extract.parameters())
+
+
+def test_threads_may_send_images_of_different_dtypes() -> None:
+    extract, image = feature(20), texture(80, 90)
+    with torch.inference_mode():
+        expected = {d: extract(image.to(d))[2] for d in (torch.float32, torch.float64)}
+
+    def describe(dtype: torch.dtype) -> bool:
+        with torch.inference_mode():
+            return torch.equal(extract(image.to(dtype))[2], expected[dtype])
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(describe, list(expected) * 6))
+
+
+def test_default_dtype_of_torch_changes_nothing() -> None:
+    extract, image = feature(20), texture(80, 90)
+    with torch.no_grad():
+        expected = extract(image)
+        torch.set_default_dtype(torch.float64)
+        try:
+            found = extract(image)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"pretrained": None}, "pretrained expects .* got None"),
+        ({"num_features": 100.0}, "whole number num_features >= 1, got 100.0"),
+        ({"config": "lift"}, "config expects a ScaleSpaceConfig"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused_at_once(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        LIFTFeature(**arguments)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own compiler looks at it
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_compile_is_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The patch networks are compiled, each as one graph; the inference paths stay."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
+        graphs.append(graph)
+        return graph.forward
+
+    original = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: original(module, backend=backend))
+    torch.manual_seed(0)
+    plain = feature(20)
+    compiled = feature(20, compile=True)
+    compiled.load_state_dict(plain.state_dict())
+    image = texture(80, 90)
+    for a, b in zip(plain(image), compiled(image), strict=True):
+        torch.testing.assert_close(a, b)
+    assert len(graphs) == 2
 
 
 @pytest.mark.slow

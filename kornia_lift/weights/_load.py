@@ -19,7 +19,8 @@ def available_models() -> tuple[str, ...]:
 
 def is_upright(pretrained: bool | str | os.PathLike[str]) -> bool:
     """Tell whether a shipped model leaves frames upright; files and random weights do not say, hence do not."""
-    model = None if isinstance(pretrained, bool) else MODELS.get(os.fspath(pretrained))
+    # what is no name at all is refused where it is loaded
+    model = MODELS.get(os.fspath(pretrained)) if isinstance(pretrained, (str, os.PathLike)) else None
     return model is not None and model.upright
 
 
@@ -33,11 +34,17 @@ def load_tensors(pretrained: bool | str | os.PathLike[str]) -> tuple[dict[str, T
         Tensors by name (``response.*``, ``orientation.*``, ``descriptor.*``) and the metadata of the file.
 
     Raises:
+        TypeError: if it is none of these.
         ValueError: if the name is unknown.
         FileNotFoundError: if the path does not exist.
         WeightFileError: if the file is damaged, or a shipped file does not have the registered checksum.
 
     """
+    if pretrained is not True and not isinstance(pretrained, (str, os.PathLike)):
+        raise TypeError(
+            f"pretrained expects True, False, the name of a model ({', '.join(MODELS)}) or the path of a .safetensors "
+            f"file, got {pretrained!r}"
+        )
     name = DEFAULT_MODEL if pretrained is True else os.fspath(pretrained)  # type: ignore[arg-type]
     if name in MODELS:
         path = FOLDER / MODELS[name].file
@@ -76,8 +83,9 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
     tensors, _ = load_tensors(pretrained)
     prefix = part + "."
     found = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    weight = next(network.parameters())
     for name in getattr(network, "optional_buffers", ()):
-        network.register_buffer(name, found[name].new_zeros(found[name].shape) if name in found else None)
+        network.register_buffer(name, weight.new_zeros(found[name].shape) if name in found else None)
     expected = network.state_dict()
     where = f"the weights {pretrained!r} for {type(network).__name__}"
     missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
