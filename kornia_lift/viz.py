@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 
 Colour = tuple[int, int, int]
 Picture = NDArray[np.uint8]
@@ -30,14 +29,16 @@ def draw_matches(
     *,
     right: NDArray[np.bool_] | None = None,
     max_width: int = 1600,
+    max_height: int = 8000,
     max_lines: int = 150,
     opacity: float = 0.45,
 ) -> Picture:
     """Draw matched frames.
 
-    Each frame is a circle around the keypoint with its radius towards the orientation; the radius is twice the frame's
-    SIFT scale, a third of the half side of the described square. Lines and circles share a colour: by position where
-    ``right`` is not given, else green and red.
+    Each frame is a circle around the keypoint with its radius towards the orientation. The radius is a third of the LAF
+    scale, which is half the side of the described square: the squares themselves would cover each other. That is twice
+    the SIFT scale of a detector's own frame, and ``scaling_coef`` times as much of a frame that ``LocalFeature``
+    enlarged. Lines and circles share a colour: by position where ``right`` is not given, else green and red.
 
     Args:
         first: left photograph, values in [0, 1], shape (1, 1 or 3, H, W).
@@ -45,6 +46,7 @@ def draw_matches(
         lafs: matched frames in the pixels of the left and of the right photograph, each (M, 2, 3), best first.
         right: which matches are right, shape (M,).
         max_width: the picture is reduced to at most this many pixels.
+        max_height: the same; WebP holds 16383, JPEG 65535 pixels.
         max_lines: of more matches, this many are drawn, spread evenly over the list.
         opacity: of the lines, in [0, 1]; the circles are opaque.
 
@@ -60,7 +62,7 @@ def draw_matches(
         raise ValueError(f"one frame per image and match expected, got {count}, {len(lafs[1])} frames")
     cv2 = require("cv2", extra="cli")
     widths = [image.shape[-1] for image in (first, second)]
-    zoom = min(1.0, (max_width - _GAP) / sum(widths))
+    zoom = min(1.0, (max_width - _GAP) / sum(widths), max_height / max(first.shape[-2], second.shape[-2]))
     photographs = [_photograph(image, zoom, cv2) for image in (first, second)]
     canvas = np.full(
         (max(p.shape[0] for p in photographs), sum(p.shape[1] for p in photographs) + _GAP, 3), _BACKGROUND, np.uint8
@@ -104,7 +106,7 @@ def _ends(lafs: Tensor, zoom: float) -> NDArray[np.float64]:
     lafs = lafs[None].double().cpu()
     centre = (get_laf_center(lafs)[0] + 0.5) * zoom - 0.5
     angle = -torch.deg2rad(get_laf_orientation(lafs)[0])  # kornia counts counter-clockwise
-    radius = 2 * get_laf_scale(lafs)[0, :, 0] / LAF_SCALE_PER_SIGMA * zoom
+    radius = get_laf_scale(lafs)[0, :, 0] / 3 * zoom
     return torch.cat([centre, centre + radius * torch.cat([angle.cos(), angle.sin()], 1)], 1).numpy()
 
 

@@ -36,8 +36,10 @@ def test_circle_has_its_place_radius_and_direction() -> None:
     left, second = points[points[:, 0] < 120], points[points[:, 0] >= 128]
     for own, (x, y) in ((left, (40, 50)), (second, (128 + 60, 30))):
         radius = np.hypot(*(own - [x, y]).T)
-        assert radius.max() == pytest.approx(16, abs=1.5)  # twice sigma
-        assert (radius > 14.9).sum() > 20  # the rest of the circle is blended with the background
+        assert radius.max() == pytest.approx(
+            8 * LAF_SCALE_PER_SIGMA / 3, abs=1.0
+        )  # a third of the described square's half side
+        assert (radius > 15.2).sum() > 20  # the rest of the circle is blended with the background
     # 90 degrees counter-clockwise on screen points up, 0 to the right.
     assert ((left[:, 0] == 40) & (left[:, 1] > 36) & (left[:, 1] < 48)).sum() >= 10
     assert ((left[:, 0] == 40) & (left[:, 1] > 52) & (left[:, 1] < 64)).sum() == 0
@@ -73,6 +75,11 @@ def test_large_photographs_are_reduced_with_their_frames() -> None:
     centre = (left.min(0) + left.max(0)) / 2
     np.testing.assert_allclose(centre, [198.5, 99], atol=1)
     assert np.ptp(left[:, 1]) == pytest.approx(2 * 2 * 20 * 792 / 1592, abs=3)
+
+
+def test_tall_photographs_are_reduced_to_what_a_picture_file_holds() -> None:
+    none = torch.zeros(0, 2, 3)
+    assert draw_matches(torch.rand(1, 1, 20000, 40), torch.rand(1, 1, 50, 20), (none, none)).shape == (8000, 32, 3)
 
 
 def test_lines_are_limited_and_spread() -> None:

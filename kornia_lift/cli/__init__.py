@@ -127,6 +127,8 @@ def main(argv: Sequence[str] | None = None, *, make_feature: FeatureFactory | No
 
         if isinstance(error, torch.OutOfMemoryError):
             return _fail("the device is out of memory: use a smaller --resize or --num-features, or --device cpu")
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # of numpy, of torch on a CPU
+            return _fail("out of memory: use a smaller --resize or --num-features")
         if isinstance(error, _expected_faults()):
             return _fail(str(error))
         raise

@@ -16,6 +16,8 @@ from kornia_lift.cli._errors import CommandError
 from kornia_lift.weights import available_models
 from kornia_lift.weights._registry import MODELS
 
+MAX_FEATURES = 1_000_000  # per image
+
 FeatureFactory = Callable[[argparse.Namespace], nn.Module]
 
 DTYPES = {
@@ -32,7 +34,7 @@ def add_feature_options(parser: argparse.ArgumentParser, *, num_features: int, r
     group.add_argument(
         "-n",
         "--num-features",
-        type=positive,
+        type=_num_features,
         default=num_features,
         metavar="N",
         help="keypoints per image (default: %(default)s)",
@@ -84,9 +86,10 @@ def place(feature: nn.Module, args: argparse.Namespace) -> tuple[nn.Module, torc
     device = choose_device(args.device)
     dtype = DTYPES[args.dtype]
     try:
+        torch.ones(1, device=device).item()  # not every device that torch can name computes: meta
         return feature.to(device).eval(), device, dtype  # the dtype follows the images
-    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise CommandError(f"--device {args.device}: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
+        raise CommandError(f"--device {args.device}: cannot compute there: {str(error).splitlines()[0]}") from error
 
 
 def choose_device(name: str) -> torch.device:
@@ -127,6 +130,13 @@ def positive(text: str) -> int:
     """Parse a whole number above zero."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return int(text)
+
+
+def _num_features(text: str) -> int:
+    """Parse a number of keypoints; the memory of a computer ends somewhere, and so do the pixels of an image."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_FEATURES:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MAX_FEATURES}, got {text!r}")
     return int(text)
 
 

@@ -186,3 +186,21 @@ def test_scales_are_the_sigma_of_the_detector(call: Call, folder: Path, resize: 
     assert "scaling_coef 1.5, not 1.0" in one_line(answer.err)
     assert call(*options, "--overwrite", make_feature=lambda args: feature(args, scaling_coef=1.0)).code == 0
     np.testing.assert_allclose(contents(Path("f.h5"))["a.png"]["scales"], [8 if resize else 4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("command", ["extract", "merge"])
+def test_folder_that_cannot_be_written_is_found_first(
+    call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    call("extract", folder, "--out", "g.h5", *OPTIONS)
+
+    def denied(**options: object) -> None:
+        raise PermissionError(13, "Permission denied", "some temporary name")
+
+    def never(args: argparse.Namespace) -> nn.Module:
+        raise AssertionError("a feature was built")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", denied)
+    answer = call(command, folder if command == "extract" else "g.h5", "--out", "f.h5", make_feature=never)
+    assert answer.code == 2
+    assert one_line(answer.err) == "kornia-lift: cannot write f.h5: Permission denied (folder .)"

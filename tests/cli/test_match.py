@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from .conftest import Answer, astronaut, one_line, save
 
@@ -129,7 +130,10 @@ def test_bad_images_end_with_one_line(call: Call, tmp_path: Path, pair: tuple[Pa
     [
         (["--out", "m.gif"], r"a picture must end in .jpg"),
         (["--out", "absent/m.png"], "the folder absent does not exist"),
-        (["--num-features", "0"], "expected a whole number above 0, got '0'"),
+        (["--num-features", "0"], "expected a whole number from 1 to 1000000, got '0'"),
+        (["--num-features", "99999999999"], "expected a whole number from 1 to 1000000, got '99999999999'"),
+        (["--device", "meta"], "--device meta: cannot compute there"),
+        (["--device", "hpu"], "--device hpu: cannot compute there"),
         (["--ratio", "1.5"], "above 0 and at most 1, got '1.5'"),
         (["--threshold", "nan"], "expected a number above 0, got 'nan'"),
         (["--device", "toaster"], "--device toaster: not a device"),
@@ -174,6 +178,31 @@ def test_folder_that_cannot_be_written_is_found_first(
     answer = call("match", *pair, "--out", "m.png", make_feature=never)
     assert answer.code == 2
     assert one_line(answer.err) == "kornia-lift: cannot write m.png: Permission denied (folder .)"
+
+
+def test_too_little_memory_ends_with_one_line(call: Call, pair: tuple[Path, Path]) -> None:
+    class Greedy(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            return torch.empty(1 << 60)  # what torch says of it is what is to be recognised
+
+    answer = call("match", *pair, make_feature=lambda args: Greedy())
+    assert answer.code == 2
+    assert one_line(answer.err) == "kornia-lift: out of memory: use a smaller --resize or --num-features"
+
+
+class Nothing(nn.Module):
+    """A feature that finds no keypoint."""
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.zeros(1, 1, 2, 3), torch.zeros(1, 1), torch.zeros(1, 1, 128)
+
+
+def test_picture_of_a_tall_photograph(call: Call, tmp_path: Path) -> None:
+    """WebP holds 16383 pixels: found after all the work, if the picture is not reduced."""
+    tall = save(tmp_path / "tall.png", np.zeros((17000, 16), dtype=np.uint8))
+    assert call("match", tall, tall, "--out", "m.webp", make_feature=lambda args: Nothing()).code == 0
+    with Image.open("m.webp") as picture:
+        assert picture.height == 8000
 
 
 def test_turned_photograph(call: Call, tmp_path: Path) -> None:
