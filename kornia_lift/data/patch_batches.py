@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from kornia_lift.data.limits import check_limits
 from kornia_lift.data.patch_tracks import CONTEXT, PatchTracks
 from kornia_lift.geometry import DESCRIPTOR_SIZE
 
@@ -37,6 +38,10 @@ class WarpConfig:
     offset: float = 0.12
     noise: float = 0.03
     blur: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_limits(self, "scale", "stretch", "gain", at_least=1)
+        check_limits(self, "angle", "shift", "offset", "noise", "blur", at_least=0)
 
 
 class PatchPairs:

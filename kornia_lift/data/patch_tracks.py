@@ -13,6 +13,7 @@ from kornia.feature import extract_patches_from_pyramid, laf_from_center_scale_o
 from torch import Tensor
 
 from kornia_lift._extras import require
+from kornia_lift.data.limits import check_limits
 from kornia_lift.data.photographs import PhotoSources, read_bracket, read_gray, to_float
 from kornia_lift.data.posed import PosedScene
 from kornia_lift.data.posed_frames import posed_observations
@@ -67,6 +68,13 @@ class CutConfig:
     max_sigma: float = 9.0
     photo_size: int = 1024
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_limits(self, "points_per_scene", "points_per_photo", at_least=1)
+        check_limits(self, "views_per_point", at_least=2)
+        check_limits(self, "min_sigma", above=0)
+        check_limits(self, "max_sigma", at_least=self.min_sigma)
+        check_limits(self, "photo_size", at_least=2 * STORED_SIZE)
 
 
 def cut_tracks(sources: PhotoSources, config: CutConfig) -> PatchTracks:

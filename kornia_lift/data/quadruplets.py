@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from kornia_lift.data.atlas import ImageAtlas, gray_statistics, square_axes
+from kornia_lift.data.limits import check_limits
 from kornia_lift.data.negatives import ROTATED_SUPPORT
 from kornia_lift.data.store import Places, Store
 from kornia_lift.geometry import BIG_SIZE, DESCRIPTOR_HALF_SUPPORT, DESCRIPTOR_SIZE, DETECTOR_HALF_SUPPORT
@@ -38,6 +39,10 @@ class SyntheticView:
     exposure: float = 1.4
     gamma: float = 1.4
     noise: float = 0.03
+
+    def __post_init__(self) -> None:
+        check_limits(self, "stretch", "zoom", "exposure", "gamma", at_least=1)
+        check_limits(self, "turn", "noise", at_least=0)
 
 
 class QuadrupletSampler:

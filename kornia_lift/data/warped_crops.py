@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from kornia_lift.data.limits import check_limits
 from kornia_lift.data.patch_batches import WarpConfig, relight
 
 
@@ -41,6 +42,14 @@ class CropConfig:
     shift: float = 12.0
     full_circle: float = 0.5
     black_corner: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_limits(self, "size", "per_photo", at_least=1)
+        check_limits(self, "min_step", above=0)
+        check_limits(self, "max_step", at_least=self.min_step)
+        check_limits(self, "scale", "stretch", at_least=1)
+        check_limits(self, "perspective", "shift", at_least=0)
+        check_limits(self, "full_circle", "black_corner", at_least=0, at_most=1)
 
 
 class WarpedCrops:

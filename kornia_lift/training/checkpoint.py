@@ -14,7 +14,8 @@ from kornia_lift._io import atomic_write
 VERSION = 1
 LAST = "last.pt"
 BEST = "best.pt"
-#: Options that may change between a checkpoint and its resumption, because no weight depends on them.
+#: Options that may change between a checkpoint and its resumption. No weight depends on them, but for ``max_minutes``
+#: where the learning rate decays: a run out of time has to be given more, and is told that its rate rises again.
 FREE_OPTIONS = frozenset({"max_minutes", "validate_every", "checkpoint_every", "log_every", "prefetch", "tensorboard"})
 
 

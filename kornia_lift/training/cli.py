@@ -16,7 +16,7 @@ examples:
   kornia-lift train configs/modern.toml --data holiday/ --out runs/modern        photographs, or scenes with sparse/
   torchrun --nproc-per-node 2 -m kornia_lift.training train configs/paper.toml --data dataset/ --out runs/mine
 
-Started again, a run that was stopped, killed or out of time goes on where it was.
+Started again, a run that was stopped or killed goes on where it was; one that is out of time, with more minutes.
 """
 _BUILD_EPILOG = """\
 examples:
@@ -43,7 +43,7 @@ def add_train_parser(subparsers: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument("--data", type=Path, nargs="+", metavar="PATH", help="training data instead of the config's")
     parser.add_argument("--validation", type=Path, nargs="+", metavar="PATH", help="held-out data (paper recipe)")
-    parser.add_argument("--max-minutes", type=float, metavar="M", help="time for all stages together")
+    parser.add_argument("--max-minutes", type=float, metavar="M", help="time for all stages, all resumptions together")
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="train only these")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...")
     parser.set_defaults(run=run_train)
@@ -126,6 +126,9 @@ def run_train(args: argparse.Namespace) -> int:
             more = " (out of time)" if result.stopped == "time" else ""
             print(f"{name}: validation error {result.error:.4f} at step {result.best_step} of {result.step}{more}")
         print(f"weights: {args.out / WEIGHTS}")
+        late = [name for name, result in results.items() if result.stopped == "time"]
+        if late:
+            print(f"out of time: {', '.join(late)}; the same command with a larger --max-minutes goes on there")
         missing = [name for name in config.recipe_stages if not (args.out / name / BEST).is_file()]
         if missing:
             print(f"not trained yet, random numbers in the weights: {', '.join(missing)}")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from kornia_lift.data.limits import check_limits
+
 T = TypeVar("T")
 
 
@@ -29,7 +31,8 @@ class LoopConfig:
         weight_decay: of the optimiser.
         momentum: of SGD.
         schedule: ``"constant"``, or ``"linear"`` or ``"cosine"`` down to 0 at the last step.
-        warmup_steps: steps of linear increase at the start.
+        warmup_steps: steps of linear increase at the start; with ``max_minutes`` it ends after a tenth of them at the
+            latest.
         clip_norm: largest norm of the gradient; ``None`` does not clip.
         precision: type of the matrix products: ``"float32"``, ``"bfloat16"``, or ``"float16"`` (CUDA only, with loss
             scaling). Weights and optimiser stay in float32.
@@ -39,7 +42,8 @@ class LoopConfig:
         checkpoint_every: steps between two checkpoints.
         log_every: steps between two lines of the log.
         max_minutes: time for this stage, all resumptions together; it then stops as if killed, but tidily. A schedule
-            that decays then follows the clock where that is ahead of the steps: such a run is not repeated to the bit.
+            that decays then follows the clock where that is ahead of the steps: such a run is not repeated to the bit,
+            and raising the minutes of a run that was begun raises its rate again.
         seed: the batches are a function of it and of the step.
         prefetch: draw the next batch in a thread while this one trains; changes no result.
         tensorboard: also write TensorBoard files.
@@ -65,15 +69,12 @@ class LoopConfig:
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("steps", "validate_every", "checkpoint_every", "log_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate must be positive, got {self.learning_rate}")
-        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
-            raise ConfigError(f"ema_decay must lie between 0 and 1, got {self.ema_decay}")
-        if self.max_minutes is not None and self.max_minutes <= 0:
-            raise ConfigError(f"max_minutes must be positive, got {self.max_minutes}")
+        whole = ("steps", "validate_every", "checkpoint_every", "log_every")
+        check_limits(self, *whole, at_least=1, error=ConfigError)
+        check_limits(self, "warmup_steps", "weight_decay", at_least=0, error=ConfigError)
+        check_limits(self, "momentum", at_least=0, below=1, error=ConfigError)
+        check_limits(self, "learning_rate", "clip_norm", "max_minutes", above=0, error=ConfigError)
+        check_limits(self, "ema_decay", above=0, below=1, error=ConfigError)
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:

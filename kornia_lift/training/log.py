@@ -37,18 +37,27 @@ class TrainingLog:
     Args:
         folder: where ``log.jsonl`` lies.
         name: of the stage, in front of the progress bar.
-        start: steps already done; later lines, of steps that will be done again, are removed.
+        start: steps already done.
         total: steps in all.
+        resumed: a training goes on: lines up to ``start`` are kept, those of steps that will be done again are not.
         tensorboard: also write TensorBoard files to ``folder/tensorboard``.
         progress: show a progress bar on stderr.
 
     """
 
     def __init__(
-        self, folder: Path, name: str, start: int, total: int, *, tensorboard: bool = False, progress: bool = True
+        self,
+        folder: Path,
+        name: str,
+        start: int,
+        total: int,
+        *,
+        resumed: bool = False,
+        tensorboard: bool = False,
+        progress: bool = True,
     ) -> None:
         path = folder / LOG
-        kept = [entry for entry in read_log(path) if entry["step"] <= start] if start else []
+        kept = [entry for entry in read_log(path) if entry["step"] <= start] if resumed else []
         with atomic_write(path) as temporary:
             temporary.write_text("".join(json.dumps(entry) + "\n" for entry in kept), encoding="utf-8")
         self._file = path.open("a", encoding="utf-8")

@@ -6,12 +6,13 @@ prefetching, and on any number of processes. No generator state needs to outlive
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,11 +27,13 @@ from kornia_lift.training.config import ConfigError, LoopConfig, to_mapping
 from kornia_lift.training.log import TrainingLog
 from kornia_lift.training.stage import ERROR, MiningStage, Stage
 
+LOGGER = logging.getLogger(__name__)
+WARMUP_SHARE = 0.1  # of max_minutes: a longer warm-up would leave a short run no time at the full rate
 GRADIENT_SCALE = 2.0**12  # first loss scale of float16; the default 2^16 overflows the first dozen steps
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss or its gradient became NaN or infinite."""
+    """The loss, its gradient, or every validation error is NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,16 @@ def learning_rate(config: LoopConfig, step: int, elapsed: float = 0.0) -> float:
         config: the options.
         step: number of steps done.
         elapsed: seconds since the start. With ``max_minutes`` the rate falls by whichever is nearer its end, the steps
-            or the minutes, so that a run that is cut short ends at a low rate too.
+            or the minutes, so that a run that is cut short ends at a low rate too; likewise its warm-up ends with the
+            first tenth of the minutes at the latest.
 
     """
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
+    spent = 0.0 if config.max_minutes is None else min(1.0, elapsed / (60 * config.max_minutes))
+    if step < config.warmup_steps and spent < WARMUP_SHARE:
+        return config.learning_rate * max((step + 1) / config.warmup_steps, spent / WARMUP_SHARE)
     if config.schedule == "constant":
         return config.learning_rate
-    done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    if config.max_minutes is not None:
-        done = min(1.0, max(done, elapsed / (60 * config.max_minutes)))
+    done = max((step - config.warmup_steps) / max(1, config.steps - config.warmup_steps), spent)
     return config.learning_rate * (1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
@@ -105,7 +108,8 @@ def fit(
         resolved: the whole configuration of the run, stored in the checkpoints for the record.
 
     Raises:
-        TrainingDivergedError: at a loss or gradient that is not finite; the last checkpoint stays as it was.
+        TrainingDivergedError: at a loss or gradient that is not finite; the last checkpoint stays as it was. Also at
+            the end, where no validation gave a finite error.
         CheckpointError: if ``last.pt`` is damaged, or of another stage or other options.
         WorkerLostError: if another process of the same training died.
 
@@ -116,7 +120,7 @@ def fit(
     device = next(stage.network.parameters()).device
     with distributed.lost_worker_says(advice), torch.random.fork_rng([device] if device.type == "cuda" else []):
         run = _Run(stage, config, out_dir, resolved or {})
-        if resume and (out_dir / LAST).is_file():
+        if resume and distributed.from_first((out_dir / LAST).is_file()):
             run.restore()
         return run.train(progress and distributed.rank() == 0)
 
@@ -140,6 +144,7 @@ class _Run:
         self.loss = distributed.loss_module(stage)
         self.step = 0
         self.elapsed = 0.0
+        self.resumed = False
         self.best: dict[str, Any] = {"step": -1, "figures": {ERROR: math.inf}}
 
     def train(self, progress: bool) -> Result:
@@ -152,6 +157,7 @@ class _Run:
                 self.stage.name,
                 self.step,
                 config.steps,
+                resumed=self.resumed,
                 tensorboard=config.tensorboard,
                 progress=progress,
             )
@@ -186,6 +192,11 @@ class _Run:
             if log is not None:
                 log.close()
         best = self.out_dir / BEST
+        if not math.isfinite(self.best["figures"][ERROR]):
+            raise TrainingDivergedError(
+                f"stage {self.stage.name!r}: no validation gave a finite error, the last one {self.best['figures']}; "
+                "the held-out data are most likely too few or damaged"
+            )
         self.stage.network.load_state_dict(distributed.from_first(load_checkpoint(best)["network"] if first else None))
         return Result(
             self.step,
@@ -250,7 +261,11 @@ class _Run:
             network.eval()
             with torch.no_grad(), _weights_of(self.averaged, network):
                 figures = {key: float(value) for key, value in self.stage.validate().items()}
-                if figures[ERROR] < self.best["figures"][ERROR] or self.best["step"] < 0:
+                error, least = figures[ERROR], self.best["figures"][ERROR]
+                if not math.isfinite(error):
+                    LOGGER.warning("stage %r, step %d: the validation error is %s", self.stage.name, self.step, error)
+                # what is not finite is the worst: without this a first NaN would stay the best
+                if self.best["step"] < 0 or (math.isfinite(error) and not least <= error):
                     self.best = {"step": self.step, "figures": figures}
                     save_checkpoint(self.out_dir / BEST, self._header() | {"network": network.state_dict()})
             log.write(self.step, "validation", figures)
@@ -281,9 +296,9 @@ class _Run:
             )
 
     def restore(self) -> None:
-        """Go back to ``last.pt``."""
+        """Go back to ``last.pt``, which the first process reads for all: other machines need not see the folder."""
         path = self.out_dir / LAST
-        state = load_checkpoint(path)
+        state = distributed.from_first(load_checkpoint(path) if distributed.rank() == 0 else None)
         check_same_run(path, state, self.stage.name, to_mapping(self.config))
         self.stage.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -291,6 +306,20 @@ class _Run:
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
+        self.resumed = True
+        self._say_new_rate(state["config"]["max_minutes"])
+
+    def _say_new_rate(self, before: float | None) -> None:
+        old, new = replace(self.config, max_minutes=before), self.config
+        rates = [learning_rate(c, self.step, self.elapsed) for c in (old, new)]
+        if distributed.rank() == 0 and self.step < new.steps and not self._late() and rates[0] != rates[1]:
+            LOGGER.warning(
+                "stage %r goes on with max_minutes %s instead of %s: its decaying rate changes from %.3g to %.3g",
+                self.stage.name,
+                new.max_minutes,
+                before,
+                *rates,
+            )
 
 
 def _optimizer(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from kornia.feature import LAFDescriptor, LAFOrienter
 from torch import Tensor, nn
 
 from kornia_lift._io import atomic_write
+from kornia_lift.data.limits import check_limits
 from kornia_lift.data.patch_batches import PatchPairs, WarpConfig
 from kornia_lift.data.patch_tracks import CutConfig, PatchTracks, cut_tracks
 from kornia_lift.data.photographs import PhotoSources, list_scene_photos, read_bracket, read_gray
@@ -32,6 +34,7 @@ from kornia_lift.training.modern_descriptor import HardestDescriptorStage
 from kornia_lift.training.modern_detector import RepeatableDetectorStage, init_as_blob_detector
 from kornia_lift.training.modern_matchable import MatchableDetectorStage
 from kornia_lift.training.modern_orientation import EquivariantOrientationStage
+from kornia_lift.training.recipe import best_weights, check_needs
 
 SPLIT = "split.json"
 
@@ -108,6 +111,11 @@ class ModernConfig:
     use_posed: bool = False
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_limits(self, "images_per_batch", "photos_per_batch", "candidates", at_least=1)
+        check_limits(self, "anchors_per_image", at_least=2)
+        check_limits(self, "margin", "blob_strength", above=0)
+
 
 class ModernRecipe:
     """The stages of the modern recipe; each leaves its checkpoint in its own folder and can be resumed.
@@ -126,6 +134,10 @@ class ModernRecipe:
     """
 
     STAGES = ("descriptor", "orientation", "repeatable", "matchable", "refine")
+    #: The stages whose networks a stage learns through, or goes on with.
+    NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+        {"matchable": ("descriptor", "orientation", "repeatable"), "refine": ("descriptor", "orientation")}
+    )
 
     def __init__(self, data: Path, out: Path, config: ModernConfig | None = None) -> None:
         self.out = out
@@ -148,18 +160,28 @@ class ModernRecipe:
         self._tracks: tuple[PatchTracks, PatchTracks] | None = None
         self._crops: dict[CropConfig, tuple[WarpedCrops, WarpedCrops]] = {}
 
-    def run(self, stages: tuple[str, ...] = STAGES) -> dict[str, Result]:
-        """Train the given stages in the order of :attr:`STAGES`; stages before them are taken from their folders."""
+    def run(self, stages: Sequence[str] = STAGES, *, given: Collection[str] = ()) -> dict[str, Result]:
+        """Train the given stages in the order of :attr:`STAGES`; the others are taken from their folders.
+
+        Args:
+            stages: names of stages.
+            given: stages whose networks hold weights that the caller has put there; nothing is read for them.
+
+        Raises:
+            ValueError: if a stage is unknown, or learns through a network that nobody has trained.
+
+        """
         unknown = set(stages) - set(self.STAGES)
         if unknown:
             raise ValueError(f"unknown stages {sorted(unknown)}; the stages are {', '.join(self.STAGES)}")
+        check_needs(self.out, [name for name in self.STAGES if name in stages], self.NEEDS, given)
         results = {}
         for name in self.STAGES:
             folder = self.out / name
             if name in stages:
                 results[name] = getattr(self, f"_{name}")(folder)
-            elif (folder / "best.pt").is_file():
-                self._network_of(name).load_state_dict(_best(folder))
+            elif name not in given and (weights := best_weights(folder)) is not None:
+                self._network_of(name).load_state_dict(weights)
         return results
 
     def _keep_split(self, data: Path) -> None:
@@ -270,13 +292,6 @@ def save_model(
             tensors[f"{part}.{name}"] = tensor.detach().to(torch.float16).contiguous().clone()
     with atomic_write(path) as temporary:
         temporary.write_bytes(to_bytes(tensors, dict(metadata or {})))  # save_file hides the file from other users
-
-
-def _best(folder: Path) -> dict[str, Tensor]:
-    from kornia_lift.training.checkpoint import load_checkpoint
-
-    weights: dict[str, Tensor] = load_checkpoint(folder / "best.pt")["network"]
-    return weights
 
 
 def _photographs(sources: PhotoSources, max_size: int) -> list[list[Tensor]]:

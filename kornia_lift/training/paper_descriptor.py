@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from kornia_lift.data.limits import check_limits
 from kornia_lift.data.quadruplets import QuadrupletSampler
 from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.training.losses import descriptor_loss
@@ -32,6 +33,11 @@ class DescriptorOptions:
     mining_cap: int = 8
     margin: float = 4.0
     validation_pairs: int = 500
+
+    def __post_init__(self) -> None:
+        check_limits(self, "pairs", "mining_every", "mining_cap", at_least=1)
+        check_limits(self, "validation_pairs", at_least=2)
+        check_limits(self, "margin", above=0)
 
 
 class PaperDescriptorStage:

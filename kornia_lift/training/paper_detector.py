@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from kornia_lift.data.limits import check_limits
 from kornia_lift.data.quadruplets import Quadruplets, QuadrupletSampler, draw_shift, draw_turn
 from kornia_lift.geometry import DETECTOR_SIZE
 from kornia_lift.response import LIFTResponse
@@ -43,6 +44,11 @@ class DetectorOptions:
     gamma: float = 1.0
     full_circle: bool = False
     validation_quadruplets: int = 300
+
+    def __post_init__(self) -> None:
+        check_limits(self, "quadruplets", "mining_ratio", at_least=1)
+        check_limits(self, "validation_quadruplets", at_least=2)
+        check_limits(self, "gamma", at_least=0)
 
 
 class _DetectorStage:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor, nn
 
+from kornia_lift.data.limits import check_limits
 from kornia_lift.data.quadruplets import Quadruplets, QuadrupletSampler, draw_shift, draw_turn
 from kornia_lift.orientation import LIFTOrientation
 from kornia_lift.training.losses import orientation_loss
@@ -30,6 +31,10 @@ class OrientationOptions:
     pairs: int = 64
     full_circle: bool = True
     validation_pairs: int = 300
+
+    def __post_init__(self) -> None:
+        check_limits(self, "pairs", at_least=1)
+        check_limits(self, "validation_pairs", at_least=2)
 
 
 class PaperOrientationStage:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from kornia_lift.data.limits import check_limits
 from kornia_lift.data.quadruplets import QuadrupletSampler, SyntheticView
 from kornia_lift.data.store import Store, check_apart, join_stores, load_store, split_store
 from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.orientation import LIFTOrientation
 from kornia_lift.response import LIFTResponse
-from kornia_lift.training.checkpoint import BEST, load_weights
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.modern_recipe import save_model
@@ -27,6 +28,7 @@ from kornia_lift.training.paper_detector import (
     PaperDetectorStage,
 )
 from kornia_lift.training.paper_orientation import OrientationOptions, PaperOrientationStage
+from kornia_lift.training.recipe import best_weights, check_needs
 from kornia_lift.training.stage import Stage
 
 
@@ -73,6 +75,10 @@ class PaperConfig:
     detector_options: DetectorOptions = field(default_factory=DetectorOptions)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_limits(self, "holdout", above=0, below=1)
+        check_limits(self, "dropout", at_least=0, below=1)
+
 
 class PaperRecipe:
     """The stages of the paper; each leaves its checkpoint in its own folder and can be resumed.
@@ -88,6 +94,14 @@ class PaperRecipe:
 
     STAGES = ("descriptor", "orientation", "overlap", "detector")
     OPTIONAL = ("joint",)
+    #: The stages whose networks a stage learns through.
+    NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+        {
+            "orientation": ("descriptor",),
+            "detector": ("descriptor", "orientation"),
+            "joint": ("descriptor", "orientation", "detector"),
+        }
+    )
 
     def __init__(
         self,
@@ -134,17 +148,25 @@ class PaperRecipe:
             check_apart(data, held_out)
         return cls(data, out, config, held_out, device)
 
-    def run(self, stages: Sequence[str] = STAGES, *, progress: bool = True) -> dict[str, Result]:
+    def run(
+        self, stages: Sequence[str] = STAGES, *, given: Collection[str] = (), progress: bool = True
+    ) -> dict[str, Result]:
         """Train the given stages in order; networks of stages that are not among them come from their folders.
 
+        Args:
+            stages: names of stages.
+            given: stages whose networks hold weights that the caller has put there; nothing is read for them.
+            progress: show progress bars.
+
         Raises:
-            ValueError: if a stage is unknown.
+            ValueError: if a stage is unknown, or learns through a network that nobody has trained.
 
         """
         every = (*self.STAGES, *self.OPTIONAL)
         unknown = sorted(set(stages) - set(every))
         if unknown:
             raise ValueError(f"unknown stages {', '.join(unknown)}; the stages are {', '.join(every)}")
+        check_needs(self.out, [name for name in every if name in stages], self.NEEDS, given)
         results = {}
         for name in every:
             folder = self.out / name
@@ -153,8 +175,8 @@ class PaperRecipe:
                 loop = getattr(self.config, name)
                 results[name] = fit(stage, loop, folder, progress=progress, resolved=to_mapping(self.config))
                 stage.network.eval()
-            elif (folder / BEST).is_file():
-                load_weights(self._network(name), folder / BEST)
+            elif name not in given and (weights := best_weights(folder)) is not None:
+                self._network(name).load_state_dict(weights)
         return results
 
     def save(self, path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -91,6 +91,24 @@ def test_a_dead_worker_ends_the_job_with_advice_and_a_usable_checkpoint(tmp_path
         torch.testing.assert_close(value, two["network"][key], rtol=1e-4, atol=1e-5)
 
 
+def test_another_machine_need_not_see_the_checkpoint(tmp_path: Path) -> None:
+    class StopsAt12(ToyStage):
+        def batch(self, generator: torch.Generator, step: int) -> dict[str, torch.Tensor]:
+            if step == 12:
+                raise KeyboardInterrupt
+            return super().batch(generator, step)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(StopsAt12(dropout=0.0), LoopConfig(**CONFIG), tmp_path / "run" / "0", progress=False)
+    done = torchrun(tmp_path / "run", "--own-folders", "--config", json.dumps(CONFIG), "--stage", '{"dropout": 0.0}')
+    assert done.returncode == 0, done.stderr
+    fit(ToyStage(dropout=0.0), LoopConfig(**CONFIG), tmp_path / "one", progress=False)
+    one, two = (load_checkpoint(tmp_path / d / "last.pt")["network"] for d in ("one", "run/0"))
+    for key, value in one.items():
+        torch.testing.assert_close(two[key], value, rtol=1e-4, atol=1e-5)
+    assert not list((tmp_path / "run" / "1").iterdir())
+
+
 def test_alone_nothing_is_split_or_joined() -> None:
     batch = {"x": torch.arange(5)}
     part, weight = distributed.local_part(batch)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -152,6 +153,67 @@ def test_decaying_rate_ends_with_the_minutes(tmp_path: Path) -> None:
     assert rates[0] == pytest.approx(1e-3)
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 3e-4
+
+
+def test_a_warm_up_ends_with_a_tenth_of_the_minutes() -> None:
+    config = LoopConfig(steps=2000, warmup_steps=50, schedule="linear", learning_rate=1.0, max_minutes=0.5)
+    assert learning_rate(config, 0, 0.0) == pytest.approx(0.02)
+    assert learning_rate(config, 4, 1.5) == pytest.approx(0.5)
+    assert learning_rate(config, 10, 15.0) == pytest.approx(0.5)
+    assert learning_rate(config, 40, 0.95 * 30) == pytest.approx(0.05)
+    assert learning_rate(config, 50, 30.0) == 0.0
+    constant = LoopConfig(steps=2000, warmup_steps=50, learning_rate=1.0, max_minutes=0.5)
+    assert learning_rate(constant, 3, 4.0) == 1.0
+
+
+class Stops(ToyStage):
+    def loss(self, batch: dict[str, torch.Tensor]) -> tuple[torch.Tensor, dict[str, float]]:
+        raise KeyboardInterrupt
+
+
+def test_more_minutes_for_a_decaying_rate_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for schedule in ("constant", "cosine"):
+        config = LoopConfig(steps=10**6, schedule=schedule, max_minutes=0.3 / 60)  # type: ignore[arg-type]
+        fit(ToyStage(pause=0.01), config, tmp_path / schedule, progress=False)
+        again = fit(ToyStage(), config, tmp_path / schedule, progress=False)
+        assert again.stopped == "time"
+        assert not caplog.messages
+        with pytest.raises(KeyboardInterrupt):
+            fit(Stops(), replace(config, max_minutes=1000), tmp_path / schedule, progress=False)
+    assert len(caplog.messages) == 1
+    assert (
+        "goes on with max_minutes 1000 instead of 0.005: its decaying rate changes from 0 to 0.001"
+        in caplog.messages[0]
+    )
+
+
+def test_a_first_validation_without_a_number_is_not_the_best(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Blind(ToyStage):
+        def __init__(self, *errors: float) -> None:
+            super().__init__()
+            self.errors = iter(errors)
+
+        def validate(self) -> dict[str, float]:
+            return {"error": next(self.errors)}
+
+    config = LoopConfig(steps=4, validate_every=1, checkpoint_every=1)
+    result = fit(Blind(math.nan, 0.5, math.nan, 0.3, math.inf), config, tmp_path / "a", progress=False)
+    assert (result.error, result.best_step) == (0.3, 3)
+    assert load_checkpoint(tmp_path / "a" / "best.pt")["step"] == 3
+    assert sum("the validation error is nan" in m for m in caplog.messages) == 2
+    with pytest.raises(TrainingDivergedError, match="no validation gave a finite error"):
+        fit(Blind(*[math.nan] * 5), config, tmp_path / "b", progress=False)
+
+
+def test_killed_before_its_second_checkpoint_a_run_keeps_its_first_validation(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fit(Stops(), SHORT, tmp_path, progress=False)
+    fit(ToyStage(), SHORT, tmp_path, progress=False)
+    lines = read_log(tmp_path / "log.jsonl")
+    assert [e["step"] for e in lines if e["kind"] == "validation"] == [0, 20, 40, 60]
+    fit(ToyStage(), SHORT, tmp_path, resume=False, progress=False)
+    assert read_log(tmp_path / "log.jsonl")[0]["step"] == 0
+    assert len(read_log(tmp_path / "log.jsonl")) == len(lines)
 
 
 def test_averaged_weights_are_validated_and_returned(tmp_path: Path) -> None:

@@ -79,6 +79,16 @@ def test_all_stages_train_on_a_folder_of_photographs(tmp_path: Path, photos: Pat
     LIFTFeature(10, pretrained=out / "weights.safetensors")
 
 
+@pytest.mark.parametrize("stage", ["matchable", "refine"])
+def test_no_stage_trains_through_random_networks(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    config = write_config(tmp_path, photos)
+    assert main(["train", str(config), "--out", str(tmp_path / "run"), "--stages", stage]) == 2
+    assert "run/descriptor/best.pt is missing" in capsys.readouterr().err
+    assert not (tmp_path / "run" / stage).exists()
+
+
 def test_reconstructed_scenes_alone_are_enough(tmp_path: Path, shared: Path) -> None:
     pytest.importorskip("pycolmap")
     data = tmp_path / "data"

@@ -201,6 +201,18 @@ def test_the_whole_recipe_in_a_short_run(hard_store: Store, tmp_path: Path) -> N
             assert torch.equal(a, b)
 
 
+def test_weights_put_into_a_network_are_given(hard_store: Store, tmp_path: Path) -> None:
+    """A stage trains through what the caller has loaded, and does not read it from the folder."""
+    config = PaperConfig(detector=short(1), detector_options=FEW)
+    recipe = PaperRecipe(hard_store, tmp_path, config, validation=hard_store)
+    before = {k: v.clone() for k, v in recipe.descriptor.state_dict().items()}
+    with pytest.raises(ValueError, match=r"'detector' learns through the network that the stage 'orientation'"):
+        recipe.run(["detector"], given=["descriptor"])
+    results = recipe.run(["detector"], given=["descriptor", "orientation"], progress=False)
+    assert list(results) == ["detector"]
+    assert all(torch.equal(v, before[k]) for k, v in recipe.descriptor.state_dict().items())
+
+
 def test_an_unknown_stage_is_named(tiny_store: Store, tmp_path: Path) -> None:
     recipe = PaperRecipe(tiny_store, tmp_path, validation=tiny_store)
     with pytest.raises(ValueError, match=r"unknown stages describer; the stages are descriptor, .*joint"):

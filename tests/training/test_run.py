@@ -104,7 +104,8 @@ def test_killed_and_started_again_it_ends_the_same(config: Path, tmp_path: Path)
 def test_max_minutes_ends_a_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config.write_text(config.read_text().replace("steps = 30", "steps = 1000000"))
     assert main(["train", str(config), "--out", str(tmp_path / "run"), "--max-minutes", "0.02"]) == 0
-    assert "(out of time)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "(out of time)" in said and "out of time: overlap; the same command with a larger --max-minutes" in said
     assert main(["train", str(config), "--out", str(tmp_path / "run"), "--max-minutes", "-1"]) == 2
 
 
@@ -126,6 +127,14 @@ def test_a_budget_is_divided_over_the_chosen_stages() -> None:
         ({"stages": ["describe"]}, "unknown stage 'describe'; the paper recipe has descriptor"),
         ({"modern": {}}, r"the table \[modern\] has no effect on the recipe 'paper'"),
         ({"paper": {"descriptor": {"step": 1}}}, r"unknown option paper\.descriptor\.step; valid are"),
+        ({"paper": {"descriptor_options": {"validation_pairs": 0}}}, "validation_pairs must be at least 2, got 0"),
+        ({"paper": {"descriptor_options": {"pairs": 0}}}, "paper.descriptor_options: pairs must be at least 1, got 0"),
+        ({"paper": {"orientation_options": {"validation_pairs": 1}}}, "validation_pairs must be at least 2, got 1"),
+        ({"paper": {"detector_options": {"validation_quadruplets": 0}}}, "validation_quadruplets must be at least 2"),
+        ({"paper": {"holdout": 1.0}}, "paper: holdout must be below 1"),
+        ({"paper": {"synthetic": {"zoom": 0.5}}}, "paper.synthetic: zoom must be at least 1, got 0.5"),
+        ({"recipe": "modern", "modern": {"crops": {"max_step": 0.1}}}, "modern.crops: max_step must be at least 0.7"),
+        ({"recipe": "modern", "modern": {"anchors_per_image": 1}}, "modern: anchors_per_image must be at least 2"),
         ({"recipe": "modern", "data": ["a", "b"]}, "takes one data folder"),
     ],
 )
@@ -154,6 +163,15 @@ def test_faults_of_the_data_are_one_line(
     assert "at least two points" in complaint()
     config.write_text("recipe = ")
     assert "not well formed" in complaint()
+
+
+@pytest.mark.parametrize("stage", ["orientation", "detector", "joint"])
+def test_no_stage_trains_through_random_networks(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], stage: str
+) -> None:
+    assert main(["train", str(config), "--out", str(tmp_path / "run"), "--stages", stage]) == 2
+    assert "run/descriptor/best.pt is missing; train it first (`--stages descriptor" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_training_data_cannot_be_validation_data(

@@ -54,6 +54,7 @@ def main() -> int:
     parser.add_argument("--config", default="{}")
     parser.add_argument("--stage", default="{}")
     parser.add_argument("--die-at", type=int, default=None, help="step at which rank 1 dies")
+    parser.add_argument("--own-folders", action="store_true", help="one folder per process, as on several machines")
     args = parser.parse_args()
     with distributed.process_group(timeout_s=30):
         stage = ToyStage(**json.loads(args.stage))
@@ -66,7 +67,8 @@ def main() -> int:
                 return draw(generator, step)
 
             stage.batch = batch  # type: ignore[method-assign]
-        fit(stage, LoopConfig(**json.loads(args.config)), args.out, progress=False)
+        out = args.out / str(distributed.rank()) if args.own_folders else args.out
+        fit(stage, LoopConfig(**json.loads(args.config)), out, progress=False)
     if left := [name for name in thread_names() if "gloo" in name]:
         raise RuntimeError(f"threads outlive their process group: {', '.join(left)}")
     return 0
