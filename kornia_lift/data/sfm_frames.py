@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_lift._extras import require
+from kornia_lift.data.colmap_files import check_binary_files, check_cameras
 
 Array = NDArray[np.float64]
 
@@ -67,9 +68,12 @@ def read_model_files(folder: Path) -> Any:
     """Read the COLMAP model, binary or text, whose files lie in a folder; see :func:`read_model`."""
     pycolmap = require("pycolmap", extra="train")
     try:
-        return pycolmap.Reconstruction(str(folder))
+        check_binary_files(folder)
+        model = pycolmap.Reconstruction(str(folder))
+        check_cameras(folder, model)
     except (IndexError, RuntimeError, ValueError) as error:  # pycolmap raises what the damaged bytes lead to
         raise ValueError(f"the COLMAP model {folder} is damaged or incomplete ({error}); make it again") from error
+    return model
 
 
 def read_sfm(scene: Path, max_reprojection: float = 1.5) -> SfmObservations:
