@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from kornia_lift.data.limits import check_limits
 from kornia_lift.data.patch_tracks import CONTEXT, PatchTracks
+from kornia_lift.data.photometric import BEST_QUALITY, cast_shadows, compress, draw_qualities, draw_shadows
 from kornia_lift.geometry import DESCRIPTOR_SIZE
 
 
@@ -27,6 +28,10 @@ class WarpConfig:
         offset: largest brightness change, in [0, 1] grey units.
         noise: largest standard deviation of pixel noise, in grey units.
         blur: largest standard deviation of additional blur, in patch pixels.
+        shadow: share of the patches over which the edge of a cast shadow runs.
+        shadow_depth: largest share of the light that it takes.
+        jpeg: share of the patches that are compressed as JPEG.
+        jpeg_quality: lowest quality; the highest is 90.
 
     """
 
@@ -38,10 +43,16 @@ class WarpConfig:
     offset: float = 0.12
     noise: float = 0.03
     blur: float = 1.0
+    shadow: float = 0.15
+    shadow_depth: float = 0.6
+    jpeg: float = 0.15
+    jpeg_quality: int = 30
 
     def __post_init__(self) -> None:
         check_limits(self, "scale", "stretch", "gain", at_least=1)
         check_limits(self, "angle", "shift", "offset", "noise", "blur", at_least=0)
+        check_limits(self, "shadow", "shadow_depth", "jpeg", at_least=0, at_most=1)
+        check_limits(self, "jpeg_quality", at_least=1, at_most=BEST_QUALITY)
 
 
 class PatchPairs:
@@ -144,8 +155,21 @@ def _rotation(angle: Tensor) -> Tensor:
 
 
 def relight(patch: Tensor, warp: WarpConfig, generator: Generator) -> Tensor:
-    """Change contrast, gamma and brightness, blur a part of the patches, add noise; stays in [0, 1]."""
+    """Change contrast, gamma and brightness, add noise; blur, shade and compress a part of the patches.
+
+    Args:
+        patch: (N, 1, S, S) in [0, 1].
+        warp: how much of each.
+        generator: CPU generator. Nothing is drawn for shadows and compression where their share is 0, so that the
+            batches of runs without them stay what they were.
+
+    Returns:
+        Patches in [0, 1].
+
+    """
     n = len(patch)
+    if warp.shadow:
+        patch = cast_shadows(patch, draw_shadows(generator, n, warp.shadow, warp.shadow_depth))
 
     def uniform() -> Tensor:
         return torch.rand((n, 1, 1, 1), generator=generator)
@@ -161,4 +185,5 @@ def relight(patch: Tensor, warp: WarpConfig, generator: Generator) -> Tensor:
     mean = blurred.mean((1, 2, 3), keepdim=True)
     lit = (blurred.clamp(1e-4, 1) ** gamma - mean) * gain + mean + (uniform() * 2 - 1) * warp.offset
     strength = uniform() * warp.noise
-    return (lit + torch.randn(lit.shape, generator=generator) * strength).clamp(0, 1)
+    noisy = (lit + torch.randn(lit.shape, generator=generator) * strength).clamp(0, 1)
+    return compress(noisy, draw_qualities(generator, n, warp.jpeg, warp.jpeg_quality))

@@ -6,17 +6,21 @@ import math
 from dataclasses import dataclass
 
 import torch
+from kornia.filters import gaussian_blur2d
 from torch import Generator, Tensor
 
 from kornia_lift.data.atlas import ImageAtlas, gray_statistics, square_axes
 from kornia_lift.data.limits import check_limits
 from kornia_lift.data.negatives import ROTATED_SUPPORT
+from kornia_lift.data.photometric import BEST_QUALITY, cast_shadows, compress, draw_qualities, draw_shadows
 from kornia_lift.data.store import Places, Store
 from kornia_lift.geometry import BIG_SIZE, DESCRIPTOR_HALF_SUPPORT, DESCRIPTOR_SIZE, DETECTOR_HALF_SUPPORT
 
 PERTURBATION = 0.2  # of the half side of P, uniform in x and y: 20 % of 24 sigma in all (paper Sec. 3.2)
 #: Half side, in sigma, of what a training patch may need: turned by any angle, and moved by the perturbation.
 SUPPORT = ROTATED_SUPPORT * (1 + PERTURBATION)
+#: :attr:`Quadruplets.light` of a view that is left as it was taken.
+SAME_LIGHT = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,12 @@ class SyntheticView:
         exposure: largest factor of brightness.
         gamma: largest exponent of the gray values.
         noise: largest standard deviation of pixel noise, in [0, 1] grey units.
+        blur: largest standard deviation of additional blur, in pixels of the descriptor's patch; half of the views
+            stay sharp.
+        shadow: share of the views over which the edge of a cast shadow runs.
+        shadow_depth: largest share of the light that it takes.
+        jpeg: share of the views that are compressed as JPEG.
+        jpeg_quality: lowest quality; the highest is 90.
 
     """
 
@@ -39,10 +49,17 @@ class SyntheticView:
     exposure: float = 1.4
     gamma: float = 1.4
     noise: float = 0.03
+    blur: float = 1.0
+    shadow: float = 0.15
+    shadow_depth: float = 0.6
+    jpeg: float = 0.15
+    jpeg_quality: int = 30
 
     def __post_init__(self) -> None:
         check_limits(self, "stretch", "zoom", "exposure", "gamma", at_least=1)
-        check_limits(self, "turn", "noise", at_least=0)
+        check_limits(self, "turn", "noise", "blur", at_least=0)
+        check_limits(self, "shadow", "shadow_depth", "jpeg", at_least=0, at_most=1)
+        check_limits(self, "jpeg_quality", at_least=1, at_most=BEST_QUALITY)
 
 
 class QuadrupletSampler:
@@ -102,8 +119,7 @@ class QuadrupletSampler:
         empty = (torch.rand(number, generator=generator) * len(self._empty)).long()
         p1, p2, p3, p4 = *(self._places.take(row) for row in rows), self._empty.take(empty)
         warp = torch.eye(2).repeat(number, 4, 1, 1)
-        light = torch.zeros(number, 4, 3)
-        light[..., :2] = 1
+        light = torch.tensor(SAME_LIGHT).repeat(number, 4, 1)
         single = views == 1
         warp[single, 1], light[single, 1] = self._synthetic_view(p2.take(single), generator)
         tables = [torch.stack([getattr(p, n) for p in (p1, p2, p3, p4)], dim=1) for n in _Table.COLUMNS]
@@ -141,7 +157,7 @@ class QuadrupletSampler:
         sigma, warp = quadruplets.sigma[:, pick], quadruplets.warp[:, pick]
         axes = warp @ square_axes((DETECTOR_HALF_SUPPORT * sigma).flatten(), -turn.flatten()).view(*sigma.shape, 2, 2)
         centre = quadruplets.xy[:, pick] - (axes @ shift[..., None])[..., 0]
-        return self._cut(quadruplets, pick, centre, axes, size, noise)
+        return self._cut(quadruplets, pick, centre, axes, size, noise, size / BIG_SIZE)
 
     def descriptor_patches(self, quadruplets: Quadruplets, branches: tuple[int, ...], noise: Generator) -> Tensor:
         """Cut the descriptor's patches, 64 px over 12 sigma, at the keypoint and at SIFT's angle.
@@ -158,20 +174,40 @@ class QuadrupletSampler:
         )
 
     def _cut(
-        self, quadruplets: Quadruplets, pick: list[int], centre: Tensor, axes: Tensor, size: int, noise: Generator
+        self,
+        quadruplets: Quadruplets,
+        pick: list[int],
+        centre: Tensor,
+        axes: Tensor,
+        size: int,
+        noise: Generator,
+        density: float = 1.0,
     ) -> Tensor:
+        """Cut patches and change their light; ``density`` in pixels per pixel of the descriptor's patch."""
         number = len(quadruplets.image)
         patches = self.atlas.cut(
             quadruplets.image[:, pick].flatten(), centre.flatten(0, 1), axes.flatten(0, 1), size
         ).view(number, len(pick), size, size)
-        light = quadruplets.light[:, pick].to(patches.device)
-        changed = torch.nonzero((light != light.new_tensor([1.0, 1.0, 0.0])).any(dim=2), as_tuple=True)
+        light = quadruplets.light[:, pick]
+        changed = torch.nonzero((light != torch.tensor(SAME_LIGHT)).any(dim=2), as_tuple=True)
         if len(changed[0]):
-            exposure, gamma, strength = light[changed][:, :, None, None].unbind(1)
-            chosen = patches[changed]
-            grain = torch.randn(chosen.shape, generator=noise).to(chosen)
-            patches[changed] = ((chosen * exposure).clamp(1e-4, 1) ** gamma + grain * strength).clamp(0, 1)
+            there = tuple(index.to(patches.device) for index in changed)
+            patches[there] = self._relit(patches[there][:, None], light[changed], noise, density)[:, 0]
         return patches
+
+    def _relit(self, patches: Tensor, light: Tensor, noise: Generator, density: float) -> Tensor:
+        """Change the light of patches (N, 1, S, S) as the rows of ``light`` (N, 8) say."""
+        exposure, gamma, strength = light[:, :3, None, None, None].to(patches).unbind(1)
+        patches = cast_shadows(patches, light[:, 5:])
+        blurred = torch.nonzero(light[:, 3])[:, 0]
+        if len(blurred):
+            kernel = 2 * math.ceil(2 * self.synthetic.blur * density) + 1
+            sigma = (light[blurred, 3:4] * density).to(patches).expand(-1, 2)
+            blurred = blurred.to(patches.device)
+            patches[blurred] = gaussian_blur2d(patches[blurred], kernel, sigma, "replicate")
+        grain = torch.randn(patches.shape, generator=noise).to(patches)
+        lit = ((patches * exposure).clamp(1e-4, 1) ** gamma + grain * strength).clamp(0, 1)
+        return compress(lit, light[:, 4])
 
     def _synthetic_view(self, seen: _Table, generator: Generator) -> tuple[Tensor, Tensor]:
         view, count = self.synthetic, len(seen)
@@ -187,9 +223,13 @@ class QuadrupletSampler:
         size = self._size[seen.image]
         room = torch.minimum(seen.xy, size - 1 - seen.xy).amin(dim=1) / (SUPPORT * seen.sigma)
         zoom = torch.minimum(factor(view.zoom), room / ratio)
-        light = torch.stack(
-            [factor(view.exposure), factor(view.gamma), torch.rand(count, generator=generator) * view.noise], dim=1
-        )
+        light = torch.zeros(count, len(SAME_LIGHT))
+        light[:, 0], light[:, 1] = factor(view.exposure), factor(view.gamma)
+        light[:, 2] = torch.rand(count, generator=generator) * view.noise
+        if view.blur:
+            light[:, 3] = (torch.rand(count, generator=generator) * 2 - 1).clamp(min=0) * view.blur
+        light[:, 4] = draw_qualities(generator, count, view.jpeg, view.jpeg_quality)
+        light[:, 5:] = draw_shadows(generator, count, view.shadow, view.shadow_depth)
         return square_axes(zoom, turn) @ stretch, light
 
 
@@ -204,7 +244,8 @@ class Quadruplets:
         theta: SIFT angle in radians, clockwise, in the view that is cut, (N, 4).
         warp: local map from the view that is cut to the photograph; the identity except for synthetic views,
             (N, 4, 2, 2).
-        light: exposure, gamma and noise of the view, (N, 4, 3).
+        light: exposure, gamma, noise, blur, JPEG quality (0: none) and shadow (direction, edge, depth) of the view,
+            (N, 4, 8).
         point: point of P1 and P2, (N,).
         other_point: point of P3, (N,).
 

@@ -70,6 +70,7 @@ class ModernConfig:
         scale_space: the run-time detector whose detections the matchable stage ranks.
         candidates: detections ranked per crop.
         crops: how pairs of crops are drawn for the repeatability.
+        crop_light: change of the light between crops; frames are not changed by it.
         views: how the larger pairs of the matchable stage are drawn.
         descriptor: loop of the first descriptor stage.
         orientation: loop of the orientation stage.
@@ -99,6 +100,7 @@ class ModernConfig:
     )
     candidates: int = 400
     crops: CropConfig = field(default_factory=CropConfig)
+    crop_light: WarpConfig = field(default_factory=WarpConfig)
     views: CropConfig = field(
         default_factory=lambda: CropConfig(size=400, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
     )
@@ -230,7 +232,8 @@ class ModernRecipe:
     def _crop_pairs(self, crops: CropConfig) -> tuple[WarpedCrops, WarpedCrops]:
         if crops not in self._crops:
             size = self.config.cut.photo_size
-            train, held_out = (WarpedCrops(_photographs(s, size), crops) for s in (self.train, self.held_out))
+            light = self.config.crop_light
+            train, held_out = (WarpedCrops(_photographs(s, size), crops, light) for s in (self.train, self.held_out))
             self._crops[crops] = train, held_out
         return self._crops[crops]
 

@@ -24,7 +24,7 @@ from kornia_lift.training.modern_detector import (
 from kornia_lift.training.modern_orientation import direction_loss
 from tests.pictures import texture
 
-STILL = WarpConfig(angle=0, scale=1.0, shift=0, stretch=1.0, gain=1.0, offset=0, noise=0, blur=0)
+STILL = WarpConfig(0, 1.0, 0, 1.0, 1.0, offset=0, noise=0, blur=0, shadow=0, jpeg=0)
 
 
 def gamma_free(patch: Tensor) -> Tensor:

@@ -13,6 +13,8 @@ from kornia_lift.data.quadruplets import SUPPORT, QuadrupletSampler, SyntheticVi
 from kornia_lift.data.store import Store
 from kornia_lift.geometry import crop_rotate
 
+STILL = SyntheticView(1.0, 1.0, 0.0, 1.0, 1.0, 0.0, blur=0.0, shadow=0.0, jpeg=0.0)
+
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(7)
@@ -113,7 +115,7 @@ def test_second_views_are_made_where_there_is_one_photograph(single_views: Quadr
 def test_a_synthetic_view_takes_the_angle_of_its_place_along(tiny_store: Store) -> None:
     """A view that is turned and nothing else shows the same patch at the angle it is given."""
     places = tiny_store.places.take(np.arange(40))
-    turn_only = SyntheticView(stretch=1.0, zoom=1.0, exposure=1.0, gamma=1.0, noise=0.0)
+    turn_only = dataclasses.replace(STILL, turn=math.pi / 6)
     single = QuadrupletSampler(dataclasses.replace(tiny_store, places=places), synthetic=turn_only)
     source = generator()
     drawn = single.draw(source, 40)
