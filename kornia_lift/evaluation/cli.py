@@ -6,9 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._extras import require
+
+if TYPE_CHECKING:
+    from .statistics import Comparison
 
 _PROTOCOLS = ("table1", "table2", "table3", "robustness")
 
@@ -49,7 +52,9 @@ def _add_evaluate(subparsers: Any) -> None:
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="for feature files (default: OUT/features)")
     parser.add_argument("--model", default="lift", help="LIFT model of table2 and table3 (default: %(default)s)")
     parser.add_argument("--pretrained-detector", metavar="FILE", help="weights of the pre-trained detector, for table2")
-    parser.add_argument("--second-images", nargs="+", metavar="NAME", help="robustness: only pairs with these")
+    parser.add_argument(
+        "--second-images", nargs="+", metavar="NAME", help="only pairs with one of these as second image"
+    )
     parser.add_argument("--overlap", action="store_true", help="also the overlap form, 40 and 50 %%, both conventions")
     parser.add_argument("--no-geometry", action="store_true", help="leave out poses and homographies")
     parser.add_argument("--no-page", action="store_true", help="leave out the page with pictures")
@@ -74,11 +79,12 @@ def _add_compare(subparsers: Any) -> None:
 def run_evaluate(args: argparse.Namespace) -> int:
     """Extract, evaluate, report. Returns 1 if a pair failed or was skipped, else 0."""
     require("h5py", extra="eval")
+    from .feature_files import FeatureFileError
     from .overlap import OverlapOptions
     from .page import write_page
     from .protocols import Candidate, candidate, only_second_images, run, table2, table3, warped_groups
     from .runner import Estimator, Options
-    from .scene_folders import POSED, load_scenes
+    from .scene_folders import load_scenes
     from .tables import report, warps_table
     from .warps import RESCALES, ROTATIONS
 
@@ -94,27 +100,28 @@ def run_evaluate(args: argparse.Namespace) -> int:
             candidates = table3(args.model)
         else:
             candidates = [candidate(spec) for spec in args.features]
+        if args.second_images:
+            groups = {g: [only_second_images(s, args.second_images) for s in scenes] for g, scenes in groups.items()}
         if args.protocol == "robustness":
             scenes = [scene for group in groups.values() for scene in group]
-            if args.second_images:
-                scenes = [only_second_images(scene, args.second_images) for scene in scenes]
             groups = warped_groups(scenes, (*ROTATIONS, *RESCALES))
-        elif args.second_images:
-            groups = {POSED: [only_second_images(s, args.second_images) for s in groups.get(POSED, [])]}
     except ValueError as error:
         raise _fault(str(error)) from error
     overlap = tuple(OverlapOptions(e, n) for n in (False, True) for e in (40.0, 50.0)) if args.overlap else ()
     geometry = not args.no_geometry and args.protocol != "robustness"
     options = Options(args.num_features, estimator=Estimator() if geometry else None, overlap=overlap)
     args.out.mkdir(parents=True, exist_ok=True)
-    results = run(
-        f"Evaluation: {args.protocol}",
-        candidates,
-        groups,
-        args.cache or args.out / "features",
-        options=options,
-        progress=None if args.quiet else lambda text: print(text, file=sys.stderr, flush=True),
-    )
+    try:
+        results = run(
+            f"Evaluation: {args.protocol}",
+            candidates,
+            groups,
+            args.cache or args.out / "features",
+            options=options,
+            progress=None if args.quiet else lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    except FeatureFileError as error:
+        raise _fault(str(error)) from error
     results.save(args.out / "results.json")
     baseline = "opencv-sift" if any(f.name == "opencv-sift" for f in results.features) else None
     text = report(results, baseline=baseline)
@@ -130,33 +137,50 @@ def run_evaluate(args: argparse.Namespace) -> int:
 
 def run_compare(args: argparse.Namespace) -> int:
     """Print, for each group and measure, whether A beats B."""
-    from .results import Results, compare_features
+    from .results import Results, check_same_options, compare_features
 
     try:
         results = Results.load(args.results)
         other = Results.load(args.other) if args.other else results
         first, second = results.feature(args.first), other.feature(args.second)
+        check_same_options(results, other)
     except (ValueError, KeyError) as error:
         raise _fault(str(error.args[0])) from error
-    said = False
-    for group in first.pairs:
+    known = {m for f in (first, second) for group in f.pairs for m in f.measures(group)}
+    unknown = [m for m in args.measure if m not in known]
+    if unknown:
+        raise _fault(f"no measure {', '.join(unknown)} in these results; there are {', '.join(sorted(known))}")
+    silent = dict.fromkeys(args.measure)
+    for group in dict.fromkeys([*first.pairs, *second.pairs]):
         for measure in args.measure:
+            if not all(measure in f.measures(group) for f in (first, second)):
+                if any(measure in f.measures(group) for f in (first, second)):
+                    print(f"{group}, {measure}: only one of the two was measured", file=sys.stderr)
+                continue
             try:
                 found = compare_features(first, second, group, measure)
-            except ValueError:
+            except ValueError as error:
+                print(f"{group}, {measure}: {error}", file=sys.stderr)
                 continue
-            said = True
-            print(
-                f"{group}, {measure}: {first.name} is {found.verdict} than {second.name}"
-                if found.verdict != "undecided"
-                else f"{group}, {measure}: undecided between {first.name} and {second.name}",
-                f"(ratio {found.ratio:.3f}, difference {found.difference.value:+.4f}, 95 % interval "
-                f"{found.difference.low:+.4f} to {found.difference.high:+.4f}, p = {found.p_value:.4f}, wins "
-                f"{found.wins:.0%} of {found.pairs} pairs)",
-            )
-    if not said:
-        raise _fault(f"{first.name} and {second.name} share no pair with {', '.join(args.measure)}")
+            silent.pop(measure, None)
+            print(f"{group}, {measure}: {_sentence(found, first.name, second.name)}")
+            alone = max(sum(len(v) for v in f.values(group, measure).values()) for f in (first, second)) - found.pairs
+            if alone:
+                print(f"{group}, {measure}: {alone} pairs that only one of the two has are left out", file=sys.stderr)
+    if silent:
+        raise _fault(f"{first.name} and {second.name} cannot be compared by {', '.join(silent)}")
     return 0
+
+
+def _sentence(found: Comparison, first: str, second: str) -> str:
+    told = f"{first} is {found.verdict} than {second}"
+    if found.verdict == "undecided":
+        told = f"undecided between {first} and {second}"
+    return (
+        f"{told} (ratio {found.ratio:.3f}, difference {found.difference.value:+.4f}, 95 % interval "
+        f"{found.difference.low:+.4f} to {found.difference.high:+.4f}, p = {found.p_value:.4f}, wins "
+        f"{found.wins:.0%} of {found.pairs} pairs{'; smaller is better' if found.lower_is_better else ''})"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

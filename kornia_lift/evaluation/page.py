@@ -18,7 +18,7 @@ from .._io import atomic_write
 from ..data.scene import VISIBLE, Scene
 from ..geometry import LAF_SCALE_PER_SIGMA
 from ..viz import draw_matches
-from .feature_files import FeatureFileError, FeatureStore
+from .feature_files import FeatureStore
 from .features import Features
 from .matching import nearest_neighbours
 from .metrics import THRESHOLD
@@ -120,7 +120,7 @@ def _group_pictures(
             with FeatureStore(entry.file or feature_path(cache, entry, results.options["num_features"])) as store:
                 features = tuple(store.read(scene.name, scene.names[k]).top(SHOWN_FEATURES) for k in pair)
             picture, right, count = match_picture(scene, pair, (features[0], features[1]))
-        except (FeatureFileError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:  # no features in the file, or a photograph that cannot be drawn
             parts.append(f"<p>{html.escape(entry.name)}: {html.escape(str(error))}</p>")
             continue
         share = f"{right} of {count} right ({right / count:.0%})" if count else "no keypoint in the common view region"

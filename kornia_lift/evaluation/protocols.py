@@ -22,9 +22,10 @@ from ..mixing import mix_features
 from .extraction import extract_to_file
 from .feature_files import FeatureStore
 from .peers import PEERS, Extractor, local_feature
-from .results import FeatureResults, Results, describe_options, provenance
+from .results import FeatureResults, Results, check_same_options, describe_options, provenance
 from .runner import Options, evaluate
-from .warps import IDENTITY, ImageWarp, WarpedScene
+from .scene_folders import UnreadableScene
+from .warps import IDENTITY, ImageWarp, warp_scene
 
 Groups = Mapping[str, Sequence[Scene]]
 
@@ -170,17 +171,25 @@ class OpenCVSIFTDetector(nn.Module):
 def warped_groups(scenes: Sequence[Scene], warps: Sequence[ImageWarp]) -> dict[str, list[Scene]]:
     """The robustness protocol: for the upright photographs and each warp of the second one, a group of scenes."""
     groups: dict[str, list[Scene]] = {IDENTITY.label: list(scenes)}
-    groups |= {warp.label: [WarpedScene(scene, warp) for scene in scenes] for warp in warps}
+    groups |= {warp.label: [warp_scene(scene, warp) for scene in scenes] for warp in warps}
     return groups
 
 
 def only_second_images(scene: Scene, names: Sequence[str]) -> Scene:
-    """The same scene with only those pairs whose second image has one of these names."""
+    """The same scene with only those pairs, evaluated and skipped, whose second image has one of these names.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if isinstance(scene, UnreadableScene):
+        return scene  # its images are not known
     restricted = copy.copy(scene)
     pairs = tuple(p for p in scene.pairs if scene.names[p.j] in names)
-    if not pairs:
+    skipped = tuple(p for p in scene.skipped if scene.names[p.j] in names)
+    if not pairs and not skipped:
         raise ValueError(f"{scene.name} has no pair with a second image among {', '.join(names)}.")
     restricted.pairs = pairs  # type: ignore[misc]
+    restricted.skipped = skipped  # type: ignore[misc]
     return restricted
 
 
@@ -230,8 +239,7 @@ def merge(first: Results, second: Results) -> Results:
     Raises:
         ValueError: if they were measured with other options.
     """
-    if dict(first.options) != dict(second.options):
-        raise ValueError("The two results were measured with different options.")
+    check_same_options(first, second)
     newer = {f.name: f for f in second.features}
     rows = [newer.pop(f.name, f) for f in first.features]
     return replace(second, title=first.title, features=[*rows, *newer.values()])

@@ -20,6 +20,8 @@ from .runner import FAILED, SKIPPED, Options, PairResult, values_by_scene
 from .statistics import Comparison, Estimate, bootstrap_mean, compare
 
 FORMAT = "kornia_lift.evaluation/1"
+#: How the names of measures end of which the smaller value is the better one.
+ERROR_SUFFIX = "_error"
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,14 @@ class Results:
 def compare_features(first: FeatureResults, second: FeatureResults, group: str, measure: str) -> Comparison:
     """Whether ``first`` beats ``second``, on the pairs that both were measured on.
 
+    Of a measure that ends in ``_error`` the smaller value is the better one.
+
     Raises:
-        ValueError: if they share no pair with this measure.
+        ValueError: if they share no pair with this measure; or if an error is infinite, as it is for a pair without
+            an estimate, or does not exist, as for a failed pair: then the mean says nothing, the area under the
+            curve does.
     """
+    is_error = measure.endswith(ERROR_SUFFIX)
     tables = [
         {(p.scene, p.first, p.second): p.values[measure] for p in f.pairs.get(group, ()) if measure in p.values}
         for f in (first, second)
@@ -133,13 +140,38 @@ def compare_features(first: FeatureResults, second: FeatureResults, group: str, 
     shared = [k for k in tables[0] if k in tables[1]]
     if not shared:
         raise ValueError(f"{first.name} and {second.name} share no pair of {group!r} with the measure {measure!r}.")
+    if is_error:
+        for feature, table in zip((first, second), tables, strict=True):
+            failed = sum(p.status == FAILED for p in feature.pairs[group])
+            lacking = failed + sum(not np.isfinite(v) for v in table.values())
+            if lacking:
+                raise ValueError(
+                    f"{measure} has no mean in {group!r}: {feature.name} has no estimate for {lacking} pairs; compare "
+                    f"{measure.replace(ERROR_SUFFIX, '_auc_5')}, where they count as zero."
+                )
     by_scene: list[dict[str, FloatArray]] = []
     for table in tables:
         found: dict[str, list[float]] = {}
         for key in shared:
             found.setdefault(key[0], []).append(table[key])
         by_scene.append({scene: np.array(values) for scene, values in found.items()})
-    return compare(by_scene[0], by_scene[1])
+    return compare(by_scene[0], by_scene[1], lower_is_better=is_error)
+
+
+def check_same_options(first: Results, second: Results) -> None:
+    """Make sure that two results may be compared.
+
+    Raises:
+        ValueError: if they were measured with other options, naming those that differ.
+    """
+    one, other = dict(first.options), dict(second.options)
+    different = [k for k in dict.fromkeys([*one, *other]) if one.get(k) != other.get(k)]
+    if different:
+        raise ValueError(
+            "The two results were measured with different options: "
+            + "; ".join(f"{k} {one.get(k)!r} and {other.get(k)!r}" for k in different)
+            + "."
+        )
 
 
 def describe_options(options: Options) -> dict[str, Any]:
@@ -198,7 +230,7 @@ def _processor() -> str:
 def _to_dict(feature: FeatureResults) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for group in feature.pairs:
-        estimates = {m: feature.estimate(group, m) for m in feature.measures(group) if not m.endswith("_error")}
+        estimates = {m: feature.estimate(group, m) for m in feature.measures(group) if not m.endswith(ERROR_SUFFIX)}
         summary[group] = {
             "counts": feature.counts(group),
             "mean": {m: {k: round(v, 5) for k, v in asdict(e).items()} for m, e in estimates.items() if e},

@@ -33,9 +33,10 @@ class Comparison:
     Attributes:
         difference: mean of A minus mean of B, with its interval.
         ratio: mean of A over mean of B; infinity if B's is 0.
-        wins: share of pairs where A is larger, ties counted half.
+        wins: share of pairs where A is better, ties counted half.
         p_value: two-sided bootstrap probability of a difference this far from none.
         pairs: number of pairs both were measured on.
+        lower_is_better: whether the smaller value is the better one, as for errors.
     """
 
     difference: Estimate
@@ -43,13 +44,14 @@ class Comparison:
     wins: float
     p_value: float
     pairs: int
+    lower_is_better: bool = False
 
     @property
     def verdict(self) -> str:
         """``better``, ``worse`` or ``undecided``: whether the interval of the difference leaves out zero."""
-        if self.difference.low > 0:
-            return "better"
-        return "worse" if self.difference.high < 0 else "undecided"
+        if self.difference.low <= 0 <= self.difference.high:
+            return "undecided"
+        return "better" if (self.difference.low > 0) != self.lower_is_better else "worse"
 
 
 def bootstrap_mean(
@@ -83,6 +85,7 @@ def compare(
     confidence: float = 0.95,
     samples: int = 10_000,
     seed: int = 0,
+    lower_is_better: bool = False,
 ) -> Comparison:
     """Whether A beats B, by paired bootstrap over the same pairs.
 
@@ -92,12 +95,15 @@ def compare(
         confidence: of the interval, 0 to 1.
         samples: bootstrap samples.
         seed: of the draws.
+        lower_is_better: for errors.
 
     Raises:
-        ValueError: if scenes or numbers of pairs differ.
+        ValueError: if scenes or numbers of pairs differ, or a value is not finite.
     """
     if first.keys() != second.keys() or any(len(first[k]) != len(second[k]) for k in first):
         raise ValueError("A and B must be measured on the same pairs.")
+    if not all(np.isfinite(values).all() for table in (first, second) for values in table.values()):
+        raise ValueError("Values that are not finite have no mean.")
     differences = {k: first[k] - second[k] for k in first}
     estimate = bootstrap_mean(differences, confidence=confidence, samples=samples, seed=seed)
     drawn = _bootstrap(differences, samples, seed)
@@ -105,13 +111,14 @@ def compare(
     below, above = (np.sum(drawn <= 0) + 1) / (samples + 1), (np.sum(drawn >= 0) + 1) / (samples + 1)
     mean_second = float(np.mean([np.mean(v) for v in second.values() if len(v)]))
     mean_first = mean_second + estimate.value
-    every = np.concatenate(list(differences.values()))
+    every = np.concatenate(list(differences.values())) * (-1 if lower_is_better else 1)
     return Comparison(
         estimate,
         mean_first / mean_second if mean_second else float("inf"),
         float(np.mean((every > 0) + 0.5 * (every == 0))),
         float(min(1.0, 2 * min(below, above))),
         len(every),
+        lower_is_better,
     )
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from ..data.homography_sequences import apply_homography
-from ..data.scene import FloatArray, Pair, Scene, SkippedPair, Transferred, as_points
+from ..data.scene import FloatArray, HasLocalAffine, Pair, Scene, SkippedPair, Transferred, as_points
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,27 @@ class WarpedScene:
 
     def _split(self, index: int) -> tuple[int, bool]:
         return (index - self._count, True) if index >= self._count else (index, False)
+
+
+class WarpedAffineScene(WarpedScene):
+    """A warped scene whose base knows how the surroundings of a point are distorted."""
+
+    def local_affine(self, i: int, j: int, points: FloatArray) -> FloatArray:
+        """Linear part of the transfer around each point (N, 2), shape (N, 2, 2); a warp is the same everywhere."""
+        (first, from_copy), (second, to_copy) = self._split(i), self._split(j)
+        before, after = np.eye(3), np.eye(3)
+        if from_copy:
+            before = _inverse(self.warp.matrix(self.base.image_size(first)))
+            points = apply_homography(before, points)
+        if to_copy:
+            after = self.warp.matrix(self.base.image_size(second))
+        assert isinstance(self.base, HasLocalAffine)  # as warp_scene saw to
+        return np.asarray(after[:2, :2] @ self.base.local_affine(first, second, points) @ before[:2, :2])
+
+
+def warp_scene(base: Scene, warp: ImageWarp) -> WarpedScene:
+    """The scene with warped second images; it measures the overlap form if the base does."""
+    return (WarpedAffineScene if isinstance(base, HasLocalAffine) else WarpedScene)(base, warp)
 
 
 def _inverse(matrix: FloatArray) -> FloatArray:
