@@ -1,8 +1,9 @@
 """The measures in the overlap form of Mikolajczyk et al. (IJCV 2005), which the tables of the LIFT paper use.
 
 A keypoint is a circle of radius sigma. Keypoints of B are mapped to A, where they become ellipses; two keypoints
-correspond if their regions overlap. With the released orientation benchmark of the LIFT authors this shares the
-one-to-one assignments; unlike it, both sets are cropped to the common view region first, as the paper says.
+correspond if their regions overlap. The same is done with A mapped to B, and the two are averaged. With the released
+orientation benchmark of the LIFT authors this shares the one-to-one assignments; unlike it, both sets are cropped to
+the common view region first, as the paper says.
 """
 
 from __future__ import annotations
@@ -131,7 +132,7 @@ def score_overlap(
     moved: tuple[Transferred, Transferred],
     forms: Sequence[OverlapOptions],
 ) -> dict[str, float]:
-    """Repeatability, matching score and NN mAP of one pair in forms of the overlap.
+    """Repeatability, matching score and NN mAP of one pair in forms of the overlap, from B to A and A to B averaged.
 
     * repeatability: one-to-one corresponding regions / the smaller number of keypoints in the common view region.
     * matching score: those that the greedy one-to-one assignment by descriptor distance finds / the same number.
@@ -139,7 +140,7 @@ def score_overlap(
       corresponding regions.
 
     Args:
-        scene: gives the local affine map from B to A.
+        scene: gives the local affine maps between A and B.
         pair: the images.
         features: of A and of B, with scales.
         moved: keypoints of A carried to B, and of B carried to A.
@@ -155,17 +156,50 @@ def score_overlap(
     smaller = min(len(in_first), len(in_second))
     if smaller == 0:
         return {name: 0.0 for form in forms for name in form.measures}
-    affine = scene.local_affine(pair.j, pair.i, second.keypoints[in_second])
-    covariance = affine @ affine.transpose(0, 2, 1) * np.square(second.scales[in_second])[:, None, None]
     distance = _descriptor_distance(first, second, in_first, in_second)
+    there = _one_way(
+        (first.keypoints[in_first], first.scales[in_first]),
+        (moved[1].points[in_second], second.scales[in_second]),
+        scene.local_affine(pair.j, pair.i, second.keypoints[in_second]),
+        distance,
+        forms,
+    )
+    back = _one_way(
+        (second.keypoints[in_second], second.scales[in_second]),
+        (moved[0].points[in_first], first.scales[in_first]),
+        scene.local_affine(pair.i, pair.j, first.keypoints[in_first]),
+        distance.T,
+        forms,
+    )
+    return {name: (there[name] + back[name]) / 2 for name in there}
+
+
+def _one_way(
+    reference: tuple[FloatArray, FloatArray],
+    mapped: tuple[FloatArray, FloatArray],
+    affine: FloatArray,
+    distance: FloatArray,
+    forms: Sequence[OverlapOptions],
+) -> dict[str, float]:
+    """The measures with the regions of one image as circles and those of the other mapped to it.
+
+    Args:
+        reference: centres (N, 2) and sigmas (N,) of the circles.
+        mapped: mapped centres (M, 2) and sigmas (M,) in their own image.
+        affine: local maps of the others, shape (M, 2, 2).
+        distance: between descriptors, shape (N, M).
+        forms: the forms to measure in.
+    """
+    points, radius = reference
+    others, sigma = mapped
+    smaller = min(len(points), len(others))
+    covariance = affine @ affine.transpose(0, 2, 1) * np.square(sigma)[:, None, None]
     assigned = greedy_one_to_one(distance)
     order = np.argsort(distance[assigned[:, 0], assigned[:, 1]], kind="stable")
     rows, columns = assigned[order].T
     values: dict[str, float] = {}
     for normalised in sorted({form.normalised for form in forms}):
-        error = _error_matrix(
-            first.keypoints[in_first], first.scales[in_first], moved[1].points[in_second], covariance, normalised
-        )
+        error = _error_matrix(points, radius, others, covariance, normalised)
         for form in (f for f in forms if f.normalised == normalised):
             regions = greedy_one_to_one(error, form.max_error)
             corresponding = np.zeros(error.shape, dtype=bool)

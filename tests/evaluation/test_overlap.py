@@ -9,9 +9,10 @@ import pytest
 
 from kornia_lift.data.homography_sequences import HomographySequence, apply_homography
 from kornia_lift.data.scene import Pair
+from kornia_lift.evaluation.features import Features
 from kornia_lift.evaluation.overlap import OverlapOptions, greedy_one_to_one, overlap_error, score_overlap
 
-from .conftest import features, grid_points, plane_homography, unit_vectors
+from .conftest import HEIGHT, WIDTH, features, grid_points, plane_homography, unit_vectors
 
 
 @pytest.mark.parametrize(("normalised", "column"), [(False, 4), (True, 6)])
@@ -72,11 +73,33 @@ def test_perfect_regions_score_one_and_displaced_ones_do_not(
 
     assert score(second) == pytest.approx([1, 1, 1])
     apart = moved.copy()
-    apart[3] += [7.9, 0]
+    apart[3] += [9.5, 0]  # beyond four radii in either image
     count = len(points)
     assert score(features(apart, second.descriptors, scales=2.0))[:2] == pytest.approx([(count - 1) / count] * 2)
     three_times = features(moved, second.descriptors, scales=6.0)
     assert score(three_times) == pytest.approx([0, 0, 0])
+
+
+@pytest.mark.parametrize("kind", ["sequence", "plane"])
+def test_the_order_of_the_images_does_not_matter(kind: str, request: pytest.FixtureRequest) -> None:
+    scene = request.getfixturevalue(kind)
+    generator = np.random.default_rng(3)
+    points = grid_points(9)
+    count = len(points)
+    sigma = generator.uniform(1.5, 4, (2, count))
+    near = apply_homography(plane_homography(), points) + generator.normal(0, 1.5, points.shape)
+    described = generator.standard_normal((2, count, 8)).astype(np.float32)
+    described[1] = described[0] + 0.8 * described[1]
+    sides = [
+        Features(places, d, np.ones(count), s, np.zeros(count), (WIDTH, HEIGHT))
+        for places, d, s in zip((points, near), described, sigma, strict=True)
+    ]
+    moved = scene.transfer(0, 1, points), scene.transfer(1, 0, near)
+    forms = [OverlapOptions(e, n) for e in (40, 50) for n in (False, True)]
+    there = score_overlap(scene, Pair(0, 1), (sides[0], sides[1]), moved, forms)
+    back = score_overlap(scene, Pair(1, 0), (sides[1], sides[0]), moved[::-1], forms)
+    assert there == pytest.approx(back, abs=1e-12)
+    assert all(0 < value < 1 for value in there.values())
 
 
 def test_scales_are_asked_for(sequence: HomographySequence) -> None:
