@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift.data.limits import check_limits
-from kornia_lift.data.photographs import PhotoSources, read_bracket, read_gray, to_float
+from kornia_lift.data.photographs import PhotoSources, ScenePart, read_bracket, read_gray, to_float
 from kornia_lift.data.posed import PosedScene
 from kornia_lift.data.posed_frames import posed_observations
 from kornia_lift.data.sfm_frames import SfmObservations, nearest_similarity, read_sfm
@@ -88,6 +88,8 @@ def cut_tracks(sources: PhotoSources, config: CutConfig) -> PatchTracks:
     parts: list[PatchTracks] = []
     for scene in sources.sfm:
         parts.append(_cut_scene(read_sfm(scene), scene, config, rng))
+    for part in sources.parts:
+        parts.append(_cut_scene(_observations(part), part.scene, config, rng))
     for folder in sources.posed:
         seen = posed_observations(PosedScene.load(folder), config.points_per_scene, rng)
         parts.append(_cut_scene(seen, folder, config, rng))
@@ -128,6 +130,16 @@ def _cut(image: Tensor, xy: np.ndarray, sigma: np.ndarray, angle: np.ndarray) ->
     )
     patches = extract_patches_from_pyramid(to_float(image), lafs, STORED_SIZE)[0, :, 0]
     return (patches * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def _observations(part: ScenePart) -> SfmObservations:
+    """The observations of a part's points in its photographs, of those that two of them show."""
+    seen = read_sfm(part.scene)
+    held_out = np.random.default_rng(part.seed).random(int(seen.point.max(initial=-1)) + 1) < part.share
+    mine = np.array([name in part.images for name in seen.images], dtype=bool)
+    keep = mine[seen.image] & (held_out[seen.point] == part.held_out)
+    keep &= np.bincount(seen.point[keep], minlength=len(held_out))[seen.point] >= 2
+    return SfmObservations(seen.images, seen.image[keep], seen.point[keep], seen.xy[keep], seen.jacobian[keep])
 
 
 def _cut_scene(seen: SfmObservations, scene: Path, config: CutConfig, rng: np.random.Generator) -> PatchTracks:

@@ -15,6 +15,26 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True)
+class ScenePart:
+    """Some photographs and points of a reconstructed scene, whose others belong to the other split.
+
+    Args:
+        scene: folder with ``images/`` and a COLMAP model in ``sparse/``.
+        images: names of the photographs, relative to ``images/``.
+        held_out: the points are those held out, not the others.
+        share: of the points that is held out.
+        seed: of their choice.
+
+    """
+
+    scene: Path
+    images: tuple[str, ...]
+    held_out: bool
+    share: float
+    seed: int
+
+
+@dataclass(frozen=True)
 class PhotoSources:
     """Paths of the photographs of one split, by kind of ground truth.
 
@@ -23,6 +43,7 @@ class PhotoSources:
         photos: single photographs.
         brackets: folders of photographs of one scene under several exposures, aligned to each other.
         posed: scene folders with ``cameras.npz``, ``images/`` and ``depth/``.
+        parts: parts of scenes that had to be divided.
 
     """
 
@@ -30,6 +51,12 @@ class PhotoSources:
     photos: tuple[Path, ...]
     brackets: tuple[Path, ...]
     posed: tuple[Path, ...] = ()
+    parts: tuple[ScenePart, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing of which a detector could learn too: posed scenes give patches only."""
+        return not (self.sfm or self.photos or self.brackets or self.parts)
 
 
 def list_sources(root: Path, posed: bool = False) -> PhotoSources:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
-from kornia_lift.data.photographs import PhotoSources, list_photos, list_scene_photos, list_sources
+from kornia_lift.data.photographs import PhotoSources, ScenePart, list_photos, list_scene_photos, list_sources
 
 #: The split that the data of the shipped weights declare; nothing of it may be trained on.
 DECLARED_SPLIT = (
@@ -60,7 +60,8 @@ def split_sources(
     """Divide the photographs below ``root`` into those to train on and those held out.
 
     Scenes, photographs and brackets go as a whole to one side, and what shares a file (byte by byte) goes to the same
-    side, so that nothing crosses.
+    side, so that nothing crosses. Where there is one scene and nothing else to hold out, its photographs and its points
+    are divided, which is the weaker test: both sides show one place.
 
     Args:
         root: folder of the data, see :func:`~kornia_lift.data.photographs.list_sources`.
@@ -99,6 +100,10 @@ def split_sources(
                 held.update(group)
                 left = {k: left[k] - m for k, m in mine.items()}
 
+    divided = _divide(sources.sfm[0], split) if not held and len(sources.sfm) == 1 and split.share else None
+    if divided is not None:
+        return replace(sources, sfm=(), parts=(divided[0],)), PhotoSources((), (), (), parts=(divided[1],))
+
     def part(chosen: bool) -> PhotoSources:
         of = {k: tuple(p for n, (kind, p) in enumerate(items) if kind == k and (n in held) == chosen) for k in _KINDS}
         return PhotoSources(of["sfm"], of["photos"], of["brackets"], () if chosen else sources.posed)
@@ -108,8 +113,23 @@ def split_sources(
 
 def describe_sources(root: Path, sources: PhotoSources) -> list[str]:
     """Names relative to ``root`` of scenes, photographs, brackets and posed scenes, sorted."""
-    paths = (*sources.sfm, *sources.photos, *sources.brackets, *sources.posed)
+    paths = [*sources.sfm, *sources.photos, *sources.brackets, *sources.posed]
+    paths += [part.scene / "images" / name for part in sources.parts for name in part.images]
     return sorted(path.relative_to(root).as_posix() for path in paths)
+
+
+def _divide(scene: Path, split: SplitConfig) -> tuple[ScenePart, ScenePart] | None:
+    """Parts of a scene to train on and to hold out, two photographs each at least."""
+    names = [path.relative_to(scene / "images").as_posix() for path in list_scene_photos(scene)]
+    if len(names) < 4:
+        return None
+    order = [names[n] for n in np.random.default_rng(split.seed).permutation(len(names)).tolist()]
+    cut = min(len(names) - 2, max(2, round(split.share * len(names))))
+    train, held_out = sorted(order[cut:]), sorted(order[:cut])
+    return (
+        ScenePart(scene, tuple(train), False, split.share, split.seed),
+        ScenePart(scene, tuple(held_out), True, split.share, split.seed),
+    )
 
 
 def _groups_by_content(items: list[_Item]) -> list[list[int]]:

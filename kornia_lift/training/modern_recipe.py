@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -146,12 +147,13 @@ class ModernRecipe:
         self.config = config or ModernConfig()
         self.train, self.held_out = split_sources(data, self.config.use_posed, self.config.split)
         for what, part in (("train on", self.train), ("hold out", self.held_out)):
-            if not (part.sfm or part.photos or part.brackets):
+            if part.empty:
                 raise ValueError(
                     f"{data} leaves nothing to {what}: {len(self.train.sfm)} scenes, {len(self.train.photos)} single "
                     f"photographs and {len(self.train.brackets)} brackets are trained on, {len(self.held_out.sfm)}, "
-                    f"{len(self.held_out.photos)} and {len(self.held_out.brackets)} held out. At least two of one kind "
-                    "are needed; put further photographs into the folder, or change the options of the split"
+                    f"{len(self.held_out.photos)} and {len(self.held_out.brackets)} held out. At least two of one "
+                    "kind, or one scene of four photographs, are needed; put further photographs into the folder, or "
+                    "change the options of the split"
                 )
         self._keep_split(data)
         torch.manual_seed(self.config.seed)
@@ -220,14 +222,14 @@ class ModernRecipe:
 
     def _pairs(self, warp: WarpConfig, groups: int, per_group: int) -> tuple[PatchPairs, PatchPairs]:
         if self._tracks is None:
-            self._tracks = self._cut(self.train, "training"), self._cut(self.held_out, "held-out")
-        return PatchPairs(self._tracks[0], groups, per_group, warp), PatchPairs(self._tracks[1], 8, 64, warp)
-
-    def _cut(self, part: PhotoSources, what: str) -> PatchTracks:
-        try:
-            return cut_tracks(part, self.config.cut)
-        except ValueError as error:
-            raise ValueError(f"the {what} photographs: {error}") from error
+            with _said_of("training"):
+                train = cut_tracks(self.train, self.config.cut)
+            with _said_of("held-out"):
+                self._tracks = train, cut_tracks(self.held_out, self.config.cut)
+        with _said_of("training"):
+            pairs = PatchPairs(self._tracks[0], groups, per_group, warp)
+        with _said_of("held-out"):
+            return pairs, PatchPairs(self._tracks[1], 8, 64, warp)
 
     def _crop_pairs(self, crops: CropConfig) -> tuple[WarpedCrops, WarpedCrops]:
         if crops not in self._crops:
@@ -297,12 +299,22 @@ def save_model(
         temporary.write_bytes(to_bytes(tensors, dict(metadata or {})))  # save_file hides the file from other users
 
 
+@contextmanager
+def _said_of(part: str) -> Iterator[None]:
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"the {part} photographs: {error}") from error
+
+
 def _photographs(sources: PhotoSources, max_size: int) -> list[list[Tensor]]:
     """All photographs of a split, uint8; the exposures of a bracket belong together."""
     scenes = [[read_gray(path, max_size)] for path in sources.photos]
     for scene in sources.sfm:
         # neighbours in a walk around a scene are alike: every second one tells as much
         scenes += [[read_gray(path, max_size)] for path in list_scene_photos(scene)[::2]]
+    for part in sources.parts:
+        scenes += [[read_gray(part.scene / "images" / name, max_size)] for name in part.images]
     for folder in sources.brackets:
         exposures = read_bracket(folder, max_size)
         # the two shortest and longest of many exposures hold too little that is not black or white

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from kornia_lift.data.patch_tracks import CutConfig, cut_tracks
+from kornia_lift.data.patch_tracks import CutConfig, _observations, cut_tracks
 from kornia_lift.data.photographs import PhotoSources
 from kornia_lift.data.sfm_frames import nearest_similarity, plane_basis, projection_jacobian, read_sfm
-from kornia_lift.data.split import find_sources
+from kornia_lift.data.split import SplitConfig, find_sources, split_sources
 
 
 def test_jacobian_is_the_derivative_of_the_projection() -> None:
@@ -45,6 +45,19 @@ def test_patches_of_a_real_track_look_alike(shared: Path) -> None:
     assert same.sum() > 50
     assert alike[same].median() > 0.7
     assert alike[~same].median().abs() < 0.2
+
+
+def test_parts_of_a_scene_share_neither_photograph_nor_point(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "et").symlink_to(shared / "data" / "train" / "sfm" / "et")
+    parts = [s.parts[0] for s in split_sources(tmp_path, split=SplitConfig(share=0.4))]
+    seen = [_observations(part) for part in parts]
+    assert not set(parts[0].images) & set(parts[1].images)
+    assert not set(seen[0].point) & set(seen[1].point)
+    for part, of in zip(parts, seen, strict=True):
+        assert {of.images[i] for i in of.image} == set(part.images)
+    train, held_out = (cut_tracks(s, CutConfig(points_per_scene=300)) for s in split_sources(tmp_path))
+    assert len(train) > len(held_out) > 0
+    assert not set(train.image.tolist()) & set(held_out.image.tolist())
 
 
 def test_positions_are_those_of_the_model(shared: Path) -> None:

@@ -68,6 +68,20 @@ def test_copies_of_a_photograph_stay_on_one_side(tmp_path: Path) -> None:
         assert ("photos/4.jpg" in held_out) == ("sfm/a" in held_out)
 
 
+def test_a_scene_alone_is_divided_by_photographs(tmp_path: Path) -> None:
+    photos = [f"sfm/church/images/{i}.jpg" for i in range(10)]
+    root = fill(tmp_path, *photos, "sfm/church/sparse/points3D.bin")
+    train, held_out = names(root)
+    assert sorted(train + held_out) == sorted(photos) and len(held_out) == 2
+    sources = split_sources(root)
+    assert not sources[0].sfm and not sources[0].empty and not sources[1].empty
+    assert split_sources(root, split=SplitConfig(share=0.0))[1].empty
+    fill(root, "photos/a.jpg", "photos/b.jpg")  # something else to hold out
+    assert split_sources(root)[0].sfm == (root / "sfm" / "church",)
+    few = fill(tmp_path / "few", *scene("church"), "church/images/2.jpg")
+    assert split_sources(few)[1].empty
+
+
 def test_photographs_and_scenes_directly_in_the_folder(tmp_path: Path) -> None:
     root = fill(tmp_path, *scene("church"), "a.jpg", "b.PNG", "._a.jpg", "notes.txt", "other/c.jpg")
     sources = list_sources(root)

@@ -98,6 +98,10 @@ def test_reconstructed_scenes_alone_are_enough(tmp_path: Path, shared: Path) -> 
     assert main(["train", str(config), "--out", str(tmp_path / "run"), "--stages", "descriptor", "repeatable"]) == 0
     split = json.loads((tmp_path / "run" / "split.json").read_text())
     assert sorted(split["training"] + split["held_out"]) == ["sfm/et", "sfm/lund_door"]
+    shutil.rmtree(data / "sfm" / "lund_door")
+    assert main(["train", str(config), "--out", str(tmp_path / "one"), "--stages", "descriptor", "repeatable"]) == 0
+    split = json.loads((tmp_path / "one" / "split.json").read_text())
+    assert (len(split["training"]), len(split["held_out"])) == (7, 2)
 
 
 def test_what_is_missing_is_said(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
