@@ -66,7 +66,7 @@ def list_sources(root: Path, posed: bool = False) -> PhotoSources:
         root: folder of the data, in one of two layouts. Either ``sfm/`` (folders with ``images/`` and a COLMAP model in
             ``sparse/``), ``photos/`` (single photographs), ``illumination/`` (folders of aligned exposures) and
             ``posed/``, of which none but one of the first three has to be there; or scene folders and single
-            photographs directly in ``root``.
+            photographs directly in ``root``, which may be a scene folder itself.
         posed: list the posed scenes too.
 
     Raises:
@@ -83,7 +83,7 @@ def list_sources(root: Path, posed: bool = False) -> PhotoSources:
             brackets=_folders(root / "illumination"),
             posed=_folders(root / "posed") if posed else (),
         )
-    scenes = tuple(p for p in _folders(root) if (p / "images").is_dir() and (p / "sparse").is_dir())
+    scenes = tuple(p for p in (root, *_folders(root)) if (p / "images").is_dir() and (p / "sparse").is_dir())
     single = tuple(list_photos(root))
     if not scenes and not single:
         stores = " (the .npz files there are for the paper's recipe)" if any(root.glob("*.npz")) else ""

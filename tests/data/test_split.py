@@ -88,6 +88,7 @@ def test_photographs_and_scenes_directly_in_the_folder(tmp_path: Path) -> None:
     assert describe_sources(root, sources) == ["a.jpg", "b.PNG", "church"]
     assert sources.sfm == (root / "church",)
     assert len(find_sources(root, validation=True).photos) == 1
+    assert list_sources(root / "church").sfm == (root / "church",)
     with pytest.raises(FileNotFoundError, match="holds no photographs"):
         list_sources(fill(tmp_path / "bare", "store.npz"))
     with pytest.raises(FileNotFoundError, match="no such folder"):
