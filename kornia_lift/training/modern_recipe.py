@@ -65,6 +65,8 @@ class ModernConfig:
         orientation_warp: the same for the orientation, whose angles must be exact.
         images_per_batch: photographs of which a descriptor batch is drawn.
         anchors_per_image: pairs per photograph.
+        refine_images: photographs of a batch of the second descriptor stage: fewer, with more look-alikes from each.
+        refine_anchors: pairs per photograph of that stage.
         margin: of the descriptor's loss.
         blob_strength: size of the blob filter from which the response starts.
         photos_per_batch: photographs of a detector batch, each with several crops.
@@ -91,6 +93,8 @@ class ModernConfig:
     orientation_warp: WarpConfig = field(default_factory=lambda: WarpConfig(angle=0.0, shift=0.04))
     images_per_batch: int = 8
     anchors_per_image: int = 32
+    refine_images: int = 4
+    refine_anchors: int = 64
     margin: float = 0.25
     blob_strength: float = 80.0
     photos_per_batch: int = 3
@@ -109,14 +113,14 @@ class ModernConfig:
     orientation: LoopConfig = field(default_factory=lambda: _loop(3000, 5e-4, weight_decay=1e-3))
     repeatable: LoopConfig = field(default_factory=lambda: _loop(2000, 5e-3, clip_norm=None))
     matchable: LoopConfig = field(default_factory=lambda: _loop(600, 1e-3, clip_norm=None))
-    refine: LoopConfig = field(default_factory=lambda: _loop(1000, 5e-4, weight_decay=1e-4))
+    refine: LoopConfig = field(default_factory=lambda: _loop(2000, 8e-4, weight_decay=1e-4))
     split: SplitConfig = field(default_factory=SplitConfig)
     use_posed: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_limits(self, "images_per_batch", "photos_per_batch", "candidates", at_least=1)
-        check_limits(self, "anchors_per_image", at_least=2)
+        check_limits(self, "images_per_batch", "refine_images", "photos_per_batch", "candidates", at_least=1)
+        check_limits(self, "anchors_per_image", "refine_anchors", at_least=2)
         check_limits(self, "margin", "blob_strength", above=0)
 
 
@@ -271,9 +275,9 @@ class ModernRecipe:
 
     def _refine(self, folder: Path) -> Result:
         c = self.config
-        # the orientation's own error replaces the random one
-        warp = replace(c.descriptor_warp, angle=0.03)
-        train, held_out = self._pairs(warp, c.images_per_batch, c.anchors_per_image)
+        # the orientation's own error replaces most of the random one
+        warp = replace(c.descriptor_warp, angle=0.08)
+        train, held_out = self._pairs(warp, c.refine_images, c.refine_anchors)
         stage = HardestDescriptorStage(
             self.descriptor, train, held_out, orientation=self.orientation.eval(), margin=c.margin
         )

@@ -19,6 +19,8 @@ data = ["{data}"]
 [modern]
 images_per_batch = 2
 anchors_per_image = 6
+refine_images = 2
+refine_anchors = 6
 photos_per_batch = 1
 candidates = 30
 [modern.cut]
