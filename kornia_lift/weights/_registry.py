@@ -27,7 +27,7 @@ class ShippedModel:
     licence: str = "Apache-2.0"
 
 
-_LIFT_SHA256 = "f333d78344e54731d35f41c0e12924772cfff38a19d3f482dff2082aa589f1d8"
+_LIFT_SHA256 = "24d726bf41178e094299d5f2a4fa8eba69b33e0093fbb458df8e4de3db135fe7"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
