@@ -2,7 +2,7 @@
 
 Writes a folder of JPEG files (scikit-image's astronaut and coffee, enlarged and cropped at places that differ), runs
 the command, then the feature alone on the same images, alternating, and prints the share of the bare rate that the
-command reaches (issue target: 85 %).
+command reaches (85 % are asked).
 
     python benchmarks/bulk_extract.py --images 12 --out benchmarks/results/bulk_extract.json
 """
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=12)
     parser.add_argument("--size", type=int, nargs=2, default=(1600, 1200), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--num-features", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, help="JSON file for the result")
     args = parser.parse_args()
@@ -88,7 +88,10 @@ def main() -> None:
         "results": {
             "images_per_second": rates,
             "median": median,
-            "share_of_bare_rate": median["extract"] / median["bare"],
+            # neighbours in time: these machines change their pace within minutes
+            "share_of_bare_rate": statistics.median(
+                e / b for e, b in zip(rates["extract"], rates["bare"], strict=True)
+            ),
         },
     }
     print(json.dumps(result["results"], indent=1))
