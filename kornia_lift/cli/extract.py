@@ -153,8 +153,8 @@ def describe_all(
     progress: Callable[[], Any],
 ) -> None:
     """Read, describe and write at the same time: the device waits neither for decoding nor for the disk."""
-    # A thread that runs a parallel operation of torch keeps a team of its own; more teams than cores, and OpenMP puts the
-    # threads of every team to sleep at each barrier: the networks then take half as long again.
+    # A thread that runs a parallel operation of torch keeps a team of its own. With more teams than cores OpenMP puts
+    # the threads of every team to sleep at each barrier: the networks then take half as long again.
     alone: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
     with ThreadPoolExecutor(args.workers, **alone) as readers, ThreadPoolExecutor(1, **alone) as writer:
         writing: Future[None] | None = None
