@@ -5,6 +5,7 @@
     python benchmarks/accuracy.py --cache CACHE --part robustness --features opencv-sift lift   # turned and rescaled
     python benchmarks/accuracy.py --cache CACHE --part overlap --features opencv-sift lift      # the paper's form
     python benchmarks/accuracy.py --cache CACHE --part table3 --model lift                      # parts exchanged
+    python benchmarks/accuracy.py --cache CACHE --part parts --model lift                       # for kornia's
 
 Each call extracts what the cache lacks, replaces the rows it measured in benchmarks/results/accuracy*.json and writes
 the table beside it and into docs/evaluation.md.
@@ -20,7 +21,16 @@ from pathlib import Path
 from kornia_lift.evaluation.overlap import OverlapOptions
 from kornia_lift.evaluation.peers import PEERS
 from kornia_lift.evaluation.plots import save_plots
-from kornia_lift.evaluation.protocols import candidate, merge, only_second_images, run, table2, table3, warped_groups
+from kornia_lift.evaluation.protocols import (
+    candidate,
+    merge,
+    only_second_images,
+    parts,
+    run,
+    table2,
+    table3,
+    warped_groups,
+)
 from kornia_lift.evaluation.results import Results
 from kornia_lift.evaluation.runner import Options
 from kornia_lift.evaluation.scene_folders import HOMOGRAPHY, POSED, load_scenes
@@ -40,6 +50,7 @@ TITLES = {
     "overlap": "Accuracy in the overlap form",
     "table2": "Table 2: detector pre-trained against fully trained",
     "table3": "Table 3: parts exchanged for SIFT's",
+    "parts": "Each part against others that do the same",
 }
 
 
@@ -57,6 +68,8 @@ def main() -> int:
         groups = {POSED: groups[POSED]}  # as in the paper
     if args.part == "table3":
         candidates = table3(args.model)
+    elif args.part == "parts":
+        candidates = parts(args.model)
     elif args.part == "table2":
         candidates = table2(args.model, args.pretrained_detector)
     else:
@@ -73,7 +86,7 @@ def main() -> int:
         results = replace(results, features=sorted(results.features, key=lambda f: rank.get(f.name, len(rank))))
     args.results.mkdir(parents=True, exist_ok=True)
     results.save(path)
-    baseline = {"table3": "sift + sift + sift"}.get(args.part, "opencv-sift")
+    baseline = {"table3": "sift + sift + sift", "parts": "lift + lift + lift"}.get(args.part, "opencv-sift")
     text = report(results, baseline=baseline)
     if args.part == "robustness":
         lines = [f"# {results.title}", "", f"Matching score; second images {', '.join(SECOND_IMAGES)}, 8 pairs.", ""]
@@ -106,7 +119,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--groups", nargs="+", default=[POSED, HOMOGRAPHY], help="only these groups of scenes")
     parser.add_argument("--cache", type=Path, required=True, help="folder for feature files")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--model", default="lift", help="for table2 and table3")
+    parser.add_argument("--model", default="lift", help="for table2, table3 and parts")
     parser.add_argument("--pretrained-detector", help="weight file, for table2")
     parser.add_argument("--fresh", action="store_true", help="forget the rows measured before")
     parser.add_argument("--no-docs", action="store_true", help="do not update docs/evaluation.md")

@@ -48,7 +48,7 @@ class ScaleSpaceConfig:
 
     """
 
-    min_sigma: float = 2.4
+    min_sigma: float = 2.0
     max_sigma: float = 16.0
     levels_per_octave: int = 3
     nms_radius: int = 5

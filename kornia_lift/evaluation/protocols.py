@@ -18,7 +18,7 @@ from ..data.scene import Scene
 from ..detector import LIFTDetector
 from ..feature import LIFTFeature
 from ..geometry import lafs_from_lift
-from ..mixing import mix_features
+from ..mixing import Descriptor, Detector, Orientation, mix_features
 from .extraction import extract_to_file
 from .feature_files import FeatureStore
 from .peers import PEERS, Extractor, local_feature
@@ -31,6 +31,19 @@ Groups = Mapping[str, Sequence[Scene]]
 
 #: Parts of the rows of Table 3: detector, orientation, descriptor.
 TABLE3 = [(d, o, r) for d in ("sift", "lift") for o in ("sift", "lift") for r in ("sift", "lift")]
+
+#: Each part of LIFT against others that do the same, the rest the same: detector, orientation, descriptor.
+PARTS: tuple[tuple[Detector, Orientation, Descriptor], ...] = (
+    ("lift", "lift", "lift"),
+    ("dog", "lift", "lift"),
+    ("hessian", "lift", "lift"),
+    ("keynet", "lift", "lift"),
+    ("lift", "dominant", "lift"),
+    ("lift", "orinet", "lift"),
+    ("lift", "lift", "sift"),
+    ("lift", "dominant", "sift"),
+    ("lift", "orinet", "sift"),
+)
 
 
 @dataclass(frozen=True)
@@ -137,6 +150,18 @@ def table3(model: str) -> list[Candidate]:
         return make
 
     return [lift_candidate(" + ".join(p), build(p)) for p in TABLE3]
+
+
+def parts(model: str) -> list[Candidate]:
+    """Each part of LIFT exchanged for kornia's: ``dog`` and ``hessian`` are ``ScaleSpaceDetector``.
+
+    The names are those of :func:`~kornia_lift.mix_features`; ``sift`` is RootSIFT here.
+    """
+
+    def build(names: tuple[Detector, Orientation, Descriptor]) -> Callable[[int], nn.Module]:
+        return lambda n: mix_features(*names, n, pretrained=model)
+
+    return [lift_candidate(" + ".join(names), build(names)) for names in PARTS]
 
 
 class OpenCVSIFTDetector(nn.Module):

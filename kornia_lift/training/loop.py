@@ -1,34 +1,28 @@
-"""The training loop, plain torch on one screen.
-
-Everything random is a function of the seed and the step: the batch of a step is the same after a resumption, with
-prefetching, and on any number of processes. No generator state needs to outlive a step.
-"""
+"""The training loop, in plain torch."""
 
 from __future__ import annotations
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from kornia_lift.training import distributed
+from kornia_lift.training.batches import batches_from, step_seed
 from kornia_lift.training.checkpoint import BEST, LAST, check_same_run, load_checkpoint, save_checkpoint
 from kornia_lift.training.config import ConfigError, LoopConfig, to_mapping
 from kornia_lift.training.log import TrainingLog
+from kornia_lift.training.optimization import learning_rate, moving_average, optimizer_of, weights_of
 from kornia_lift.training.stage import ERROR, MiningStage, Stage
 
 LOGGER = logging.getLogger(__name__)
-WARMUP_SHARE = 0.1  # of max_minutes: a longer warm-up would leave a short run no time at the full rate
 GRADIENT_SCALE = 2.0**12  # first loss scale of float16; the default 2^16 overflows the first dozen steps
 
 
@@ -58,31 +52,6 @@ class Result:
     figures: dict[str, float]
     best: Path
     last: Path
-
-
-def step_seed(seed: int, step: int) -> int:
-    """Seed of everything random in one step, well mixed, since torch's CPU generator takes only 32 bits of it."""
-    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
-
-
-def learning_rate(config: LoopConfig, step: int, elapsed: float = 0.0) -> float:
-    """Learning rate of step ``step`` (0-based): linear warm-up, then constant, or down to 0 in a line or a cosine.
-
-    Args:
-        config: the options.
-        step: number of steps done.
-        elapsed: seconds since the start. With ``max_minutes`` the rate falls by whichever is nearer its end, the steps
-            or the minutes, so that a run that is cut short ends at a low rate too; likewise its warm-up ends with the
-            first tenth of the minutes at the latest.
-
-    """
-    spent = 0.0 if config.max_minutes is None else min(1.0, elapsed / (60 * config.max_minutes))
-    if step < config.warmup_steps and spent < WARMUP_SHARE:
-        return config.learning_rate * max((step + 1) / config.warmup_steps, spent / WARMUP_SHARE)
-    if config.schedule == "constant":
-        return config.learning_rate
-    done = max((step - config.warmup_steps) / max(1, config.steps - config.warmup_steps), spent)
-    return config.learning_rate * (1 - done if config.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def fit(
@@ -134,13 +103,13 @@ class _Run:
         self.device = next(network.parameters()).device
         if config.precision == "float16" and self.device.type != "cuda":
             raise ConfigError(f"float16 needs CUDA, the network is on {self.device}; use bfloat16 or float32")
-        self.optimizer = _optimizer(network, config)
+        self.optimizer = optimizer_of(network, config)
         self.scaler = torch.amp.GradScaler(
             self.device.type, init_scale=GRADIENT_SCALE, enabled=config.precision == "float16"
         )
         self.averaged: nn.Module | None = None
         if config.ema_decay is not None:
-            self.averaged = AveragedModel(network, multi_avg_fn=_moving_average(config.ema_decay), use_buffers=True)
+            self.averaged = AveragedModel(network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
         self.loss = distributed.loss_module(stage)
         self.step = 0
         self.elapsed = 0.0
@@ -167,7 +136,7 @@ class _Run:
             if self.best["step"] < 0:
                 self._validate(log)
                 self._save()
-            with _batches(self.stage, config, self.step) as batches:
+            with batches_from(self.stage, config, self.step) as batches:
                 while self.step < config.steps and stopped == "steps":
                     batch = next(batches)
                     figures = self._train_step(batch)
@@ -259,7 +228,7 @@ class _Run:
         if log is not None:  # rank 0; the others wait in from_first
             network = self.stage.network
             network.eval()
-            with torch.no_grad(), _weights_of(self.averaged, network):
+            with torch.no_grad(), weights_of(self.averaged, network):
                 figures = {key: float(value) for key, value in self.stage.validate().items()}
                 error, least = figures[ERROR], self.best["figures"][ERROR]
                 if not math.isfinite(error):
@@ -320,62 +289,3 @@ class _Run:
                 before,
                 *rates,
             )
-
-
-def _optimizer(network: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
-    parameters, rate, decay = network.parameters(), config.learning_rate, config.weight_decay
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, rate, momentum=config.momentum, weight_decay=decay)
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(parameters, rate, weight_decay=decay)
-
-
-def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
-    @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], count: Tensor | int) -> None:
-        # from n / (n + 10): the first average is not the random start
-        n = float(count)
-        weight = 1 - min(decay, n / (n + 10))
-        for average, value in zip(averaged, current, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, weight)
-            else:  # a counter among the buffers has no mean
-                average.copy_(value)
-
-    return update
-
-
-@contextmanager
-def _batches(stage: Stage, config: LoopConfig, start: int) -> Iterator[Iterator[dict[str, Tensor]]]:
-    """Batches of the steps from ``start``; with ``prefetch`` the next one is drawn while this one trains."""
-
-    def draw(step: int) -> dict[str, Tensor]:
-        return stage.batch(torch.Generator().manual_seed(step_seed(config.seed, step)), step)
-
-    def ahead(pool: ThreadPoolExecutor) -> Iterator[dict[str, Tensor]]:
-        waiting = pool.submit(draw, start)
-        for step in range(start, config.steps):
-            batch = waiting.result()
-            if step + 1 < config.steps:
-                waiting = pool.submit(draw, step + 1)
-            yield batch
-
-    if config.prefetch:
-        with ThreadPoolExecutor(1) as pool:
-            yield ahead(pool)
-    else:
-        yield map(draw, range(start, config.steps))
-
-
-@contextmanager
-def _weights_of(averaged: nn.Module | None, network: nn.Module) -> Iterator[None]:
-    """Lend the averaged weights to ``network``."""
-    if averaged is None:
-        yield
-        return
-    own = {key: value.clone() for key, value in network.state_dict().items()}
-    network.load_state_dict(averaged.module.state_dict())  # type: ignore[union-attr]
-    try:
-        yield
-    finally:
-        network.load_state_dict(own)

@@ -19,7 +19,8 @@ from torch import nn
 from kornia_lift.training.checkpoint import CheckpointError, load_checkpoint, load_weights
 from kornia_lift.training.config import ConfigError, LoopConfig
 from kornia_lift.training.log import read_log
-from kornia_lift.training.loop import TrainingDivergedError, fit, learning_rate
+from kornia_lift.training.loop import TrainingDivergedError, fit
+from kornia_lift.training.optimization import learning_rate
 
 from .toy_stage import ToyStage
 

@@ -1,0 +1,45 @@
+"""The batches of a training, each a function of the seed and the step.
+
+The batch of a step is the same after a resumption, with prefetching, and on any number of processes. No generator state
+needs to outlive a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.stage import Stage
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Seed of everything random in one step, well mixed, since torch's CPU generator takes only 32 bits of it."""
+    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+
+@contextmanager
+def batches_from(stage: Stage, config: LoopConfig, start: int) -> Iterator[Iterator[dict[str, Tensor]]]:
+    """Batches of the steps from ``start``; with ``prefetch`` the next one is drawn while this one trains."""
+
+    def draw(step: int) -> dict[str, Tensor]:
+        return stage.batch(torch.Generator().manual_seed(step_seed(config.seed, step)), step)
+
+    def ahead(pool: ThreadPoolExecutor) -> Iterator[dict[str, Tensor]]:
+        waiting = pool.submit(draw, start)
+        for step in range(start, config.steps):
+            batch = waiting.result()
+            if step + 1 < config.steps:
+                waiting = pool.submit(draw, step + 1)
+            yield batch
+
+    if config.prefetch:
+        with ThreadPoolExecutor(1) as pool:
+            yield ahead(pool)
+    else:
+        yield map(draw, range(start, config.steps))
