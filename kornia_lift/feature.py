@@ -120,6 +120,9 @@ class LIFTFeature(LocalFeature):
         """
         return cls(pretrained=name, **kwargs)
 
+    def extra_repr(self) -> str:
+        return f"scaling_coef={self.scaling_coef}"
+
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         who = type(self).__name__
         check_image(img, who, value_range=True)

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from kornia_lift.cli._errors import CommandError
+from kornia_lift.scale_space import ScaleSpaceConfig
 from kornia_lift.weights import available_models
 from kornia_lift.weights._registry import MODELS
 
@@ -110,6 +111,7 @@ def provenance(args: argparse.Namespace) -> dict[str, Any]:
         "feature": "kornia_lift",
         "model": args.model if args.model in MODELS else Path(args.model).name,
         "weights_sha256": _digest(args.model),
+        "scale_space": repr(ScaleSpaceConfig()),
         "num_features": args.num_features,
         "upright": args.upright,
         "resize": args.resize,

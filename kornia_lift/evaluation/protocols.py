@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -91,7 +92,7 @@ def candidate(spec: str) -> Candidate:
 
 
 def lift_candidate(name: str, build: Callable[[int], nn.Module], sample: nn.Module | None = None) -> Candidate:
-    """A kornia ``LocalFeature`` whose weights tell it from others of its name.
+    """A kornia ``LocalFeature`` whose weights and options tell it from others of its name.
 
     Args:
         name: name in the tables.
@@ -99,7 +100,12 @@ def lift_candidate(name: str, build: Callable[[int], nn.Module], sample: nn.Modu
         sample: one that was made already.
     """
     sample = sample if sample is not None else build(1)
-    return Candidate(name, lambda n: local_feature(build(n), n), identity={"weights_sha256": weights_hash(sample)})
+    identity = {
+        "weights_sha256": weights_hash(sample),
+        # the printed module shows the options of all parts: the scale space, which no weight tells
+        "options_sha256": hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", repr(sample)).encode()).hexdigest(),
+    }
+    return Candidate(name, lambda n: local_feature(build(n), n), identity=identity)
 
 
 def weights_hash(module: nn.Module) -> str:
@@ -271,11 +277,12 @@ def merge(first: Results, second: Results) -> Results:
 
 
 def feature_path(cache: Path, entry: Candidate, num_features: int) -> Path:
-    """File of a candidate's features in a cache folder; other weights or another number of features, another file."""
+    """File of a candidate's features in a cache folder; other weights, options or numbers of features, another file."""
     peer = str(entry.identity.get("peer", entry.name))
     marks = [
         peer if peer != entry.name else "",
         str(entry.identity.get("weights_sha256", ""))[:12],
+        str(entry.identity.get("options_sha256", ""))[:8],
         str(num_features),
     ]
     safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in entry.name)

@@ -82,8 +82,8 @@ class ModernConfig:
         refine: loop of the descriptor's second stage, on frames turned by the trained orientation.
         split: what is held out: the declared scenes and photographs of the data of the shipped weights; of anyone
             else's data a share of each kind, drawn by the seed.
-        use_posed: take patches from ``posed/`` too, scenes with measured depth. Off, since the posed scene of our data,
-            castle-P30, is the development set by which the shipped models were compared.
+        use_posed: take patches from ``posed/`` too, scenes with measured depth, where there are any. Without,
+            castle-P30 of our data is left as a development set that shares nothing with the training.
         seed: seed of the initial weights.
 
     """
@@ -115,7 +115,7 @@ class ModernConfig:
     matchable: LoopConfig = field(default_factory=lambda: _loop(600, 1e-3, clip_norm=None))
     refine: LoopConfig = field(default_factory=lambda: _loop(2000, 8e-4, weight_decay=1e-4))
     split: SplitConfig = field(default_factory=SplitConfig)
-    use_posed: bool = False
+    use_posed: bool = True
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from kornia_lift import LIFTFeature, ScaleSpaceConfig
 from kornia_lift.data.homography_sequences import HomographySequence
 from kornia_lift.evaluation.extraction import extract_to_file
 from kornia_lift.evaluation.feature_files import FeatureFileError, FeatureStore, UnreadableImageError
-from kornia_lift.evaluation.protocols import Candidate, candidate, feature_path, run
+from kornia_lift.evaluation.protocols import Candidate, candidate, feature_path, lift_candidate, run
 from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, evaluate
 
 from .conftest import features, grid_points, unit_vectors, write_sequence
@@ -90,6 +92,16 @@ def test_numbers_of_features_and_renamed_peers_have_files_of_their_own(tmp_path:
         for n in (20, 40)
     }
     assert len(paths) == 6
+
+
+def test_other_options_of_one_model_have_a_file_of_their_own(tmp_path: Path) -> None:
+    def entry(**options: Any) -> Candidate:
+        return lift_candidate("lift", lambda n: LIFTFeature(n, **options))
+
+    options: list[dict[str, Any]] = [{}, {"config": ScaleSpaceConfig(min_sigma=4)}, {"scaling_coef": 1.0}]
+    paths = [feature_path(tmp_path, entry(**o), 20) for o in [*options, *options]]
+    assert len(set(paths)) == 3
+    assert paths[:3] == paths[3:]
 
 
 def test_a_photograph_cut_off_skips_its_pairs_until_it_is_mended(tmp_path: Path) -> None:
