@@ -27,7 +27,7 @@ class ShippedModel:
     licence: str = "Apache-2.0"
 
 
-_LIFT_SHA256 = "24d726bf41178e094299d5f2a4fa8eba69b33e0093fbb458df8e4de3db135fe7"
+_LIFT_SHA256 = "c95e27043c7dedd094fb6277d425e0338e5a7055c3282dbc259b0efca5adc610"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
