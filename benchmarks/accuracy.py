@@ -40,7 +40,7 @@ from kornia_lift.evaluation.warps import RESCALES, ROTATIONS
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs" / "evaluation.md"
 #: The order of the rows; features that are not listed come last.
-ORDER = ["lift", "lift-upright", *PEERS]
+ORDER = ["lift", "lift-pooled", "lift-upright", *PEERS]
 #: Robustness is measured on the 8 pairs of Herz-Jesus-P8 with one of these as second image: every warp of every
 #: further image would have to be extracted anew.
 SECOND_IMAGES = ("0003", "0005")

@@ -25,6 +25,7 @@ from skimage import data
 from torch import Tensor, nn
 
 from kornia_lift import LIFTFeature
+from kornia_lift.weights import available_models
 
 Stages = dict[str, float]
 Clock = Callable[[], float]
@@ -68,7 +69,8 @@ def build(method: str, count: int) -> Callable[[np.ndarray, Clock], tuple[Stages
         detector = cv2.SIFT_create(count) if method == "opencv-sift" else cv2.ORB_create(count)
         return lambda image, now: _timed(lambda: len(detector.detectAndCompute(image, None)[0]), now)
     if method.startswith("lift"):
-        feature = LIFTFeature(count, upright=method == "lift-upright").eval()
+        model = method if method in available_models() else "lift"
+        feature = LIFTFeature(count, pretrained=model).eval()
         return lambda image, now: _lift(feature, image, now)
     network = _local_feature(method, count).eval()
     colour = method.startswith("aliked")

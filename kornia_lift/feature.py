@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from kornia_lift.orientation import LIFTOrientation
 from kornia_lift.patches import PatchDescriptor, PatchOrienter, PatchPyramid
 from kornia_lift.scale_space import ScaleSpaceConfig
 from kornia_lift.weights import is_upright
+from kornia_lift.weights import pooled_sizes as shipped_sizes
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -45,6 +47,9 @@ class LIFTFeature(LocalFeature):
         descriptor: replaces the descriptor stage, ``(img, lafs) -> (B, N, D)``, such as kornia's ``LAFDescriptor``.
         scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described. 1 is
             the paper's square of 12 sigma x 12 sigma.
+        pooled_sizes: squares of several sizes, over that of the frame, whose descriptors are averaged: more matches
+            for as many times the work (:class:`~kornia_lift.patches.PatchDescriptor`). ``None``: as the shipped model
+            says, one size, three for ``"lift-pooled"``.
         precision: of the default descriptor on a CPU, see :class:`~kornia_lift.LIFTDescriptor`.
         compile: compile the default patch networks by ``torch.compile`` at their first use: for training, and for GPUs.
             The inference paths of CPUs stay as they are, nothing is faster there; neither is the detector compiled,
@@ -87,6 +92,7 @@ class LIFTFeature(LocalFeature):
         orienter: nn.Module | None = None,
         descriptor: nn.Module | None = None,
         scaling_coef: float = DESCRIBED_SCALE,
+        pooled_sizes: Sequence[float] | None = None,
         precision: Precision = "float32",
         compile: bool = False,
     ) -> None:
@@ -103,9 +109,12 @@ class LIFTFeature(LocalFeature):
             if compile and not upright:
                 orienter.angle_detector.compile()
         if descriptor is None:
-            descriptor = PatchDescriptor(LIFTDescriptor(pretrained, precision=precision))
+            sizes = shipped_sizes(pretrained) if pooled_sizes is None else pooled_sizes
+            descriptor = PatchDescriptor(LIFTDescriptor(pretrained, precision=precision), sizes)
             if compile:
                 descriptor.descriptor.features.compile()  # what runs where the inference path does not
+        elif pooled_sizes is not None:
+            raise ValueError("pooled_sizes describes the default descriptor: give either pooled_sizes or descriptor")
         super().__init__(detector, descriptor, scaling_coef)
         self.orienter = orienter
 
@@ -121,7 +130,8 @@ class LIFTFeature(LocalFeature):
         return cls(pretrained=name, **kwargs)
 
     def extra_repr(self) -> str:
-        return f"scaling_coef={self.scaling_coef}"
+        pooled = f", pooled_sizes={self.descriptor.sizes}" if isinstance(self.descriptor, PatchDescriptor) else ""
+        return f"scaling_coef={self.scaling_coef}{pooled}"
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         who = type(self).__name__

@@ -28,6 +28,7 @@ from kornia_lift.feature import DESCRIBED_SCALE, LIFTFeature
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.orientation import LIFTOrientation
 from kornia_lift.patches import PatchDescriptor, PatchOrienter
+from kornia_lift.weights import pooled_sizes
 
 Detector = Literal["lift", "dog", "hessian", "keynet"]
 Orientation = Literal["lift", "dominant", "orinet", "upright"]
@@ -139,7 +140,7 @@ def _descriptor(name: str | nn.Module, pretrained: bool | str | os.PathLike[str]
         return name
     match name:
         case "lift":
-            return PatchDescriptor(LIFTDescriptor(pretrained))
+            return PatchDescriptor(LIFTDescriptor(pretrained), pooled_sizes(pretrained))
         case "sift":
             return LAFDescriptor(SIFTDescriptor(41, rootsift=True), patch_size=41)
         case "tfeat":

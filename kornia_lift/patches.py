@@ -7,9 +7,19 @@ gradient is needed, and on GPUs, everything is left to kornia.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
-from kornia.feature import LAFDescriptor, LAFOrienter, get_laf_orientation, get_laf_scale, set_laf_orientation
+from kornia.feature import (
+    LAFDescriptor,
+    LAFOrienter,
+    get_laf_orientation,
+    get_laf_scale,
+    scale_laf,
+    set_laf_orientation,
+)
 from torch import Tensor
 
 from kornia_lift.descriptor import LIFTDescriptor
@@ -120,6 +130,12 @@ class PatchDescriptor(LAFDescriptor):
 
     Args:
         descriptor: the network.
+        sizes: sides of the described squares, over that of the frame. The descriptors of several are averaged
+            (domain-size pooling, Dong and Soatto, CVPR 2015): they agree better where scales err, and take as many
+            times longer.
+
+    Raises:
+        ValueError: if there are no sizes, or one is not positive.
 
     Shape:
         - Input: images (B, 1 or 3, H, W); LAFs (B, N, 2, 3)
@@ -127,14 +143,21 @@ class PatchDescriptor(LAFDescriptor):
 
     """
 
-    def __init__(self, descriptor: LIFTDescriptor) -> None:
+    def __init__(self, descriptor: LIFTDescriptor, sizes: Sequence[float] = (1.0,)) -> None:
         super().__init__(descriptor, patch_size=DESCRIPTOR_SIZE)
+        self.sizes = tuple(float(size) for size in sizes)
+        if not self.sizes or not all(0 < size < math.inf for size in self.sizes):
+            raise ValueError(f"pooled sizes are one or more factors above 0, got {sizes!r}")
 
     def forward(self, img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor:
-        if isinstance(img, Tensor):
-            if not is_plain(img, lafs) or not lafs.numel() or img.shape[1] != 1:
-                return super().forward(img, lafs)
+        if isinstance(img, Tensor) and is_plain(img, lafs) and lafs.numel() and img.shape[1] == 1:
             img = PatchPyramid(img)
+        total = torch.stack([self._describe(img, scale_laf(lafs, size)) for size in self.sizes]).mean(0)
+        return F.normalize(total, dim=-1) if self.descriptor.normalize and len(self.sizes) > 1 else total
+
+    def _describe(self, img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor:
+        if isinstance(img, Tensor):
+            return super().forward(img, lafs)
         parts = [
             self.descriptor(img.cut(part, self.patch_size).flatten(0, 1)).view(*part.shape[:2], -1)
             for part in lafs.split(max(1, CHUNK // len(lafs)), dim=1)

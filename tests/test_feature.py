@@ -306,11 +306,27 @@ def test_default_dtype_of_torch_changes_nothing() -> None:
         ({"pretrained": None}, "pretrained expects .* got None"),
         ({"num_features": 100.0}, "whole number num_features >= 1, got 100.0"),
         ({"config": "lift"}, "config expects a ScaleSpaceConfig"),
+        ({"pooled_sizes": (1.0, 0.0)}, "one or more factors above 0"),
+        ({"pooled_sizes": (1.0,), "descriptor": torch.nn.Identity()}, "either pooled_sizes or descriptor"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused_at_once(arguments: dict[str, object], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
         LIFTFeature(**arguments)
+
+
+def test_the_model_says_over_which_sizes_descriptors_are_pooled() -> None:
+    image = texture(150, 160)
+    with torch.inference_mode():
+        one, pooled, same = (
+            LIFTFeature(40, **options)(image)
+            for options in ({}, {"pretrained": "lift-pooled"}, {"pretrained": "lift-pooled", "pooled_sizes": (1.0,)})
+        )
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert torch.equal(one[0], pooled[0])
+    similarity = (one[2] * pooled[2]).sum(-1)
+    assert 0.8 < similarity.min() < 0.999
+    torch.testing.assert_close(pooled[2].norm(dim=-1), torch.ones(1, 40))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own compiler looks at it

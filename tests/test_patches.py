@@ -10,8 +10,10 @@ from kornia.feature import (
     extract_patches_from_pyramid,
     get_laf_orientation,
     laf_from_center_scale_ori,
+    scale_laf,
 )
 from torch import Tensor
+from torch.nn.functional import normalize as normalize_vectors
 
 from kornia_lift import LIFTDescriptor, LIFTFeature, LIFTOrientation, ScaleSpaceConfig
 from kornia_lift.patches import PatchDescriptor, PatchOrienter, PatchPyramid
@@ -61,6 +63,26 @@ def test_orienter_and_descriptor_are_kornias(batch: int) -> None:
             assert (((angle + 180) % 360 - 180).abs() < 0.1).float().mean() > 0.98
             found = PatchDescriptor(descriptor)(source, lafs)
             assert (found - LAFDescriptor(descriptor, patch_size=64)(image, lafs)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_pooling_is_the_mean_over_squares_of_several_sizes(normalize: bool) -> None:
+    image, lafs, sizes = texture(150, 170), frames(150, 170), (0.7, 1.0, 1.4)
+    network = LIFTDescriptor(False, normalize=normalize).eval()
+    with torch.no_grad():
+        single = torch.stack([PatchDescriptor(network)(image, scale_laf(lafs, size)) for size in sizes])
+        pooled = PatchDescriptor(network, sizes)(image, lafs)
+        expected = normalize_vectors(single.sum(0), dim=-1) if normalize else single.mean(0)
+        torch.testing.assert_close(pooled, expected)
+        torch.testing.assert_close(PatchDescriptor(network, sizes)(PatchPyramid(image), lafs), pooled)
+    with torch.enable_grad():  # kornia's own patches
+        assert (PatchDescriptor(network, sizes)(image, lafs) - pooled).abs().max() < 1e-3 * pooled.abs().max()
+
+
+@pytest.mark.parametrize("sizes", [(), (1.0, 0.0), (1.0, -2.0), (float("inf"),), (float("nan"),)])
+def test_sizes_that_make_no_sense_are_named(sizes: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="one or more factors above 0"):
+        PatchDescriptor(LIFTDescriptor(False), sizes)
 
 
 def test_no_frames_give_no_descriptors() -> None:

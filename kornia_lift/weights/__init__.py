@@ -1,6 +1,14 @@
 """Shipped weights and the safe reading of weight files."""
 
-from kornia_lift.weights._load import available_models, is_upright, load_network, load_tensors
+from kornia_lift.weights._load import available_models, is_upright, load_network, load_tensors, pooled_sizes
 from kornia_lift.weights._safetensors import WeightFileError, read_safetensors
 
-__all__ = ["WeightFileError", "available_models", "is_upright", "load_network", "load_tensors", "read_safetensors"]
+__all__ = [
+    "WeightFileError",
+    "available_models",
+    "is_upright",
+    "load_network",
+    "load_tensors",
+    "pooled_sizes",
+    "read_safetensors",
+]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from kornia_lift.weights._registry import DEFAULT_MODEL, FOLDER, MODELS
+from kornia_lift.weights._registry import DEFAULT_MODEL, FOLDER, MODELS, ShippedModel
 from kornia_lift.weights._safetensors import WeightFileError, parse_safetensors, read_safetensors
 
 
@@ -19,9 +19,19 @@ def available_models() -> tuple[str, ...]:
 
 def is_upright(pretrained: bool | str | os.PathLike[str]) -> bool:
     """Tell whether a shipped model leaves frames upright; files and random weights do not say, hence do not."""
-    # what is no name at all is refused where it is loaded
-    model = MODELS.get(os.fspath(pretrained)) if isinstance(pretrained, (str, os.PathLike)) else None
+    model = _shipped(pretrained)
     return model is not None and model.upright
+
+
+def pooled_sizes(pretrained: bool | str | os.PathLike[str]) -> tuple[float, ...]:
+    """Return the sizes over which a shipped model averages descriptors; files and random weights describe one."""
+    model = _shipped(pretrained)
+    return (1.0,) if model is None else model.sizes
+
+
+def _shipped(pretrained: bool | str | os.PathLike[str]) -> ShippedModel | None:
+    # what is no name at all is refused where it is loaded
+    return MODELS.get(os.fspath(pretrained)) if isinstance(pretrained, (str, os.PathLike)) else None
 
 
 def load_tensors(pretrained: bool | str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:

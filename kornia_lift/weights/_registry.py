@@ -17,6 +17,7 @@ class ShippedModel:
         file: file name inside ``kornia_lift/weights``.
         sha256: checksum of the file; a file that differs is refused.
         upright: the model was made for images that are not turned: the feature then assigns no orientation.
+        sizes: the squares whose descriptors are averaged, see :class:`~kornia_lift.patches.PatchDescriptor`.
         licence: SPDX identifier of the licence of the weights.
 
     """
@@ -24,6 +25,7 @@ class ShippedModel:
     file: str
     sha256: str
     upright: bool = False
+    sizes: tuple[float, ...] = (1.0,)
     licence: str = "Apache-2.0"
 
 
@@ -33,4 +35,6 @@ MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
     # the same networks; frames stay upright
     "lift-upright": ShippedModel("lift.safetensors", _LIFT_SHA256, upright=True),
+    # the same networks; the descriptor is the mean over three sizes of the square
+    "lift-pooled": ShippedModel("lift.safetensors", _LIFT_SHA256, sizes=(0.7, 1.0, 1.43)),
 }
