@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kornia_lift import extrema
 from kornia_lift._checks import check_image, check_mask
 from kornia_lift.geometry import lafs_from_lift
-from kornia_lift.padding import find_padding, widen_to_level
+from kornia_lift.padding import find_padding, sees_padding, shrink_padding
 from kornia_lift.response import FILTER_SIZE, LIFTResponse
 from kornia_lift.scale_space import LevelResizer, ScaleSpaceConfig, plan_levels, to_image, to_other_level
 
@@ -152,9 +152,9 @@ class LIFTDetector(nn.Module):
             level = levels[i]
             image, place, value = self._search_level(scores, pooled, i)
             if padding is not None:
-                unseen = ~widen_to_level(padding, level.size, SCORE_BORDER)
+                padding = shrink_padding(padding, level.size)  # from level to level, which only become smaller
                 row, col = place[:, 1].detach().round().long(), place[:, 0].detach().round().long()
-                kept = unseen[image, row.clamp(0, level.size[0] - 1), col.clamp(0, level.size[1] - 1)]
+                kept = ~sees_padding(padding, SCORE_BORDER)[image, row, col]
                 image, place, value = image[kept], place[kept], value[kept]
             if mask is not None:
                 kept, value = _apply_mask(mask, level.size, image, place, value)

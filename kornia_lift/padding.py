@@ -9,6 +9,7 @@ from torch import Tensor
 from kornia_lift.extrema import max_filter
 
 BLACK = 0.5 / 255  # 0 in 8 bits
+LEAST_PADDING = 0.01  # of the image: less lies where the border of the image keeps keypoints off anyway
 LEAST_CONTENT = 0.4  # of the image: a 2.6:1 panorama turned by 45 degrees; less is a shape on a black ground
 GAPS = 0.03  # of the rows of the photograph: where bent edges end in corners that stick out
 BENT = 0.02  # of the larger side: how far an edge may bend inwards, as rectified lenses make it
@@ -19,7 +20,7 @@ def find_padding(img: Tensor) -> Tensor | None:
 
     A pixel is padding when all pixels from it to the border, along its row or its column, are black: that reaches
     everything outside a convex photograph. What remains has to be convex and at least two fifths of the image,
-    otherwise the black belongs to the photograph: a night sky, say, has a skyline.
+    and all but a hundredth at most; otherwise the black belongs to the photograph: a night sky, say, has a skyline.
 
     Args:
         img: grayscale images, shape (B, 1, H, W), values in [0, 1].
@@ -39,20 +40,14 @@ def find_padding(img: Tensor) -> Tensor | None:
     return outside & torch.tensor(padded, device=img.device)[:, None, None]
 
 
-def widen_to_level(padding: Tensor, size: tuple[int, int], margin: int) -> Tensor:
-    """Mark the pixels of a level from which a window of ``margin`` pixels to each side would see padding.
+def shrink_padding(padding: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize padding (B, H, W) to a level: its pixels (B, rows, columns) are padding where they cover some."""
+    return F.adaptive_max_pool2d(padding[:, None].float(), size)[:, 0] > 0
 
-    Args:
-        padding: in the image, shape (B, H, W).
-        size: rows and columns of the level.
-        margin: in pixels of the level.
 
-    Returns:
-        Booleans (B, rows, columns).
-
-    """
-    covered = F.adaptive_max_pool2d(padding[:, None].float(), size)[:, 0]
-    return max_filter(covered, margin) > 0
+def sees_padding(padding: Tensor, margin: int) -> Tensor:
+    """Mark the pixels (B, H, W) whose window of ``margin`` pixels to each side holds padding (B, H, W)."""
+    return max_filter(padding.float(), margin) > 0
 
 
 def _ends(content: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,7 +72,7 @@ def _before_content(content: Tensor) -> Tensor:
 
 def _is_photograph(content: Tensor) -> bool:
     """Say whether what is left of an image (H, W) can be a photograph: large, whole, and convex."""
-    if content.float().mean() < LEAST_CONTENT:
+    if not LEAST_CONTENT <= content.float().mean() <= 1 - LEAST_PADDING:
         return False
     first, last = _ends(content)
     rows = (last >= first).nonzero()[:, 0]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kornia_lift import LIFTDetector, ScaleSpaceConfig
 from kornia_lift.evaluation.warps import ImageWarp
-from kornia_lift.padding import find_padding, widen_to_level
+from kornia_lift.padding import find_padding, sees_padding, shrink_padding
 from tests.pictures import blob_response, texture
 
 
@@ -56,7 +56,7 @@ def test_nothing_is_found_where_the_filter_sees_padding() -> None:
         careless, _ = detector(skip_padding=False)(turned)
     padding = find_padding(turned)
     assert padding is not None
-    near = widen_to_level(padding, padding.shape[-2:], 12)[0]
+    near = sees_padding(padding, 12)[0]
 
     def count(lafs: Tensor) -> int:
         x, y = get_laf_center(lafs)[laf_is_filled(lafs)].round().long().unbind(1)
@@ -119,8 +119,7 @@ def test_dark_pixels_and_photographs_without_black_are_no_padding() -> None:
     dark[..., 50:70, 60:90] = 0  # a black shape that does not reach the border
     assert find_padding(dark) is None
     dark[..., torch.rand(120, 160, generator=torch.Generator().manual_seed(0)) < 0.2] = 0
-    padding = find_padding(dark)
-    assert padding is None or padding.float().mean() < 0.02
+    assert find_padding(dark) is None
 
 
 def test_the_release_knows_no_padding() -> None:
@@ -130,5 +129,5 @@ def test_the_release_knows_no_padding() -> None:
 def test_a_margin_is_counted_in_pixels_of_the_level() -> None:
     padding = torch.zeros(1, 80, 120, dtype=torch.bool)
     padding[:, :, :20] = True
-    level = widen_to_level(padding, (40, 60), 3)
+    level = sees_padding(shrink_padding(padding, (40, 60)), 3)
     assert level[0].all(0).tolist() == [column < 10 + 3 for column in range(60)]
