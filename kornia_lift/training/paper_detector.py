@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,7 @@ class DetectorOptions:
         check_limits(self, "gamma", at_least=0)
 
 
-class _DetectorStage:
+class _DetectorStage(ABC):
     """What the stages share: quadruplets of turned and moved patches P, mining, validation."""
 
     name: str
@@ -109,8 +110,9 @@ class _DetectorStage:
         xy, scores = self._locate(batch)
         return detector_loss(scores, self._pair(batch, xy), self.options.gamma), scores
 
+    @abstractmethod
     def _pair(self, batch: dict[str, Tensor], xy: Tensor) -> Tensor:
-        raise NotImplementedError
+        """Loss (N,) of the pairs P1, P2, whose soft maxima lie at ``xy``."""
 
     def _locate(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         patches = batch["patches"]
