@@ -18,9 +18,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from kornia_lift.evaluation.overlap import OverlapOptions
-from kornia_lift.evaluation.peers import PEERS
-from kornia_lift.evaluation.plots import save_plots
+from kornia_lift.evaluation.features.peers import PEERS
+from kornia_lift.evaluation.measures.overlap import OverlapOptions
 from kornia_lift.evaluation.protocols import (
     candidate,
     merge,
@@ -31,11 +30,12 @@ from kornia_lift.evaluation.protocols import (
     table3,
     warped_groups,
 )
-from kornia_lift.evaluation.results import Results
+from kornia_lift.evaluation.report.plots import save_plots
+from kornia_lift.evaluation.report.results import Results
+from kornia_lift.evaluation.report.tables import report, warps_table
 from kornia_lift.evaluation.runner import Options
-from kornia_lift.evaluation.scene_folders import HOMOGRAPHY, POSED, load_scenes
-from kornia_lift.evaluation.tables import report, warps_table
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS
+from kornia_lift.scenes.folders import HOMOGRAPHY, POSED, load_scenes
 
 RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs" / "evaluation.md"

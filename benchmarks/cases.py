@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
-from unittest import mock
 
 import cv2
 import kornia.feature as kf
@@ -25,13 +24,13 @@ from skimage import data
 from torch import Tensor, nn
 
 from kornia_lift import LIFTFeature
+from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.weights import available_models
 
 Stages = dict[str, float]
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "cpu": time.process_time}
 BUDGET = 10.0  # seconds after which a case is not repeated again
-DIRECT = ("descriptor", "orientation", "response", "feature", "patches")  # modules that ask for the inference path
 
 
 @dataclass(frozen=True)
@@ -132,15 +131,12 @@ def measure(case: Case) -> dict[str, Any]:
     torch.set_num_threads(case.threads)
     cv2.setNumThreads(case.threads)
     image, run, now = picture(case.width, case.height), build(case.method, case.count), CLOCKS[case.clock]
-    patches = [mock.patch(f"kornia_lift.{name}.is_plain", return_value=False) for name in DIRECT]
-    if case.method == "lift-direct":
-        for patch in patches:
-            patch.start()
-    first, found = run(image, now)
     seconds: list[Stages] = []
-    start = time.perf_counter()
-    while len(seconds) < case.repeats and time.perf_counter() - start < BUDGET:
-        seconds.append(run(image, now)[0])
+    with fast_paths(case.method != "lift-direct"):
+        first, found = run(image, now)
+        start = time.perf_counter()
+        while len(seconds) < case.repeats and time.perf_counter() - start < BUDGET:
+            seconds.append(run(image, now)[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return {"first": first, "seconds": seconds, "keypoints": found, "peak_mb": peak}
 

@@ -25,15 +25,15 @@ from torch import Tensor
 
 from kornia_lift import LIFTDescriptor
 from kornia_lift._io import atomic_write
-from kornia_lift.data.patch_sets import PatchSet
-from kornia_lift.data.patch_tracks import STORED_SIZE, CutConfig, cut_tracks
-from kornia_lift.data.photographs import PhotoSources, to_float
-from kornia_lift.data.sources import sfm_store
-from kornia_lift.data.split import find_sources
-from kornia_lift.evaluation.patch_retrieval import evaluate_descriptor
-from kornia_lift.evaluation.peers import HardTFeat
-from kornia_lift.evaluation.results import provenance
+from kornia_lift.evaluation.features.peers import HardTFeat
+from kornia_lift.evaluation.measures.patch_retrieval import evaluate_descriptor
+from kornia_lift.evaluation.report.results import provenance
 from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.scenes.patch_sets import PatchSet
+from kornia_lift.training.data.images import PhotoSources, to_float
+from kornia_lift.training.data.sources import sfm_store
+from kornia_lift.training.data.split import find_sources
+from kornia_lift.training.modern.tracks import STORED_SIZE, CutConfig, cut_tracks
 
 RESULTS = Path(__file__).parent / "results"
 NEGATIVES = 100

@@ -30,11 +30,11 @@ from torch import Tensor
 
 from kornia_lift import LIFTDetector, LIFTResponse, ScaleSpaceConfig, __version__
 from kornia_lift._io import atomic_write
-from kornia_lift.data.homography_sequences import apply_homography
-from kornia_lift.data.posed import PosedScene
-from kornia_lift.data.scene import VISIBLE, inside
 from kornia_lift.evaluation.warps import ImageWarp
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
+from kornia_lift.scenes.homographies import apply_homography
+from kornia_lift.scenes.posed import PosedScene
+from kornia_lift.scenes.scene import VISIBLE, inside
 
 Detect = Callable[[Tensor], np.ndarray]
 WARPS = (ImageWarp(angle_deg=30), ImageWarp(factor=0.7), ImageWarp(factor=0.5), ImageWarp(factor=1.5))

@@ -23,14 +23,14 @@ import numpy as np
 import torch
 
 from kornia_lift._io import atomic_write
-from kornia_lift.data.quadruplets import QuadrupletSampler
-from kornia_lift.data.store import Places, Store, encode_jpeg
-from kornia_lift.descriptor import LIFTDescriptor
-from kornia_lift.orientation import LIFTOrientation
-from kornia_lift.response import LIFTResponse
-from kornia_lift.training.paper_descriptor import DescriptorOptions, PaperDescriptorStage
-from kornia_lift.training.paper_detector import DetectorOptions, OverlapDetectorStage, PaperDetectorStage
-from kornia_lift.training.paper_orientation import OrientationOptions, PaperOrientationStage
+from kornia_lift.networks.descriptor import LIFTDescriptor
+from kornia_lift.networks.orientation import LIFTOrientation
+from kornia_lift.networks.response import LIFTResponse
+from kornia_lift.training.data.store import Places, Store, encode_jpeg
+from kornia_lift.training.paper.descriptor import DescriptorOptions, PaperDescriptorStage
+from kornia_lift.training.paper.detector import DetectorOptions, OverlapDetectorStage, PaperDetectorStage
+from kornia_lift.training.paper.orientation import OrientationOptions, PaperOrientationStage
+from kornia_lift.training.paper.quadruplets import QuadrupletSampler
 from kornia_lift.training.stage import MiningStage, Stage
 
 

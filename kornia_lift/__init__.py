@@ -6,13 +6,13 @@ import typing as _typing
 from kornia_lift._version import __version__
 
 if _typing.TYPE_CHECKING:
-    from kornia_lift.descriptor import LIFTDescriptor
-    from kornia_lift.detector import LIFTDetector
+    from kornia_lift.detector.detector import LIFTDetector
+    from kornia_lift.detector.scale_space import ScaleSpaceConfig
     from kornia_lift.feature import LIFTFeature
     from kornia_lift.mixing import mix_features
-    from kornia_lift.orientation import LIFTOrientation
-    from kornia_lift.response import LIFTResponse
-    from kornia_lift.scale_space import ScaleSpaceConfig
+    from kornia_lift.networks.descriptor import LIFTDescriptor
+    from kornia_lift.networks.orientation import LIFTOrientation
+    from kornia_lift.networks.response import LIFTResponse
 
 __all__ = [
     "LIFTDescriptor",
@@ -26,12 +26,12 @@ __all__ = [
 ]
 
 _MODULES = {
-    "LIFTDescriptor": "descriptor",
-    "LIFTDetector": "detector",
+    "LIFTDescriptor": "networks.descriptor",
+    "LIFTDetector": "detector.detector",
     "LIFTFeature": "feature",
-    "LIFTOrientation": "orientation",
-    "LIFTResponse": "response",
-    "ScaleSpaceConfig": "scale_space",
+    "LIFTOrientation": "networks.orientation",
+    "LIFTResponse": "networks.response",
+    "ScaleSpaceConfig": "detector.scale_space",
     "mix_features": "mixing",
 }
 

@@ -15,12 +15,12 @@ from kornia.feature import LocalFeature, PassLAF, laf_is_filled, scale_laf
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image, check_mask
-from kornia_lift.descriptor import LIFTDescriptor, Precision
-from kornia_lift.detector import LIFTDetector
-from kornia_lift.inference._plan import is_plain
-from kornia_lift.orientation import LIFTOrientation
+from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.networks._fast.plan import is_plain
+from kornia_lift.networks.descriptor import LIFTDescriptor, Precision
+from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.patches import PatchDescriptor, PatchOrienter, PatchPyramid
-from kornia_lift.scale_space import ScaleSpaceConfig
 from kornia_lift.weights import is_upright
 from kornia_lift.weights import pooled_sizes as shipped_sizes
 
@@ -40,7 +40,7 @@ class LIFTFeature(LocalFeature):
             ``None``: as the shipped model says, ``"lift"`` turns, ``"lift-upright"`` does not.
         pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
             to a ``.safetensors`` file, or ``False`` for random weights.
-        config: scale space of the default detector, see :class:`~kornia_lift.scale_space.ScaleSpaceConfig`.
+        config: scale space of the default detector, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`.
         detector: replaces the detector, ``(img, mask) -> (lafs, responses)`` on grayscale images. It brings its own
             number of features: ``num_features`` and ``config`` do not apply to it.
         orienter: replaces the orientation stage, ``(lafs, img) -> lafs``; ``upright`` does not apply to it.

@@ -22,11 +22,11 @@ from kornia.geometry.subpix import ConvQuadInterp3d
 from kornia.geometry.transform import ScalePyramid
 from torch import nn
 
-from kornia_lift.descriptor import LIFTDescriptor
-from kornia_lift.detector import LIFTDetector
+from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature import DESCRIBED_SCALE, LIFTFeature
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
-from kornia_lift.orientation import LIFTOrientation
+from kornia_lift.networks.descriptor import LIFTDescriptor
+from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.weights import pooled_sizes
 

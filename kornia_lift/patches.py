@@ -22,10 +22,10 @@ from kornia.feature import (
 )
 from torch import Tensor
 
-from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.geometry import DESCRIPTOR_SIZE
-from kornia_lift.inference._plan import is_plain
-from kornia_lift.orientation import LIFTOrientation
+from kornia_lift.networks._fast.plan import is_plain
+from kornia_lift.networks.descriptor import LIFTDescriptor
+from kornia_lift.networks.orientation import LIFTOrientation
 
 CHUNK = 512  # patches that exist at once
 

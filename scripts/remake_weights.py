@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 
 from kornia_lift.cli import main as kornia_lift
-from kornia_lift.data.photographs import LAYOUT
-from kornia_lift.data.provenance import check_record, describe_source, keep_record
-from kornia_lift.data.sources import bracket_store, photo_store, scene_store, sfm_store
-from kornia_lift.data.split import find_sources
-from kornia_lift.data.store import Store, join_stores, pack_stores, save_store
+from kornia_lift.training.data.images import LAYOUT
+from kornia_lift.training.data.provenance import check_record, describe_source, keep_record
+from kornia_lift.training.data.sources import bracket_store, photo_store, scene_store, sfm_store
+from kornia_lift.training.data.split import find_sources
+from kornia_lift.training.data.store import Store, join_stores, pack_stores, save_store
 
 ROOT = Path(__file__).resolve().parents[1]
 PACK_BYTES = 60 * 2**20  # what is moved to another machine in one load
@@ -31,7 +31,7 @@ def build_stores(data: Path, out: Path, posed: bool = False) -> Path:
         posed: scenes with measured depth are training data too.
 
     """
-    from kornia_lift.data.posed import PosedScene
+    from kornia_lift.scenes.posed import PosedScene
 
     held_out = out / "validation" / "validation.npz"
     kinds = (*LAYOUT, "posed") if posed else LAYOUT

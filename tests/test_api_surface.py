@@ -75,7 +75,7 @@ def test_every_room_can_be_entered_without_any_extra() -> None:
     """`kornia-lift --help` and reading the source must work in a bare installation."""
     run(
         f"import sys; sys.modules.update(dict.fromkeys({EXTRAS}))\n"
-        "import kornia_lift.cli, kornia_lift.data, kornia_lift.evaluation, kornia_lift.export, kornia_lift.training"
+        "import kornia_lift.cli, kornia_lift.data, kornia_lift.evaluation, kornia_lift.files, kornia_lift.training"
     )
 
 

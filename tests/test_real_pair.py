@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift import LIFTFeature
-from kornia_lift.data.posed import PosedScene
-from kornia_lift.data.scene import VISIBLE
+from kornia_lift.scenes.posed import PosedScene
+from kornia_lift.scenes.scene import VISIBLE
 
 cv2 = pytest.importorskip("cv2")
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from kornia_lift import LIFTDescriptor, LIFTOrientation, LIFTResponse
 from kornia_lift.geometry import lafs_from_lift
-from kornia_lift.layers import normalize_patches
+from kornia_lift.networks.layers import normalize_patches
 from kornia_lift.patches import PatchPyramid
 from tests.pictures import texture
 

@@ -25,11 +25,11 @@ COMMANDS = {
     "extract": ("kornia_lift.cli.extract", "add_parser", "describe files or folders into one h5 file (hloc)"),
     "merge": ("kornia_lift.cli.merge", "add_parser", "put the feature files of several shards into one"),
     "demo": ("kornia_lift.cli.demo", "add_parser", "match a photograph with a warped copy of itself; needs no files"),
-    "evaluate": ("kornia_lift.evaluation.cli", "add_evaluate_parser", "measure features on scenes with known geometry"),
-    "compare": ("kornia_lift.evaluation.cli", "add_evaluate_parser", "say whether one feature beats another"),
-    "build-dataset": ("kornia_lift.training.cli", "add_build_parser", "make training data from photographs"),
-    "train": ("kornia_lift.training.cli", "add_train_parser", "train the three networks"),
-    "plot-training": ("kornia_lift.training.cli", "add_curves_parser", "draw the curves of training runs"),
+    "evaluate": ("kornia_lift.cli.evaluate", "add_evaluate_parser", "measure features on scenes with known geometry"),
+    "compare": ("kornia_lift.cli.evaluate", "add_evaluate_parser", "say whether one feature beats another"),
+    "build-dataset": ("kornia_lift.cli.train", "add_build_parser", "make training data from photographs"),
+    "train": ("kornia_lift.cli.train", "add_train_parser", "train the three networks"),
+    "plot-training": ("kornia_lift.cli.train", "add_curves_parser", "draw the curves of training runs"),
 }
 
 _DESCRIPTION = "LIFT (Learned Invariant Feature Transform) on photographs: match two, describe many, measure, train."
@@ -139,7 +139,7 @@ def _expected_faults() -> tuple[type[Exception], ...]:
     from kornia_lift._extras import MissingExtraError
     from kornia_lift._io import ImageFileError
     from kornia_lift.cli._errors import CommandError
-    from kornia_lift.export import FeatureFileError
+    from kornia_lift.files import FeatureFileError
     from kornia_lift.weights import WeightFileError
 
     return CommandError, FeatureFileError, ImageFileError, MissingExtraError, OSError, WeightFileError

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from kornia_lift.cli._errors import CommandError
-from kornia_lift.scale_space import ScaleSpaceConfig
+from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.weights import available_models
 from kornia_lift.weights._registry import MODELS
 

@@ -22,7 +22,7 @@ from kornia_lift._extras import require
 from kornia_lift._io import ImageFileError, check_writable, list_images, load_image
 from kornia_lift.cli._errors import CommandError
 from kornia_lift.cli._options import add_feature_options, place, positive, provenance
-from kornia_lift.export import FeatureFile
+from kornia_lift.files import FeatureFile
 from kornia_lift.matching import describe, shrink
 
 _NOT_UNICODE = "the name is not valid Unicode, which an h5 file demands: rename it"

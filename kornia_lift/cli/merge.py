@@ -9,7 +9,7 @@ from typing import Any
 
 from kornia_lift._io import check_writable
 from kornia_lift.cli._errors import CommandError
-from kornia_lift.export import merge_feature_files
+from kornia_lift.files import merge_feature_files
 
 _EPILOG = """\
 example:

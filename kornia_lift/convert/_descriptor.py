@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from kornia_lift.descriptor import LIFTDescriptor
+from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.weights import WeightFileError
 
 CONVOLUTIONS = (0, 4, 8)  # of LIFTDescriptor.features

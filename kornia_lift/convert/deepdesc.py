@@ -8,7 +8,7 @@ import torch
 
 from kornia_lift.convert._descriptor import build_descriptor
 from kornia_lift.convert.torch7 import read_t7
-from kornia_lift.descriptor import LIFTDescriptor
+from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.weights import WeightFileError
 
 _CONVOLUTION = "nn.SpatialConvolution"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift.convert._descriptor import build_descriptor
-from kornia_lift.descriptor import LIFTDescriptor
+from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.weights import WeightFileError
 
 # conv, tanh, L2 pooling, subtractive normalisation, twice; conv, tanh, L2 pooling

@@ -2,6 +2,6 @@
 
 import sys
 
-from .cli import main
+from kornia_lift.cli.evaluate import main
 
 sys.exit(main())

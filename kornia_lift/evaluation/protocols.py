@@ -14,19 +14,25 @@ import kornia.feature as kf
 import torch
 from torch import Tensor, nn
 
-from .._extras import require
-from ..data.scene import Scene
-from ..detector import LIFTDetector
-from ..feature import LIFTFeature
-from ..geometry import lafs_from_lift
-from ..mixing import Descriptor, Detector, Orientation, mix_features
-from .extraction import extract_to_file
-from .feature_files import FeatureStore
-from .peers import PEERS, Extractor, local_feature
-from .results import FeatureResults, Results, check_same_options, describe_options, provenance
-from .runner import Options, evaluate
-from .scene_folders import UnreadableScene
-from .warps import IDENTITY, ImageWarp, warp_scene
+from kornia_lift._extras import require
+from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.evaluation.features.extraction import extract_to_file
+from kornia_lift.evaluation.features.files import FeatureStore
+from kornia_lift.evaluation.features.peers import PEERS, Extractor, local_feature
+from kornia_lift.evaluation.report.results import (
+    FeatureResults,
+    Results,
+    check_same_options,
+    describe_options,
+    provenance,
+)
+from kornia_lift.evaluation.runner import Options, evaluate
+from kornia_lift.evaluation.warps import IDENTITY, ImageWarp, warp_scene
+from kornia_lift.feature import LIFTFeature
+from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.mixing import Descriptor, Detector, Orientation, mix_features
+from kornia_lift.scenes.folders import UnreadableScene
+from kornia_lift.scenes.scene import Scene
 
 Groups = Mapping[str, Sequence[Scene]]
 

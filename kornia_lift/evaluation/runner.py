@@ -8,21 +8,28 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data.calibrated_scenes import CalibratedScene
-from ..data.homography_sequences import HomographySequence
-from ..data.scene import UNKNOWN, FloatArray, HasLocalAffine, HasPose, Pair, Scene
-from .feature_files import FeatureFileError, UnreadableImageError
-from .features import Features
-from .geometry_errors import HOMOGRAPHY_AUC, POSE_AUC, Estimator, auc, homography_error, pose_error
-from .matching import nearest_neighbours
-from .metrics import MMA_THRESHOLDS, THRESHOLD, ZERO_SCORES, PairScores, score_pair
-from .overlap import OverlapOptions, score_overlap
+from kornia_lift.evaluation.features.files import FeatureFileError, UnreadableImageError
+from kornia_lift.evaluation.features.record import Features
+from kornia_lift.evaluation.measures.geometry import (
+    HOMOGRAPHY_AUC,
+    POSE_AUC,
+    Estimator,
+    auc,
+    homography_error,
+    pose_error,
+)
+from kornia_lift.evaluation.measures.matching import nearest_neighbours
+from kornia_lift.evaluation.measures.metrics import MMA_THRESHOLDS, THRESHOLD, ZERO_SCORES, PairScores, score_pair
+from kornia_lift.evaluation.measures.overlap import OverlapOptions, score_overlap
+from kornia_lift.scenes.calibrated import CalibratedScene
+from kornia_lift.scenes.homographies import HomographySequence
+from kornia_lift.scenes.scene import UNKNOWN, FloatArray, HasLocalAffine, HasPose, Pair, Scene
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
 
 class FeatureSource(Protocol):
-    """Where features come from: a :class:`~kornia_lift.evaluation.feature_files.FeatureStore`, or a test."""
+    """Where features come from: a :class:`~kornia_lift.evaluation.features.files.FeatureStore`, or a test."""
 
     def read(self, scene: str, image: str) -> Features:
         """Features of one image."""

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.scene import Pair, Scene, Transferred
-from .features import Features, from_lafs
-from .metrics import THRESHOLD, ZERO_SCORES, PairScores, score_pair
-from .warps import IDENTITY, ImageWarp, WarpedScene
+from kornia_lift.evaluation.features.record import Features, from_lafs
+from kornia_lift.evaluation.measures.metrics import THRESHOLD, ZERO_SCORES, PairScores, score_pair
+from kornia_lift.evaluation.warps import IDENTITY, ImageWarp, WarpedScene
+from kornia_lift.scenes.scene import Pair, Scene, Transferred
 
 Extract = Callable[[Tensor], Any]
 FeatureCache = dict[tuple[str, str], Features]

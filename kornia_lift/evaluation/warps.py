@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
-from ..data.homography_sequences import apply_homography
-from ..data.scene import FloatArray, HasLocalAffine, Pair, Scene, SkippedPair, Transferred, as_points
+from kornia_lift.scenes.homographies import apply_homography
+from kornia_lift.scenes.scene import FloatArray, HasLocalAffine, Pair, Scene, SkippedPair, Transferred, as_points
 
 
 @dataclass(frozen=True)

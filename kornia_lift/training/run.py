@@ -14,9 +14,9 @@ import torch
 from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, to_mapping
 from kornia_lift.training.distributed import rank
 from kornia_lift.training.loop import Result
-from kornia_lift.training.modern_config import ModernConfig
-from kornia_lift.training.modern_recipe import ModernRecipe
-from kornia_lift.training.paper_recipe import PaperConfig, PaperRecipe
+from kornia_lift.training.modern.config import ModernConfig
+from kornia_lift.training.modern.recipe import ModernRecipe
+from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 
 WEIGHTS = "weights.safetensors"
 Options = TypeVar("Options", PaperConfig, ModernConfig)

@@ -73,7 +73,9 @@ def parse_safetensors(raw: bytes) -> tuple[dict[str, Tensor], dict[str, str]]:
         if min(shape, default=1) < 0 or not header_end <= begin <= end <= len(raw) or end - begin != size:
             raise ValueError(f"tensor {name!r} {shape} does not fit the file: bytes {begin} to {end} of {len(raw)}")
         # a copy per tensor: aligned, writable and independent of the file's buffer
-        tensors[name] = torch.frombuffer(bytearray(raw[begin:end]), dtype=dtype).reshape(shape) if size else (
-            torch.empty(shape, dtype=dtype)
+        tensors[name] = (
+            torch.frombuffer(bytearray(raw[begin:end]), dtype=dtype).reshape(shape)
+            if size
+            else (torch.empty(shape, dtype=dtype))
         )
     return tensors, metadata

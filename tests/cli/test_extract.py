@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lift import LIFTFeature
-from kornia_lift.export._h5 import image_names
+from kornia_lift.files.h5 import image_names
 from kornia_lift.geometry import lafs_from_lift
 
 from .conftest import NAMES, OPTIONS, Answer, astronaut, contents, one_line, options_of, save

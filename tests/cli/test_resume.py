@@ -15,7 +15,7 @@ import pytest
 from kornia.feature import SIFTFeature
 from torch import nn
 
-from kornia_lift.export import FeatureFile, FileInUseError
+from kornia_lift.files import FeatureFile, FileInUseError
 
 from .conftest import NAMES, OPTIONS, Answer, astronaut, contents, described, one_line, options_of, save
 
@@ -216,7 +216,7 @@ def test_two_runs_cannot_write_one_file(call: Call, folder: Path) -> None:
 def test_a_killed_run_leaves_no_lock(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     program = (
-        "import sys, time; from kornia_lift.export import FeatureFile; "
+        "import sys, time; from kornia_lift.files import FeatureFile; "
         "file = FeatureFile(sys.argv[1], {}); print('locked', flush=True); time.sleep(600)"
     )
     with subprocess.Popen([sys.executable, "-c", program, path], stdout=subprocess.PIPE, text=True) as other:
@@ -234,7 +234,7 @@ def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     def no_locks(descriptor: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("kornia_lift.export._lock._lock", no_locks)
+    monkeypatch.setattr("kornia_lift.files.lock._lock", no_locks)
     with FeatureFile(tmp_path / "f.h5", {}) as file:
         file.write("a.png", described(3))
         file.finish()

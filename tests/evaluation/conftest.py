@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_lift.data.homography_sequences import HomographySequence
-from kornia_lift.data.posed import PosedScene
-from kornia_lift.evaluation.features import Features
+from kornia_lift.evaluation.features.record import Features
+from kornia_lift.scenes.homographies import HomographySequence
+from kornia_lift.scenes.posed import PosedScene
 
 WIDTH, HEIGHT = 120, 90
 K = np.array([[100.0, 0.0, 59.5], [0.0, 102.0, 44.5], [0.0, 0.0, 1.0]])

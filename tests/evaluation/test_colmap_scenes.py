@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kornia_lift.data.calibrated_scenes import CalibratedScene
-from kornia_lift.evaluation.extraction import extract_to_file
-from kornia_lift.evaluation.feature_files import FeatureStore
+from kornia_lift.evaluation.features.extraction import extract_to_file
+from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.runner import OK, Options, evaluate
-from kornia_lift.evaluation.scene_folders import UnreadableScene, load_scenes
+from kornia_lift.scenes.calibrated import CalibratedScene
+from kornia_lift.scenes.folders import UnreadableScene, load_scenes
 
 from .conftest import HEIGHT, WIDTH, K, write_sequence
 

@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_lift.data.homography_sequences import HomographySequence
-from kornia_lift.data.posed import PosedScene
-from kornia_lift.data.scene import HasLocalAffine, Scene
-from kornia_lift.evaluation.cli import main
-from kornia_lift.evaluation.feature_files import FeatureStore
+from kornia_lift.cli.evaluate import main
+from kornia_lift.evaluation.features.files import FeatureStore
+from kornia_lift.evaluation.measures.statistics import compare
 from kornia_lift.evaluation.protocols import only_second_images
-from kornia_lift.evaluation.results import FeatureResults, Results, compare_features, describe_options
+from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, describe_options
 from kornia_lift.evaluation.runner import FAILED, OK, Options, PairResult
-from kornia_lift.evaluation.statistics import compare
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS, ImageWarp, warp_scene
+from kornia_lift.scenes.homographies import HomographySequence
+from kornia_lift.scenes.posed import PosedScene
+from kornia_lift.scenes.scene import HasLocalAffine, Scene
 
 from .conftest import features, grid_points, plane_homography, unit_vectors, write_plane_scene, write_sequence
 

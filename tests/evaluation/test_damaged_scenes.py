@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_lift.data.homography_sequences import HomographySequence
-from kornia_lift.data.posed import PosedScene
-from kornia_lift.evaluation.cli import main
-from kornia_lift.evaluation.scene_folders import UnreadableScene, load_scenes
+from kornia_lift.cli.evaluate import main
 from kornia_lift.evaluation.validation import evaluate_feature
+from kornia_lift.scenes.folders import UnreadableScene, load_scenes
+from kornia_lift.scenes.homographies import HomographySequence
+from kornia_lift.scenes.posed import PosedScene
 
 from .conftest import features, grid_points, unit_vectors, write_plane_scene, write_sequence
 from .test_layouts import write_strecha

@@ -8,13 +8,13 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_lift.data.calibrated_scenes import CalibratedScene
-from kornia_lift.data.posed import PosedScene
-from kornia_lift.data.scene import UNKNOWN, VISIBLE, HasPose
-from kornia_lift.data.static_sequences import StaticSequence
-from kornia_lift.evaluation.feature_files import FeatureStore
+from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.runner import OK, evaluate
-from kornia_lift.evaluation.scene_folders import load_scenes
+from kornia_lift.scenes.calibrated import CalibratedScene
+from kornia_lift.scenes.folders import load_scenes
+from kornia_lift.scenes.posed import PosedScene
+from kornia_lift.scenes.scene import UNKNOWN, VISIBLE, HasPose
+from kornia_lift.scenes.static import StaticSequence
 
 from .conftest import features, unit_vectors, write_plane_scene
 

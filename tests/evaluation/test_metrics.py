@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_lift.data.homography_sequences import HomographySequence, apply_homography
-from kornia_lift.data.posed import PosedScene
-from kornia_lift.data.scene import INVISIBLE, UNKNOWN, VISIBLE, Transferred
 from kornia_lift.evaluation import PairScores, evaluate_feature, evaluate_warps, score_scene_pair
-from kornia_lift.evaluation.features import Features, from_lafs
-from kornia_lift.evaluation.matching import nearest_neighbours
-from kornia_lift.evaluation.metrics import average_precision, score_pair
+from kornia_lift.evaluation.features.record import Features, from_lafs
+from kornia_lift.evaluation.measures.matching import nearest_neighbours
+from kornia_lift.evaluation.measures.metrics import average_precision, score_pair
 from kornia_lift.evaluation.warps import IDENTITY, ImageWarp
+from kornia_lift.scenes.homographies import HomographySequence, apply_homography
+from kornia_lift.scenes.posed import PosedScene
+from kornia_lift.scenes.scene import INVISIBLE, UNKNOWN, VISIBLE, Transferred
 
 from .conftest import HEIGHT, WIDTH, features, grid_points, plane_homography, unit_vectors
 
@@ -135,7 +135,7 @@ def test_average_precision_by_hand() -> None:
 
 
 def test_neighbours_agree_with_brute_force_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kornia_lift.evaluation.matching._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("kornia_lift.evaluation.measures.matching._ROWS_AT_ONCE", 7)
     points = np.zeros((20, 2)), np.zeros((31, 2))
     first, second = features(points[0], unit_vectors(20, 1)), features(points[1], unit_vectors(31, 2))
     found = nearest_neighbours(first, second)

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kornia_lift.data.homography_sequences import HomographySequence, apply_homography
-from kornia_lift.data.scene import Pair
-from kornia_lift.evaluation.features import Features
-from kornia_lift.evaluation.overlap import OverlapOptions, greedy_one_to_one, overlap_error, score_overlap
+from kornia_lift.evaluation.features.record import Features
+from kornia_lift.evaluation.measures.overlap import OverlapOptions, greedy_one_to_one, overlap_error, score_overlap
+from kornia_lift.scenes.homographies import HomographySequence, apply_homography
+from kornia_lift.scenes.scene import Pair
 
 from .conftest import HEIGHT, WIDTH, features, grid_points, plane_homography, unit_vectors
 

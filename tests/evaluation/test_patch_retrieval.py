@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_lift.data.patch_sets import BROWN_GRID, BROWN_PATCH, PatchSet
-from kornia_lift.evaluation.patch_retrieval import evaluate_descriptor, retrieval_pairs, score_distances
+from kornia_lift.evaluation.measures.patch_retrieval import evaluate_descriptor, retrieval_pairs, score_distances
+from kornia_lift.scenes.patch_sets import BROWN_GRID, BROWN_PATCH, PatchSet
 
 
 def test_scores_by_hand() -> None:

@@ -12,11 +12,11 @@ import pytest
 import torch
 
 from kornia_lift import LIFTFeature, ScaleSpaceConfig
-from kornia_lift.data.homography_sequences import HomographySequence
-from kornia_lift.evaluation.extraction import extract_to_file
-from kornia_lift.evaluation.feature_files import FeatureFileError, FeatureStore, UnreadableImageError
+from kornia_lift.evaluation.features.extraction import extract_to_file
+from kornia_lift.evaluation.features.files import FeatureFileError, FeatureStore, UnreadableImageError
 from kornia_lift.evaluation.protocols import Candidate, candidate, feature_path, lift_candidate, run
 from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, evaluate
+from kornia_lift.scenes.homographies import HomographySequence
 
 from .conftest import features, grid_points, unit_vectors, write_sequence
 

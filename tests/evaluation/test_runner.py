@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_lift.data.homography_sequences import HomographySequence, apply_homography
-from kornia_lift.data.posed import PosedScene
-from kornia_lift.evaluation.cli import main
-from kornia_lift.evaluation.extraction import extract_to_file
-from kornia_lift.evaluation.feature_files import FeatureFileError, FeatureStore
-from kornia_lift.evaluation.features import Features
-from kornia_lift.evaluation.geometry_errors import Estimator, auc, homography_error, pose_error
-from kornia_lift.evaluation.overlap import OverlapOptions
-from kornia_lift.evaluation.results import FeatureResults, Results, compare_features, provenance
+from kornia_lift.cli.evaluate import main
+from kornia_lift.evaluation.features.extraction import extract_to_file
+from kornia_lift.evaluation.features.files import FeatureFileError, FeatureStore
+from kornia_lift.evaluation.features.record import Features
+from kornia_lift.evaluation.measures.geometry import Estimator, auc, homography_error, pose_error
+from kornia_lift.evaluation.measures.overlap import OverlapOptions
+from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, provenance
 from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, evaluate
-from kornia_lift.evaluation.scene_folders import load_scenes
+from kornia_lift.scenes.folders import load_scenes
+from kornia_lift.scenes.homographies import HomographySequence, apply_homography
+from kornia_lift.scenes.posed import PosedScene
 
 from .conftest import K, features, grid_points, plane_homography, unit_vectors, write_plane_scene, write_sequence
 
@@ -243,7 +243,7 @@ def test_folders_without_scenes_are_refused(tmp_path: Path) -> None:
 
 def test_opencv_sift_on_herz_jesus_and_the_time_it_takes(shared: Path, tmp_path: Path) -> None:
     """The figure that pins the definition: 0.31 to 0.36, an independent implementation found 0.336."""
-    from kornia_lift.evaluation.peers import opencv_sift
+    from kornia_lift.evaluation.features.peers import opencv_sift
 
     scene = PosedScene.load(shared / "data" / "test" / "strecha" / "Herz-Jesus-P8")
     extract_to_file(opencv_sift(1000), [scene], tmp_path / "f.h5", num_features=1000, options={})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kornia_lift.evaluation.statistics import bootstrap_mean, compare
+from kornia_lift.evaluation.measures.statistics import bootstrap_mean, compare
 
 
 def test_interval_agrees_with_the_normal_theory() -> None:

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_lift.data.homography_sequences import HomographySequence, apply_homography, homography_jacobian
-from kornia_lift.data.posed import PosedScene, interpolate_inverse_depth
-from kornia_lift.data.scene import INVISIBLE, UNKNOWN, VISIBLE, Scene
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS, ImageWarp, WarpedScene
+from kornia_lift.scenes.homographies import HomographySequence, apply_homography, homography_jacobian
+from kornia_lift.scenes.posed import PosedScene, interpolate_inverse_depth
+from kornia_lift.scenes.scene import INVISIBLE, UNKNOWN, VISIBLE, Scene
 
 from .conftest import HEIGHT, WIDTH, grid_points, plane_homography, write_plane_scene, write_sequence
 

@@ -7,8 +7,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from kornia_lift.data.quadruplets import QuadrupletSampler
-from kornia_lift.data.store import Places, Store, encode_jpeg
+from kornia_lift.training.data.store import Places, Store, encode_jpeg
+from kornia_lift.training.paper.quadruplets import QuadrupletSampler
 
 TURNS = (0.0, 40.0)
 ZOOM = 1.2

@@ -8,20 +8,20 @@ from pathlib import Path
 
 import torch
 
-from kornia_lift.data.patch_batches import PatchPairs
-from kornia_lift.data.patch_tracks import STORED_SIZE, PatchTracks
-from kornia_lift.data.quadruplets import QuadrupletSampler
-from kornia_lift.data.store import load_store
-from kornia_lift.descriptor import LIFTDescriptor
-from kornia_lift.orientation import LIFTOrientation
-from kornia_lift.response import LIFTResponse
+from kornia_lift.networks.descriptor import LIFTDescriptor
+from kornia_lift.networks.orientation import LIFTOrientation
+from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training import distributed
 from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.store import load_store
 from kornia_lift.training.loop import fit
-from kornia_lift.training.modern_descriptor import HardestDescriptorStage
-from kornia_lift.training.modern_orientation import EquivariantOrientationStage
-from kornia_lift.training.paper_descriptor import DescriptorOptions, PaperDescriptorStage
-from kornia_lift.training.paper_detector import DetectorOptions, OverlapDetectorStage
+from kornia_lift.training.modern.descriptor import HardestDescriptorStage
+from kornia_lift.training.modern.orientation import EquivariantOrientationStage
+from kornia_lift.training.modern.pairs import PatchPairs
+from kornia_lift.training.modern.tracks import STORED_SIZE, PatchTracks
+from kornia_lift.training.paper.descriptor import DescriptorOptions, PaperDescriptorStage
+from kornia_lift.training.paper.detector import DetectorOptions, OverlapDetectorStage
+from kornia_lift.training.paper.quadruplets import QuadrupletSampler
 from kornia_lift.training.stage import Stage
 
 STAGES = ("modern", "modern_orientation", "paper", "overlap")

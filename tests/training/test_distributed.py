@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from kornia_lift.data.store import Store, save_store
 from kornia_lift.training import distributed
 from kornia_lift.training.checkpoint import load_checkpoint
 from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.store import Store, save_store
 from kornia_lift.training.log import read_log
 from kornia_lift.training.loop import fit
 

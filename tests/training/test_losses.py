@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_lift.training import losses
+from kornia_lift.training.paper import losses
 
 
 def rows(*values: float) -> torch.Tensor:

@@ -7,9 +7,9 @@ from kornia.feature import laf_from_center_scale_ori
 from torch import Tensor, nn
 
 from kornia_lift import LIFTResponse
-from kornia_lift.data.warped_crops import CropConfig, WarpedCrops
-from kornia_lift.training.modern_detector import RepeatableDetectorStage
-from kornia_lift.training.modern_matchable import MatchableDetectorStage
+from kornia_lift.training.modern.crops import CropConfig, WarpedCrops
+from kornia_lift.training.modern.matchable import MatchableDetectorStage
+from kornia_lift.training.modern.repeatable import RepeatableDetectorStage
 
 from ..pictures import texture
 

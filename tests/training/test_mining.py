@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kornia_lift.training.mining import doubling_ratio, hardest, mine
+from kornia_lift.training.paper.mining import doubling_ratio, hardest, mine
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from kornia_lift.data.patch_batches import PatchPairs, WarpConfig
-from kornia_lift.data.patch_tracks import CONTEXT, STORED_SIZE, PatchTracks, join_tracks
-from kornia_lift.data.warped_crops import CropConfig, WarpedCrops, sample_pixels, warp_grid
-from kornia_lift.response import LIFTResponse
-from kornia_lift.training.modern_descriptor import hardest_in_batch_loss
-from kornia_lift.training.modern_detector import (
+from kornia_lift.networks.response import LIFTResponse
+from kornia_lift.training.modern.crops import CropConfig, WarpedCrops, sample_pixels, warp_grid
+from kornia_lift.training.modern.descriptor import hardest_in_batch_loss
+from kornia_lift.training.modern.orientation import direction_loss
+from kornia_lift.training.modern.pairs import PatchPairs, WarpConfig
+from kornia_lift.training.modern.repeatable import (
     RepeatableDetectorStage,
     budget_threshold,
     expected_repeatability,
@@ -21,7 +21,7 @@ from kornia_lift.training.modern_detector import (
     keypoint_probability,
     local_maxima,
 )
-from kornia_lift.training.modern_orientation import direction_loss
+from kornia_lift.training.modern.tracks import CONTEXT, STORED_SIZE, PatchTracks, join_tracks
 from tests.pictures import texture
 
 STILL = WarpConfig(0, 1.0, 0, 1.0, 1.0, offset=0, noise=0, blur=0, shadow=0, jpeg=0)

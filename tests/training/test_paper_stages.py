@@ -8,19 +8,19 @@ import pytest
 import torch
 from kornia.feature import SIFTDescriptor
 
-from kornia_lift.data.quadruplets import QuadrupletSampler
-from kornia_lift.data.store import Store
-from kornia_lift.descriptor import LIFTDescriptor
-from kornia_lift.orientation import LIFTOrientation
-from kornia_lift.response import LIFTResponse
+from kornia_lift.networks.descriptor import LIFTDescriptor
+from kornia_lift.networks.orientation import LIFTOrientation
+from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.checkpoint import load_checkpoint
 from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.store import Store
 from kornia_lift.training.log import read_log
 from kornia_lift.training.loop import fit
-from kornia_lift.training.paper_descriptor import DescriptorOptions, PaperDescriptorStage
-from kornia_lift.training.paper_detector import DetectorOptions, JointStage, OverlapDetectorStage, PaperDetectorStage
-from kornia_lift.training.paper_orientation import OrientationOptions, PaperOrientationStage
-from kornia_lift.training.paper_recipe import PaperConfig, PaperRecipe
+from kornia_lift.training.paper.descriptor import DescriptorOptions, PaperDescriptorStage
+from kornia_lift.training.paper.detector import DetectorOptions, JointStage, OverlapDetectorStage, PaperDetectorStage
+from kornia_lift.training.paper.orientation import OrientationOptions, PaperOrientationStage
+from kornia_lift.training.paper.quadruplets import QuadrupletSampler
+from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 from kornia_lift.training.stage import Stage
 
 GRAY = {"mean": 0.43, "std": 0.11}

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kornia_lift.data.patch_batches import WarpConfig, relight
-from kornia_lift.data.photometric import cast_shadows, compress, draw_qualities, draw_shadows
-from kornia_lift.data.quadruplets import SAME_LIGHT, QuadrupletSampler, SyntheticView
-from kornia_lift.data.store import Store
+from kornia_lift.training.data.photometric import cast_shadows, compress, draw_qualities, draw_shadows
+from kornia_lift.training.data.store import Store
+from kornia_lift.training.modern.pairs import WarpConfig, relight
+from kornia_lift.training.paper.quadruplets import SAME_LIGHT, QuadrupletSampler, SyntheticView
 
 from .conftest import picture
 

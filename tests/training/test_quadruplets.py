@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_lift.data.quadruplets import SUPPORT, QuadrupletSampler, SyntheticView, draw_shift, draw_turn
-from kornia_lift.data.store import Store
 from kornia_lift.geometry import crop_rotate
+from kornia_lift.training.data.store import Store
+from kornia_lift.training.paper.quadruplets import SUPPORT, QuadrupletSampler, SyntheticView, draw_shift, draw_turn
 
 STILL = SyntheticView(1.0, 1.0, 0.0, 1.0, 1.0, 0.0, blur=0.0, shadow=0.0, jpeg=0.0)
 

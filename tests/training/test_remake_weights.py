@@ -8,8 +8,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from kornia_lift.data.provenance import OtherSourceError
-from kornia_lift.data.store import Store, load_store
+from kornia_lift.training.data.provenance import OtherSourceError
+from kornia_lift.training.data.store import Store, load_store
 
 from .conftest import picture
 
@@ -22,7 +22,7 @@ def script(tiny_store: Store, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr("kornia_lift.data.posed.PosedScene", SimpleNamespace(load=lambda scene: scene))
+    monkeypatch.setattr("kornia_lift.scenes.posed.PosedScene", SimpleNamespace(load=lambda scene: scene))
     monkeypatch.setattr(module, "scene_store", lambda scene: tiny_store)
     return module
 

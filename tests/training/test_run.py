@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from kornia_lift.cli import main
-from kornia_lift.data.store import Store, encode_jpeg, load_store, save_store
-from kornia_lift.descriptor import LIFTDescriptor
+from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.training.checkpoint import load_checkpoint
 from kornia_lift.training.config import ConfigError, read_mapping
+from kornia_lift.training.data.store import Store, encode_jpeg, load_store, save_store
 from kornia_lift.training.log import read_log
 from kornia_lift.training.run import read_run, with_budget
 
@@ -261,7 +261,7 @@ def test_a_reconstruction_of_other_photographs_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cv2 = pytest.importorskip("cv2")
-    from kornia_lift.training import build
+    from kornia_lift.training.data import build
 
     calls: list[int] = []
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from kornia_lift.descriptor import LIFTDescriptor
 from kornia_lift.geometry import crop_rotate
-from kornia_lift.orientation import LIFTOrientation
-from kornia_lift.response import LIFTResponse
-from kornia_lift.training.siamese import (
+from kornia_lift.networks.descriptor import LIFTDescriptor
+from kornia_lift.networks.orientation import LIFTOrientation
+from kornia_lift.networks.response import LIFTResponse
+from kornia_lift.training.paper.siamese import (
     average_precision,
     describe,
     freeze,

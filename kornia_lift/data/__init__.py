@@ -1,1 +1,0 @@
-"""What training and evaluation read: photographs, homography sequences, posed scenes, SfM models, patches."""

@@ -1,0 +1,255 @@
+"""LIFTDetector: keypoints as maxima of a learned score over LIFT's scale space (paper Sec. 3.6, LIFT spec 3)."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+import torch.nn.functional as F
+from kornia.feature import PassLAF, laf_is_filled
+from torch import Tensor, nn
+
+from kornia_lift._checks import check_image, check_mask
+from kornia_lift.detector import extrema
+from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
+from kornia_lift.detector.scale_space import LevelResizer, ScaleSpaceConfig, plan_levels, to_image, to_other_level
+from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
+
+SCORE_BORDER = FILTER_SIZE // 2  # pixels of a level whose score would see beyond the image
+ROUNDING = 1e-4  # of the largest score: lesser bumps are rounding errors, and an image without texture has no keypoints
+
+
+class LIFTDetector(nn.Module):
+    r"""Detect keypoints at the maxima of a score over the levels of LIFT's image pyramid (LIFT spec 3).
+
+    The image is resized to every level, scored there by one and the same filter, and a keypoint is a pixel whose score
+    exceeds its square neighbourhood on its own level and on the neighbouring ones. It has the interface of kornia's
+    ``ScaleSpaceDetector`` and takes its place anywhere.
+
+    Args:
+        num_features: number of slots in the output; the keypoints with the highest scores are kept.
+        config: scales and tests, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`;
+            ``ScaleSpaceConfig.lift()`` are those of LIFT's release.
+        resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. Default: :class:`~kornia_lift.LIFTResponse`
+            with the weights ``pretrained``.
+        ori_module: as in kornia, ``(lafs, img) -> lafs``; default ``PassLAF``: upright frames.
+        aff_module: as in kornia, runs before ``ori_module``; default ``PassLAF``.
+        pretrained: for the default ``resp_module``; see :class:`~kornia_lift.LIFTResponse`.
+
+    Shape:
+        - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`
+        - Output: LAFs :math:`(B, N, 2, 3)`, responses :math:`(B, N)`, :math:`N` = ``num_features``
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if the images or the mask have another shape.
+        TypeError: if the images are not floating point.
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1].
+
+    Convention:
+        Pixel centres lie at integers. The LAF of a keypoint of SIFT scale sigma has the scale
+        ``6 * 64/63 * sigma``: its 64-pixel patch is the one that LIFT describes. Keypoints come by
+        decreasing response, then empty slots: zero LAFs with zero response (``kornia.feature.laf_is_filled``). The
+        score may have any sign and there is no threshold. LAFs are float32 for half-precision images; responses have
+        the dtype of the images.
+
+        The mask is kornia's: boolean or integer masks keep what is not 0; floating-point masks are weights that move
+        scores away from the best. A level pixel takes the smallest value of the mask pixels it covers.
+
+        Gradients reach the score and the image through position, scale and response of every keypoint (Newton step);
+        which pixels are keypoints, and their order, carry none.
+
+    Example:
+        >>> detector = LIFTDetector(100, pretrained=False).eval()
+        >>> lafs, responses = detector(torch.rand(1, 1, 96, 128))
+        >>> lafs.shape, responses.shape
+        (torch.Size([1, 100, 2, 3]), torch.Size([1, 100]))
+
+    """
+
+    def __init__(
+        self,
+        num_features: int = 1000,
+        config: ScaleSpaceConfig | None = None,
+        *,
+        resp_module: nn.Module | None = None,
+        ori_module: nn.Module | None = None,
+        aff_module: nn.Module | None = None,
+        pretrained: bool | str | os.PathLike[str] = True,
+    ) -> None:
+        super().__init__()
+        if not isinstance(num_features, int) or num_features < 1:
+            raise ValueError(f"LIFTDetector expects a whole number num_features >= 1, got {num_features!r}")
+        self.num_features = num_features
+        self.config = ScaleSpaceConfig() if config is None else config
+        self.resp = LIFTResponse(pretrained) if resp_module is None else resp_module
+        self.ori = PassLAF() if ori_module is None else ori_module
+        self.aff = PassLAF() if aff_module is None else aff_module
+
+    def extra_repr(self) -> str:
+        return f"num_features={self.num_features}, config={self.config}"
+
+    def _score(self, level: Tensor) -> Tensor:
+        """Score one level; -inf where the filter would see beyond the image. Shape (B, h, w), float32 or wider."""
+        if isinstance(self.resp, LIFTResponse):
+            # LIFT's tests know no rounding errors: equal scores have to stay equal
+            inner = self.resp.valid(level, direct=self.config.faithful)
+        else:
+            border = slice(SCORE_BORDER, -SCORE_BORDER)
+            inner = self.resp(level)[:, :, border, border]
+        inner = inner[:, 0].to(torch.promote_types(inner.dtype, torch.float32))
+        return F.pad(inner, (SCORE_BORDER,) * 4, value=float("-inf"))
+
+    def score_levels(self, img: Tensor) -> list[Tensor]:
+        """Return the score maps of all levels, finest first, each (B, h, w); the outer 12 pixels are -inf."""
+        resize = LevelResizer(img, self.config.faithful)
+        return [self._score(resize(level)) for level in plan_levels(img.shape[-2], img.shape[-1], self.config)]
+
+    def _search_level(self, scores: list[Tensor], pooled: list[Tensor], i: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Find the keypoints of level ``i``.
+
+        Returns:
+            Index of the image (M,); x, y in level pixels and scale in levels relative to ``i`` (M, 3); score (M,).
+
+        """
+        config, score = self.config, scores[i]
+        fixed = score.detach()
+        at = extrema.spatial_maxima(fixed, pooled[i], config.nms_radius, SCORE_BORDER)
+        for j in range(i - config.scale_nms, i + config.scale_nms + 1):
+            if j != i:
+                value = fixed[at.image, at.row, at.col]
+                at = at.take(extrema.exceeds_level(value, at, score.shape[-2:], pooled[j], config.faithful))
+        at = at.take(extrema.is_unique(fixed, at, config.nms_radius))
+        finer, coarser = (scores[i - 1], scores[i + 1]) if config.scale_nms else (None, None)
+        around = extrema.read_neighbourhood(score, at, finer, coarser, config.faithful)
+        floor = self._noise(fixed[at.image, at.row, at.col], at.image, len(score))
+        index, step, value = extrema.refine(around, floor, config)
+        at = at.take(index)
+        place = torch.stack([at.col, at.row, torch.zeros_like(at.row)], 1) + step
+        if config.faithful:
+            value = _nearest_score(scores, i, at.image, place)
+        return at.image, place, value
+
+    def _noise(self, value: Tensor, image: Tensor, batch: int) -> Tensor:
+        """Return the score differences (M,) that are mere rounding: a fraction of the largest score of the image."""
+        largest = value.new_zeros(batch).scatter_reduce(0, image, value.abs(), "amax")
+        return ROUNDING * largest[image]
+
+    def detect(self, img: Tensor, num_feats: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Detect upright keypoints, before ``aff_module`` and ``ori_module``.
+
+        Returns:
+            Responses (B, num_feats) and LAFs (B, num_feats, 2, 3), as kornia's detectors do.
+
+        """
+        config, (height, width) = self.config, img.shape[-2:]
+        levels, scores = plan_levels(height, width, config), self.score_levels(img)
+        with torch.no_grad():
+            pooled = [extrema.max_filter(score, config.nms_radius) for score in scores]
+        padding = find_padding(img) if config.skip_padding else None
+        found = _Found(img)
+        for i in range(config.scale_nms, len(levels) - config.scale_nms):
+            level = levels[i]
+            image, place, value = self._search_level(scores, pooled, i)
+            if padding is not None:
+                padding = shrink_padding(padding, level.size)  # from level to level, which only become smaller
+                row, col = place[:, 1].detach().round().long(), place[:, 0].detach().round().long()
+                kept = ~sees_padding(padding, SCORE_BORDER)[image, row, col]
+                image, place, value = image[kept], place[kept], value[kept]
+            if mask is not None:
+                kept, value = _apply_mask(mask, level.size, image, place, value)
+                image, place = image[kept], place[kept]
+            x = to_image(place[:, 0], level.size[1], width, level.resize, config.faithful)
+            y = to_image(place[:, 1], level.size[0], height, level.resize, config.faithful)
+            sigma = level.sigma * torch.exp2(place[:, 2] / config.levels_per_octave)
+            found.add(image, torch.stack([x, y, sigma], 1), value)
+        responses, lafs = found.best(num_feats, config.border)
+        return responses.to(img.dtype), lafs  # ranked in float32 at least, reported in the precision of the images
+
+    def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        check_image(img, type(self).__name__, channels=(1,), value_range=True)
+        if mask is not None:
+            check_mask(mask, img, type(self).__name__)
+        responses, lafs = self.detect(img, self.num_features, mask)
+        filled = laf_is_filled(lafs)
+        lafs = self.ori(self.aff(lafs, img), img)
+        # the modules may give the empty slots a frame
+        return torch.where(filled[..., None, None], lafs, torch.zeros_like(lafs)), responses
+
+
+def _nearest_score(scores: list[Tensor], i: int, image: Tensor, place: Tensor) -> Tensor:
+    """Read the score of the pixel and level nearest to refined positions on level ``i``, as LIFT reports it."""
+    x, y, shift = place.detach().to(torch.float64).unbind(1)
+    value = torch.empty(len(image), dtype=place.dtype, device=place.device)
+    for step in (-1, 0, 1):
+        if 0 <= i + step < len(scores):
+            score, (height, width) = scores[i + step], scores[i].shape[-2:]
+            mine = (shift.round() == step).nonzero()[:, 0]
+            row = to_other_level(y[mine], height, score.shape[-2], faithful=True).round().long()
+            col = to_other_level(x[mine], width, score.shape[-1], faithful=True).round().long()
+            row, col = row.clamp(0, score.shape[-2] - 1), col.clamp(0, score.shape[-1] - 1)
+            value = value.index_put((mine,), score[image[mine], row, col])
+    return value
+
+
+def _apply_mask(
+    mask: Tensor, size: tuple[int, int], image: Tensor, place: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return which keypoints of a level the mask keeps (M,), and the weighted scores of those.
+
+    A level pixel takes the smallest mask value that it covers, so that a thin excluded region cannot fall between two
+    pixels; a keypoint takes the smallest of the pixels around its refined position.
+    """
+    weights = mask.clamp(max=1).to(value.dtype) if mask.is_floating_point() else mask.ne(0).to(value.dtype)
+    weights = -F.adaptive_max_pool2d(-weights, size)[:, 0]
+    image = image if len(mask) > 1 else torch.zeros_like(image)
+    x, y = place[:, 0].detach(), place[:, 1].detach()
+    corners = [
+        weights[image, row.long().clamp(0, size[0] - 1), col.long().clamp(0, size[1] - 1)]
+        for row in (y.floor(), y.ceil())
+        for col in (x.floor(), x.ceil())
+    ]
+    weight = torch.stack(corners).amin(0)
+    kept = weight > 0
+    weight, value = weight[kept], value[kept]
+    return kept, torch.where(value >= 0, value * weight, value / weight)
+
+
+class _Found:
+    """Collects keypoints of all levels and keeps the best of each image."""
+
+    def __init__(self, img: Tensor) -> None:
+        self._batch, _, self._height, self._width = img.shape
+        wide = torch.promote_types(img.dtype, torch.float32)
+        self._image = [torch.empty(0, dtype=torch.long, device=img.device)]
+        self._frames = [img.new_empty(0, 3, dtype=wide)]
+        self._value = [img.new_empty(0)]
+
+    def add(self, image: Tensor, frames: Tensor, value: Tensor) -> None:
+        self._image.append(image)
+        self._frames.append(frames)
+        self._value.append(value)
+
+    def best(self, count: int, border: float) -> tuple[Tensor, Tensor]:
+        """Return the responses (B, count) and upright LAFs (B, count, 2, 3) of the best keypoints, empty slots last."""
+        image, frames, value = torch.cat(self._image), torch.cat(self._frames), torch.cat(self._value)
+        responses, lafs = [], []
+        for b in range(self._batch):
+            mine = image == b
+            if border > 0:
+                mine &= self._inside(frames.detach(), border)
+            own_frames, own_value = frames[mine], value[mine]
+            order = own_value.detach().argsort(descending=True, stable=True)[:count]
+            own_frames, own_value = own_frames[order], own_value[order]
+            own_lafs = lafs_from_lift(own_frames[None, :, :2], own_frames[None, :, 2])[0]
+            missing = count - len(order)
+            responses.append(F.pad(own_value, (0, missing)))
+            lafs.append(F.pad(own_lafs, (0, 0, 0, 0, 0, missing)))
+        if not responses:
+            return value.new_zeros(0, count), frames.new_zeros(0, count, 2, 3)
+        return torch.stack(responses), torch.stack(lafs)
+
+    def _inside(self, frames: Tensor, border: float) -> Tensor:
+        x, y, sigma = frames.unbind(1)
+        radius = border * sigma
+        return (torch.minimum(x, y) - radius >= 1) & (x + radius < self._width - 1) & (y + radius < self._height - 1)

@@ -1,0 +1,92 @@
+"""Black padding around a turned, rectified or batched photograph: not part of what was photographed."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kornia_lift.detector.extrema import max_filter
+
+BLACK = 0.5 / 255  # 0 in 8 bits
+LEAST_PADDING = 0.01  # of the image: less lies where the border of the image keeps keypoints off anyway
+LEAST_CONTENT = 0.4  # of the image: a 2.6:1 panorama turned by 45 degrees; less is a shape on a black ground
+GAPS = 0.03  # of the rows of the photograph: where bent edges end in corners that stick out
+BENT = 0.02  # of the larger side: how far an edge may bend inwards, as rectified lenses make it
+
+
+def find_padding(img: Tensor) -> Tensor | None:
+    """Find the black regions between the border of the image and a photograph that does not fill it.
+
+    A pixel is padding when all pixels from it to the border, along its row or its column, are black: that reaches
+    everything outside a convex photograph. What remains has to be convex and at least two fifths of the image,
+    and all but a hundredth at most; otherwise the black belongs to the photograph: a night sky, say, has a skyline.
+
+    Args:
+        img: grayscale images, shape (B, 1, H, W), values in [0, 1].
+
+    Returns:
+        Booleans (B, H, W), or ``None`` if no image has padding.
+
+    """
+    content = img.detach()[:, 0] > BLACK
+    frame = (content[:, 0], content[:, -1], content[:, :, 0], content[:, :, -1])
+    if img.numel() == 0 or all(bool(side.all()) for side in frame):
+        return None  # nearly all photographs, at the price of looking at their border
+    outside = _before_content(content) | _before_content(content.mT).mT
+    padded = [_is_photograph(~one) for one in outside]
+    if not any(padded):
+        return None
+    return outside & torch.tensor(padded, device=img.device)[:, None, None]
+
+
+def shrink_padding(padding: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize padding (B, H, W) to a level: its pixels (B, rows, columns) are padding where they cover some."""
+    return F.adaptive_max_pool2d(padding[:, None].float(), size)[:, 0] > 0
+
+
+def sees_padding(padding: Tensor, margin: int) -> Tensor:
+    """Mark the pixels (B, H, W) whose window of ``margin`` pixels to each side holds padding (B, H, W)."""
+    return max_filter(padding.float(), margin) > 0
+
+
+def _ends(content: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the first and the last column of every row that is content; a row without has the last before the first.
+
+    Shape:
+        - Input: (..., H, W), boolean
+        - Output: two of (..., H)
+
+    """
+    bits, width = content.to(torch.uint8), content.shape[-1]
+    first, last = bits.argmax(-1), width - 1 - bits.flip(-1).argmax(-1)  # argmax takes the first of equals
+    empty = ~content.any(-1)
+    return first.masked_fill(empty, width), last.masked_fill(empty, -1)
+
+
+def _before_content(content: Tensor) -> Tensor:
+    first, last = _ends(content)
+    column = torch.arange(content.shape[-1], device=content.device)
+    return (column < first[..., None]) | (column > last[..., None])
+
+
+def _is_photograph(content: Tensor) -> bool:
+    """Say whether what is left of an image (H, W) can be a photograph: large, whole, and convex."""
+    if not LEAST_CONTENT <= content.float().mean() <= 1 - LEAST_PADDING:
+        return False
+    first, last = _ends(content)
+    rows = (last >= first).nonzero()[:, 0]
+    first, last = (end[rows[0] : rows[-1] + 1].double() for end in (first, last))
+    length = (last - first + 1).clamp(min=0)
+    if int(content.sum()) < (1 - GAPS) * float(length.sum()) or bool((length == 0).any()):
+        return False
+    slack = BENT * max(content.shape) + 1
+    for part in (2, 4, 8, 16):
+        step = len(length) // part
+        # in a convex shape the middle of two points of its edge lies inside
+        for end, inwards in ((first, 1.0), (last, -1.0)):
+            if step > 0 and 2 * step < len(length):
+                middle = (end[: -2 * step] + end[2 * step :]) / 2
+                if bool((inwards * (end[step:-step] - middle) > slack).any()):
+                    return False
+    return True

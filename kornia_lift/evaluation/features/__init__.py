@@ -1,0 +1,1 @@
+"""Features of images as the evaluation reads them: peers, extraction, files."""

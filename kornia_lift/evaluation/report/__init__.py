@@ -1,0 +1,1 @@
+"""Results as a file, tables, plots and a page."""

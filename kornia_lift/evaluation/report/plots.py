@@ -1,0 +1,114 @@
+"""Curves of a result: MMA over the threshold, matching score by viewpoint angle and by sequence."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kornia_lift._extras import require
+from kornia_lift._io import atomic_write
+from kornia_lift.evaluation.measures.metrics import MMA_THRESHOLDS
+from kornia_lift.evaluation.report.results import Results
+
+#: Edges of the bins of viewpoint angles, degrees.
+ANGLE_BINS = (0, 10, 20, 30, 40, 60, 90)
+
+
+def mma_plot(results: Results, group: str) -> Any | None:
+    """MMA at 1..10 px, one line per feature, as a matplotlib figure; None if the group has no such measure."""
+    curves = {
+        f.name: [e.value for t in MMA_THRESHOLDS if (e := f.estimate(group, f"mma_{t}"))] for f in results.features
+    }
+    curves = {name: curve for name, curve in curves.items() if len(curve) == len(MMA_THRESHOLDS)}
+    if not curves:
+        return None
+    figure, axes = _figure("error threshold (px)", "mean matching accuracy", group)
+    for name, curve in curves.items():
+        axes.plot(MMA_THRESHOLDS, curve, marker=".", label=name)
+    axes.set_ylim(0, 1)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def angle_plot(results: Results, group: str) -> Any | None:
+    """Matching score over the viewpoint angle; None if the pairs of the group have no angles."""
+    pairs = [p for f in results.features for p in f.pairs.get(group, ()) if p.angle_deg is not None]
+    if not pairs:
+        return None
+    figure, axes = _figure("viewpoint angle (degrees)", "matching score", group)
+    for feature in (f for f in results.features if group in f.pairs):
+        known = [p for p in feature.pairs.get(group, ()) if p.angle_deg is not None and "matching_score" in p.values]
+        angles = np.array([p.angle_deg for p in known], dtype=np.float64)
+        scores = np.array([p.values["matching_score"] for p in known])
+        bins = np.digitize(angles, ANGLE_BINS)
+        used = np.unique(bins)
+        axes.plot(
+            [angles[bins == b].mean() for b in used],
+            [scores[bins == b].mean() for b in used],
+            marker="o",
+            markersize=3,
+            label=feature.name,
+        )
+    axes.set_ylim(0, 1)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def sequence_plot(results: Results, group: str) -> Any | None:
+    """Matching score by sequence as bars; None for fewer than two sequences."""
+    scenes = list(dict.fromkeys(s for f in results.features for s in f.values(group, "matching_score")))
+    if len(scenes) < 2:
+        return None
+    figure, axes = _figure("", "matching score", group)
+    measured = [f for f in results.features if group in f.pairs]
+    width = 0.8 / len(measured)
+    for k, feature in enumerate(measured):
+        values = feature.values(group, "matching_score")
+        heights = [float(values[s].mean()) if s in values else 0.0 for s in scenes]
+        axes.bar(np.arange(len(scenes)) + (k + 0.5) * width - 0.4, heights, width, label=feature.name)
+    axes.set_xticks(np.arange(len(scenes)), scenes, rotation=20, fontsize=7)
+    axes.legend(fontsize=7)
+    return figure
+
+
+def plots(results: Results) -> dict[str, Any]:
+    """All figures that the results allow, by name."""
+    figures = {}
+    for group in results.groups:
+        figures[f"{group}_mma"] = mma_plot(results, group)
+        figures[f"{group}_angle"] = angle_plot(results, group)
+        figures[f"{group}_sequences"] = sequence_plot(results, group)
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def save_plots(results: Results, folder: Path, prefix: str = "") -> list[Path]:
+    """Write all figures as SVG files, named with a prefix. Returns their paths."""
+    paths = []
+    for name, figure in plots(results).items():
+        path = folder / f"{prefix}{name}.svg"
+        with atomic_write(path) as temporary:
+            figure.savefig(temporary, format="svg", metadata={"Date": None})
+        paths.append(path)
+    return paths
+
+
+def svg(figure: Any) -> str:
+    """A figure as SVG text, to be put into a page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]
+
+
+def _figure(x: str, y: str, title: str) -> tuple[Any, Any]:
+    # The object interface keeps clear of pyplot's global state and needs no display.
+    figure = require("matplotlib.figure", extra="eval").Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    axes.set_title(title, fontsize=9)
+    axes.grid(alpha=0.3)
+    return figure, axes

@@ -1,0 +1,262 @@
+"""Results as a file: every pair of every feature, the means with their intervals, and what made them."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kornia_lift._io import atomic_write
+from kornia_lift.evaluation.measures.statistics import Comparison, Estimate, bootstrap_mean, compare
+from kornia_lift.evaluation.runner import FAILED, SKIPPED, Options, PairResult, values_by_scene
+from kornia_lift.scenes.scene import FloatArray
+
+FORMAT = "kornia_lift.evaluation/1"
+#: How the names of measures end of which the smaller value is the better one.
+ERROR_SUFFIX = "_error"
+
+
+@dataclass(frozen=True)
+class FeatureResults:
+    """What one feature scored.
+
+    Attributes:
+        name: name of the feature.
+        pairs: results by group of scenes (for example ``posed`` and ``homography``).
+        options: what the features were made with, as stored in their file.
+    """
+
+    name: str
+    pairs: Mapping[str, Sequence[PairResult]]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def measures(self, group: str) -> list[str]:
+        """Names of the measures of a group, in the order they were taken."""
+        return list(dict.fromkeys(m for pair in self.pairs.get(group, ()) for m in pair.values))
+
+    def values(self, group: str, measure: str) -> dict[str, FloatArray]:
+        """Values by scene."""
+        return values_by_scene(self.pairs.get(group, ()), measure)
+
+    def estimate(self, group: str, measure: str) -> Estimate | None:
+        """Mean over scenes with its 95 % interval; None if the group lacks the measure."""
+        values = self.values(group, measure)
+        return bootstrap_mean(values) if values else None
+
+    def counts(self, group: str) -> dict[str, int]:
+        """How many pairs were evaluated, failed and skipped."""
+        status = [p.status for p in self.pairs.get(group, ())]
+        return {
+            "pairs": len(status) - status.count(SKIPPED),
+            "failed": status.count(FAILED),
+            "skipped": status.count(SKIPPED),
+        }
+
+
+@dataclass(frozen=True)
+class Results:
+    """What several features scored on the same pairs.
+
+    Attributes:
+        title: what was done, for example the protocol.
+        features: one entry per feature.
+        options: of the evaluation.
+        provenance: versions, machine, time.
+    """
+
+    title: str
+    features: Sequence[FeatureResults]
+    options: Mapping[str, Any]
+    provenance: Mapping[str, Any]
+
+    @property
+    def groups(self) -> list[str]:
+        """Groups of scenes, in order."""
+        return list(dict.fromkeys(g for f in self.features for g in f.pairs))
+
+    def feature(self, name: str) -> FeatureResults:
+        """One feature by name.
+
+        Raises:
+            KeyError: if there is none of this name.
+        """
+        for feature in self.features:
+            if feature.name == name:
+                return feature
+        raise KeyError(f"No feature {name!r}; there are {', '.join(f.name for f in self.features)}.")
+
+    def save(self, path: str | Path) -> None:
+        """Write JSON."""
+        content = {
+            "format": FORMAT,
+            "title": self.title,
+            "options": dict(self.options),
+            "provenance": dict(self.provenance),
+            "features": [_to_dict(f) for f in self.features],
+        }
+        with atomic_write(path) as temporary:
+            Path(temporary).write_text(json.dumps(content) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Results:
+        """Read JSON that :meth:`save` wrote.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        try:
+            content = json.loads(Path(path).read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is not JSON: {error}") from None
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError(f"{path} is no result file of the evaluation (format {FORMAT}).")
+        features = [_from_dict(f) for f in content["features"]]
+        return cls(content["title"], features, content["options"], content["provenance"])
+
+
+def compare_features(first: FeatureResults, second: FeatureResults, group: str, measure: str) -> Comparison:
+    """Whether ``first`` beats ``second``, on the pairs that both were measured on.
+
+    Of a measure that ends in ``_error`` the smaller value is the better one.
+
+    Raises:
+        ValueError: if they share no pair with this measure; or if an error is infinite, as it is for a pair without
+            an estimate, or does not exist, as for a failed pair: then the mean says nothing, the area under the
+            curve does.
+    """
+    is_error = measure.endswith(ERROR_SUFFIX)
+    tables = [
+        {(p.scene, p.first, p.second): p.values[measure] for p in f.pairs.get(group, ()) if measure in p.values}
+        for f in (first, second)
+    ]
+    shared = [k for k in tables[0] if k in tables[1]]
+    if not shared:
+        raise ValueError(f"{first.name} and {second.name} share no pair of {group!r} with the measure {measure!r}.")
+    if is_error:
+        for feature, table in zip((first, second), tables, strict=True):
+            failed = sum(p.status == FAILED for p in feature.pairs[group])
+            lacking = failed + sum(not np.isfinite(v) for v in table.values())
+            if lacking:
+                raise ValueError(
+                    f"{measure} has no mean in {group!r}: {feature.name} has no estimate for {lacking} pairs; compare "
+                    f"{measure.replace(ERROR_SUFFIX, '_auc_5')}, where they count as zero."
+                )
+    by_scene: list[dict[str, FloatArray]] = []
+    for table in tables:
+        found: dict[str, list[float]] = {}
+        for key in shared:
+            found.setdefault(key[0], []).append(table[key])
+        by_scene.append({scene: np.array(values) for scene, values in found.items()})
+    return compare(by_scene[0], by_scene[1], lower_is_better=is_error)
+
+
+def check_same_options(first: Results, second: Results) -> None:
+    """Make sure that two results may be compared.
+
+    Raises:
+        ValueError: if they were measured with other options, naming those that differ.
+    """
+    one, other = dict(first.options), dict(second.options)
+    different = [k for k in dict.fromkeys([*one, *other]) if one.get(k) != other.get(k)]
+    if different:
+        raise ValueError(
+            "The two results were measured with different options: "
+            + "; ".join(f"{k} {one.get(k)!r} and {other.get(k)!r}" for k in different)
+            + "."
+        )
+
+
+def describe_options(options: Options) -> dict[str, Any]:
+    """Options of the evaluation as plain values, with the estimator in words."""
+    plain = asdict(options)
+    plain["estimator_label"] = options.estimator.label if options.estimator else None
+    # As JSON gives them back, so that options of a file and of a run can be compared.
+    return dict(json.loads(json.dumps(plain)))
+
+
+def provenance(root: Path | None = None) -> dict[str, Any]:
+    """Versions, commit and machine of this run.
+
+    Args:
+        root: folder whose git commit is recorded; that of this package by default.
+    """
+    packages = ("kornia_lift", "torch", "kornia", "numpy", "opencv-python-headless", "opencv-python", "h5py")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(root or Path(__file__).parent),
+        "versions": versions,
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}, {_processor()}",
+    }
+
+
+def _commit(folder: Path) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown processor"
+
+
+def _to_dict(feature: FeatureResults) -> dict[str, Any]:
+    summary: dict[str, Any] = {}
+    for group in feature.pairs:
+        estimates = {m: feature.estimate(group, m) for m in feature.measures(group) if not m.endswith(ERROR_SUFFIX)}
+        summary[group] = {
+            "counts": feature.counts(group),
+            "mean": {m: {k: round(v, 5) for k, v in asdict(e).items()} for m, e in estimates.items() if e},
+        }
+    return {
+        "name": feature.name,
+        "options": dict(feature.options),
+        "summary": summary,
+        "pairs": {group: [p.as_dict() for p in pairs] for group, pairs in feature.pairs.items()},
+    }
+
+
+def _from_dict(content: dict[str, Any]) -> FeatureResults:
+    groups = {}
+    for group, pairs in content["pairs"].items():
+        groups[group] = [
+            PairResult(
+                p["scene"],
+                p["first"],
+                p["second"],
+                p["status"],
+                p["reason"],
+                # null stands for infinity, which JSON does not have.
+                {k: float("inf") if v is None else v for k, v in p["values"].items()},
+                p["angle_deg"],
+            )
+            for p in pairs
+        ]
+    return FeatureResults(content["name"], groups, content["options"])

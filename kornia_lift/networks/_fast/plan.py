@@ -1,0 +1,78 @@
+"""Constants derived from weights, made again when the weights have changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+_ENABLED: ContextVar[bool] = ContextVar("kornia_lift_fast_paths", default=True)
+
+
+@contextmanager
+def fast_paths(enabled: bool) -> Iterator[None]:
+    """Switch the fast CPU paths of all networks on or off: tests and benchmarks compare them with plain torch.
+
+    Args:
+        enabled: whether the fast paths may run inside the ``with`` block, in the current thread.
+
+    Example:
+        >>> with fast_paths(False):
+        ...     pass
+
+    """
+    token = _ENABLED.set(enabled)
+    try:
+        yield
+    finally:
+        _ENABLED.reset(token)
+
+
+class PlanCache(Generic[T]):
+    """Keeps what ``build`` made of some tensors for as long as their values stay the same.
+
+    Values are compared, not version counters: those miss ``parameter.data.copy_(...)`` and do not exist for tensors
+    made in inference mode. A copy or a pickle of the owner starts with an empty cache.
+
+    Args:
+        build: makes the plan from the tensors.
+
+    """
+
+    def __init__(self, build: Callable[..., T]) -> None:
+        self._build = build
+        self._kept: tuple[tuple[Tensor, ...], T] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._build,)
+
+    def get(self, *tensors: Tensor) -> T:
+        """Return the plan of these tensors."""
+        kept = self._kept  # one read: another thread may put a new plan
+        if kept is not None and all(map(torch.equal, kept[0], tensors)):
+            return kept[1]
+        with torch.no_grad():
+            plan = self._build(*(t.detach() for t in tensors))
+            self._kept = tuple(t.detach().clone() for t in tensors), plan
+        return plan
+
+
+def is_plain(x: Tensor, *weights: Tensor) -> bool:
+    """Say whether the inference path may compute with ``x``: float32 on a CPU, no gradient, tracing or autocast."""
+    plain_types = (Tensor, torch.nn.Parameter)  # subclasses have their own way with memory and products
+    return (
+        _ENABLED.get()
+        and not (
+            torch.is_grad_enabled()
+            or torch.compiler.is_compiling()
+            or torch.jit.is_tracing()
+            or torch.is_autocast_enabled("cpu")
+        )
+        and all(type(t) in plain_types and t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, *weights))
+    )

@@ -1,0 +1,84 @@
+"""Reading the image files of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kornia_lift._extras import require
+from kornia_lift._io import ImageFileError, load_image
+
+#: Suffixes looked for, in this order, where a layout names an image without one.
+IMAGE_SUFFIXES = (".jpg", ".png", ".ppm", ".pgm", ".jpeg", ".JPG", ".PNG", ".tif", ".bmp")
+
+
+_EXIF_ORIENTATION = 0x0112
+
+
+def find_image(folder: Path, stem: str) -> Path:
+    """The image file ``folder/stem.*``.
+
+    Raises:
+        FileNotFoundError: if there is none with a known suffix.
+    """
+    for suffix in IMAGE_SUFFIXES:
+        path = folder / f"{stem}{suffix}"
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"No image {folder / stem} with one of the suffixes {', '.join(IMAGE_SUFFIXES)}.")
+
+
+def read_image(path: Path) -> Tensor:
+    """Colour or grey photograph, float in [0, 1], shape (1, C, H, W)."""
+    return load_image(path)
+
+
+def image_file_size(path: Path, *, apply_exif: bool = True) -> tuple[int, int]:
+    """Width and height as the image is shown, from the file's header, without decoding the image.
+
+    Args:
+        path: the file.
+        apply_exif: False for the size as it is stored, whatever the EXIF tag says.
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ImageFileError: if the file is damaged or no image.
+    """
+    with _reading(path), require("PIL.Image", extra="eval").open(path) as image:
+        width, height = image.size
+        turned = apply_exif and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5  # 5 to 8 lie on their side
+    return (int(height), int(width)) if turned else (int(width), int(height))
+
+
+def read_depth_png(path: Path) -> NDArray[np.uint16]:
+    """A 16-bit one-channel PNG as it is stored, shape (H, W).
+
+    Raises:
+        FileNotFoundError: if the file does not exist.
+        ValueError: if the file is damaged, or not a 16-bit one-channel image.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"Depth map {path} does not exist.")
+    with _reading(path), require("PIL.Image", extra="eval").open(path) as image:
+        array = np.asarray(image)
+    # Pillow calls 16-bit grey "I;16" and gives uint16, older releases "I" and int32.
+    if array.ndim != 2 or array.dtype not in (np.uint16, np.int32):
+        raise ValueError(f"{path} must be a 16-bit one-channel PNG; got {array.dtype} of shape {array.shape}.")
+    return array.astype(np.uint16)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what decoders raise for a damaged file into one kind of error."""
+    try:
+        yield
+    except (FileNotFoundError, MemoryError, ImportError):
+        raise
+    except Exception as error:  # anything from SyntaxError to struct.error
+        reason = str(error).replace(str(path), path.name) or type(error).__name__
+        raise ImageFileError(f"cannot read {path} as an image: {reason}") from error

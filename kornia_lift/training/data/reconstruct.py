@@ -1,0 +1,120 @@
+"""From a folder of photographs to a COLMAP model: structure from motion with pycolmap on the CPU."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kornia_lift._extras import require
+from kornia_lift.training.data.images import check_whole, list_photos
+
+MIN_PHOTOGRAPHS = 3
+
+
+class ReconstructionError(ValueError):
+    """Photographs that cannot be put together."""
+
+
+def reconstruct(
+    photos: Path,
+    out: Path,
+    *,
+    max_size: int = 1024,
+    seed: int = 0,
+    threads: int = -1,
+    say: Callable[[str], object] = lambda text: None,
+) -> Path:
+    """Reconstruct a scene.
+
+    Args:
+        photos: folder of the photographs, all of one scene.
+        out: receives ``images/`` (scaled down, as the model sees them) and ``sparse/``; written only at success.
+        max_size: larger side of the scaled photographs in pixels.
+        seed: of the estimators.
+        threads: for pycolmap, -1 for all.
+        say: is told what begins now, since it takes minutes, and what came of it.
+
+    Returns:
+        ``out``, with the largest model in ``out/sparse``; photographs that are not in it are left out.
+
+    Raises:
+        ReconstructionError: if there are too few photographs, or no model comes of them.
+        ValueError: if a photograph is damaged.
+
+    """
+    pycolmap = require("pycolmap", extra="train")
+    cv2 = require("cv2", extra="train")
+    paths = list_photos(photos)
+    if len(paths) < MIN_PHOTOGRAPHS:
+        raise ReconstructionError(
+            f"{photos} holds {len(paths)} photographs (.jpg, .jpeg, .png), at least {MIN_PHOTOGRAPHS} of one scene are "
+            "needed; for single photographs use --single"
+        )
+    for path in paths:
+        check_whole(path)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work_folder = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+    with work_folder as work, _errors_only(pycolmap):
+        scene, database = Path(work) / "scene", Path(work) / "database.db"
+        (scene / "images").mkdir(parents=True)
+        say(f"reconstruction from {len(paths)} photographs: SIFT")
+        for path in paths:
+            image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            if image is None:
+                raise ReconstructionError(f"OpenCV cannot read the photograph {path}; convert or remove it")
+            factor = min(1.0, max_size / max(image.shape[:2]))
+            if factor < 1:
+                image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            # a.jpg and a.png are two photographs
+            name = path.name if path.suffix.lower() == ".jpg" else f"{path.name}.jpg"
+            cv2.imwrite(str(scene / "images" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        extraction = pycolmap.FeatureExtractionOptions()
+        extraction.use_gpu = False
+        extraction.num_threads = threads
+        matching = pycolmap.FeatureMatchingOptions()
+        matching.use_gpu = False
+        matching.num_threads = threads
+        pycolmap.set_random_seed(seed)
+        cpu = pycolmap.Device.cpu
+        pycolmap.extract_features(database, scene / "images", extraction_options=extraction, device=cpu)
+        say(f"matching {len(paths) * (len(paths) - 1) // 2} pairs")
+        pycolmap.match_exhaustive(database, matching_options=matching, device=cpu)
+        mapping = pycolmap.IncrementalPipelineOptions()
+        mapping.num_threads = threads
+        mapping.random_seed = seed
+        mapping.min_model_size = MIN_PHOTOGRAPHS
+        (Path(work) / "models").mkdir()
+        say("finding cameras and points")
+        models = pycolmap.incremental_mapping(database, scene / "images", Path(work) / "models", mapping)
+        best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
+        if best is None or best.num_reg_images() < MIN_PHOTOGRAPHS:
+            raise ReconstructionError(
+                f"no reconstruction comes of the {len(paths)} photographs in {photos}: too few matches. Photograph the "
+                "scene from overlapping viewpoints that are apart (not turning on the spot), with texture in sight"
+            )
+        say(f"{best.num_reg_images()} of {len(paths)} photographs fit together, {best.num_points3D()} points")
+        kept = {image.name for image in best.images.values() if image.has_pose}
+        for path in (scene / "images").iterdir():
+            if path.name not in kept:
+                path.unlink()
+        (scene / "sparse").mkdir()
+        best.write(scene / "sparse")
+        if out.exists():
+            shutil.rmtree(out)
+        scene.rename(out)
+    return out
+
+
+@contextmanager
+def _errors_only(pycolmap: Any) -> Iterator[None]:
+    """Keep pycolmap from telling of every step."""
+    before = pycolmap.logging.minloglevel
+    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR)
+    try:
+        yield
+    finally:
+        pycolmap.logging.minloglevel = before

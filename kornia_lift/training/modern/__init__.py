@@ -1,0 +1,1 @@
+"""The modern recipe: hardest-negative descriptor, equivariant orientation, repeatable and matchable detector."""

@@ -1,0 +1,98 @@
+"""Options of the modern recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.split import SplitConfig
+from kornia_lift.training.limits import check_limits
+from kornia_lift.training.modern.crops import CropConfig
+from kornia_lift.training.modern.pairs import WarpConfig
+from kornia_lift.training.modern.tracks import CutConfig
+
+
+def _loop(steps: int, rate: float, **more: Any) -> LoopConfig:
+    base: dict[str, Any] = {
+        "optimizer": "adamw",
+        "schedule": "cosine",
+        "warmup_steps": 50,
+        "precision": "bfloat16",
+        "ema_decay": 0.995,
+        "validate_every": 200,
+        "checkpoint_every": 100,
+        "clip_norm": 5.0,
+        "prefetch": True,
+    }
+    return LoopConfig(steps=steps, learning_rate=rate, **(base | more))
+
+
+@dataclass(frozen=True)
+class ModernConfig:
+    """Options of the modern recipe.
+
+    Args:
+        cut: how places are chosen for the patch stages.
+        descriptor_warp: noise of frames and light for the descriptor.
+        orientation_warp: the same for the orientation, whose angles must be exact.
+        images_per_batch: photographs of which a descriptor batch is drawn.
+        anchors_per_image: pairs per photograph.
+        refine_images: photographs of a batch of the second descriptor stage: fewer, with more look-alikes from each.
+        refine_anchors: pairs per photograph of that stage.
+        margin: of the descriptor's loss.
+        blob_strength: size of the blob filter from which the response starts.
+        photos_per_batch: photographs of a detector batch, each with several crops.
+        scale_space: the run-time detector whose detections the matchable stage ranks.
+        candidates: detections ranked per crop.
+        crops: how pairs of crops are drawn for the repeatability.
+        crop_light: change of the light between crops; frames are not changed by it.
+        views: how the larger pairs of the matchable stage are drawn.
+        descriptor: loop of the first descriptor stage.
+        orientation: loop of the orientation stage.
+        repeatable: loop of the detector's first stage.
+        matchable: loop of the detector's second stage.
+        refine: loop of the descriptor's second stage, on frames turned by the trained orientation.
+        split: what is held out: the declared scenes and photographs of the data of the shipped weights; of anyone
+            else's data a share of each kind, drawn by the seed.
+        use_posed: take patches from ``posed/`` too, scenes with measured depth, where there are any. Without,
+            castle-P30 of our data is left as a development set that shares nothing with the training.
+        seed: seed of the initial weights.
+
+    """
+
+    cut: CutConfig = field(default_factory=CutConfig)
+    descriptor_warp: WarpConfig = field(default_factory=WarpConfig)
+    orientation_warp: WarpConfig = field(default_factory=lambda: WarpConfig(angle=0.0, shift=0.04))
+    images_per_batch: int = 8
+    anchors_per_image: int = 32
+    refine_images: int = 4
+    refine_anchors: int = 64
+    margin: float = 0.25
+    blob_strength: float = 80.0
+    photos_per_batch: int = 3
+    scale_space: ScaleSpaceConfig = field(
+        default_factory=lambda: ScaleSpaceConfig(
+            min_sigma=1.4, max_sigma=12.0, levels_per_octave=3, scale_nms=0, edge_threshold=None
+        )
+    )
+    candidates: int = 400
+    crops: CropConfig = field(default_factory=CropConfig)
+    crop_light: WarpConfig = field(default_factory=WarpConfig)
+    views: CropConfig = field(
+        default_factory=lambda: CropConfig(size=400, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
+    )
+    descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 1e-3, weight_decay=1e-4))
+    orientation: LoopConfig = field(default_factory=lambda: _loop(3000, 5e-4, weight_decay=1e-3))
+    repeatable: LoopConfig = field(default_factory=lambda: _loop(2000, 5e-3, clip_norm=None))
+    matchable: LoopConfig = field(default_factory=lambda: _loop(600, 1e-3, clip_norm=None))
+    refine: LoopConfig = field(default_factory=lambda: _loop(2000, 8e-4, weight_decay=1e-4))
+    split: SplitConfig = field(default_factory=SplitConfig)
+    use_posed: bool = True
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_limits(self, "images_per_batch", "refine_images", "photos_per_batch", "candidates", at_least=1)
+        check_limits(self, "anchors_per_image", "refine_anchors", at_least=2)
+        check_limits(self, "margin", "blob_strength", above=0)

@@ -1,0 +1,204 @@
+"""Pairs of crops of one photograph, related by a known homography, at the levels of an image pyramid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from kornia_lift.training.limits import check_limits
+from kornia_lift.training.modern.pairs import WarpConfig, relight
+
+
+@dataclass(frozen=True)
+class CropConfig:
+    """How pairs of crops are drawn.
+
+    Args:
+        size: side of the crops in pixels.
+        per_photo: crops of each photograph, at different levels of its pyramid.
+        min_step: smallest level, in photograph pixels per crop pixel (below 1 the photograph is enlarged).
+        max_step: largest level.
+        scale: largest ratio of scale between the two crops: what is left between the levels of a pyramid.
+        stretch: largest ratio of the axes (slant of the second view).
+        perspective: largest relative change of scale from the centre to the border.
+        shift: largest displacement of the second crop, in pixels.
+        full_circle: share of pairs turned by any angle; the others by up to 20 degrees.
+        black_corner: share of second crops of which a corner is black, as in a turned or rectified photograph.
+
+    """
+
+    size: int = 200
+    per_photo: int = 4
+    min_step: float = 0.7
+    max_step: float = 4.5
+    scale: float = 1.25
+    stretch: float = 1.7
+    perspective: float = 0.25
+    shift: float = 12.0
+    full_circle: float = 0.5
+    black_corner: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_limits(self, "size", "per_photo", at_least=1)
+        check_limits(self, "min_step", above=0)
+        check_limits(self, "max_step", at_least=self.min_step)
+        check_limits(self, "scale", "stretch", at_least=1)
+        check_limits(self, "perspective", "shift", at_least=0)
+        check_limits(self, "full_circle", "black_corner", at_least=0, at_most=1)
+
+
+class WarpedCrops:
+    """Draw pairs of crops from photographs in memory.
+
+    Args:
+        photos: for each scene its aligned photographs (one, or several exposures), uint8, shape (H, W).
+        config: how pairs are drawn.
+        light: change of the light between the two crops.
+
+    Raises:
+        ValueError: if there are no photographs.
+
+    """
+
+    def __init__(
+        self, photos: Sequence[Sequence[Tensor]], config: CropConfig | None = None, light: WarpConfig | None = None
+    ) -> None:
+        self.config = config or CropConfig()
+        self.light = light or WarpConfig()
+        if not photos or not all(photos):
+            raise ValueError("pairs of crops need at least one photograph of every scene")
+        # coarser copies by 2x2 means: sampling at most every second pixel never aliases much
+        self.pyramids = [[_halvings(photo, self.config.max_step) for photo in scene] for scene in photos]
+
+    def draw(self, generator: Generator, num_photos: int) -> dict[str, Tensor]:
+        """Draw a batch.
+
+        Returns:
+            ``first``, ``second``: crops (N, 1, S, S) in [0, 1], N = num_photos * per_photo, photograph-major;
+            ``to_first``, ``to_second``: maps between their pixels (N, 3, 3); ``inside_first``, ``inside_second``:
+            1 where the pixel lies in the photograph and not in a black corner (N, 1, S, S).
+
+        """
+        c = self.config
+        first: list[Tensor] = []
+        second: list[Tensor] = []
+        maps: list[Tensor] = []
+        inside: list[Tensor] = []
+        for index in torch.randint(len(self.pyramids), (num_photos,), generator=generator).tolist():
+            scene = self.pyramids[index]
+            for _ in range(c.per_photo):
+                step = math.exp(_uniform(generator, math.log(c.min_step), math.log(c.max_step)))
+                exposures = torch.randint(len(scene), (2,), generator=generator).tolist()
+                height, width = scene[0][0].shape
+                # crops larger than the photograph at this level are centred
+                reach = step * c.size / 2
+                x = _uniform(generator, *_range(reach, width))
+                y = _uniform(generator, *_range(reach, height))
+                turn = _uniform(generator, -0.2, 0.2)
+                to_photo = _similarity(step, turn, x, y) @ _translation(-(c.size - 1) / 2)
+                warp = _random_homography(generator, c)
+                for out, exposure, matrix in ((first, exposures[0], to_photo), (second, exposures[1], to_photo @ warp)):
+                    crop, mask = _sample(scene[exposure], matrix, c.size)
+                    out.append(crop)
+                    inside.append(mask)
+                maps.append(warp)
+        to_first = torch.stack(maps)
+        lit = [relight(torch.cat(crops), self.light, generator) for crops in (first, second)]
+        inside_second = torch.cat(inside[1::2])
+        if c.black_corner > 0:  # nothing is drawn without, so that the batches of older runs stay what they were
+            picture = _cut_corners(inside_second, c.black_corner, generator)
+            lit[1], inside_second = lit[1] * picture, inside_second * picture
+        return {
+            "first": lit[0],
+            "second": lit[1],
+            "to_first": to_first,
+            "to_second": torch.linalg.inv(to_first),
+            "inside_first": torch.cat(inside[0::2]),
+            "inside_second": inside_second,
+        }
+
+
+def warp_grid(matrix: Tensor, size: int) -> Tensor:
+    """Positions, in pixels, to which the pixels of a square map go; (N, 3, 3) -> (N, size, size, 2)."""
+    index = torch.arange(size, dtype=matrix.dtype, device=matrix.device)
+    y, x = torch.meshgrid(index, index, indexing="ij")
+    pixel = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3)
+    moved = pixel @ matrix.mT
+    depth = torch.where(moved[..., 2:] > 1e-3, moved[..., 2:], torch.full_like(moved[..., 2:], 1e-3))
+    return (moved[..., :2] / depth).view(len(matrix), size, size, 2)
+
+
+def sample_pixels(image: Tensor, position: Tensor, padding_mode: str = "zeros") -> Tensor:
+    """Bilinear samples of (N, C, H, W) at pixel positions (N, h, w, 2), pixel centres at integers."""
+    height, width = image.shape[-2:]
+    extent = position.new_tensor([width - 1, height - 1])
+    return F.grid_sample(image, position / extent * 2 - 1, padding_mode=padding_mode, align_corners=True)
+
+
+def _halvings(photo: Tensor, max_step: float) -> list[Tensor]:
+    levels = [photo]
+    while 2 ** len(levels) <= max_step and min(levels[-1].shape) >= 8:
+        smaller = F.avg_pool2d(levels[-1][None, None].float(), 2)[0, 0]
+        levels.append(smaller.round().to(torch.uint8))
+    return levels
+
+
+def _sample(pyramid: Sequence[Tensor], to_photo: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Sample a crop (1, 1, S, S) and its mask from the level whose pixels are just finer than the crop's."""
+    step = float(torch.linalg.det(to_photo[:2, :2]).abs().sqrt())
+    level = min(len(pyramid) - 1, max(0, math.floor(math.log2(max(step, 1e-6)))))
+    position = warp_grid(to_photo[None], size)
+    height, width = pyramid[0].shape
+    mask = ((position >= 0) & (position <= position.new_tensor([width - 1, height - 1]))).all(-1)
+    position = (position + 0.5) / 2**level - 0.5
+    image = pyramid[level][None, None].float() / 255
+    return sample_pixels(image, position, "border"), mask[:, None].float()
+
+
+def _cut_corners(like: Tensor, share: float, generator: Generator) -> Tensor:
+    """Masks (N, 1, S, S), of which ``share`` are 0 beyond a straight line through the crop."""
+    count, size = len(like), like.shape[-1]
+    angle = torch.rand(count, generator=generator) * (2 * math.pi)
+    # at most half of the crop is lost
+    distance = torch.rand(count, generator=generator) * (size / 2)
+    distance[torch.rand(count, generator=generator) >= share] = 2.0 * size
+    offset = torch.arange(size) - (size - 1) / 2
+    along = angle.cos().view(-1, 1, 1) * offset + angle.sin().view(-1, 1, 1) * offset[:, None]
+    return (along <= distance.view(-1, 1, 1)).to(like.dtype)[:, None]
+
+
+def _random_homography(generator: Generator, c: CropConfig) -> Tensor:
+    """Map from the pixels of the second crop to those of the first."""
+    full = _uniform(generator, 0, 1) < c.full_circle
+    turn = _uniform(generator, -math.pi, math.pi) if full else _uniform(generator, -0.35, 0.35)
+    scale = math.exp(_uniform(generator, -1, 1) * math.log(c.scale))
+    ratio = math.exp(_uniform(generator, 0, 1) * math.log(c.stretch)) ** 0.5
+    axis = _similarity(1.0, _uniform(generator, -math.pi, math.pi), 0.0, 0.0)
+    slant = axis @ torch.diag(torch.tensor([1 / ratio, ratio, 1.0])) @ axis.mT
+    tilt = torch.eye(3)
+    tilt[2, :2] = torch.tensor([_uniform(generator, -1, 1), _uniform(generator, -1, 1)]) * c.perspective / (c.size / 2)
+    shift = [_uniform(generator, -c.shift, c.shift) for _ in range(2)]
+    middle = (c.size - 1) / 2
+    return _translation(middle) @ _similarity(scale, turn, *shift) @ slant @ tilt @ _translation(-middle)
+
+
+def _similarity(scale: float, turn: float, x: float, y: float) -> Tensor:
+    cosine, sine = scale * math.cos(turn), scale * math.sin(turn)
+    return torch.tensor([[cosine, -sine, x], [sine, cosine, y], [0.0, 0.0, 1.0]])
+
+
+def _translation(by: float) -> Tensor:
+    return _similarity(1.0, 0.0, by, by)
+
+
+def _range(reach: float, extent: int) -> tuple[float, float]:
+    return (reach, extent - 1 - reach) if extent - 1 > 2 * reach else ((extent - 1) / 2, (extent - 1) / 2)
+
+
+def _uniform(generator: Generator, low: float, high: float) -> float:
+    return low + (high - low) * torch.rand((), generator=generator).item()

@@ -1,0 +1,133 @@
+"""Black padding: found around turned, bent and padded photographs, and not where black is part of the picture."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from kornia.feature import get_laf_center, laf_is_filled
+from torch import Tensor
+
+from kornia_lift import LIFTDetector, ScaleSpaceConfig
+from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
+from kornia_lift.evaluation.warps import ImageWarp
+from tests.pictures import blob_response, texture
+
+
+def bright_texture(height: int, width: int, seed: int = 0) -> Tensor:
+    return 0.1 + 0.9 * texture(height, width, seed=seed)
+
+
+def detector(count: int = 200, **options: bool) -> LIFTDetector:
+    return LIFTDetector(count, ScaleSpaceConfig(**options), resp_module=blob_response()).eval()
+
+
+@pytest.mark.parametrize("shape", [(160, 240), (240, 160), (120, 270)])
+@pytest.mark.parametrize("angle", [5.0, 15.0, 45.0, 80.0])
+def test_everything_around_a_turned_photograph_is_padding(shape: tuple[int, int], angle: float) -> None:
+    warp = ImageWarp(angle_deg=angle)
+    turned, content = warp(bright_texture(*shape)), warp(torch.ones(1, 1, *shape))
+    padding = find_padding(turned)
+    assert padding is not None
+    assert padding[0][content[0, 0] == 0].all()
+    # pixels that the turned photograph covers by less than a twentieth can go either way
+    assert not padding[0][content[0, 0] > 0.05].any()
+
+
+@pytest.mark.parametrize("angle", [15.0, 45.0])
+def test_a_turned_photograph_keeps_its_keypoints(angle: float) -> None:
+    """The filter is isotropic, so what it finds in the turned photograph is what it finds in the upright one."""
+    photo, warp = bright_texture(300, 400), ImageWarp(angle_deg=angle)
+    matrix = torch.from_numpy(warp.matrix((400, 300))).float()
+    with torch.no_grad():
+        upright, turned = (get_laf_center(detector()(image)[0])[0] for image in (photo, warp(photo)))
+        careless = get_laf_center(detector(skip_padding=False)(warp(photo))[0])[0]
+    moved = upright @ matrix[:2, :2].mT + matrix[:2, 2]
+    repeated = (torch.cdist(turned, moved).amin(1) < 2).float().mean()
+    assert repeated > 0.8
+    assert (torch.cdist(careless, moved).amin(1) < 2).float().mean() < repeated - 0.05
+
+
+def test_nothing_is_found_where_the_filter_sees_padding() -> None:
+    turned = ImageWarp(angle_deg=30.0)(bright_texture(240, 320))
+    with torch.no_grad():
+        lafs, _ = detector()(turned)
+        careless, _ = detector(skip_padding=False)(turned)
+    padding = find_padding(turned)
+    assert padding is not None
+    near = sees_padding(padding, 12)[0]
+
+    def count(lafs: Tensor) -> int:
+        x, y = get_laf_center(lafs)[laf_is_filled(lafs)].round().long().unbind(1)
+        return int(near[y, x].sum())
+
+    assert laf_is_filled(lafs).sum() > 50
+    assert count(lafs) == 0
+    assert count(careless) > 20
+
+
+def test_images_padded_to_one_size_keep_their_keypoints() -> None:
+    photo = bright_texture(200, 260)
+    padded = torch.nn.functional.pad(photo, (0, 60, 0, 40))
+    with torch.no_grad():
+        alone, together = (get_laf_center(detector()(image)[0])[0] for image in (photo, padded))
+    assert (torch.cdist(together, alone).amin(1) < 1).float().mean() > 0.85
+
+
+def test_only_the_padded_image_of_a_batch_loses_anything() -> None:
+    photo = bright_texture(200, 200, seed=1)
+    turned = ImageWarp(angle_deg=45.0)(bright_texture(141, 141))[..., :200, :200]
+    padding = find_padding(torch.cat([photo, turned, torch.zeros_like(photo)]))
+    assert padding is not None
+    assert padding.flatten(1).any(1).tolist() == [False, True, False]
+    with torch.no_grad():
+        batch = detector()(torch.cat([photo, turned]))[0]
+        assert torch.equal(batch[:1], detector()(photo)[0])
+        assert torch.equal(batch[1:], detector()(turned)[0])
+
+
+def test_edges_that_a_rectified_lens_bends_inwards_are_padding() -> None:
+    y, x = torch.meshgrid(torch.linspace(-1, 1, 200), torch.linspace(-1, 1, 300), indexing="ij")
+    inside = (x.abs() < 0.9 + 0.03 * y**2) & (y.abs() < 0.9 + 0.03 * x**2)
+    padding = find_padding(bright_texture(200, 300) * inside)
+    assert padding is not None
+    assert torch.equal(padding[0], ~inside)
+
+
+def test_a_night_sky_belongs_to_the_photograph() -> None:
+    photo = bright_texture(200, 300)
+    column = torch.arange(300)
+    skyline = 60 + 40 * torch.sign(torch.sin(column / 300 * 6 * math.pi))
+    night = photo * (torch.arange(200)[:, None] > skyline)
+    assert (night[0, 0] == 0).float().mean() > 0.2
+    assert find_padding(night) is None
+
+
+def test_a_shape_on_a_black_ground_is_the_photograph() -> None:
+    image = torch.zeros(1, 1, 160, 160)
+    image[..., 40:120, 40:120] = 1.0
+    assert find_padding(image) is None
+    assert find_padding(torch.zeros(1, 1, 64, 64)) is None
+    assert find_padding(torch.zeros(0, 1, 64, 64)) is None
+
+
+def test_dark_pixels_and_photographs_without_black_are_no_padding() -> None:
+    photo = bright_texture(120, 160)
+    assert find_padding(photo) is None
+    dark = photo.clone()
+    dark[..., 50:70, 60:90] = 0  # a black shape that does not reach the border
+    assert find_padding(dark) is None
+    dark[..., torch.rand(120, 160, generator=torch.Generator().manual_seed(0)) < 0.2] = 0
+    assert find_padding(dark) is None
+
+
+def test_the_release_knows_no_padding() -> None:
+    assert not ScaleSpaceConfig.lift().skip_padding
+
+
+def test_a_margin_is_counted_in_pixels_of_the_level() -> None:
+    padding = torch.zeros(1, 80, 120, dtype=torch.bool)
+    padding[:, :, :20] = True
+    level = sees_padding(shrink_padding(padding, (40, 60)), 3)
+    assert level[0].all(0).tolist() == [column < 10 + 3 for column in range(60)]
