@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_lift._extras import require
+from kornia_lift._io import atomic_write
 
 if TYPE_CHECKING:
     from kornia_lift.evaluation.measures.statistics import Comparison
@@ -45,20 +45,23 @@ def _add_evaluate(subparsers: Any) -> None:
         choices=_PROTOCOLS,
         default="table1",
         help="table1: the features side by side; table2: detector pre-trained against final; table3: each part "
-        "exchanged for SIFT's; robustness: the second image turned and rescaled (default: %(default)s)",
+        "exchanged for SIFT's; robustness: the second image rotated and rescaled (default: %(default)s)",
     )
     parser.add_argument("-n", "--num-features", type=int, default=1000, metavar="N", help="keypoints per image")
     parser.add_argument("-o", "--out", type=Path, default=Path("evaluation"), metavar="FOLDER", help="for the report")
-    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="for feature files (default: OUT/features)")
+    parser.add_argument("--cache", type=Path, metavar="FOLDER", help="for extracted features (default: OUT/features)")
     parser.add_argument("--model", default="lift", help="LIFT model of table2 and table3 (default: %(default)s)")
     parser.add_argument("--pretrained-detector", metavar="FILE", help="weights of the pre-trained detector, for table2")
     parser.add_argument(
         "--second-images", nargs="+", metavar="NAME", help="only pairs with one of these as second image"
     )
+    parser.add_argument(
+        "--max-pairs", type=int, default=0, metavar="N", help="at most N pairs per scene, spread over their overlap"
+    )
     parser.add_argument("--overlap", action="store_true", help="also the overlap form, 40 and 50 %%, both conventions")
     parser.add_argument("--no-geometry", action="store_true", help="leave out poses and homographies")
     parser.add_argument("--no-page", action="store_true", help="leave out the page with pictures")
-    parser.add_argument("-q", "--quiet", action="store_true", help="say nothing while extracting")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print nothing while extracting")
     parser.set_defaults(run=run_evaluate)
 
 
@@ -72,27 +75,22 @@ def _add_compare(subparsers: Any) -> None:
     parser.add_argument("first", metavar="A", help="name of a feature")
     parser.add_argument("second", metavar="B", help="name of a feature")
     parser.add_argument("--other", type=Path, metavar="RESULTS", help="results.json that holds B, if it is another")
-    parser.add_argument("-m", "--measure", nargs="+", default=["matching_score", "nn_map", "repeatability"])
+    parser.add_argument("-m", "--measure", nargs="+", default=["correct_matches", "matching_score"])
     parser.set_defaults(run=run_compare)
 
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Extract, evaluate, report. Returns 1 if a pair failed or was skipped, else 0."""
-    require("h5py", extra="eval")
+    from kornia_lift.evaluation.candidates import Candidate, candidate
+    from kornia_lift.evaluation.comparison import run
     from kornia_lift.evaluation.features.files import FeatureFileError
     from kornia_lift.evaluation.measures.overlap import OverlapOptions
-    from kornia_lift.evaluation.protocols import (
-        Candidate,
-        candidate,
-        only_second_images,
-        run,
-        table2,
-        table3,
-        warped_groups,
-    )
+    from kornia_lift.evaluation.paper_tables import table2, table3
+    from kornia_lift.evaluation.report.blocks import Heading, to_markdown
     from kornia_lift.evaluation.report.page import write_page
     from kornia_lift.evaluation.report.tables import report, warps_table
     from kornia_lift.evaluation.runner import Estimator, Options
+    from kornia_lift.evaluation.selection import only_second_images, spread_pairs, warped_groups
     from kornia_lift.evaluation.warps import RESCALES, ROTATIONS
     from kornia_lift.scenes.folders import load_scenes
 
@@ -110,6 +108,8 @@ def run_evaluate(args: argparse.Namespace) -> int:
             candidates = [candidate(spec) for spec in args.features]
         if args.second_images:
             groups = {g: [only_second_images(s, args.second_images) for s in scenes] for g, scenes in groups.items()}
+        if args.max_pairs:
+            groups = {g: [spread_pairs(s, args.max_pairs) for s in scenes] for g, scenes in groups.items()}
         if args.protocol == "robustness":
             scenes = [scene for group in groups.values() for scene in group]
             groups = warped_groups(scenes, (*ROTATIONS, *RESCALES))
@@ -132,10 +132,12 @@ def run_evaluate(args: argparse.Namespace) -> int:
         raise _fault(str(error)) from error
     results.save(args.out / "results.json")
     baseline = "opencv-sift" if any(f.name == "opencv-sift" for f in results.features) else None
-    text = report(results, baseline=baseline)
+    blocks = report(results, baseline=baseline)
     if args.protocol == "robustness":
-        text += "\n## Matching score by warp of the second image\n\n" + warps_table(results) + "\n"
-    (args.out / "report.md").write_text(text)
+        blocks += [Heading("By warp of the second image"), warps_table(results)]
+    text = to_markdown(blocks)
+    with atomic_write(args.out / "report.md") as temporary:
+        temporary.write_text(text)
     if not args.no_page and args.protocol != "robustness":
         write_page(args.out / "report.html", results, groups, args.cache or args.out / "features", candidates)
     print(text)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from kornia_lift.cli.evaluate import main
+from kornia_lift.evaluation.features.cache import FeatureCache
 from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.measures.statistics import compare
-from kornia_lift.evaluation.protocols import only_second_images
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, describe_options
 from kornia_lift.evaluation.runner import FAILED, OK, Options, PairResult
+from kornia_lift.evaluation.selection import only_second_images
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS, ImageWarp, warp_scene
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
@@ -127,9 +128,7 @@ def test_a_file_that_holds_no_features_is_told_in_one_line(tmp_path: Path, capsy
     said = capsys.readouterr().err
     assert said.startswith("kornia-lift: ")
     assert "bad.h5 cannot be opened as an h5 feature file" in said
-    other = tmp_path / "out" / "features" / "opencv-orb-1000.h5"
-    with FeatureStore(other, {"feature": "something else"}):
-        pass
+    FeatureCache(tmp_path / "out" / "features" / "opencv-orb-1000", {"feature": "something else"})
     args[3] = "opencv-orb"
     assert whole(args) == 2
     assert "was made with" in capsys.readouterr().err
