@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kornia_lift._io import atomic_write
 
 if TYPE_CHECKING:
+    from kornia_lift.evaluation.candidates import Candidate
     from kornia_lift.evaluation.measures.statistics import Comparison
+    from kornia_lift.scenes.scene import Scene
 
-_PROTOCOLS = ("table1", "table2", "table3", "robustness")
+_PROTOCOLS = ("table1", "table2", "table3", "robustness", "sfm")
 
 
 def add_evaluate_parser(subparsers: Any) -> None:
@@ -45,9 +47,12 @@ def _add_evaluate(subparsers: Any) -> None:
         choices=_PROTOCOLS,
         default="table1",
         help="table1: the features side by side; table2: detector pre-trained against final; table3: each part "
-        "exchanged for SIFT's; robustness: the second image rotated and rescaled (default: %(default)s)",
+        "exchanged for SIFT's; robustness: the second image rotated and rescaled; sfm: posed scenes reconstructed with "
+        "pycolmap (default: %(default)s)",
     )
-    parser.add_argument("-n", "--num-features", type=int, default=1000, metavar="N", help="keypoints per image")
+    parser.add_argument(
+        "-n", "--num-features", type=int, metavar="N", help="keypoints per image (default: 1000, of sfm 2000)"
+    )
     parser.add_argument("-o", "--out", type=Path, default=Path("evaluation"), metavar="FOLDER", help="for the report")
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="for extracted features (default: OUT/features)")
     parser.add_argument("--model", default="lift", help="LIFT model of table2 and table3 (default: %(default)s)")
@@ -81,7 +86,7 @@ def _add_compare(subparsers: Any) -> None:
 
 def run_evaluate(args: argparse.Namespace) -> int:
     """Extract, evaluate, report. Returns 1 if a pair failed or was skipped, else 0."""
-    from kornia_lift.evaluation.candidates import Candidate, candidate
+    from kornia_lift.evaluation.candidates import candidate
     from kornia_lift.evaluation.comparison import run
     from kornia_lift.evaluation.features.files import FeatureFileError
     from kornia_lift.evaluation.measures.overlap import OverlapOptions
@@ -94,14 +99,15 @@ def run_evaluate(args: argparse.Namespace) -> int:
     from kornia_lift.evaluation.warps import RESCALES, ROTATIONS
     from kornia_lift.scenes.folders import load_scenes
 
-    if args.num_features < 1:
-        raise _fault(f"--num-features must be at least 1, got {args.num_features}")
+    count = args.num_features if args.num_features is not None else 2000 if args.protocol == "sfm" else 1000
+    if count < 1:
+        raise _fault(f"--num-features must be at least 1, got {count}")
     try:
         groups = load_scenes(args.scenes)
         if args.protocol == "table2":
             if args.pretrained_detector is None:
                 raise _fault("table2 needs --pretrained-detector FILE")
-            candidates: list[Candidate] = table2(args.model, args.pretrained_detector)
+            candidates = table2(args.model, args.pretrained_detector)
         elif args.protocol == "table3":
             candidates = table3(args.model)
         else:
@@ -115,9 +121,11 @@ def run_evaluate(args: argparse.Namespace) -> int:
             groups = warped_groups(scenes, (*ROTATIONS, *RESCALES))
     except ValueError as error:
         raise _fault(str(error)) from error
+    if args.protocol == "sfm":
+        return _run_sfm(args, candidates, groups, count)
     overlap = tuple(OverlapOptions(e, n) for n in (False, True) for e in (40.0, 50.0)) if args.overlap else ()
     geometry = not args.no_geometry and args.protocol != "robustness"
-    options = Options(args.num_features, estimator=Estimator() if geometry else None, overlap=overlap)
+    options = Options(count, estimator=Estimator() if geometry else None, overlap=overlap)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         results = run(
@@ -143,6 +151,35 @@ def run_evaluate(args: argparse.Namespace) -> int:
     print(text)
     counts = [f.counts(g) for f in results.features for g in results.groups]
     return int(any(c["failed"] or c["skipped"] for c in counts))
+
+
+def _run_sfm(
+    args: argparse.Namespace, candidates: Sequence[Candidate], groups: Mapping[str, Sequence[Scene]], count: int
+) -> int:
+    """Reconstruct every scene with cameras from every feature. Returns 1 if a scene has no model, else 0."""
+    from kornia_lift.evaluation.comparison import run_sfm
+    from kornia_lift.evaluation.features.files import FeatureFileError
+    from kornia_lift.evaluation.report.blocks import to_markdown
+    from kornia_lift.evaluation.report.sfm_report import sfm_report
+    from kornia_lift.evaluation.sfm import HasCameras, SfmOptions
+
+    scenes = [scene for group in groups.values() for scene in group if isinstance(scene, HasCameras)]
+    if not scenes:
+        raise _fault("sfm needs scenes with cameras, and there is none in these folders")
+    args.out.mkdir(parents=True, exist_ok=True)
+    say = None if args.quiet else lambda text: print(text, file=sys.stderr, flush=True)
+    try:
+        results = run_sfm(
+            candidates, scenes, args.cache or args.out / "features", options=SfmOptions(count), progress=say
+        )
+    except FeatureFileError as error:
+        raise _fault(str(error)) from error
+    results.save(args.out / "results.json")
+    text = to_markdown(sfm_report(results))
+    with atomic_write(args.out / "report.md") as temporary:
+        temporary.write_text(text)
+    print(text)
+    return int(any(not s.registered for scores in results.features.values() for s in scores))
 
 
 def run_compare(args: argparse.Namespace) -> int:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from kornia_lift.evaluation.features.extraction import extract_to_cache
 from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.features.peers import Extractor
 from kornia_lift.evaluation.report.results import FeatureResults, Results, describe_options, provenance
+from kornia_lift.evaluation.report.sfm_report import SfmResults
 from kornia_lift.evaluation.runner import FeatureSource, Options, evaluate
+from kornia_lift.evaluation.selection import all_pairs
+from kornia_lift.evaluation.sfm import SfmOptions, reconstruct_scene
 from kornia_lift.scenes.scene import Scene
 
 Groups = Mapping[str, Sequence[Scene]]
@@ -53,6 +58,42 @@ def run(
             pairs = {name: evaluate(source, scenes, options) for name, scenes in groups.items()}
         rows.append(FeatureResults(entry.name, pairs, made))
     return Results(title, rows, describe_options(options), provenance())
+
+
+def run_sfm(
+    candidates: Sequence[Candidate],
+    scenes: Sequence[Scene],
+    cache: Path,
+    *,
+    options: SfmOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> SfmResults:
+    """Reconstruct posed scenes from several features, with known and with unknown intrinsics.
+
+    Args:
+        candidates: features to measure.
+        scenes: scenes with cameras.
+        cache: folder for features, as for :func:`run`.
+        options: of the reconstruction; ``known_intrinsics`` is not read.
+        progress: called with a line of text for each step.
+
+    Raises:
+        ValueError: if a scene has no cameras.
+    """
+    options = options or SfmOptions()
+    scenes = [all_pairs(scene) for scene in scenes]
+    rows = {}
+    for entry in candidates:
+        fill_cache(entry, {"": scenes}, cache, options.num_features, progress=progress)
+        with open_features(entry, cache, options.num_features) as (source, _):
+            rows[entry.name] = [
+                reconstruct_scene(source, scene, replace(options, known_intrinsics=known), progress=progress)
+                for scene in scenes
+                for known in (True, False)
+            ]
+    stored = asdict(options) | {"pycolmap": metadata.version("pycolmap")}
+    del stored["known_intrinsics"], stored["threads"]
+    return SfmResults(rows, stored, provenance())
 
 
 def fill_cache(

@@ -174,17 +174,17 @@ def _evaluate_pair(
     except ValueError as error:
         return result(FAILED, str(error), _zeros(scene, options))
     known = bool((forward.status != UNKNOWN).any() and (backward.status != UNKNOWN).any())
-    index, matches = mutual_matches(first.keypoints, second.keypoints, neighbours)
+    matched, matches = mutual_matches(first.keypoints, second.keypoints, neighbours)
     values: dict[str, float] = {}
     if known:
-        error = transfer_error(forward, index, matches[1])
-        values |= _match_values(scene, pair, matches, error, options)
+        distance = transfer_error(forward, matched, matches[1])
+        values |= _match_values(scene, pair, matches, distance, options)
     elif isinstance(scene, HasPose):
         values |= _epipolar_values(scene, pair, matches, options)
     values["crowding"] = (crowding(first.keypoints) + crowding(second.keypoints)) / 2
     if options.estimator is not None:
         values |= _geometry(scene, pair, matches[:2], sizes[0], options.estimator)
-    values["matches"] = float(len(index))
+    values["matches"] = float(len(matched))
     if not known:
         return result(OK, "no ground truth at any keypoint: only cameras and matches were measured", values)
     values |= _keypoint_values(first, second, (forward, backward), neighbours, options)

@@ -61,6 +61,14 @@ def spread_pairs(scene: Scene, count: int, *, min_overlap: float = 0.0) -> Scene
     return _restricted(scene, tuple(pairs), scene.skipped)
 
 
+def all_pairs(scene: Scene) -> Scene:
+    """The same scene with every pair of its images, whether they overlap or not."""
+    if isinstance(scene, UnreadableScene):
+        return scene
+    count = len(scene.names)
+    return _restricted(scene, tuple(Pair(i, j) for i in range(count) for j in range(i + 1, count)), ())
+
+
 def _restricted(scene: Scene, pairs: tuple[Pair, ...], skipped: tuple[SkippedPair, ...]) -> Scene:
     restricted = copy.copy(scene)
     restricted.pairs = pairs  # type: ignore[misc]

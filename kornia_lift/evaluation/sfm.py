@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,6 +22,7 @@ from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
 from kornia_lift.evaluation.runner import FeatureSource
 from kornia_lift.files.colmap import map_database, verify, write_database
+from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import FloatArray, HasPose, Scene
 
 #: Least images that make a model.
@@ -79,6 +80,8 @@ class SfmScores:
         focal_error: mean relative error of the focal length; None if the intrinsics were known, or without a model.
         verified_pairs: pairs of images that hold after geometric verification.
         reason: why there is no model.
+        known_intrinsics: whether the true cameras were given.
+        metric: whether the unit of the scene is the metre.
     """
 
     scene: str
@@ -91,6 +94,8 @@ class SfmScores:
     focal_error: float | None = None
     verified_pairs: int = 0
     reason: str = ""
+    known_intrinsics: bool = True
+    metric: bool = True
 
     def as_dict(self) -> dict[str, Any]:
         """As plain values, for JSON."""
@@ -120,10 +125,13 @@ def reconstruct_scene(
     if not isinstance(scene, HasCameras):
         raise ValueError(f"{scene.name} has no cameras, so a reconstruction cannot be compared with it")
     pycolmap = require("pycolmap", extra="colmap")
+    nothing = SfmScores(
+        scene.name, len(scene.names), known_intrinsics=options.known_intrinsics, metric=isinstance(scene, PosedScene)
+    )
     try:
         features = _read_all(source, scene, options.num_features)
     except FeatureFileError as error:
-        return SfmScores(scene.name, len(scene.names), reason=str(error))
+        return replace(nothing, reason=str(error))
     say(f"{scene.name}: matching {len(features) * (len(features) - 1) // 2} pairs")
     matches = {}
     for first, second in combinations(features, 2):
@@ -145,8 +153,8 @@ def reconstruct_scene(
             threads=options.threads,
         )
         if model is None:
-            return SfmScores(scene.name, len(scene.names), verified_pairs=verified, reason="no model was found")
-        return _scores(pycolmap, model, scene, verified, known=options.known_intrinsics)
+            return replace(nothing, verified_pairs=verified, reason="no model was found")
+        return _scores(model, scene, replace(nothing, verified_pairs=verified))
 
 
 def _read_all(source: FeatureSource, scene: Scene, count: int) -> dict[str, Features]:
@@ -189,8 +197,8 @@ def _cameras(pycolmap: Any, scene: Scene, *, known: bool) -> dict[str, Any]:
     return cameras
 
 
-def _scores(pycolmap: Any, model: Any, scene: HasCameras, verified: int, *, known: bool) -> SfmScores:
-    assert isinstance(scene, Scene)
+def _scores(model: Any, scene: Scene, nothing: SfmScores) -> SfmScores:
+    assert isinstance(scene, HasCameras)
     index = {name: k for k, name in enumerate(scene.names)}
     found = [image for image in model.images.values() if image.has_pose]
     centres = np.array([image.projection_center() for image in found])
@@ -198,22 +206,20 @@ def _scores(pycolmap: Any, model: Any, scene: HasCameras, verified: int, *, know
     truth = np.array([-scene.rotations[k].T @ scene.translations[k] for k in order])
     error = align_error(centres, truth)
     focal = None
-    if not known:
+    if not nothing.known_intrinsics:
         ratios = [
             model.cameras[image.camera_id].mean_focal_length() / np.sqrt(np.linalg.det(scene.intrinsics[k][:2, :2]))
             for image, k in zip(found, order, strict=True)
         ]
         focal = float(np.mean(np.abs(np.array(ratios) - 1)))
-    return SfmScores(
-        scene.name,
-        len(scene.names),
-        len(found),
-        int(model.num_points3D()),
-        float(model.compute_mean_track_length()),
-        float(model.compute_mean_reprojection_error()),
-        error,
-        focal,
-        verified,
+    return replace(
+        nothing,
+        registered=len(found),
+        points=int(model.num_points3D()),
+        track_length=float(model.compute_mean_track_length()),
+        reprojection_error=float(model.compute_mean_reprojection_error()),
+        centre_error=error,
+        focal_error=focal,
     )
 
 

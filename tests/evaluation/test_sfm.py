@@ -9,7 +9,7 @@ import pytest
 
 from kornia_lift.evaluation.features.files import FeatureFileError
 from kornia_lift.evaluation.features.record import Features
-from kornia_lift.evaluation.report.sfm_table import sfm_table
+from kornia_lift.evaluation.report.sfm_report import SfmResults, sfm_report, sfm_table
 from kornia_lift.evaluation.sfm import SfmOptions, SfmScores, align_error, reconstruct_scene
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.homographies import HomographySequence
@@ -103,6 +103,7 @@ def test_without_matches_there_is_no_model(arc: CalibratedScene) -> None:
     assert (scores.reprojection_error, scores.centre_error) == (None, None)
     row = sfm_table({"none": scores}).rows[0]
     assert list(row) == ["none", f"0 of {VIEWS}", "0", "0.00", "–", "–"]
+    assert "units of the scene" in sfm_table({"none": scores}).head[5]
 
 
 def test_an_image_without_features_is_reported(arc: CalibratedScene) -> None:
@@ -140,3 +141,23 @@ def test_the_table_shows_millimetres() -> None:
     table = sfm_table({"lift": scores})
     assert list(table.rows[0]) == ["lift", "8 of 8", "1757", "6.10", "0.69", "7.5"]
     assert "camera centres, mm" in table.markdown()
+
+
+def test_results_survive_the_file(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    one = [SfmScores("s", 8, 8, 1757, 6.1, 0.69, 0.0075), SfmScores("s", 8, reason="no model", known_intrinsics=False)]
+    results = SfmResults({"lift": one}, {"num_features": 2000}, {})
+    results.save(tmp_path / "r.json")
+    loaded = SfmResults.load(tmp_path / "r.json")
+    assert loaded == results
+    both = loaded.merge(SfmResults({"sift": one}, {"num_features": 2000}, {}))
+    assert [block.text for block in sfm_report(both) if hasattr(block, "level")] == [
+        "Structure from motion",
+        "s, known intrinsics",
+        "s, unknown intrinsics",
+    ]
+    with pytest.raises(ValueError, match="were made with"):
+        loaded.merge(SfmResults({}, {"num_features": 1000}, {}))
+    for text in ("{}", "[]", '{"format": "other"}', "no"):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(ValueError, match="no result file of reconstructions"):
+            SfmResults.load(tmp_path / "x.json")

@@ -127,7 +127,8 @@ def correct_matches(
         threshold: pixels up to which a match is correct.
     """
     good = np.flatnonzero(error <= threshold)
-    return np.asarray(good[thin(*(part[good] for part in matches))], dtype=np.int64)
+    first, second, distance = matches
+    return np.asarray(good[thin(first[good], second[good], distance[good])], dtype=np.int64)
 
 
 def mutual_matches(

@@ -99,8 +99,21 @@ def score_pair(
     found = neighbours or nearest_neighbours(first, second)
     there = _one_way(forward, backward, second.keypoints, found, threshold)
     back = _one_way(backward, forward, first.keypoints, found.swapped(), threshold)
-    mean = ((there + back) / 2).tolist()
-    return PairScores(*mean[:5], tuple(mean[9:]), *mean[5:9])
+    repeated, repeated_once, matched, matched_once, nn_map, common, correspondences, correct, mutual, *curve = (
+        (there + back) / 2
+    ).tolist()
+    return PairScores(
+        repeatability=repeated,
+        repeatability_one_to_one=repeated_once,
+        matching_score=matched,
+        matching_score_one_to_one=matched_once,
+        nn_map=nn_map,
+        mma=tuple(curve),
+        common=common,
+        correspondences=correspondences,
+        correct=correct,
+        mutual=mutual,
+    )
 
 
 def score_scene_pair(
