@@ -1,4 +1,4 @@
-"""Which scale space serves LIFT better: its own, or kornia's ScaleSpaceDetector with LIFTResponse inside.
+r"""Which scale space serves LIFT better: its own, or kornia's ScaleSpaceDetector with LIFTResponse inside.
 
 Repeatability (3 px, both directions, as in docs/evaluation.md) and time of detection, on scenes of the training
 data: posed photographs with depth, and photographs turned and rescaled by known warps. Writes JSON and prints a
