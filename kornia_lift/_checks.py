@@ -1,4 +1,4 @@
-"""Input checks that all networks share: the sentence says what was expected, what came, and the mend."""
+"""Input checks that all networks share: errors say what was expected, what was received, and how to fix it."""
 
 from __future__ import annotations
 

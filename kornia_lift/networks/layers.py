@@ -18,7 +18,7 @@ def normalize_patches(patch: Tensor, mean: Tensor | None, std: Tensor | None) ->
     Args:
         patch: shape (B, 1, H, W), values in [0, 1].
         mean: of the training patches, anything that broadcasts. ``None``, with ``std``: every patch is normalised by
-            its own mean and standard deviation (an option of the authors' TensorFlow code, LIFT spec 1.5).
+            its own mean and standard deviation (an option of the authors' TensorFlow code).
         std: of the training patches.
 
     """
@@ -95,7 +95,7 @@ def ghh(z: Tensor, num_sum: int = 4, num_max: int = 4) -> Tensor:
 
 
 class L2Pool2d(nn.Module):
-    r"""Pooling by the Euclidean norm of the window, stride = window (DeepDesc, LIFT spec 1.4).
+    r"""Pooling by the Euclidean norm of the window, stride = window (DeepDesc).
 
     It is a sum of squares, not a mean; borders that do not fill a window are dropped.
 
@@ -124,7 +124,7 @@ class L2Pool2d(nn.Module):
 
 
 class SubtractiveNorm2d(nn.Module):
-    r"""Subtract from every channel the local Gaussian mean over all channels (DeepDesc, LIFT spec 1.4).
+    r"""Subtract from every channel the local Gaussian mean over all channels (DeepDesc).
 
     The mean is corrected at the borders: the 5x5 kernel is divided by the part of it that lies inside the map.
     There is no divisive part.
