@@ -200,16 +200,17 @@ class LIFTResponse(nn.Module):
             strips.append(_convolve(z[:, :, top : bottom + FILTER_SIZE - 1], weight, bias, part))
         return torch.cat(strips, dim=2)
 
-    def _same_size(self, x: Tensor) -> Tensor:
+    def score_normalized(self, z: Tensor) -> Tensor:
+        """Score every pixel of images that went through :meth:`normalize`; (B, 1, H, W) as the input."""
         margin = FILTER_SIZE // 2
-        return self._score(F.pad(self.normalize(x), (margin, margin, margin, margin), mode="replicate"))
+        return self._score(F.pad(z, (margin, margin, margin, margin), mode="replicate"))
 
     def forward(self, x: Tensor, sigmas: Tensor | None = None) -> Tensor:
         check_floating(x, type(self).__name__)
         if x.dim() != 4 or x.shape[1] != 1:
             raise ShapeError(f"LIFTResponse expects grayscale images (B, 1, H, W), got {tuple(x.shape)}")
         if sigmas is None:
-            return self._same_size(x)
+            return self.score_normalized(self.normalize(x))
         if sigmas.shape != (len(x),):
             raise ValueError(f"LIFTResponse expects one sigma per image, ({len(x)},), got {tuple(sigmas.shape)}")
         height, width = x.shape[-2:]
@@ -219,8 +220,9 @@ class LIFTResponse(nn.Module):
             size = [max(1, round(side * level_resize(self.sigma_ratio * sigma))) for side in (height, width)]
             level = F.interpolate(x[index], size=size, mode="bilinear", align_corners=False)
             # cubic: the maps of a linear one have their maxima on the pixels of the level
-            score = F.interpolate(self._same_size(level), size=(height, width), mode="bicubic", align_corners=False)
-            out = out.index_copy(0, index, score)
+            level = self.score_normalized(self.normalize(level))
+            scores = F.interpolate(level, size=(height, width), mode="bicubic", align_corners=False)
+            out = out.index_copy(0, index, scores)
         return out
 
 
