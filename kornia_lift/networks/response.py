@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_floating
-from kornia_lift.contrast import DEVIATION, LocalContrast, gaussian_contrast, window_deviation
+from kornia_lift.contrast import DEVIATION, TINY, LocalContrast, gaussian_contrast, window_deviation
 from kornia_lift.geometry import level_resize
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks._fast.response import SMALLEST, ResponsePlan, score
@@ -169,6 +170,34 @@ class LIFTResponse(nn.Module):
 
         """
         return self._score(self.normalize(x, content), direct)
+
+    @torch.no_grad()
+    def rounding_error(self, x: Tensor) -> Tensor:
+        """Bound the rounding errors of the scores of images: lesser differences of scores mean nothing.
+
+        A score is a sum of products that may be far larger than itself: black images have scores near 0 from filter
+        responses that cancel, and normalisation raises contrast by up to 1 / eps. So the bound follows the summands.
+
+        Args:
+            x: the images, as in :meth:`valid`.
+
+        Returns:
+            For each image what errors stay below, shape (B,), float32 or wider.
+
+        """
+        wide = torch.promote_types(x.dtype, torch.float32)
+        weight, bias = self._filters()
+        weight, std = weight.to(wide), self.std.to(wide)
+        value = (x - self.mean.to(x)).to(wide).abs().amax((1, 2, 3)) / std
+        if self.contrast is not None:
+            gain = 1 / max(self.contrast.eps, math.sqrt(TINY))
+            # by the Gaussian form the image's own last digit is raised, by the other the responses
+            value = value * std * gain if self.contrast.window == "filter" else (value + self.mean / std) * DEVIATION * gain
+        precise, given = (torch.finfo(dtype).eps for dtype in (wide, x.dtype))
+        error = precise * weight.abs().sum((1, 2, 3)).max() * value + precise * bias.abs().max().to(wide)
+        if given > precise:  # products are summed in float32, of rounded pixels and weights
+            error = error + given * weight.square().sum((1, 2, 3)).max().sqrt() * value
+        return NUM_SUM * error
 
     def _filters(self) -> tuple[Tensor, Tensor]:
         """Return the filters and biases; windows lose their mean by filters without mean."""
