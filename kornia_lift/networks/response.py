@@ -12,7 +12,7 @@ from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_floating
-from kornia_lift.contrast import DEVIATION, TINY, LocalContrast, gaussian_contrast, window_deviation
+from kornia_lift.networks.contrast import DEVIATION, TINY, LocalContrast, gaussian_contrast, window_deviation
 from kornia_lift.geometry import level_resize
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks._fast.response import SMALLEST, ResponsePlan, score
