@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_image, check_mask
 from kornia_lift.detector import extrema
 from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
-from kornia_lift.detector.scale_space import LevelResizer, ScaleSpaceConfig, plan_levels, to_image, to_other_level
+from kornia_lift.detector.scale_space import Level, LevelResizer, ScaleSpaceConfig, plan_levels, to_image, to_other_level
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 
@@ -89,21 +89,29 @@ class LIFTDetector(nn.Module):
     def extra_repr(self) -> str:
         return f"num_features={self.num_features}, config={self.config}"
 
-    def _score(self, level: Tensor) -> Tensor:
+    def _score(self, level: Tensor, padding: Tensor | None) -> Tensor:
         """Score one level; -inf where the filter would see beyond the image. Shape (B, h, w), float32 or wider."""
         if isinstance(self.resp, LIFTResponse):
             # LIFT's tests know no rounding errors: equal scores have to stay equal
-            inner = self.resp.valid(level, direct=self.config.faithful)
+            content = None if padding is None else ~padding[:, None]
+            inner = self.resp.valid(level, direct=self.config.faithful, content=content)
         else:
             border = slice(SCORE_BORDER, -SCORE_BORDER)
             inner = self.resp(level)[:, :, border, border]
         inner = inner[:, 0].to(torch.promote_types(inner.dtype, torch.float32))
         return F.pad(inner, (SCORE_BORDER,) * 4, value=float("-inf"))
 
-    def score_levels(self, img: Tensor) -> list[Tensor]:
-        """Return the score maps of all levels, finest first, each (B, h, w); the outer 12 pixels are -inf."""
+    def score_levels(self, img: Tensor, paddings: list[Tensor] | None = None) -> list[Tensor]:
+        """Return the score maps of all levels, finest first, each (B, h, w); the outer 12 pixels are -inf.
+
+        Args:
+            img: images, shape (B, 1, H, W).
+            paddings: of each level, which of its pixels (B, h, w) do not belong to the image; ``None``: none.
+
+        """
         resize = LevelResizer(img, self.config.faithful)
-        return [self._score(resize(level)) for level in plan_levels(img.shape[-2], img.shape[-1], self.config)]
+        levels = plan_levels(img.shape[-2], img.shape[-1], self.config)
+        return [self._score(resize(level), paddings and paddings[i]) for i, level in enumerate(levels)]
 
     def _search_level(self, scores: list[Tensor], pooled: list[Tensor], i: int) -> tuple[Tensor, Tensor, Tensor]:
         """Find the keypoints of level ``i``.
@@ -135,6 +143,17 @@ class LIFTDetector(nn.Module):
         largest = value.new_zeros(batch).scatter_reduce(0, image, value.abs(), "amax")
         return ROUNDING * largest[image]
 
+    def _paddings(self, img: Tensor, levels: list[Level]) -> list[Tensor] | None:
+        """Return the padding (B, h, w) of each level, or ``None`` where no image has any."""
+        padding = find_padding(img) if self.config.skip_padding else None
+        if padding is None:
+            return None
+        paddings = []
+        for level in levels:
+            padding = shrink_padding(padding, level.size)  # from level to level, which only become smaller
+            paddings.append(padding)
+        return paddings
+
     def detect(self, img: Tensor, num_feats: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Detect upright keypoints, before ``aff_module`` and ``ori_module``.
 
@@ -143,18 +162,18 @@ class LIFTDetector(nn.Module):
 
         """
         config, (height, width) = self.config, img.shape[-2:]
-        levels, scores = plan_levels(height, width, config), self.score_levels(img)
+        levels = plan_levels(height, width, config)
+        paddings = self._paddings(img, levels)
+        scores = self.score_levels(img, paddings)
         with torch.no_grad():
             pooled = [extrema.max_filter(score, config.nms_radius) for score in scores]
-        padding = find_padding(img) if config.skip_padding else None
         found = _Found(img)
         for i in range(config.scale_nms, len(levels) - config.scale_nms):
             level = levels[i]
             image, place, value = self._search_level(scores, pooled, i)
-            if padding is not None:
-                padding = shrink_padding(padding, level.size)  # from level to level, which only become smaller
+            if paddings is not None:
                 row, col = place[:, 1].detach().round().long(), place[:, 0].detach().round().long()
-                kept = ~sees_padding(padding, SCORE_BORDER)[image, row, col]
+                kept = ~sees_padding(paddings[i], SCORE_BORDER)[image, row, col]
                 image, place, value = image[kept], place[kept], value[kept]
             if mask is not None:
                 kept, value = _apply_mask(mask, level.size, image, place, value)
