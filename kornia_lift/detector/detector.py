@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_image, check_mask
 from kornia_lift.detector import extrema
 from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
-from kornia_lift.detector.scale_space import Level, LevelResizer, ScaleSpaceConfig, plan_levels, to_image, to_other_level
+from kornia_lift.detector.scale_space import (
+    Level,
+    LevelResizer,
+    ScaleSpaceConfig,
+    plan_levels,
+    to_image,
+    to_other_level,
+)
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 
@@ -111,7 +118,8 @@ class LIFTDetector(nn.Module):
         """
         resize = LevelResizer(img, self.config.faithful)
         levels = plan_levels(img.shape[-2], img.shape[-1], self.config)
-        return [self._score(resize(level), paddings and paddings[i]) for i, level in enumerate(levels)]
+        each = [None] * len(levels) if paddings is None else paddings
+        return [self._score(resize(level), padding) for level, padding in zip(levels, each, strict=True)]
 
     def _search_level(self, scores: list[Tensor], pooled: list[Tensor], i: int) -> tuple[Tensor, Tensor, Tensor]:
         """Find the keypoints of level ``i``.

@@ -101,7 +101,9 @@ def window_deviation(x: Tensor, size: int) -> Tensor:
     rows = x.shape[-2] - size + 1
     if torch.is_grad_enabled() or x.device.type != "cpu":
         return _deviation(x, size)
-    strips = [_deviation(x[..., top : min(top + STRIP_ROWS, rows) + size - 1, :], size) for top in range(0, rows, 64)]
+    strips = [
+        _deviation(x[..., top : min(top + STRIP_ROWS, rows) + size - 1, :], size) for top in range(0, rows, STRIP_ROWS)
+    ]
     return torch.cat(strips, dim=-2)
 
 
@@ -119,7 +121,7 @@ def gaussian_contrast(x: Tensor, contrast: LocalContrast, content: Tensor | None
     Args:
         x: images, shape (B, 1, H, W).
         contrast: width of the window and least contrast.
-        content: booleans, which pixels belong to the image, broadcastable to its shape. ``None``: all.
+        content: booleans, which pixels belong to the image, shape (1|B, 1, H, W). ``None``: all.
 
     Returns:
         :math:`(x - G * x) / (\sqrt{G * (x - G * x)^2} + eps)`, shape (B, 1, H, W), float32 or wider; zero outside of
@@ -157,7 +159,8 @@ class _CellFilter:
 
     def _blur(self, x: Tensor) -> Tensor:
         height, width = self._size
-        cells = F.avg_pool2d(F.pad(x, (0, -width % CELL, 0, -height % CELL)), CELL)
+        # a frame of cells beyond the image: pixels at its border lie between cells, too
+        cells = F.avg_pool2d(F.pad(x, (CELL, CELL + -width % CELL, CELL, CELL + -height % CELL)), CELL)
         radius = len(self._kernel) // 2
         cells = F.conv2d(cells, self._kernel.view(1, 1, -1, 1), padding=(radius, 0))
         return F.conv2d(cells, self._kernel.view(1, 1, 1, -1), padding=(0, radius))
@@ -170,4 +173,4 @@ class _CellFilter:
         """Interpolate cells at the pixels of the image."""
         height, width = self._size
         whole = F.interpolate(cells, scale_factor=CELL, mode="bilinear", align_corners=False)
-        return whole[..., :height, :width]
+        return whole[..., CELL : CELL + height, CELL : CELL + width]

@@ -12,12 +12,12 @@ from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_floating
-from kornia_lift.networks.contrast import DEVIATION, TINY, LocalContrast, gaussian_contrast, window_deviation
 from kornia_lift.geometry import level_resize
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks._fast.response import SMALLEST, ResponsePlan, score
+from kornia_lift.networks.contrast import DEVIATION, TINY, LocalContrast, gaussian_contrast, window_deviation
 from kornia_lift.networks.layers import ghh
-from kornia_lift.weights import load_network
+from kornia_lift.weights import WeightFileError, load_network
 
 FILTER_SIZE = 25
 STRIP_ROWS = 64
@@ -192,7 +192,9 @@ class LIFTResponse(nn.Module):
         if self.contrast is not None:
             gain = 1 / max(self.contrast.eps, math.sqrt(TINY))
             # by the Gaussian form the image's own last digit is raised, by the other the responses
-            value = value * std * gain if self.contrast.window == "filter" else (value + self.mean / std) * DEVIATION * gain
+            value = (
+                value * std * gain if self.contrast.window == "filter" else (value + self.mean / std) * DEVIATION * gain
+            )
         precise, given = (torch.finfo(dtype).eps for dtype in (wide, x.dtype))
         error = precise * weight.abs().sum((1, 2, 3)).max() * value + precise * bias.abs().max().to(wide)
         if given > precise:  # products are summed in float32, of rounded pixels and weights
@@ -275,11 +277,18 @@ def _take_contrast(network: LIFTResponse, state: dict[str, Tensor], prefix: str,
 
 
 def _read_contrast(network: LIFTResponse, _: Any) -> None:
-    window, gaussian = network.window_eps, network.gaussian_sigma_eps
-    if window is not None:
-        network.set_contrast(LocalContrast("filter", eps=float(cast(Tensor, window))))
-    elif gaussian is not None:
-        sigma, eps = cast(Tensor, gaussian).tolist()
+    """Say in Python what the buffers hold."""
+    stored: dict[str, list[float]] = {}
+    for name, count in zip(network.optional_buffers, (1, 2), strict=True):
+        buffer = getattr(network, name)
+        if buffer is not None:
+            if buffer.numel() != count:
+                raise WeightFileError(f"LIFTResponse expects {count} values {name}, got shape {tuple(buffer.shape)}")
+            stored[name] = buffer.flatten().tolist()
+    if "window_eps" in stored:
+        network.set_contrast(LocalContrast("filter", eps=stored["window_eps"][0]))
+    elif "gaussian_sigma_eps" in stored:
+        sigma, eps = stored["gaussian_sigma_eps"]
         network.set_contrast(LocalContrast("gaussian", eps=eps, sigma=sigma))
     else:
         network.set_contrast(None)

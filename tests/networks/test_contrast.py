@@ -75,8 +75,8 @@ def test_the_gaussian_form_is_its_definition() -> None:
     kernel = torch.exp(-0.5 * (at / 8) ** 2)
 
     def smooth(x: Tensor) -> Tensor:
-        x = F.conv2d(F.conv2d(x, kernel.view(1, 1, -1, 1), padding=(40, 0)), kernel.view(1, 1, 1, -1), padding=(0, 40))
-        return x
+        rows = F.conv2d(x, kernel.view(1, 1, -1, 1), padding=(40, 0))
+        return F.conv2d(rows, kernel.view(1, 1, 1, -1), padding=(0, 40))
 
     total = smooth(torch.ones_like(x))
     rest = x - smooth(x) / total
@@ -280,16 +280,18 @@ def test_detector_finds_the_same_beside_padding(contrast: LocalContrast) -> None
     """A black frame around an image changes none of its keypoints; the frame is a multiple of the cells."""
     x = texture(160, 200, seed=3).clamp(0.02, 1)
     # one level of the image's own size: resizing the padded image would move the pixels of the level
-    config = ScaleSpaceConfig(min_sigma=47 / 24, max_sigma=47 / 24, suppression_sigma=0.0)
+    config = ScaleSpaceConfig(min_sigma=47 / 24, max_sigma=47 / 24)
     detector = LIFTDetector(200, config, resp_module=network(contrast)).eval()
     with torch.no_grad():
         lafs, _ = detector(x)
         padded, _ = detector(F.pad(x, (40, 40, 40, 40)))
     xy, moved = lafs[0, :, :, 2], padded[0, :, :, 2] - 40
     xy, moved = xy[lafs[0].abs().sum((1, 2)) > 0], moved[padded[0].abs().sum((1, 2)) > 0]
-    assert len(moved) > 20
-    assert torch.cdist(moved, xy).amin(1).max() < 0.02
-    assert ((moved > 11.5) & (moved < torch.tensor([199.0, 159.0]) - 11.5)).all()
+    size = torch.tensor([199.0, 159.0])
+    assert ((moved > 11) & (moved < size - 11)).all()
+    moved = moved[((moved > 18) & (moved < size - 18)).all(1)]  # further out the image alone is not searched
+    assert len(moved) > 10
+    assert torch.cdist(moved.double(), xy.double()).amin(1).max() < 0.02
 
 
 @ALL
