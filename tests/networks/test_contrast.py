@@ -335,3 +335,19 @@ def test_values_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     save(tensors, tmp_path / "w.safetensors")
     with pytest.raises(WeightFileError, match="window_eps"):
         LIFTResponse(tmp_path / "w.safetensors")
+
+
+@BOTH
+@pytest.mark.parametrize("content", ["black", "gray", "ramp", "edge", "stripes"])
+def test_images_without_a_place_to_find_have_no_keypoints(contrast: LocalContrast, content: str) -> None:
+    """Nothing changes along their columns, so that all differences there are rounding errors."""
+    at = torch.linspace(0, 1, 110)
+    row = {"black": 0 * at, "gray": 0 * at + 0.1, "ramp": at, "edge": (at > 0.5).float(), "stripes": (9 * at).sin()}
+    x = (row[content].clamp(-1, 1) / 2 + 0.5 * (content == "stripes")).expand(1, 1, 90, 110).contiguous()
+    response = LIFTResponse()
+    response.set_contrast(contrast)
+    detector = LIFTDetector(50, resp_module=response).eval()
+    for image in (x, x.mT.contiguous()):
+        with torch.no_grad():
+            assert detector(image)[0].abs().sum() == 0
+        assert detector(image)[0].abs().sum() == 0  # with gradients: without the fast path
