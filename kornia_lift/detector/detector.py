@@ -20,6 +20,7 @@ from kornia_lift.detector.scale_space import (
     to_image,
     to_other_level,
 )
+from kornia_lift.detector.suppression import suppress
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 
@@ -190,7 +191,7 @@ class LIFTDetector(nn.Module):
             y = to_image(place[:, 1], level.size[0], height, level.resize, config.faithful)
             sigma = level.sigma * torch.exp2(place[:, 2] / config.levels_per_octave)
             found.add(image, torch.stack([x, y, sigma], 1), value)
-        responses, lafs = found.best(num_feats, config.border)
+        responses, lafs = found.best(num_feats, config)
         return responses.to(img.dtype), lafs  # ranked in float32 at least, reported in the precision of the images
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -257,24 +258,22 @@ class _Found:
         self._frames.append(frames)
         self._value.append(value)
 
-    def best(self, count: int, border: float) -> tuple[Tensor, Tensor]:
+    def best(self, count: int, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor]:
         """Return the responses (B, count) and upright LAFs (B, count, 2, 3) of the best keypoints, empty slots last."""
         image, frames, value = torch.cat(self._image), torch.cat(self._frames), torch.cat(self._value)
-        responses, lafs = [], []
-        for b in range(self._batch):
-            mine = image == b
-            if border > 0:
-                mine &= self._inside(frames.detach(), border)
-            own_frames, own_value = frames[mine], value[mine]
-            order = own_value.detach().argsort(descending=True, stable=True)[:count]
-            own_frames, own_value = own_frames[order], own_value[order]
-            own_lafs = lafs_from_lift(own_frames[None, :, :2], own_frames[None, :, 2])[0]
-            missing = count - len(order)
-            responses.append(F.pad(own_value, (0, missing)))
-            lafs.append(F.pad(own_lafs, (0, 0, 0, 0, 0, missing)))
-        if not responses:
-            return value.new_zeros(0, count), frames.new_zeros(0, count, 2, 3)
-        return torch.stack(responses), torch.stack(lafs)
+        if config.border > 0:
+            inside = self._inside(frames.detach(), config.border)
+            image, frames, value = image[inside], frames[inside], value[inside]
+        radius = (config.suppression_sigma * frames[:, 2]).clamp(min=config.suppression_pixels)
+        order = suppress(image, frames[:, :2], value, radius, count)
+        image, frames, value = image[order], frames[order], value[order]
+        number = torch.bincount(image, minlength=self._batch)
+        slot = torch.arange(len(image), device=image.device) - (number.cumsum(0) - number)[image]
+        kept = slot < count
+        index = image[kept], slot[kept]
+        lafs = lafs_from_lift(frames[None, kept, :2], frames[None, kept, 2])[0]
+        responses = value.new_zeros(self._batch, count).index_put(index, value[kept])
+        return responses, lafs.new_zeros(self._batch, count, 2, 3).index_put(index, lafs)
 
     def _inside(self, frames: Tensor, border: float) -> Tensor:
         x, y, sigma = frames.unbind(1)

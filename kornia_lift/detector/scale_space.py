@@ -32,6 +32,9 @@ class ScaleSpaceConfig:
         nms_radius: a keypoint is the strict maximum of a square of ``2 * nms_radius + 1`` pixels of its level.
         scale_nms: number of levels on each side that a keypoint must exceed; levels with fewer neighbours yield
             nothing. 0 searches every level by itself.
+        suppression_sigma: across all levels, a keypoint suppresses the weaker ones that are closer than this many times
+            its own sigma: one keypoint for each location, of the scale with the highest score. 0 keeps all of them.
+        suppression_pixels: the same in pixels of the image; the larger of both radii counts.
         edge_threshold: largest ratio of the principal curvatures of the score; ``None`` keeps edges too.
         subpixel: refine position, scale and score by one Newton step; without it keypoints sit on pixels.
         border: a keypoint is dropped when the box of half-width ``border * sigma`` around it leaves the image. LIFT's
@@ -53,6 +56,8 @@ class ScaleSpaceConfig:
     levels_per_octave: int = 3
     nms_radius: int = 5
     scale_nms: int = 0
+    suppression_sigma: float = 1.5
+    suppression_pixels: float = 0.0
     edge_threshold: float | None = None
     subpixel: bool = True
     border: float = 0.0
@@ -64,8 +69,15 @@ class ScaleSpaceConfig:
             raise ValueError(
                 f"ScaleSpaceConfig expects 0 < min_sigma <= max_sigma, got {self.min_sigma} and {self.max_sigma}"
             )
-        for name, least in (("levels_per_octave", 1), ("nms_radius", 1), ("scale_nms", 0), ("border", 0)):
-            if getattr(self, name) < least:
+        for name, least in (
+            ("levels_per_octave", 1),
+            ("nms_radius", 1),
+            ("scale_nms", 0),
+            ("suppression_sigma", 0),
+            ("suppression_pixels", 0),
+            ("border", 0),
+        ):
+            if not least <= getattr(self, name) < math.inf:
                 raise ValueError(f"ScaleSpaceConfig expects {name} >= {least}, got {getattr(self, name)}")
         if self.edge_threshold is not None and self.edge_threshold < 1:
             raise ValueError(
@@ -82,6 +94,7 @@ class ScaleSpaceConfig:
             levels_per_octave=5,
             nms_radius=3,
             scale_nms=2,
+            suppression_sigma=0.0,
             edge_threshold=10.0,
             skip_padding=False,
             faithful=True,
