@@ -10,7 +10,7 @@ from kornia.feature import PassLAF, laf_is_filled
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image, check_mask
-from kornia_lift.detector import extrema
+from kornia_lift.detector import extrema, refinement
 from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
 from kornia_lift.detector.scale_space import (
     Level,
@@ -25,7 +25,8 @@ from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 
 SCORE_BORDER = FILTER_SIZE // 2  # pixels of a level whose score would see beyond the image
-ROUNDING = 1e-4  # of the largest score: lesser bumps are rounding errors, and an image without texture has no keypoints
+CURVATURE_WEIGHTS = 8  # a curvature is a sum of so many scores, and has as many of their rounding errors at most
+ROUNDING = 1e-5  # of the largest score: the assumed rounding errors of a response that does not tell its own
 
 
 class LIFTDetector(nn.Module):
@@ -122,8 +123,27 @@ class LIFTDetector(nn.Module):
         each = [None] * len(levels) if paddings is None else paddings
         return [self._score(resize(level), padding) for level, padding in zip(levels, each, strict=True)]
 
-    def _search_level(self, scores: list[Tensor], pooled: list[Tensor], i: int) -> tuple[Tensor, Tensor, Tensor]:
+    def _noise(self, img: Tensor, scores: list[Tensor]) -> Tensor:
+        """Return the curvature of the score that rounding errors reach in each image, shape (B,).
+
+        It follows from what the scores are summed from, not from the scores: those of a black image may be near 0, and
+        all their differences are rounding errors.
+        """
+        if isinstance(self.resp, LIFTResponse):
+            return CURVATURE_WEIGHTS * self.resp.rounding_error(img)  # no pixel of a level exceeds those of the image
+        largest = [torch.where(s.isfinite(), s.detach().abs(), 0).flatten(1).amax(1) for s in scores]
+        return CURVATURE_WEIGHTS * ROUNDING * torch.stack(largest).amax(0)
+
+    def _search_level(
+        self, scores: list[Tensor], pooled: list[Tensor], noise: Tensor, i: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Find the keypoints of level ``i``.
+
+        Args:
+            scores: score maps of all levels.
+            pooled: their maximum filters.
+            noise: curvature that rounding errors reach, shape (B,).
+            i: the level.
 
         Returns:
             Index of the image (M,); x, y in level pixels and scale in levels relative to ``i`` (M, 3); score (M,).
@@ -139,18 +159,15 @@ class LIFTDetector(nn.Module):
         at = at.take(extrema.is_unique(fixed, at, config.nms_radius))
         finer, coarser = (scores[i - 1], scores[i + 1]) if config.scale_nms else (None, None)
         around = extrema.read_neighbourhood(score, at, finer, coarser, config.faithful)
-        floor = self._noise(fixed[at.image, at.row, at.col], at.image, len(score))
-        index, step, value = extrema.refine(around, floor, config)
+        index, step, value = refinement.refine(around, noise[at.image], config)
         at = at.take(index)
         place = torch.stack([at.col, at.row, torch.zeros_like(at.row)], 1) + step
         if config.faithful:
             value = _nearest_score(scores, i, at.image, place)
+        elif config.subpixel and not config.scale_nms:
+            scale = refinement.scale_step(scores, i, at.image, place[:, :2])
+            place = torch.cat([place[:, :2], scale[:, None]], 1)
         return at.image, place, value
-
-    def _noise(self, value: Tensor, image: Tensor, batch: int) -> Tensor:
-        """Return the score differences (M,) that are mere rounding: a fraction of the largest score of the image."""
-        largest = value.new_zeros(batch).scatter_reduce(0, image, value.abs(), "amax")
-        return ROUNDING * largest[image]
 
     def _paddings(self, img: Tensor, levels: list[Level]) -> list[Tensor] | None:
         """Return the padding (B, h, w) of each level, or ``None`` where no image has any."""
@@ -176,10 +193,11 @@ class LIFTDetector(nn.Module):
         scores = self.score_levels(img, paddings)
         with torch.no_grad():
             pooled = [extrema.max_filter(score, config.nms_radius) for score in scores]
+            noise = self._noise(img, scores) if scores and img.numel() else img.new_zeros(len(img))
         found = _Found(img)
         for i in range(config.scale_nms, len(levels) - config.scale_nms):
             level = levels[i]
-            image, place, value = self._search_level(scores, pooled, i)
+            image, place, value = self._search_level(scores, pooled, noise, i)
             if paddings is not None:
                 row, col = place[:, 1].detach().round().long(), place[:, 0].detach().round().long()
                 kept = ~sees_padding(paddings[i], SCORE_BORDER)[image, row, col]

@@ -12,7 +12,8 @@ from kornia.feature import BlobHessian, laf_is_filled
 from torch import Tensor
 
 from kornia_lift import LIFTDetector, LIFTResponse, ScaleSpaceConfig
-from kornia_lift.detector.extrema import is_unique, max_filter, newton_step, spatial_maxima
+from kornia_lift.detector.extrema import is_unique, max_filter, spatial_maxima
+from kornia_lift.detector.refinement import newton_step
 from kornia_lift.detector.scale_space import plan_levels
 from kornia_lift.geometry import lift_from_lafs
 from tests.pictures import blob_image, blob_response, texture
