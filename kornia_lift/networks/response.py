@@ -188,7 +188,8 @@ class LIFTResponse(nn.Module):
         wide = torch.promote_types(x.dtype, torch.float32)
         weight, bias = self._filters()
         weight, std = weight.to(wide), self.std.to(wide)
-        value = (x - self.mean.to(x)).to(wide).abs().amax((1, 2, 3)) / std
+        # gray values are rounded before the mean is subtracted: a constant image of the mean has errors too
+        value = (x.to(wide).abs().amax((1, 2, 3)) + self.mean.to(wide)) / std
         if self.contrast is not None:
             gain = 1 / max(self.contrast.eps, math.sqrt(TINY))
             # by the Gaussian form the image's own last digit is raised, by the other the responses
