@@ -1,4 +1,4 @@
-"""Sub-pixel position, scale and score of maxima: quadratics through the scores around them (Lowe, IJCV 2004, Sec. 4)."""
+"""Sub-pixel position, scale and score of maxima: quadratics through the scores around them (Lowe 2004, Sec. 4)."""
 
 from __future__ import annotations
 

@@ -193,9 +193,7 @@ class LIFTResponse(nn.Module):
         if self.contrast is not None:
             gain = 1 / max(self.contrast.eps, math.sqrt(TINY))
             # by the Gaussian form the image's own last digit is raised, by the other the responses
-            value = (
-                value * std * gain if self.contrast.window == "filter" else (value + self.mean / std) * DEVIATION * gain
-            )
+            value = value * gain * (std if self.contrast.window == "filter" else DEVIATION)
         precise, given = (torch.finfo(dtype).eps for dtype in (wide, x.dtype))
         error = precise * weight.abs().sum((1, 2, 3)).max() * value + precise * bias.abs().max().to(wide)
         if given > precise:  # products are summed in float32, of rounded pixels and weights
