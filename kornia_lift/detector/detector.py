@@ -1,4 +1,4 @@
-"""LIFTDetector: keypoints as maxima of a learned score over LIFT's scale space (paper Sec. 3.6, LIFT spec 3)."""
+"""LIFTDetector: keypoints as maxima of a learned score over LIFT's scale space (paper Sec. 3.6)."""
 
 from __future__ import annotations
 
@@ -30,10 +30,11 @@ ROUNDING = 1e-5  # of the largest score: the assumed rounding errors of a respon
 
 
 class LIFTDetector(nn.Module):
-    r"""Detect keypoints at the maxima of a score over the levels of LIFT's image pyramid (LIFT spec 3).
+    r"""Detect keypoints at the maxima of a score over the levels of LIFT's image pyramid (paper Sec. 3.6).
 
     The image is resized to every level, scored there by one and the same filter, and a keypoint is a pixel whose score
-    exceeds its square neighbourhood on its own level and on the neighbouring ones. It has the interface of kornia's
+    exceeds its square neighbourhood on its own level (and, with ``scale_nms``, on the neighbouring ones), and that no
+    stronger keypoint of any level suppresses. It has the interface of kornia's
     ``ScaleSpaceDetector`` and takes its place anywhere.
 
     Args:
@@ -65,8 +66,9 @@ class LIFTDetector(nn.Module):
         The mask is kornia's: boolean or integer masks keep what is not 0; floating-point masks are weights that move
         scores away from the best. A level pixel takes the smallest value of the mask pixels it covers.
 
-        Gradients reach the score and the image through position, scale and response of every keypoint (Newton step);
-        which pixels are keypoints, and their order, carry none.
+        Images without texture (constant, linear ramps) have no keypoints: what rounding errors can make of the score
+        is none. Gradients reach the score and the image through position and response (Newton step) and scale (parabola
+        over levels) of every keypoint; which pixels are keypoints, and their order, carry none.
 
     Example:
         >>> detector = LIFTDetector(100, pretrained=False).eval()

@@ -1,4 +1,4 @@
-"""Sub-pixel position, scale and score of maxima: quadratics through the scores around them (Lowe, IJCV 2004, Sec. 4)."""
+"""Sub-pixel position, scale and score of maxima: quadratics through the scores around them (Lowe 2004, Sec. 4)."""
 
 from __future__ import annotations
 
@@ -116,8 +116,12 @@ def scale_step(scores: list[Tensor], i: int, image: Tensor, place: Tensor) -> Te
     size = scores[i].shape[-2:]
     with torch.no_grad():
         fine, own, coarse = (_read(scores[j], image, place, size) for j in (i - 1, i, i + 1))
-        keep = (_parabola(fine, own, coarse).abs() <= MAX_SCALE_STEP) & (fine + coarse < 2 * own)
-        index = keep.nonzero()[:, 0]
+        found = _parabola(fine, own, coarse)
+        keep = (found.abs() <= MAX_SCALE_STEP) & (fine + coarse < 2 * own)
+    if not torch.is_grad_enabled():
+        return torch.where(keep, found, step)
+    # those without a maximum must not enter the graph, their parabola may be degenerate
+    index = keep.nonzero()[:, 0]
     image, place = image[index], place[index]
     return step.index_put((index,), _parabola(*(_read(scores[j], image, place, size) for j in (i - 1, i, i + 1))))
 
