@@ -59,13 +59,13 @@ def run(args: argparse.Namespace) -> int:
         photograph = astronaut()
         truth = known_warp(photograph.shape[-1], photograph.shape[-2])
         copy = warped_and_relit(photograph, truth)
-    described, match = match_photographs([photograph, copy], args, clock)
-    chosen = [features.lafs[torch.from_numpy(match.pairs[:, i])] for i, features in enumerate(described)]
+    match = match_photographs([photograph, copy], args, clock)
+    chosen = [f.lafs[torch.from_numpy(match.pairs[:, k])] for k, f in enumerate((match.first, match.second))]
     error = transform_points(truth, chosen[0][None, ..., 2])[0] - chosen[1][..., 2]
     right = (error.norm(dim=-1) <= RIGHT_WITHIN).numpy()
     with clock.stage("drawing"):
         save_picture(args.out, draw_matches(photograph, copy, (chosen[0], chosen[1]), right=right))
-    print(as_text(args, described, match, clock))
+    print(as_text(args, match, clock))
     of_verified = _percent(right[match.verified])
     print(f"true precision  {_percent(right)} of the tentative matches, {of_verified} of the verified")
     print(f"                (right: within {RIGHT_WITHIN:g} px of the known warp)")

@@ -23,7 +23,7 @@ from kornia_lift._io import ImageFileError, check_writable, list_images, load_im
 from kornia_lift.cli._errors import CommandError
 from kornia_lift.cli._options import add_feature_options, place, positive, provenance
 from kornia_lift.files import FeatureFile
-from kornia_lift.matching import describe, shrink
+from kornia_lift.matching import extract_features, shrink
 
 _NOT_UNICODE = "the name is not valid Unicode, which an h5 file demands: rename it"
 _DESCRIPTION = """\
@@ -165,12 +165,12 @@ def describe_all(
                 tally.failed[job.name] = str(error)
                 progress()
                 continue
-            described = describe(placed.feature, image.to(placed.device, placed.dtype), size)
+            features = extract_features(placed.feature, image.to(placed.device, placed.dtype), size)
             if writing is not None:
                 writing.result()
-            writing = writer.submit(file.write, job.name, described)
+            writing = writer.submit(file.write, job.name, features)
             tally.images += 1
-            tally.keypoints += len(described)
+            tally.keypoints += len(features)
             progress()
         if writing is not None:
             writing.result()

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from kornia.color import rgb_to_grayscale
 from torch import Tensor
 
@@ -15,7 +15,7 @@ from kornia_lift import __version__
 from kornia_lift._io import load_image
 from kornia_lift.cli._options import add_feature_options, place, provenance, real
 from kornia_lift.cli._picture import check_picture_path, save_picture
-from kornia_lift.matching import Described, PairMatch, StageClock, describe, match_pair, shrink
+from kornia_lift.matching import PairMatch, StageClock, extract_features, match_pair, shrink
 from kornia_lift.viz import draw_matches
 
 _DESCRIPTION = """\
@@ -88,47 +88,44 @@ def run(args: argparse.Namespace) -> int:
     clock = StageClock()
     with clock.stage("reading"):
         photographs = [load_image(path, apply_exif=not args.ignore_exif) for path in (args.first, args.second)]
-    described, match = match_photographs(photographs, args, clock)
+    match = match_photographs(photographs, args, clock)
     if picture is not None:
         with clock.stage("drawing"):
             chosen = match.pairs[match.verified]
-            lafs = described[0].lafs[chosen[:, 0]], described[1].lafs[chosen[:, 1]]
+            lafs = match.first.lafs[chosen[:, 0]], match.second.lafs[chosen[:, 1]]
             save_picture(picture, draw_matches(photographs[0], photographs[1], lafs))
     if args.json:
-        print(json.dumps(as_json(args, described, match, clock, picture), indent=1))
+        print(json.dumps(as_json(args, match, clock, picture), indent=1))
     else:
-        print(as_text(args, described, match, clock))
+        print(as_text(args, match, clock))
         print(f"picture         {picture}")
     return 0
 
 
-def match_photographs(
-    photographs: list[Tensor], args: argparse.Namespace, clock: StageClock
-) -> tuple[list[Described], PairMatch]:
+def match_photographs(photographs: list[Tensor], args: argparse.Namespace, clock: StageClock) -> PairMatch:
     """Describe two photographs as the options say, and match them."""
     feature, device, dtype = place(args.make_feature(args), args)
-    described = []
+    extracted = []
     for photograph in photographs:
         gray = rgb_to_grayscale(photograph) if photograph.shape[1] == 3 else photograph
         image = shrink(gray, args.resize).to(device, dtype)
         with clock.stages_of(feature):
-            described.append(describe(feature, image, (photograph.shape[-1], photograph.shape[-2])))
-    match = match_pair(
-        described[0],
-        described[1],
+            extracted.append(extract_features(feature, image, (photograph.shape[-1], photograph.shape[-2])))
+    return match_pair(
+        extracted[0],
+        extracted[1],
         ratio=args.ratio,
         geometry=args.geometry,
         threshold=args.threshold,
         clock=clock,
     )
-    return described, match
 
 
-def as_text(args: argparse.Namespace, described: list[Described], match: PairMatch, clock: StageClock) -> str:
+def as_text(args: argparse.Namespace, match: PairMatch, clock: StageClock) -> str:
     """Return the report that a person reads."""
     lines = []
-    for side, features in zip("AB", described, strict=True):
-        width, height = features.image_size
+    for side, features in zip("AB", (match.first, match.second), strict=True):
+        width, height = features.image_size or (0, 0)
         lines.append(f"keypoints {side}     {len(features):5d}   in {width} x {height} pixels")
     tentative, verified = len(match.pairs), int(match.verified.sum())
     share = f", {100 * verified / tentative:.0f} % of them" if tentative else ""
@@ -144,20 +141,15 @@ def as_text(args: argparse.Namespace, described: list[Described], match: PairMat
     return "\n".join(lines)
 
 
-def as_json(
-    args: argparse.Namespace, described: list[Described], match: PairMatch, clock: StageClock, picture: Path | None
-) -> dict[str, Any]:
+def as_json(args: argparse.Namespace, match: PairMatch, clock: StageClock, picture: Path | None) -> dict[str, Any]:
     """Return the report that a program reads."""
-    first, second = described
-    ends = torch.cat(
-        [first.keypoints[torch.from_numpy(match.pairs[:, 0])], second.keypoints[torch.from_numpy(match.pairs[:, 1])]], 1
-    )
+    ends = np.concatenate(match.points, axis=1)
     return {
         "version": __version__,
         "options": provenance(args),
         "images": [
-            {"path": str(path), "size": list(features.image_size), "keypoints": len(features)}
-            for path, features in zip((args.first, args.second), described, strict=True)
+            {"path": str(path), "size": list(features.image_size or ()), "keypoints": len(features)}
+            for path, features in zip((args.first, args.second), (match.first, match.second), strict=True)
         ],
         "tentative": len(match.pairs),
         "verified": int(match.verified.sum()),

@@ -28,10 +28,9 @@ import numpy as np
 
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
+from kornia_lift.features import Features
 from kornia_lift.files.h5 import FeatureFileError, check_options, copy_image, image_names, open_h5, read_options
 from kornia_lift.files.lock import FileLock
-from kornia_lift.geometry import lift_from_lafs
-from kornia_lift.matching import Described
 
 _PART_SUFFIX = ".part.h5"
 
@@ -106,7 +105,7 @@ class FeatureFile:
         """Return which of the images the old file holds and the new one, which replaces it, would not."""
         return [name for name in names if self.replaces and name in self._held and name not in self]
 
-    def write(self, name: str, features: Described) -> None:
+    def write(self, name: str, features: Features) -> None:
         """Add one image.
 
         Args:
@@ -116,15 +115,15 @@ class FeatureFile:
         Raises:
             FeatureFileError: if the name is not Unicode, which h5 demands.
         """
-        centres, enlarged, theta = lift_from_lafs(features.lafs[None])
-        datasets = {
-            "keypoints": centres[0].float().numpy(),
-            "descriptors": np.ascontiguousarray(features.descriptors.T.float().numpy()),
-            "scores": features.scores.float().numpy(),
-            "scales": (enlarged[0].float() / self._options["scaling_coef"]).numpy(),
-            "oris": np.rad2deg(-theta[0].float().numpy()),
-            "image_size": np.asarray(features.image_size),
+        datasets: dict[str, Any] = {
+            "keypoints": features.keypoints.astype(np.float32),
+            "descriptors": np.ascontiguousarray(features.descriptors.T),
         }
+        for key, values in (("scores", features.scores), ("scales", features.scales), ("oris", features.angles)):
+            if values is not None:
+                datasets[key] = values.astype(np.float32)
+        if features.image_size is not None:
+            datasets["image_size"] = np.asarray(features.image_size)
         part = self._part(name)
         part.parent.mkdir(exist_ok=True)
         with atomic_write(part) as temporary, open_h5(temporary, "w") as file:

@@ -15,11 +15,11 @@ import torch
 from kornia_lift.cli.evaluate import main
 from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureFileError, FeatureStore
-from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.measures.geometry import Estimator, auc, homography_error, pose_error
 from kornia_lift.evaluation.measures.overlap import OverlapOptions
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, provenance
 from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, evaluate
+from kornia_lift.features import Features
 from kornia_lift.scenes.folders import load_scenes
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography
 from kornia_lift.scenes.posed import PosedScene

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from kornia_lift._extras import require
-from kornia_lift.evaluation.features.record import Features
+from kornia_lift.features import Features
 from kornia_lift.scenes.images import IMAGE_SUFFIXES
 
 _UNFINISHED = "__unfinished__"
