@@ -106,7 +106,8 @@ def run(args: argparse.Namespace) -> int:
     placed = Placed(*place(args.make_feature(args), args))
     enlarged = float(getattr(placed.feature, "scaling_coef", 1.0))
     tally = Tally(failed={job.name: f"{job.path}: {_NOT_UNICODE}" for job in mine if not _is_unicode(job.name)})
-    with FeatureFile(out, provenance(args), (index, count), anew=args.overwrite, scaling_coef=enlarged) as file:
+    options = {**provenance(args), "scaling_coef": enlarged}
+    with FeatureFile(out, options, (index, count), anew=args.overwrite) as file:
         good = [job for job in mine if job.name not in tally.failed]
         todo = [job for job in good if job.name not in file]
         there = len(good) - len(todo)
