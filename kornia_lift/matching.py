@@ -20,6 +20,7 @@ from kornia_lift._extras import require
 from kornia_lift.features import Features, from_lafs
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 
+MIN_VERIFIED = 20
 Geometry = Literal["fundamental", "homography"]
 
 
@@ -49,6 +50,11 @@ class PairMatch:
     def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Matched keypoints (x, y) of the first and of the second image, each of shape (M, 2)."""
         return self.first.keypoints[self.pairs[:, 0]], self.second.keypoints[self.pairs[:, 1]]
+
+    @property
+    def overlap(self) -> bool:
+        """Whether the images probably show the same scene: more verified matches than unrelated images have."""
+        return int(self.verified.sum()) >= MIN_VERIFIED
 
 
 @dataclass
@@ -136,6 +142,43 @@ def extract_features(feature: nn.Module, image: Tensor, image_size: tuple[int, i
         ),
         uncertainty=max(size) / max(width, height),
     )
+
+
+def match_tensors(
+    feature: nn.Module,
+    first: Tensor,
+    second: Tensor,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    max_size: int = 1600,
+    ratio: float = 0.95,
+    geometry: Geometry = "fundamental",
+    threshold: float = 2.0,
+    clock: StageClock | None = None,
+) -> PairMatch:
+    """Extract the features of two images, match them and verify the matches.
+
+    Args:
+        feature: kornia local feature, on ``device``.
+        first: values in [0, 1], shape (1, 1 or 3, H, W).
+        second: the other image; may have another size.
+        device: where features are extracted; by default where the images are.
+        dtype: dtype of the extraction.
+        max_size: larger images are reduced to this longer side, 0 for never; keypoints are in pixels of the originals.
+        ratio: see :func:`match_descriptors`.
+        geometry: see :func:`verify`.
+        threshold: see :func:`verify`.
+        clock: adds the seconds of the parts of the feature, of matching and of verification.
+    """
+    clock = clock or StageClock()
+    features = []
+    for image in (first, second):
+        gray = rgb_to_grayscale(image) if image.shape[1] == 3 else image
+        reduced = shrink(gray, max_size).to(device or image.device, dtype)
+        with clock.stages_of(feature):
+            features.append(extract_features(feature, reduced, (image.shape[-1], image.shape[-2])))
+    return match_pair(features[0], features[1], ratio=ratio, geometry=geometry, threshold=threshold, clock=clock)
 
 
 def match_descriptors(first: Tensor, second: Tensor, ratio: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
