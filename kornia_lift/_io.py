@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import uuid
@@ -22,6 +23,7 @@ from kornia_lift._extras import require
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 _EXIF_ORIENTATION = 0x0112
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class ImageFileError(ValueError):
@@ -62,6 +64,18 @@ def load_image(path: str | os.PathLike[str], *, gray: bool = False, apply_exif: 
         raise ImageFileError(f"cannot read {path} as an image: {reason}") from error
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()  # (1, C, H, W)
     return rgb_to_grayscale(image) if gray and image.shape[1] == 3 else image
+
+
+def exif_orientation(path: str | os.PathLike[str]) -> int:
+    """Return the EXIF orientation of an image file, 1 (as stored) to 8; 1 where there is no valid tag."""
+    try:
+        with require("PIL.Image", extra="cli").open(path) as image:
+            orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
+    except (MemoryError, ImportError):
+        raise
+    except Exception:  # decoders raise anything for a damaged tag; what viewers cannot read, they ignore
+        return 1
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _decode(path: Path, apply_exif: bool) -> NDArray[np.float32]:
@@ -202,8 +216,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None or os.fspath(error.filename) != str(temporary):
+        ours = error.filename is not None and os.fspath(error.filename) == str(temporary)
+        if not ours and error.errno not in _DISK_ERRORS:  # writing into an open file names none
             raise
-        raise type(error)(f"cannot write {path}: {error.strerror}") from error
+        raise type(error)(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
     finally:
         temporary.unlink(missing_ok=True)

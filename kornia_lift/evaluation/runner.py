@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from kornia_lift.evaluation.features.files import FeatureFileError, UnreadableImageError
-from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.measures.geometry import (
     HOMOGRAPHY_AUC,
     POSE_AUC,
@@ -21,6 +19,8 @@ from kornia_lift.evaluation.measures.geometry import (
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
 from kornia_lift.evaluation.measures.metrics import MMA_THRESHOLDS, THRESHOLD, ZERO_SCORES, PairScores, score_pair
 from kornia_lift.evaluation.measures.overlap import OverlapOptions, score_overlap
+from kornia_lift.features import Features
+from kornia_lift.files import FeatureFileError, UnreadableImageError
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.scene import UNKNOWN, FloatArray, HasLocalAffine, HasPose, Pair, Scene

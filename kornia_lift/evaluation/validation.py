@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_lift.evaluation.features.record import Features, from_lafs
 from kornia_lift.evaluation.measures.metrics import THRESHOLD, ZERO_SCORES, PairScores, score_pair
 from kornia_lift.evaluation.warps import IDENTITY, ImageWarp, WarpedScene
+from kornia_lift.features import Features, from_lafs
 from kornia_lift.scenes.scene import Pair, Scene, Transferred
 
 Extract = Callable[[Tensor], Any]

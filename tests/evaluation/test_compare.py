@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from kornia_lift.cli.evaluate import main
-from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.measures.statistics import compare
 from kornia_lift.evaluation.protocols import only_second_images
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, describe_options
@@ -18,6 +17,7 @@ from kornia_lift.evaluation.warps import RESCALES, ROTATIONS, ImageWarp, warp_sc
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import HasLocalAffine, Scene
+from tests.feature_files import random_features, writing
 
 from .conftest import features, grid_points, plane_homography, unit_vectors, write_plane_scene, write_sequence
 
@@ -126,10 +126,10 @@ def test_a_file_that_holds_no_features_is_told_in_one_line(tmp_path: Path, capsy
     assert whole(args) == 2
     said = capsys.readouterr().err
     assert said.startswith("kornia-lift: ")
-    assert "bad.h5 cannot be opened as an h5 feature file" in said
+    assert "bad.h5 as an h5 file" in said
     other = tmp_path / "out" / "features" / "opencv-orb-1000.h5"
-    with FeatureStore(other, {"feature": "something else"}):
-        pass
+    with writing(other, {"feature": "something else"}) as store:
+        store.write("a/1", random_features(1))
     args[3] = "opencv-orb"
     assert whole(args) == 2
     assert "was made with" in capsys.readouterr().err
@@ -167,9 +167,9 @@ def test_ready_features_are_drawn_only_where_the_photograph_is_whole(tmp_path: P
     cv2.imwrite(str(root / "2.jpg"), cv2.imread(str(root / "2.png")))
     (root / "2.png").unlink()
     (root / "2.jpg").write_bytes((root / "2.jpg").read_bytes()[:-2000])
-    with FeatureStore(tmp_path / "own.h5", {}) as store:
+    with writing(tmp_path / "own.h5", {}) as store:
         for name in "12":
-            store.write("seq", name, features(grid_points(), unit_vectors(len(grid_points()))))
+            store.write(f"seq/{name}", features(grid_points(), unit_vectors(len(grid_points()))))
     out = tmp_path / "out"
     assert main(["evaluate", str(tmp_path / "data"), "-f", str(tmp_path / "own.h5"), "-o", str(out)]) == 0
     assert "cannot read" in (out / "report.html").read_text()

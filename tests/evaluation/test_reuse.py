@@ -13,10 +13,12 @@ import torch
 
 from kornia_lift import LIFTFeature, ScaleSpaceConfig
 from kornia_lift.evaluation.features.extraction import extract_to_file
-from kornia_lift.evaluation.features.files import FeatureFileError, FeatureStore, UnreadableImageError
+from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.protocols import Candidate, candidate, feature_path, lift_candidate, run
 from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, evaluate
+from kornia_lift.files import FeatureFileError, UnreadableImageError
 from kornia_lift.scenes.homographies import HomographySequence
+from tests.feature_files import writing
 
 from .conftest import features, grid_points, unit_vectors, write_sequence
 
@@ -56,18 +58,18 @@ def test_other_photographs_of_the_same_names_are_extracted_anew(tmp_path: Path) 
 def test_features_of_unknown_photographs_are_extracted_anew(tmp_path: Path) -> None:
     """Files of earlier releases say nothing about the pixels."""
     scene = sequence_at(tmp_path, 51)
-    with FeatureStore(tmp_path / "f.h5", {"num_features": 10}) as store:
+    with writing(tmp_path / "f.h5", {"num_features": 10}) as store:
         for name in scene.names:
-            store.write("seq", name, features(grid_points(), unit_vectors(len(grid_points()))))
+            store.write(f"seq/{name}", features(grid_points(), unit_vectors(len(grid_points()))))
     assert extract(tmp_path / "f.h5", scene) == 2
     assert extract(tmp_path / "f.h5", scene) == 0
 
 
 def test_a_file_of_another_program_needs_no_fingerprint(tmp_path: Path) -> None:
     scene = sequence_at(tmp_path, 51)
-    with FeatureStore(tmp_path / "own.h5", {}) as store:
+    with writing(tmp_path / "own.h5", {}) as store:
         for name in scene.names:
-            store.write("seq", name, features(grid_points(), unit_vectors(len(grid_points()))))
+            store.write(f"seq/{name}", features(grid_points(), unit_vectors(len(grid_points()))))
     results = run("t", [Candidate("own", file=tmp_path / "own.h5")], {"homography": [scene]}, tmp_path / "cache")
     assert results.features[0].pairs["homography"][0].values["matching_score"] == 1
 
@@ -125,9 +127,10 @@ def test_a_photograph_cut_off_skips_its_pairs_until_it_is_mended(tmp_path: Path)
 
 def test_a_scene_named_like_an_image_is_not_its_features(tmp_path: Path) -> None:
     good = features(grid_points(), unit_vectors(len(grid_points())))
-    with FeatureStore(tmp_path / "f.h5", {}) as store:
-        store.write("1", "7", good)
-        store.write("cams", "left/0000.jpg", good)
+    with writing(tmp_path / "f.h5", {}) as store:
+        store.write("1/7", good)
+        store.write("cams/left/0000.jpg", good)
+    with FeatureStore(tmp_path / "f.h5") as store:
         with pytest.raises(FeatureFileError, match="no features of image seq/1"):
             store.read("seq", "1")
         assert len(store.read("cams", "left/0000.jpg")) == len(good)

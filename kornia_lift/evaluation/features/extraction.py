@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from kornia_lift.evaluation.features.files import FeatureFileError, FeatureStore
+from kornia_lift.evaluation.features.files import remove_damaged
 from kornia_lift.evaluation.validation import to_features
+from kornia_lift.files import FeatureFile, FeatureFileError
 from kornia_lift.scenes.scene import Scene
 
 
@@ -38,8 +39,9 @@ def extract_to_file(
     Args:
         extract: see :func:`kornia_lift.evaluation.evaluate_feature`.
         scenes: scenes, plain or warped.
-        path: h5 file, new or to be continued. Features of an image of the same name but other pixels, or of unknown
-            pixels, are replaced.
+        path: h5 file, new or to be continued: it changes in one step at the end, and a run that was killed continues
+            from the images in ``<path>.parts``. Features of an image of the same name but other pixels, or of unknown
+            pixels, are replaced, and so is a damaged file.
         num_features: keypoints per image, those of highest score.
         options: what the features are made with; kept in the file, and a file with other options is refused.
         progress: told about each image.
@@ -50,32 +52,38 @@ def extract_to_file(
     Raises:
         FeatureFileError: if the file cannot be used, or two of the images have one name.
     """
+    path = Path(path)
+    say = progress or (lambda text: None)
     count = 0
-    seen: dict[tuple[str, str], str] = {}
-    with FeatureStore(path, {**options, "num_features": num_features}) as store:
+    seen: dict[str, str] = {}
+    damage = remove_damaged(path)
+    if damage is not None:
+        say(f"{damage}; its features are extracted again")
+    with FeatureFile(path, {**options, "num_features": num_features}) as file:
         for scene in scenes:
             for index in sorted({k for pair in scene.pairs for k in (pair.i, pair.j)}):
-                name = scene.names[index]
+                name = f"{scene.name}/{scene.names[index]}"
                 try:
                     image = scene.image(index)
                 except (ValueError, OSError) as error:
                     # Without a fingerprint: the next run tries it again.
-                    store.write_error(scene.name, name, str(error), unreadable=True)
+                    file.write_error(name, str(error), unreadable=True)
                     continue
                 mark = fingerprint(image)
-                if seen.setdefault((scene.name, name), mark) != mark:
-                    raise FeatureFileError(
-                        f"Two different images are called {scene.name}/{name}; rename one of the scenes."
-                    )
-                if store.fingerprint(scene.name, name) == mark:
+                if seen.setdefault(name, mark) != mark:
+                    raise FeatureFileError(f"Two different images are called {name}; rename one of the scenes.")
+                if file.fingerprint(name) == mark:
                     continue
-                if progress is not None:
-                    progress(f"{Path(path).stem}: {scene.name}/{name}")
+                say(f"{path.stem}: {name}")
                 try:
                     found = to_features(extract(image), (image.shape[-1], image.shape[-2])).top(num_features)
+                    problem = found.fault()
                 except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-                    store.write_error(scene.name, name, f"{type(error).__name__}: {error}", fingerprint=mark)
+                    problem = f"{type(error).__name__}: {error}"
+                if problem:
+                    file.write_error(name, problem, fingerprint=mark)
                 else:
-                    store.write(scene.name, name, found, fingerprint=mark)
+                    file.write(name, found, fingerprint=mark)
                 count += 1
+        file.finish()
     return count

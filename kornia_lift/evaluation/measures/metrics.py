@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.measures.matching import Neighbours, nearest_neighbours
+from kornia_lift.features import Features
 from kornia_lift.scenes.scene import VISIBLE, FloatArray, Scene, Transferred
 
 #: Pixel threshold of the 3 px form.

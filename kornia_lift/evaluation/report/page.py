@@ -16,13 +16,13 @@ from torch import Tensor
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.features.files import FeatureStore
-from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
 from kornia_lift.evaluation.measures.metrics import THRESHOLD
 from kornia_lift.evaluation.protocols import Candidate, feature_path
 from kornia_lift.evaluation.report.plots import plots, svg
 from kornia_lift.evaluation.report.results import Results
 from kornia_lift.evaluation.report.tables import report
+from kornia_lift.features import Features
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.scenes.scene import VISIBLE, Scene
 from kornia_lift.viz import draw_matches
