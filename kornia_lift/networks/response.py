@@ -98,9 +98,11 @@ class LIFTResponse(nn.Module):
         """
         rows, cols = (side - FILTER_SIZE + 1 for side in x.shape[-2:])
         weights = self.conv.weight, cast(Tensor, self.conv.bias)
-        if not direct and rows * cols >= SMALLEST and is_plain(x, *weights) and x.sum().isfinite():
+        if not direct and is_plain(x, *weights) and rows * cols >= SMALLEST and x.sum().isfinite():
             return score((x - self.mean) / self.std, self._plan.get(*weights))
-        if torch.is_grad_enabled() or x.device.type != "cpu" or rows <= STRIP_ROWS:
+        # no strips in a graph: they would fix the size of the images
+        whole = torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling()
+        if whole or rows <= STRIP_ROWS:
             return self._strip(x)
         # strips keep the 16 filter responses in the cache instead of 16 whole images in memory
         strips = [
