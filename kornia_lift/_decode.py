@@ -74,10 +74,11 @@ def decode(path: Path, *, gray: bool, apply_exif: bool) -> Tensor:
         # MPO: JPEGs of cameras and phones with a second image (preview, depth, gain map) behind the first
         if frames > 1 and image.format != "MPO":
             _log.warning("%s holds %d images: the first one is read", path, frames)
-        orientation = _orientation(image)
         tags = dict(image.tag_v2) if image.format == "TIFF" else {}
-        if _is_deep_colour(image):
-            stored = _deep_colour(path, tags, gray_alpha=image.mode == "LA")
+        raw_mode = _deep_colour_mode(image)  # before the tags, for which Pillow may load the pixels
+        orientation = _orientation(image)
+        if raw_mode:
+            stored = _deep_colour(path, tags, gray_alpha=raw_mode.startswith("LA"))
             if image.format == "TIFF":  # OpenCV has applied the tag
                 stored = _rotated(stored, {6: 8, 8: 6}.get(orientation, orientation))
         else:
@@ -119,9 +120,13 @@ def _orientation(image: Any) -> int:
     return value if value in range(1, 9) else 1
 
 
-def _is_deep_colour(image: Any) -> bool:
-    """Whether the file stores colour, or gray with opacity, in 16 bits, which Pillow would cut to 8."""
-    return image.mode in ("RGB", "RGBA", "LA") and any(";16" in str(tile[3]) for tile in image.tile)
+def _deep_colour_mode(image: Any) -> str:
+    """Return how the file stores colour, or gray with opacity, in 16 bits, which Pillow would cut to 8; else ""."""
+    if image.mode not in ("RGB", "RGBA", "LA") or not image.tile:
+        return ""
+    arguments = image.tile[0][3]
+    mode = str(arguments[0] if isinstance(arguments, tuple) else arguments)
+    return mode if ";16" in mode else ""
 
 
 def _deep_colour(path: Path, tags: dict[int, Any], *, gray_alpha: bool) -> _Stored:
@@ -144,10 +149,10 @@ def _from_pillow(image: Any, tags: dict[int, Any], path: Path) -> _Stored:
     mode = image.mode
     white_is_zero = _first(tags.get(_PHOTOMETRIC), 1) == 0
     if mode.startswith("I"):  # I;16 from gray PNG and TIFF; I where a reader widened it
-        values = np.asarray(image)[..., None]
+        values = np.asarray(image.copy())[..., None]  # the size of a rotated TIFF is wrong until it is copied
         return _Stored(*_integers(values, tags, path), inverted=white_is_zero)
     if mode == "F":
-        real = np.asarray(image)[..., None]
+        real = np.asarray(image.copy())[..., None]
         if not np.isfinite(real).all() or real.min() < 0 or real.max() > 1:
             raise ValueError("floating-point pixels must lie in [0, 1]")
         return _Stored(real, 1.0, inverted=white_is_zero)

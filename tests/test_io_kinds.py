@@ -185,20 +185,19 @@ def _png(values: np.ndarray, colour_type: int) -> bytes:
     )
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB", "HSV"])
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "YCbCr", "LAB"])
 def test_modes_of_pillow(tmp_path: Path, rgb: np.ndarray, mode: str) -> None:
     """What a file in this mode holds is the picture that Pillow converts it to."""
     from PIL import ImageCms
 
-    smooth = np.asarray(Image.fromarray(rgb).resize((WIDTH, HEIGHT), box=(3, 3, 6, 6)))
+    # 8 bits of LAB hold no saturated colours
+    smooth = np.asarray(Image.fromarray(rgb // 4 + 96).resize((WIDTH, HEIGHT), box=(3, 3, 6, 6)))
     picture = Image.fromarray(smooth)
     if mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         picture = ImageCms.profileToProfile(picture, srgb, lab, outputMode="LAB")
     else:
         picture = picture.convert(mode)
-    if mode == "HSV":
-        return  # no container holds it
     picture.save(tmp_path / "a.tif")
     if mode == "LAB":
         close(load_image(tmp_path / "a.tif"), smooth, atol=0.03)
@@ -242,6 +241,7 @@ def test_180_million_pixels(tmp_path: Path) -> None:
     assert image[0, 0, -2].eq(0).all()
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
 def test_broken_tags_do_not_matter(tmp_path: Path, rgb: np.ndarray, name: str) -> None:
     """Only the orientation is read: a tag that cannot be decoded, or written back, is nobody's concern."""

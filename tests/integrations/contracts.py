@@ -17,10 +17,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+_PACKAGES = ("hloc", "gluefactory", "lightglue", "vismatch", "deep_image_matching")
+_INSTALLED = {package for package in _PACKAGES if importlib.util.find_spec(package) is not None}
+
 
 def is_real(package: str) -> bool:
     """Whether the package itself is installed."""
-    return importlib.util.find_spec(package) is not None
+    return package in _INSTALLED
 
 
 def provide(monkeypatch: pytest.MonkeyPatch, **modules: dict[str, Any]) -> None:
@@ -150,7 +153,8 @@ class VismatchMatcher(nn.Module):
 
     @torch.inference_mode()
     def forward(self, img0: Tensor, img1: Tensor) -> dict[str, Any]:
-        names = "matched_kpts0 matched_kpts1 all_kpts0 all_kpts1 all_desc0 all_desc1 matched_confidences".split()
+        names = [f"{kind}{i}" for kind in ("matched_kpts", "all_kpts", "all_desc") for i in (0, 1)]
+        names.append("matched_confidences")
         outputs = self._forward(img0.to(self.device), img1.to(self.device))
         assert len(outputs) == 7
         assert all(out is None or isinstance(out, (np.ndarray, Tensor)) for out in outputs)
