@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -65,9 +63,8 @@ def decode(path: Path, *, gray: bool, apply_exif: bool) -> Tensor:
 
     """
     pillow = require("PIL.Image", extra="cli")
-    with _without_pixel_limit(pillow):
-        image = pillow.open(path)
-    with image:
+    # an open file, since Pillow maps files that it opens itself into memory, with a wrong size if they are rotated
+    with path.open("rb") as file, _opened(pillow, file) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are read: reduce it first")
         frames = _frames(image)
@@ -87,14 +84,29 @@ def decode(path: Path, *, gray: bool, apply_exif: bool) -> Tensor:
     return _to_tensor(_rotated(stored, orientation) if apply_exif else stored, gray)
 
 
-@contextmanager
-def _without_pixel_limit(pillow: Any) -> Iterator[None]:
-    """Pillow refuses what may be an attack on a server; here the files are the user's own, and MAX_PIXELS holds."""
+def orientation_of(path: Path) -> int:
+    """Return the orientation tag of a file, 1 to 8, without reading its pixels; 1 for a file that is not an image."""
+    pillow = require("PIL.Image", extra="cli")
+    try:
+        with path.open("rb") as file, _opened(pillow, file) as image:
+            return _orientation(image)
+    except (MemoryError, ImportError):
+        raise
+    except Exception:  # reading the pixels will say what is wrong
+        return 1
+
+
+def _opened(pillow: Any, file: BinaryIO) -> Any:
+    """Open an image of any size.
+
+    Pillow refuses large ones, since they may be an attack on a server; here the files are the user's own, and
+    ``MAX_PIXELS`` holds.
+    """
     with _limit:
         before = pillow.MAX_IMAGE_PIXELS
         pillow.MAX_IMAGE_PIXELS = None
         try:
-            yield
+            return pillow.open(file)
         finally:
             pillow.MAX_IMAGE_PIXELS = before
 
@@ -149,7 +161,7 @@ def _from_pillow(image: Any, tags: dict[int, Any], path: Path) -> _Stored:
     mode = image.mode
     white_is_zero = _first(tags.get(_PHOTOMETRIC), 1) == 0
     if mode.startswith("I"):  # I;16 from gray PNG and TIFF; I where a reader widened it
-        values = np.asarray(image.copy())[..., None]  # the size of a rotated TIFF is wrong until it is copied
+        values = np.asarray(image.copy())[..., None]  # a TIFF has the size of the rotated image until it is copied
         return _Stored(*_integers(values, tags, path), inverted=white_is_zero)
     if mode == "F":
         real = np.asarray(image.copy())[..., None]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from kornia_lift._decode import decode
+from kornia_lift._decode import decode, orientation_of
 from kornia_lift._extras import require
 
 #: Suffixes of the images that :func:`list_images` lists, lower case, the most common first.
@@ -36,7 +36,11 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class ImageFileError(ValueError):
-    """A file that is there but cannot be read as an image."""
+    """A file that is there but cannot be read as an image.
+
+    The message names the file and the reason: it is empty, cut off, damaged, of a kind that is not supported, or holds
+    values that have no place in an image.
+    """
 
 
 def load_image(path: str | os.PathLike[str], *, gray: bool = False, apply_exif: bool = True) -> Tensor:
@@ -76,6 +80,11 @@ def load_image(path: str | os.PathLike[str], *, gray: bool = False, apply_exif: 
         tool = OTHER_SUFFIXES.get(path.suffix.lower())
         hint = f"; convert it to JPEG or PNG, for example by {tool}" if tool else ""
         raise ImageFileError(f"cannot read {path} as an image: {reason}{hint}") from error
+
+
+def exif_orientation(path: str | os.PathLike[str]) -> int:
+    """Return the orientation tag of an image file, 1 (as stored) to 8; 1 where there is no valid tag."""
+    return orientation_of(Path(path))
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:

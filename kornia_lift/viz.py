@@ -50,7 +50,8 @@ def draw_matches(
 
     Args:
         first: left image, values in [0, 1], shape (1, 1 or 3, H, W).
-        second: right image; may have another size. An image of less than half the height of the other is enlarged.
+        second: right image; may have another size. An image of less than half the height of the other is enlarged, up to
+            its width.
         matches: result of :func:`~kornia_lift.match_images`, of which the inliers are drawn; or matched frames in the
             pixels of the left and of the right image, each (M, 2, 3), best first.
         correct: which matches are correct, shape (M,).
@@ -152,8 +153,8 @@ def _zooms(
     first: tuple[int, ...], second: tuple[int, ...], max_width: int, max_height: int
 ) -> tuple[float, float]:
     """Return the zoom of each image, given as (height, width): both can be seen, and the picture is not too large."""
-    tall = max(first[0], second[0])
-    zooms = [max(1.0, _SMALLEST * tall / height) for height, _ in (first, second)]
+    tall, wide = max(first[0], second[0]), max(first[1], second[1])
+    zooms = [max(1.0, min(_SMALLEST * tall / height, wide / width)) for height, width in (first, second)]
     width = sum(zoom * size[1] for zoom, size in zip(zooms, (first, second), strict=True))
     reduce = min(1.0, (max_width - _GAP) / width, max_height / tall)
     return zooms[0] * reduce, zooms[1] * reduce

@@ -79,7 +79,7 @@ def test_large_images_are_reduced_with_their_frames() -> None:
 
 def test_tall_images_are_reduced_to_what_a_picture_file_holds() -> None:
     none = torch.zeros(0, 2, 3)
-    assert draw_matches(torch.rand(1, 1, 20000, 40), torch.rand(1, 1, 50, 20), (none, none)).shape == (8000, 32, 3)
+    assert draw_matches(torch.rand(1, 1, 20000, 40), torch.rand(1, 1, 50, 20), (none, none)).shape == (8000, 40, 3)
 
 
 def test_lines_are_limited_and_spread() -> None:
@@ -94,20 +94,20 @@ def test_lines_are_limited_and_spread() -> None:
 
 def test_numbers_must_agree() -> None:
     black = torch.zeros(1, 1, 20, 20)
-    with pytest.raises(ValueError, match="got 2, 1 frames"):
+    with pytest.raises(ValueError, match="got 2 and 1 frames"):
         draw_matches(black, black, (torch.zeros(2, 2, 3), torch.zeros(1, 2, 3)))
 
 
-def test_small_image_is_enlarged_to_half_the_height_of_the_other() -> None:
+def test_small_image_is_enlarged_towards_half_the_height_of_the_other() -> None:
     black = torch.zeros(1, 1, 400, 300)
     lafs = frame(150, 200, 4, 0), frame(19.5, 9.5, 2, 0)
     picture = draw_matches(black, torch.zeros(1, 1, 20, 40), lafs, correct=np.array([True]), opacity=0)
-    assert picture.shape == (400, 300 + 8 + 400, 3)
+    assert picture.shape == (400, 300 + 8 + 300, 3)  # 150 x 300: not wider than the other
     points = coloured(picture, CORRECT)
     second = points[points[:, 0] >= 308]
     centre = (second.min(0) + second.max(0)) / 2  # the radius reaches the right end of the circle only
-    np.testing.assert_allclose(centre, [308 + 199.5, 99.5], atol=1)
-    assert np.ptp(second[:, 1]) == pytest.approx(2 * 10 * 2 * LAF_SCALE_PER_SIGMA / 3, abs=3)
+    np.testing.assert_allclose(centre, [308 + 149.5, 74.5], atol=1)
+    assert np.ptp(second[:, 1]) == pytest.approx(2 * 7.5 * 2 * LAF_SCALE_PER_SIGMA / 3, abs=3)
 
 
 def test_keypoints_are_circles_at_their_location() -> None:

@@ -16,6 +16,7 @@ from kornia_lift._checks import check_image
 from kornia_lift.weights import WeightFileError
 
 MAX_BYTES = 64 * 2**20  # the largest released file has 1 MB
+GAIN = 1e9
 _MOST = 256  # of any number in a header
 _DERIVATIVE = (-0.109604, -0.276691, 0.0, 0.276691, 0.109604)
 _SMOOTHING = (0.037659, 0.249153, 0.426375, 0.249153, 0.037659)
@@ -26,9 +27,9 @@ _BLUR_SIZE, _BLUR_SIGMA = 21, 2.0
 class TILDEResponse(nn.Module):
     r"""Score every pixel by TILDE's filters: a ``resp_module`` for LIFT's and kornia's detectors.
 
-    .. math:: s = G_2 * \sum_{i} (-1)^{i+1} \max_j (w_{ij} * c + b_{ij})
+    .. math:: s = g \, G_2 * \sum_{i} (-1)^{i+1} \max_j (w_{ij} * c + b_{ij})
 
-    with the channels c of the image and the Gaussian G of 2 pixels.
+    with the channels c of the image the Gaussian G of 2 pixels, and the gain g.
 
     Args:
         num_sum: number of maxima in the signed sum.
@@ -36,19 +37,30 @@ class TILDEResponse(nn.Module):
         channels: 1: gray; 6: gradient along x and y, its magnitude, and L, u, v of the colours.
         size: side of the filters, odd.
         rank: number of separable filters per channel; 0 for full filters.
+        gain: the score is multiplied by it. The released filters give scores of the order of 1e-9, too small for the
+            Newton steps of detectors in float32.
 
     Shape:
         - Input: :math:`(B, 1|3, H, W)`, RGB or gray, values in [0, 1]; gray images have the colours of gray
         - ``sigmas``: accepted as kornia passes it, not used: the filters have one size
-        - Output: :math:`(B, 1, H, W)`, of the order of 1e-9 with the released weights
+        - Output: :math:`(B, 1, H, W)`
 
     Raises:
         kornia.core.exceptions.ShapeError: if the input has another shape.
 
     """
 
-    def __init__(self, num_sum: int = 4, num_max: int = 4, channels: int = 6, size: int = 21, rank: int = 4) -> None:
+    def __init__(
+        self,
+        num_sum: int = 4,
+        num_max: int = 4,
+        channels: int = 6,
+        size: int = 21,
+        rank: int = 4,
+        gain: float = GAIN,
+    ) -> None:
         super().__init__()
+        self.gain = gain
         self.num_sum, self.num_max, self.channels, self.size, self.rank = num_sum, num_max, channels, size, rank
         filters, inner = num_sum * num_max, channels * rank
         self.bias = nn.Parameter(torch.zeros(filters))
@@ -76,7 +88,7 @@ class TILDEResponse(nn.Module):
         check_image(x, type(self).__name__)
         largest = self.responses(x).unflatten(1, (self.num_sum, self.num_max)).amax(2)
         score = largest[:, 1::2].sum(1, keepdim=True) - largest[:, 0::2].sum(1, keepdim=True)
-        return _blur(score)
+        return self.gain * _blur(score)
 
 
 def tilde_channels(image: Tensor) -> Tensor:
@@ -116,9 +128,9 @@ def _gray(image: Tensor) -> Tensor:
 
 
 def _filter(x: Tensor, vertical: tuple[float, ...], horizontal: tuple[float, ...]) -> Tensor:
-    """Correlate every channel with a separable 5x5 filter; the image is mirrored at its border pixels."""
+    """Correlate every channel with a separable 5x5 filter."""
     batch, channels, height, width = x.shape
-    x = _pad_mirror(x, len(vertical) // 2).flatten(0, 1)[:, None]
+    x = _pad_symmetric(x, len(vertical) // 2).flatten(0, 1)[:, None]
     x = F.conv2d(x, x.new_tensor(vertical).view(1, 1, -1, 1))
     return F.conv2d(x, x.new_tensor(horizontal).view(1, 1, 1, -1)).view(batch, channels, height, width)
 
@@ -254,6 +266,8 @@ def _full(header: list[int], rows: _Rows) -> TILDEResponse:
             weights.append(rows.block(channels * size, size).view(channels, size, size))
             bias += rows.take(1)
         header = [] if rows.at_end() else rows.integers()
+    if num_sum != 4:  # the header does not tell, and a file may be cut off between two groups
+        raise ValueError(f"expected 4 groups of filters, got {num_sum}")
     network = TILDEResponse(num_sum, num_max, channels, size, rank=0)
     _fill(network.weight, torch.stack(weights) * size**2)  # the released filters are divided by their area
     _fill(network.bias, torch.tensor(bias, dtype=torch.float64))

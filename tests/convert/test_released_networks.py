@@ -7,11 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kornia.feature import LAFOrienter, ScaleSpaceDetector, laf_from_center_scale_ori, laf_is_filled
+from kornia.feature import (
+    LAFOrienter,
+    ScaleSpaceDetector,
+    get_laf_orientation,
+    laf_from_center_scale_ori,
+    laf_is_filled,
+)
 from torch import Tensor
 
 from kornia_lift import LIFTDetector
 from kornia_lift.convert import TILDEResponse, load_learned_orientation, load_tilde, tilde_channels
+from kornia_lift.convert.tilde import GAIN
 from kornia_lift.weights import WeightFileError
 from tests.pictures import texture
 
@@ -42,7 +49,7 @@ def test_tilde_reproduces_the_oracle(
     network = load_tilde(shared / UPSTREAM / f"{name}.txt")
     assert not network.training
     with torch.no_grad():
-        score = network(rgb(oracle).to(dtype))[0, 0].numpy()
+        score = network(rgb(oracle).to(dtype))[0, 0].numpy() / GAIN
         if name == "Mexico24":
             responses = network.responses(rgb(oracle).to(dtype))[0].numpy()
             expected = oracle["Mexico24_resp"]
@@ -55,7 +62,7 @@ def test_gray_tilde_reproduces_the_oracle(shared: Path, oracle: dict[str, np.nda
     network = load_tilde(shared / UPSTREAM / "NewMexico8_1c.txt")
     gray = torch.from_numpy(oracle["gray"]).float()[None, None] / 255
     with torch.no_grad():
-        score = network(gray)[0, 0].numpy()
+        score = network(gray)[0, 0].numpy() / GAIN
     expected = oracle["NewMexico8_1c_score"]
     assert np.abs(score - expected).max() < 1e-4 * np.abs(expected).max()
 
@@ -120,30 +127,38 @@ def test_learned_orientation_reproduces_the_oracle(shared: Path) -> None:
     network = load_learned_orientation(shared / UPSTREAM / "efsift")
     patches = torch.from_numpy(oracle["patches28"]).float()[:, None] / 255
     with torch.no_grad():
-        np.testing.assert_allclose(network.vector(patches).numpy(), oracle["efsift_raw"], atol=1e-3)
+        np.testing.assert_allclose(network.vector(patches).numpy(), oracle["efsift_raw"], rtol=1e-5)
         angle = network(patches).rad2deg().numpy()
     difference = angle + oracle["efsift_deg"]  # kornia counts the other way round
     np.testing.assert_allclose((difference + 180) % 360 - 180, 0, atol=0.1)
 
 
 def test_learned_orientation_follows_rotations(shared: Path) -> None:
-    """The sign: a frame on an image rotated counter-clockwise gets an angle that is larger by as much."""
+    """The sign: where the angle follows a rotation at all, it follows in its sense, counter-clockwise on screen.
+
+    The released model is for nearly upright keypoints: it follows by 20 degrees on a part of the patches.
+    """
     from kornia.geometry.transform import rotate
 
+    pixels = pytest.importorskip("skimage.data").camera()
+    image = torch.from_numpy(pixels).float()[None, None] / 255
+    corners = [(y, x) for y in range(0, 380, 40) for x in range(0, 380, 40)]
+    patches = torch.cat([image[..., y : y + 129, x : x + 129] for y, x in corners])
+    patches = patches[patches.flatten(1).std(1) > 0.1]
     orienter = LAFOrienter(28, angle_detector=load_learned_orientation(shared / UPSTREAM / "efsift"))
-    images = torch.cat([texture(129, 129, seed=seed) for seed in range(40)])
-    centre = torch.full((len(images), 1, 2), 64.0)
-    frame = laf_from_center_scale_ori(centre, torch.full((len(images), 1, 1, 1), 28.0))
+    centre = torch.full((len(patches), 1, 2), 64.0)
+    frame = laf_from_center_scale_ori(centre, torch.full((len(patches), 1, 1, 1), 28.0))
 
-    def angles(x: Tensor) -> Tensor:
-        a = orienter(frame, x)[:, 0]
-        return torch.atan2(a[:, 0, 1], a[:, 0, 0])
+    def change(turn: float) -> Tensor:
+        after = orienter(frame, rotate(patches, torch.full((len(patches),), turn)))
+        degrees = get_laf_orientation(after) - get_laf_orientation(orienter(frame, patches))
+        return (degrees.flatten() + 180) % 360 - 180
 
-    turn = 15.0
     with torch.no_grad():
-        change = angles(rotate(images, torch.full((len(images),), turn))) - angles(images)
-    degrees = (change.rad2deg() + 180) % 360 - 180
-    assert float(degrees.median()) == pytest.approx(turn, abs=8)
+        along = sum(int(((change(turn) - turn).abs() < 10).sum()) for turn in (-20.0, 20.0))
+        against = sum(int(((change(turn) + turn).abs() < 10).sum()) for turn in (-20.0, 20.0))
+    assert along > 10
+    assert along > 2 * against
 
 
 @pytest.mark.parametrize("damage", ["missing", "pickle", "shape", "nan", "cut"])
