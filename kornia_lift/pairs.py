@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 
-from kornia.color import rgb_to_grayscale
+from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image
 from kornia_lift._io import load_image
 from kornia_lift.feature import LIFTFeature
-from kornia_lift.features import Features
-from kornia_lift.matching import Geometry, PairMatch, extract_features, match_pair, shrink
+from kornia_lift.matching import Geometry, PairMatch, match_tensors
 
 Image = Tensor | str | os.PathLike[str]
 
@@ -58,15 +57,24 @@ def match_images(
 
     """
     feature = LIFTFeature(2000) if feature is None else feature
-    features = [_extract(feature, image, max_size) for image in (first, second)]
-    return match_pair(features[0], features[1], ratio=ratio, geometry=geometry, threshold=threshold)
+    images = [_tensor(image) for image in (first, second)]
+    weight = next(feature.parameters(), images[0])
+    return match_tensors(
+        feature,
+        images[0],
+        images[1],
+        device=weight.device,
+        max_size=max_size,
+        ratio=ratio,
+        geometry=geometry,
+        threshold=threshold,
+    )
 
 
-def _extract(feature: nn.Module, image: Image, max_size: int) -> Features:
+def _tensor(image: Image) -> Tensor:
     pixels = image if isinstance(image, Tensor) else load_image(image)
     pixels = pixels[None] if pixels.dim() == 3 else pixels
     check_image(pixels, "match_images", value_range=True)
-    gray = rgb_to_grayscale(pixels) if pixels.shape[1] == 3 else pixels
-    size = pixels.shape[-1], pixels.shape[-2]
-    weight = next(feature.parameters(), None)
-    return extract_features(feature, shrink(gray, max_size).to(gray.device if weight is None else weight.device), size)
+    if len(pixels) != 1:
+        raise ShapeError(f"match_images expects one image, (1, 1|3, H, W), got {tuple(pixels.shape)}")
+    return pixels
