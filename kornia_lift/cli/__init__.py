@@ -23,12 +23,16 @@ from kornia_lift import __version__
 from kornia_lift.cli import (
     build_dataset,
     compare,
+    convert,
     demo,
     evaluate,
+    export_colmap,
+    export_onnx,
     extract,
     match,
     merge,
     plot_training,
+    reconstruct,
     train,
 )
 from kornia_lift.cli._options import CommandError
@@ -36,7 +40,10 @@ from kornia_lift.cli._options import CommandError
 if TYPE_CHECKING:
     from kornia_lift.cli._feature import FeatureFactory
 
-COMMANDS = (match, extract, merge, demo, evaluate, compare, build_dataset, train, plot_training)
+COMMANDS = (
+    *(match, extract, merge, demo, reconstruct, export_colmap, evaluate, compare),
+    *(build_dataset, train, plot_training, convert, export_onnx),
+)
 
 _DESCRIPTION = "LIFT (Learned Invariant Feature Transform): match images, extract features, evaluate, train."
 _EPILOG = """\

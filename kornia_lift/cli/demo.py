@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     pairs = torch.from_numpy(match.pairs)
     lafs = match.first.lafs[pairs[:, 0]], match.second.lafs[pairs[:, 1]]
     with clock.stage("drawing"):
-        save_picture(args.out, draw_matches(image, copy, lafs, right=correct))
+        save_picture(args.out, draw_matches(image, copy, lafs, correct=correct))
     print(as_text(args, match, clock))
     of_verified = _percent(correct[match.verified])
     print(f"precision       {_percent(correct)} of the putative matches, {of_verified} of the verified")

@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     import time
 
     from kornia_lift._extras import require
+    from kornia_lift._io import describe_unread, list_unread_images
     from kornia_lift.cli._feature import build_feature, provenance
     from kornia_lift.extraction import ExtractionOptions, Tally, collect_images, extract_images, shard_of
     from kornia_lift.files import FeatureFile
@@ -81,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
         mine = [job for job in collect_images(args.inputs) if shard_of(job.name, count) == index]
     except ValueError as error:
         raise CommandError(str(error)) from error
+    unread = [path for given in args.inputs if given.is_dir() for path in list_unread_images(given)]
+    if unread:
+        print(f"kornia-lift: {describe_unread(unread)}", file=sys.stderr)
     out = _shard_file(args.out, index, count)
     feature, device, dtype = build_feature(args)
     options = ExtractionOptions(device, dtype, args.resize, args.apply_exif, args.workers)

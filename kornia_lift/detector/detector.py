@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from kornia.feature import PassLAF, laf_is_filled
 from torch import Tensor, nn
 
-from kornia_lift._checks import check_image, check_mask
+from kornia_lift._checks import check_count, check_image, check_mask
+from kornia_lift._memory import recompute
 from kornia_lift.detector import extrema, refinement
 from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
 from kornia_lift.detector.scale_space import (
@@ -89,9 +91,7 @@ class LIFTDetector(nn.Module):
         pretrained: bool | str | os.PathLike[str] = True,
     ) -> None:
         super().__init__()
-        if not isinstance(num_features, int) or num_features < 1:
-            raise ValueError(f"LIFTDetector expects a whole number num_features >= 1, got {num_features!r}")
-        self.num_features = num_features
+        self.num_features = check_count(num_features, type(self).__name__)
         self.config = ScaleSpaceConfig() if config is None else config
         self.resp = LIFTResponse(pretrained) if resp_module is None else resp_module
         self.ori = PassLAF() if ori_module is None else ori_module
@@ -105,7 +105,7 @@ class LIFTDetector(nn.Module):
         if isinstance(self.resp, LIFTResponse):
             # LIFT's tests know no rounding errors: equal scores have to stay equal
             content = None if padding is None else ~padding[:, None]
-            inner = self.resp.valid(level, direct=self.config.faithful, content=content)
+            inner = recompute(partial(self.resp.valid, direct=self.config.faithful, content=content), level)
         else:
             border = slice(SCORE_BORDER, -SCORE_BORDER)
             inner = self.resp(level)[:, :, border, border]

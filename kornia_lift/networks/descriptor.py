@@ -114,7 +114,7 @@ class LIFTDescriptor(nn.Module):
         z = normalize_patches(patch, self.mean, self.std)
         convolutions = [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
         weights = [cast(Tensor, t) for layer in convolutions for t in (layer.weight, layer.bias)]
-        if len(z) >= FEW and is_plain(z, *weights):
+        if is_plain(z, *weights) and z.shape[0] >= FEW:
             out = describe(z, self._plan.get(*weights, cast(SubtractiveNorm2d, self.features[3]).window))
         else:
             # channels_last: the convolutions run in their fast CPU and tensor-core layout
@@ -123,6 +123,7 @@ class LIFTDescriptor(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         check_patches(patch, PATCH_SIZE, type(self).__name__)
-        if torch.is_grad_enabled() or len(patch) <= self.chunk_size:
+        # no chunks in a graph: they would fix the number of patches
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or patch.shape[0] <= self.chunk_size:
             return self._describe(patch)
         return torch.cat([self._describe(part) for part in patch.split(self.chunk_size)])

@@ -114,7 +114,7 @@ class LIFTOrientation(nn.Module):
         convolutions = [cast(Tensor, t) for c in (self.conv1, self.conv2, self.conv3) for t in (c.weight, c.bias)]
         linear = self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
         drops = self.training and self.dropout > 0
-        if len(x) >= FEW and not drops and is_plain(x, *convolutions, *linear):
+        if not drops and is_plain(x, *convolutions, *linear) and x.shape[0] >= FEW:
             x = vector(x, self._plan.get(*convolutions), linear, self.pool3)
             return x if self.output_order == "cs" else x.flip(1)
         # pooling first gives the same as the paper's order and leaves a quarter of the work to the ReLU
@@ -136,6 +136,7 @@ class LIFTOrientation(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         check_patches(patch, PATCH_SIZE, type(self).__name__)
-        if torch.is_grad_enabled() or len(patch) <= self.chunk_size:
+        # no chunks in a graph: they would fix the number of patches
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or patch.shape[0] <= self.chunk_size:
             return self._angle(patch)
         return torch.cat([self._angle(part) for part in patch.split(self.chunk_size)])

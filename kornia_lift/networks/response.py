@@ -197,8 +197,8 @@ class LIFTResponse(nn.Module):
         precise, given = (torch.finfo(dtype).eps for dtype in (wide, x.dtype))
         error = precise * weight.abs().sum((1, 2, 3)).max() * value + precise * bias.abs().max().to(wide)
         if given > precise:
-            # products are summed in float32, of rounded pixels and weights: a quarter of the last digit each, at random,
-            # so that the errors of the summands add in quadrature
+            # products are summed in float32, of rounded pixels and weights: a quarter of the last digit each, at
+            # random, so that the errors of the summands add in quadrature
             random = weight.square().sum((1, 2, 3)).max().sqrt() * value / NUM_SUM**0.5
             error = error + given / 4 * random
         return NUM_SUM * error
@@ -221,9 +221,11 @@ class LIFTResponse(nn.Module):
         rows, cols = (side - FILTER_SIZE + 1 for side in z.shape[-2:])
         weight, bias = self._filters()
         gain = self._gain(z)
-        if not direct and rows * cols >= SMALLEST and is_plain(z, weight, bias) and z.sum().isfinite():
+        if not direct and is_plain(z, weight, bias) and rows * cols >= SMALLEST and z.sum().isfinite():
             return score(z, self._plan.get(weight, bias), gain)
-        if torch.is_grad_enabled() or z.device.type != "cpu" or rows <= STRIP_ROWS:
+        # no strips in a graph: they would fix the size of the images
+        whole = torch.is_grad_enabled() or z.device.type != "cpu" or torch.compiler.is_compiling()
+        if whole or rows <= STRIP_ROWS:
             return _convolve(z, weight, bias, gain)
         # strips keep the 16 filter responses in the cache instead of 16 whole images in memory
         strips = []

@@ -326,7 +326,7 @@ def test_impossible_settings_are_named(arguments: dict[str, float], words: str) 
 
 
 def test_number_of_features_is_checked() -> None:
-    with pytest.raises(ValueError, match="num_features >= 1, got 0"):
+    with pytest.raises(ValueError, match="num_features from 1 to 1000000, got 0"):
         LIFTDetector(0, pretrained=False)
 
 
