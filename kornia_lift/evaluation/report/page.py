@@ -100,7 +100,7 @@ def match_picture(scene: Scene, pair: tuple[int, int], features: tuple[Features,
     order = np.argsort(found.forward_distance[common], kind="stable")
     common, partner, right = common[order], partner[order], (error <= THRESHOLD)[order]
     lafs = _frames(first, common), _frames(second, partner)
-    picture = draw_matches(scene.image(pair[0]), scene.image(pair[1]), lafs, right=right, max_width=1160)
+    picture = draw_matches(scene.image(pair[0]), scene.image(pair[1]), lafs, correct=right, max_width=1160)
     return picture, int(right.sum()), len(right)
 
 
