@@ -28,7 +28,7 @@ from kornia_lift.cli import main as kornia_lift
 from kornia_lift.matching import describe
 
 
-def write_photographs(folder: Path, count: int, width: int, height: int) -> list[Path]:
+def write_images(folder: Path, count: int, width: int, height: int) -> list[Path]:
     rng = np.random.default_rng(0)
     paths = []
     for index in range(count):
@@ -56,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "photos"
         folder.mkdir()
-        paths = write_photographs(folder, args.images, *args.size)
+        paths = write_images(folder, args.images, *args.size)
         images = [load_image(path, gray=True) for path in paths]
         describe(feature, images[0].to(args.device))  # the first call pays for compilation and memory
         for round_ in range(args.rounds):

@@ -56,7 +56,7 @@ class Case:
 
 
 def picture(width: int, height: int) -> np.ndarray:
-    """Photographs side by side, so that the detail does not get coarser with the size; uint8, (height, width)."""
+    """Images side by side, so that the detail does not get coarser with the size; uint8, (height, width)."""
     tiles = [cv2.cvtColor(image[:400, :500], cv2.COLOR_RGB2GRAY) for image in (data.astronaut(), data.coffee())]
     rows = [np.concatenate([tiles[(r + c) % 2] for c in range(-(-width // 500))], 1) for r in range(-(-height // 400))]
     return np.ascontiguousarray(np.concatenate(rows)[:height, :width])

@@ -22,7 +22,7 @@ def load(name: str) -> ModuleType:
 
 
 def test_registration_by_descriptors_approaches_the_true_motion() -> None:
-    losses, errors = load("register_photographs").register(False, steps=8, keypoints=6)
+    losses, errors = load("register_images").register(False, steps=8, keypoints=6)
     assert errors[0] > 25
     assert errors[-1] < 0.8 * errors[0]
     assert losses[-1] < losses[0]
@@ -30,5 +30,5 @@ def test_registration_by_descriptors_approaches_the_true_motion() -> None:
 
 @pytest.mark.slow
 def test_registration_with_shipped_weights_reaches_a_pixel() -> None:
-    _, errors = load("register_photographs").register(True, steps=80, keypoints=30)
+    _, errors = load("register_images").register(True, steps=80, keypoints=30)
     assert errors[-1] < 1

@@ -304,7 +304,7 @@ def test_default_dtype_of_torch_changes_nothing() -> None:
     ("arguments", "message"),
     [
         ({"pretrained": None}, "pretrained expects .* got None"),
-        ({"num_features": 100.0}, "whole number num_features >= 1, got 100.0"),
+        ({"num_features": 100.0}, "num_features as a whole number, got 100.0"),
         ({"config": "lift"}, "config expects a ScaleSpaceConfig"),
         ({"pooled_sizes": (1.0, 0.0)}, "one or more factors above 0"),
         ({"pooled_sizes": (1.0,), "descriptor": torch.nn.Identity()}, "either pooled_sizes or descriptor"),

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -12,13 +11,12 @@ from typing import Any
 from torch import Tensor
 
 from kornia_lift.evaluation.candidates import Candidate
-from kornia_lift.evaluation.features.cache import FeatureCache
-from kornia_lift.evaluation.features.extraction import extract_to_cache
+from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.features.peers import Extractor
 from kornia_lift.evaluation.report.results import FeatureResults, Results, describe_options, provenance
 from kornia_lift.evaluation.report.sfm_report import SfmResults
-from kornia_lift.evaluation.runner import FeatureSource, Options, evaluate
+from kornia_lift.evaluation.runner import Options, evaluate
 from kornia_lift.evaluation.selection import all_pairs
 from kornia_lift.evaluation.sfm import SfmOptions, reconstruct_scene
 from kornia_lift.scenes.scene import Scene
@@ -54,9 +52,9 @@ def run(
     rows = []
     for entry in candidates:
         fill_cache(entry, groups, cache, options.num_features, progress=progress)
-        with open_features(entry, cache, options.num_features) as (source, made):
+        with open_features(entry, cache, options.num_features) as source:
             pairs = {name: evaluate(source, scenes, options) for name, scenes in groups.items()}
-        rows.append(FeatureResults(entry.name, pairs, made))
+        rows.append(FeatureResults(entry.name, pairs, source.options))
     return Results(title, rows, describe_options(options), provenance())
 
 
@@ -85,7 +83,7 @@ def run_sfm(
     rows = {}
     for entry in candidates:
         fill_cache(entry, {"": scenes}, cache, options.num_features, progress=progress)
-        with open_features(entry, cache, options.num_features) as (source, _):
+        with open_features(entry, cache, options.num_features) as source:
             rows[entry.name] = [
                 reconstruct_scene(source, scene, replace(options, known_intrinsics=known), progress=progress)
                 for scene in scenes
@@ -118,30 +116,25 @@ def fill_cache(
     """
     if entry.build is None:
         return 0
-    store = FeatureCache(feature_path(cache, entry, num_features), _made(entry, num_features))
+    cache.mkdir(parents=True, exist_ok=True)
+    path = feature_path(cache, entry, num_features)
     scenes = [scene for group in groups.values() for scene in group]
-    extract = _Lazy(entry.build, num_features)
-    return extract_to_cache(extract, scenes, store, num_features=num_features, progress=progress)
+    extract, made = _Lazy(entry.build, num_features), {"feature": entry.name, **entry.identity}
+    return extract_to_file(extract, scenes, path, num_features=num_features, options=made, progress=progress)
 
 
-@contextmanager
-def open_features(entry: Candidate, cache: Path, num_features: int) -> Iterator[tuple[FeatureSource, dict[str, Any]]]:
-    """The features of a candidate, from its file or the cache, and what they were made with.
+def open_features(entry: Candidate, cache: Path, num_features: int) -> FeatureStore:
+    """The features of a candidate, from its own file or the cache; use it as a context manager.
 
     Raises:
         FeatureFileError: if they cannot be used.
-        FileNotFoundError: if a feature file does not exist.
+        FileNotFoundError: if the file does not exist.
     """
-    if entry.file is not None:
-        with FeatureStore(entry.file) as store:
-            yield store, store.options
-    else:
-        kept = FeatureCache(feature_path(cache, entry, num_features), _made(entry, num_features))
-        yield kept, kept.options
+    return FeatureStore(entry.file or feature_path(cache, entry, num_features))
 
 
 def feature_path(cache: Path, entry: Candidate, num_features: int) -> Path:
-    """Folder of a candidate's features in the cache: one for each weights, options and number of features."""
+    """File of a candidate's features in the cache: one for each weights, options and number of features."""
     peer = str(entry.identity.get("peer", entry.name))
     marks = [
         peer if peer != entry.name else "",
@@ -150,11 +143,7 @@ def feature_path(cache: Path, entry: Candidate, num_features: int) -> Path:
         str(num_features),
     ]
     safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in entry.name)
-    return cache / "-".join([safe, *filter(None, marks)])
-
-
-def _made(entry: Candidate, num_features: int) -> dict[str, Any]:
-    return {"feature": entry.name, **entry.identity, "num_features": num_features}
+    return cache / ("-".join([safe, *filter(None, marks)]) + ".h5")
 
 
 class _Lazy:

@@ -9,8 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_lift.evaluation.features.files import FeatureFileError, UnreadableImageError
-from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.measures.correct import (
     THRESHOLD,
     common_cells,
@@ -33,6 +31,8 @@ from kornia_lift.evaluation.measures.geometry import (
 from kornia_lift.evaluation.measures.matching import Neighbours, nearest_neighbours
 from kornia_lift.evaluation.measures.metrics import MMA_THRESHOLDS, ZERO_SCORES, PairScores, score_pair
 from kornia_lift.evaluation.measures.overlap import OverlapOptions, score_overlap
+from kornia_lift.features import Features
+from kornia_lift.files import FeatureFileError, UnreadableImageError
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.scene import UNKNOWN, FloatArray, HasLocalAffine, HasPose, Pair, Scene, Transferred

@@ -17,10 +17,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from kornia_lift._extras import require
-from kornia_lift.evaluation.features.files import FeatureFileError
-from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
 from kornia_lift.evaluation.runner import FeatureSource
+from kornia_lift.features import Features
+from kornia_lift.files import FeatureFileError
 from kornia_lift.files.colmap import map_database, verify, write_database
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import FloatArray, HasPose, Scene

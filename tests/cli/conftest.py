@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from kornia.feature import SIFTFeature, laf_from_center_scale_ori
+from kornia.feature import SIFTFeature
 from torch import nn
 
 pytest.importorskip("cv2")
@@ -23,7 +22,7 @@ pytest.importorskip("tqdm")
 import h5py
 
 from kornia_lift.cli import main
-from kornia_lift.matching import Described
+from kornia_lift.features import Features
 
 NAMES = ["a.png", "b.jpg", "deep/c.png"]  # of the fixture ``folder``
 OPTIONS = ("-n", 60)
@@ -108,6 +107,10 @@ def options_of(path: str) -> dict[str, object]:
         return dict(json.loads(file.attrs["options"]))
 
 
-def described(count: int) -> Described:
-    lafs = laf_from_center_scale_ori(torch.rand(1, count, 2) * 50)[0]
-    return Described(lafs, torch.rand(count), torch.nn.functional.normalize(torch.rand(count, 128), dim=1), (64, 64))
+def described(count: int) -> Features:
+    rng = np.random.default_rng(0)
+    descriptors = rng.random((count, 128), dtype=np.float32)
+    descriptors /= np.linalg.norm(descriptors, axis=1, keepdims=True)
+    return Features(
+        rng.random((count, 2)) * 50, descriptors, rng.random(count), np.full(count, 2.0), np.zeros(count), (64, 64)
+    )

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kornia_lift.evaluation.features.cache import FeatureCache
-from kornia_lift.evaluation.features.extraction import extract_to_cache
+from kornia_lift.evaluation.features.extraction import extract_to_file
+from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.runner import OK, Options, evaluate
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.folders import UnreadableScene, load_scenes
@@ -72,11 +72,11 @@ def test_images_are_called_as_in_the_model(tmp_path: Path, names: list[str]) -> 
         seen.append(round(float(image[0, 0, 5, 5]) * 255))  # type: ignore[index]
         return np.array([[seen[-1], 10.0]]), np.ones((1, 4), np.float32)
 
-    cache = FeatureCache(tmp_path / "f", {})
-    assert extract_to_cache(extract, [scene], cache, num_features=5) == 2
+    assert extract_to_file(extract, [scene], tmp_path / "f.h5", num_features=5, options={}) == 2
     assert seen == [40, 80]
-    assert [cache.read("church", name).keypoints[0, 0] for name in names] == [40, 80]
-    assert evaluate(cache, [scene], Options(estimator=None))[0].status == OK
+    with FeatureStore(tmp_path / "f.h5") as store:
+        assert [store.read("church", name).keypoints[0, 0] for name in names] == [40, 80]
+        assert evaluate(store, [scene], Options(estimator=None))[0].status == OK
 
 
 def test_text_and_binary_models_are_the_same(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.measures.correct import (
     cells,
     common_cells,
@@ -22,6 +21,7 @@ from kornia_lift.evaluation.measures.matching import nearest_neighbours
 from kornia_lift.evaluation.measures.metrics import score_pair
 from kornia_lift.evaluation.runner import Options, evaluate
 from kornia_lift.evaluation.validation import evaluate_feature
+from kornia_lift.features import Features
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import INVISIBLE, UNKNOWN, VISIBLE, Transferred

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from kornia_lift.evaluation import PairScores, evaluate_feature, evaluate_warps, score_scene_pair
-from kornia_lift.evaluation.features.record import Features, from_lafs
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
 from kornia_lift.evaluation.measures.metrics import score_pair
 from kornia_lift.evaluation.measures.precision import average_precision, trapezoid_precision
 from kornia_lift.evaluation.warps import IDENTITY, ImageWarp
+from kornia_lift.features import Features, from_lafs
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import INVISIBLE, UNKNOWN, VISIBLE, Transferred
@@ -231,7 +231,7 @@ def test_empty_slots_of_a_local_feature_are_dropped() -> None:
     found = from_lafs(lafs, torch.tensor([[2.0, 1, 0]]), torch.rand(1, 3, 8), (100, 50))
     assert len(found) == 2
     assert found.scales is not None
-    np.testing.assert_allclose(found.scales, 1.0)
+    np.testing.assert_allclose(found.scales, 63 / 64)  # a LAF spans 6 * 64/63 sigma
     np.testing.assert_allclose(found.keypoints, [[10, 20], [10, 20]])
     with pytest.raises(ValueError, match="responses must be"):
         from_lafs(lafs, torch.zeros(1, 2), torch.rand(1, 3, 8), (100, 50))

@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 
-from kornia_lift.evaluation.features.files import FeatureFileError
-from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.report.sfm_report import SfmResults, sfm_report, sfm_table
 from kornia_lift.evaluation.sfm import SfmOptions, SfmScores, align_error, reconstruct_scene
+from kornia_lift.features import Features
+from kornia_lift.files import FeatureFileError
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.homographies import HomographySequence
 

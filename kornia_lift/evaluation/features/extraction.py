@@ -1,18 +1,19 @@
-"""Features of the images that a set of scenes asks for: extracted when they are asked for, or all into a cache."""
+"""Features of the images that a set of scenes asks for: extracted when they are asked for, or all into a file."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_lift.evaluation.features.cache import FeatureCache
-from kornia_lift.evaluation.features.files import FeatureFileError, UnreadableImageError
-from kornia_lift.evaluation.features.record import Features, from_lafs
+from kornia_lift.evaluation.features.files import damaged_entries
+from kornia_lift.features import Features, from_lafs
+from kornia_lift.files import FeatureFile, FeatureFileError, UnreadableImageError
 from kornia_lift.scenes.scene import Scene
 
 #: Takes an image (1, C, H, W) in [0, 1] and returns what a kornia ``LocalFeature`` returns, ``(lafs, responses,
@@ -61,15 +62,16 @@ class ExtractedFeatures:
         return self._memory[key]
 
 
-def extract_to_cache(
+def extract_to_file(
     extract: Extract,
     scenes: Iterable[Scene],
-    cache: FeatureCache,
+    path: str | Path,
     *,
     num_features: int,
+    options: Mapping[str, Any],
     progress: Callable[[str], None] | None = None,
 ) -> int:
-    """Extract the features of every image that occurs in a pair; what the cache holds for the same pixels is kept.
+    """Extract the features of every image that occurs in a pair; what the file holds for the same pixels is kept.
 
     An extractor that raises, or an image that cannot be read, does not stop the run: the error is recorded, and
     the pairs of that image are reported as failed (the extractor) or skipped (the image).
@@ -77,45 +79,55 @@ def extract_to_cache(
     Args:
         extract: see :data:`Extract`.
         scenes: scenes, plain or warped.
-        cache: where they go. Features of an image of the same name but other pixels, or of unknown pixels, are
-            replaced.
+        path: h5 file, new or to be continued: it changes in one step at the end, and a run that was killed continues
+            from the images in ``<path>.parts``. Features of an image of the same name but other pixels, or of unknown
+            pixels, are replaced, and so are damaged ones.
         num_features: keypoints per image, those of highest score.
-        progress: called with a line of text before each image.
+        options: what the features are made with; kept in the file, and a file with other options is refused.
+        progress: called with a line of text for each image.
 
     Returns:
         How many images were extracted by this call.
 
     Raises:
-        FeatureFileError: if two of the images have one name.
-        OSError: if the cache cannot be written.
+        FeatureFileError: if the file cannot be used, or two of the images have one name.
     """
+    path = Path(path)
+    say = progress or (lambda text: None)
     count = 0
-    seen: dict[tuple[str, str], str] = {}
-    for scene in scenes:
-        for index in sorted({k for pair in scene.pairs for k in (pair.i, pair.j)}):
-            name = scene.names[index]
-            try:
-                image = scene.image(index)
-            except (ValueError, OSError) as error:
-                # Without a fingerprint: the next run tries it again.
-                cache.write_error(scene.name, name, str(error), unreadable=True)
-                continue
-            mark = fingerprint(image)
-            if seen.setdefault((scene.name, name), mark) != mark:
-                raise FeatureFileError(f"two different images are called {scene.name}/{name}: rename one of the scenes")
-            if cache.fingerprint(scene.name, name) == mark:
-                continue
-            if progress is not None:
-                progress(f"{cache.folder.name}: {scene.name}/{name}")
-            try:
-                with torch.no_grad():
-                    output = extract(image)
-                found = to_features(output, (image.shape[-1], image.shape[-2])).top(num_features)
-            except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-                cache.write_error(scene.name, name, f"{type(error).__name__}: {error}", fingerprint=mark)
-            else:
-                cache.write(scene.name, name, found, fingerprint=mark)
-            count += 1
+    seen: dict[str, str] = {}
+    damaged = damaged_entries(path)
+    for name, reason in damaged.items():
+        say(f"{reason}; the features of {name or 'all images'} are extracted again")
+    with FeatureFile(path, {**options, "num_features": num_features}) as file:
+        for scene in scenes:
+            for index in sorted({k for pair in scene.pairs for k in (pair.i, pair.j)}):
+                name = f"{scene.name}/{scene.names[index]}"
+                try:
+                    image = scene.image(index)
+                except (ValueError, OSError) as error:
+                    # Without a fingerprint: the next run tries it again.
+                    file.write_error(name, str(error), unreadable=True)
+                    continue
+                mark = fingerprint(image)
+                if seen.setdefault(name, mark) != mark:
+                    raise FeatureFileError(f"two different images are called {name}: rename one of the scenes")
+                if name not in damaged and file.fingerprint(name) == mark:
+                    continue
+                say(f"{path.stem}: {name}")
+                try:
+                    with torch.no_grad():
+                        output = extract(image)
+                    found = to_features(output, (image.shape[-1], image.shape[-2])).top(num_features)
+                    problem = found.fault()
+                except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+                    problem = f"{type(error).__name__}: {error}"
+                if problem:
+                    file.write_error(name, problem, fingerprint=mark)
+                else:
+                    file.write(name, found, fingerprint=mark)
+                count += 1
+        file.finish()
     return count
 
 

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from kornia_lift._extras import require
-from kornia_lift.evaluation.features.record import SUPPORT_IN_SIGMA, Features, from_lafs
+from kornia_lift.features import Features, from_lafs
+from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 
 Extractor = Callable[[Tensor], Features]
 
@@ -63,7 +64,7 @@ def local_feature(feature: nn.Module, num_features: int) -> Extractor:
     """
     feature = feature.eval()
     # LocalFeature enlarges the detector's frames by this before it describes them; sigma is the detector's.
-    support = SUPPORT_IN_SIGMA * float(getattr(feature, "scaling_coef", 1.0))
+    support = LAF_SCALE_PER_SIGMA * float(getattr(feature, "scaling_coef", 1.0))
 
     def extract(image: Tensor) -> Features:
         with torch.inference_mode():

@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.measures.correct import THRESHOLD
 from kornia_lift.evaluation.measures.matching import Neighbours, nearest_neighbours
 from kornia_lift.evaluation.measures.one_to_one import greedy_one_to_one
 from kornia_lift.evaluation.measures.precision import average_precision
+from kornia_lift.features import Features
 from kornia_lift.scenes.scene import VISIBLE, FloatArray, Scene, Transferred
 
 #: Thresholds of the MMA curve, pixels.

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.measures.one_to_one import greedy_one_to_one
 from kornia_lift.evaluation.measures.precision import trapezoid_precision
+from kornia_lift.features import Features
 from kornia_lift.scenes.scene import VISIBLE, FloatArray, HasLocalAffine, Pair, Transferred
 
 #: Radius to which a reference region is brought in the normalised convention, pixels.

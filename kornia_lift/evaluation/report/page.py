@@ -17,13 +17,13 @@ from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.candidates import Candidate
 from kornia_lift.evaluation.comparison import open_features
-from kornia_lift.evaluation.features.record import Features
 from kornia_lift.evaluation.measures.correct import THRESHOLD
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
 from kornia_lift.evaluation.report.blocks import to_html
 from kornia_lift.evaluation.report.plots import plots, svg
 from kornia_lift.evaluation.report.results import Results
 from kornia_lift.evaluation.report.tables import one_measure, report
+from kornia_lift.features import Features
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.scenes.scene import VISIBLE, Scene
 from kornia_lift.viz import draw_matches
@@ -101,7 +101,7 @@ def match_picture(scene: Scene, pair: tuple[int, int], features: tuple[Features,
     order = np.argsort(found.forward_distance[common], kind="stable")
     common, partner, right = common[order], partner[order], (error <= THRESHOLD)[order]
     lafs = _frames(first, common), _frames(second, partner)
-    picture = draw_matches(scene.image(pair[0]), scene.image(pair[1]), lafs, right=right, max_width=1160)
+    picture = draw_matches(scene.image(pair[0]), scene.image(pair[1]), lafs, correct=right, max_width=1160)
     return picture, int(right.sum()), len(right)
 
 
@@ -119,7 +119,7 @@ def _group_pictures(
     parts = [f"<h3>{html.escape(f'{chosen.scene} {chosen.first}–{chosen.second}')}</h3>"]
     for entry in candidates:
         try:
-            with open_features(entry, cache, results.options["num_features"]) as (source, _):
+            with open_features(entry, cache, results.options["num_features"]) as source:
                 features = tuple(source.read(scene.name, scene.names[k]).top(SHOWN_FEATURES) for k in pair)
             picture, right, count = match_picture(scene, pair, (features[0], features[1]))
         except (ValueError, OSError) as error:  # no features of it, or an image that cannot be drawn

@@ -1,10 +1,10 @@
-"""Register two photographs by gradient descent on LIFT descriptors.
+"""Register two images by gradient descent on LIFT descriptors.
 
-A photograph is turned, rescaled, shifted and darkened. Starting from "no motion", the four numbers of the motion are
-found by making the descriptors around the keypoints of the first photograph agree with those at their places in the
+An image is rotated, rescaled, shifted and darkened. Starting from "no motion", the four numbers of the motion are
+found by making the descriptors around the keypoints of the first image agree with those at their positions in the
 second: the loss flows through descriptor, patch and frame into the motion. Nothing is matched.
 
-    python docs/examples/register_photographs.py --out docs/images/registration.png
+    python docs/examples/register_images.py --out docs/images/registration.png
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TRUE_MOTION = torch.tensor([math.radians(5.0), math.log(1.06), 5.0, -4.0])  # an
 
 
 def similarity(motion: Tensor) -> Tensor:
-    """Matrix (1, 3, 3) of a motion: turn and scale about the centre of the photograph, then shift."""
+    """Matrix (1, 3, 3) of a motion: rotation and scale about the centre of the image, then shift."""
     angle, log_scale, dx, dy = motion
     cosine, sine = log_scale.exp() * torch.cos(angle), log_scale.exp() * torch.sin(angle)
     x = CENTRE * (1 - cosine + sine) + dx
@@ -38,8 +38,8 @@ def similarity(motion: Tensor) -> Tensor:
     return torch.stack([cosine, -sine, x, sine, cosine, y, zero, zero, one]).view(1, 3, 3)
 
 
-def photographs() -> tuple[Tensor, Tensor]:
-    """The first photograph, and the second: moved by the true motion, darker and with less contrast."""
+def images() -> tuple[Tensor, Tensor]:
+    """The first image, and the second: moved by the true motion, darker and with less contrast."""
     image = torch.from_numpy(data.astronaut()[20 : 20 + SIZE, 40 : 40 + SIZE]).permute(2, 0, 1).float()[None] / 255
     first = rgb_to_grayscale(image)
     moved = warp_perspective(first, similarity(TRUE_MOTION), (SIZE, SIZE), padding_mode="border")
@@ -56,8 +56,8 @@ def corner_error(motion: Tensor) -> float:
 
 def register(weights: bool | str, steps: int, keypoints: int) -> tuple[list[float], list[float]]:
     """Optimise the motion; returns loss and corner error before every step and after the last."""
-    first, second = photographs()
-    # large frames see far: a keypoint of scale sigma shows 12 sigma of the photograph
+    first, second = images()
+    # large frames see far: a keypoint of scale sigma shows 12 sigma of the image
     config = ScaleSpaceConfig(min_sigma=4, max_sigma=16, levels_per_octave=3, scale_nms=1, border=9)
     detector = LIFTDetector(keypoints, config, pretrained=weights).eval()
     describe = LAFDescriptor(LIFTDescriptor(weights), patch_size=DESCRIPTOR_SIZE)
