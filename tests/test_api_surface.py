@@ -42,7 +42,7 @@ def test_public_names_are_documented(name: str) -> None:
     public = getattr(kornia_lift, name)
     text = inspect.getdoc(public) or ""
     assert len(text.splitlines()) > 3
-    if callable(public):
+    if callable(public) and not (isinstance(public, type) and issubclass(public, Exception)):
         for parameter in inspect.signature(public).parameters:
             assert f"{parameter}:" in text or parameter in ("args", "kwargs"), f"{name}: {parameter} is not documented"
 

@@ -55,6 +55,7 @@ def test_hloc(monkeypatch: pytest.MonkeyPatch, expected: dict[str, Tensor], tmp_
     same(found["scores"], expected["score"])
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
 @pytest.mark.skipif(not contracts.is_real("hloc"), reason="hloc is not installed")
 def test_hloc_writes_its_file(tmp_path: Path, expected: dict[str, Tensor]) -> None:
     import h5py
