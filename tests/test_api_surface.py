@@ -80,7 +80,8 @@ def test_every_room_can_be_entered_without_any_extra() -> None:
     """`kornia-lift --help` and reading the source must work in a bare installation."""
     run(
         f"import sys; sys.modules.update(dict.fromkeys({EXTRAS}))\n"
-        "import kornia_lift.cli, kornia_lift.convert, kornia_lift.evaluation, kornia_lift.files, kornia_lift.integrations, kornia_lift.training"
+        "import kornia_lift.cli, kornia_lift.convert, kornia_lift.evaluation, kornia_lift.files\n"
+        "import kornia_lift.integrations, kornia_lift.reconstruction, kornia_lift.training"
     )
 
 
