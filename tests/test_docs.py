@@ -126,7 +126,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
             continue
         try:
             exec(compile(code, page.name, "exec"), namespace)
-        except ModuleNotFoundError as error:
+        except ImportError as error:
             if (error.name or "").partition(".")[0] not in PROGRAMS:
                 raise
     if page.name == "README.md":
