@@ -1,4 +1,4 @@
-"""Entry points of ``torch.hub``: ``torch.hub.load("<owner>/kornia_lift", "lift")``, or ``source="local"`` for a clone."""
+"""Entry points of ``torch.hub``: ``torch.hub.load(".", "lift", source="local")`` in a clone."""
 
 from typing import Any
 

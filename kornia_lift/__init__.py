@@ -6,19 +6,19 @@ import typing as _typing
 from kornia_lift._version import __version__
 
 if _typing.TYPE_CHECKING:
-    from kornia_lift import (
-        convert,
-        evaluation,
-        files,
-        geometry,
-        integrations,
-        matching,
-        networks,
-        scenes,
-        training,
-        viz,
-        weights,
-    )
+    from kornia_lift import convert as convert
+    from kornia_lift import evaluation as evaluation
+    from kornia_lift import features as features
+    from kornia_lift import files as files
+    from kornia_lift import geometry as geometry
+    from kornia_lift import integrations as integrations
+    from kornia_lift import matching as matching
+    from kornia_lift import networks as networks
+    from kornia_lift import reconstruction as reconstruction
+    from kornia_lift import scenes as scenes
+    from kornia_lift import training as training
+    from kornia_lift import viz as viz
+    from kornia_lift import weights as weights
     from kornia_lift._io import ImageFileError, load_image
     from kornia_lift.detector.detector import LIFTDetector
     from kornia_lift.detector.scale_space import ScaleSpaceConfig
@@ -64,11 +64,13 @@ _SUBPACKAGES = frozenset(
     {
         "convert",
         "evaluation",
+        "features",
         "files",
         "geometry",
         "integrations",
         "matching",
         "networks",
+        "reconstruction",
         "scenes",
         "training",
         "viz",

@@ -18,7 +18,7 @@ from kornia_lift._extras import require
 
 #: Suffixes of the images that :func:`list_images` lists, lower case, the most common first.
 SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm", ".pnm", ".pbm", ".jpe", ".jfif"),
+    *(".jpg", ".png", ".ppm", ".pgm", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".pnm", ".pbm", ".jpe", ".jfif"),
     ".avif",  # by Pillow from 11.3 on
 )
 IMAGE_SUFFIXES = frozenset(SUFFIXES)

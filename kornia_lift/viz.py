@@ -50,8 +50,8 @@ def draw_matches(
 
     Args:
         first: left image, values in [0, 1], shape (1, 1 or 3, H, W).
-        second: right image; may have another size. An image of less than half the height of the other is enlarged, up to
-            its width.
+        second: right image; may have another size. An image of less than half the height of the other is enlarged, at
+            most to its width.
         matches: result of :func:`~kornia_lift.match_images`, of which the inliers are drawn; or matched frames in the
             pixels of the left and of the right image, each (M, 2, 3), best first.
         correct: which matches are correct, shape (M,).

@@ -71,7 +71,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.posed and args.recipe == "modern":
         parser.error("--posed is for --recipe paper; the modern recipe has the option modern.use_posed")
-    arguments = ["train", str(ROOT / "configs" / f"{args.recipe}.toml"), "--out", str(args.out), "--data"]
+    arguments = ["train", args.recipe, "--out", str(args.out), "--data"]
     if args.recipe == "modern":
         arguments.append(str(args.data))
     else:

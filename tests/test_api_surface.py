@@ -42,7 +42,7 @@ def test_public_names_are_documented(name: str) -> None:
     public = getattr(kornia_lift, name)
     text = inspect.getdoc(public) or ""
     assert len(text.splitlines()) > 3
-    if callable(public):
+    if callable(public) and not (isinstance(public, type) and issubclass(public, Exception)):
         for parameter in inspect.signature(public).parameters:
             assert f"{parameter}:" in text or parameter in ("args", "kwargs"), f"{name}: {parameter} is not documented"
 
@@ -80,7 +80,8 @@ def test_every_room_can_be_entered_without_any_extra() -> None:
     """`kornia-lift --help` and reading the source must work in a bare installation."""
     run(
         f"import sys; sys.modules.update(dict.fromkeys({EXTRAS}))\n"
-        "import kornia_lift.cli, kornia_lift.convert, kornia_lift.evaluation, kornia_lift.files, kornia_lift.integrations, kornia_lift.training"
+        "import kornia_lift.cli, kornia_lift.convert, kornia_lift.evaluation, kornia_lift.files\n"
+        "import kornia_lift.integrations, kornia_lift.reconstruction, kornia_lift.training"
     )
 
 

@@ -10,10 +10,10 @@ from kornia_lift.cli._options import CommandError
 
 _EPILOG = """\
 examples:
-  kornia-lift train configs/paper.toml --data dataset/ --out runs/mine
-  kornia-lift train configs/paper.toml --data dataset/ --out runs/mine --max-minutes 30
-  kornia-lift train configs/modern.toml --data holiday/ --out runs/modern        photographs, or scenes with sparse/
-  torchrun --nproc-per-node 2 -m kornia_lift.training train configs/paper.toml --data dataset/ --out runs/mine
+  kornia-lift train paper --data dataset/ --out runs/mine
+  kornia-lift train paper --data dataset/ --out runs/mine --max-minutes 30
+  kornia-lift train modern --data holiday/ --out runs/modern        images, or scenes with sparse/
+  torchrun --nproc-per-node 2 -m kornia_lift.training train paper --data dataset/ --out runs/mine
 
 Started again, a run that was stopped or killed goes on where it was; one that is out of time, with more minutes.
 """
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("config", type=Path, metavar="CONFIG", help="options, a .toml or .json file")
+    parser.add_argument("config", type=Path, metavar="RECIPE", help="paper, modern, or your own .toml or .json file")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     parser.add_argument("--data", type=Path, nargs="+", metavar="PATH", help="training data instead of the config's")
     parser.add_argument("--validation", type=Path, nargs="+", metavar="PATH", help="held-out data (paper recipe)")
@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift.training.data.store import StoreError
     from kornia_lift.training.distributed import WorkerLostError, process_group, rank
     from kornia_lift.training.loop import TrainingDivergedError
+    from kornia_lift.training.recipes import recipe_path
     from kornia_lift.training.run import WEIGHTS, read_run, train, with_budget
 
     overrides: dict[str, Any] = {}
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.device is not None:
         overrides["device"] = args.device
     try:
-        config = read_run(read_mapping(args.config), overrides)
+        config = read_run(read_mapping(recipe_path(args.config)), overrides)
         if args.max_minutes is not None:
             if args.max_minutes <= 0:
                 raise ConfigError(f"--max-minutes must be positive, got {args.max_minutes}")

@@ -25,7 +25,10 @@ _BLUR_SIZE, _BLUR_SIGMA = 21, 2.0
 
 
 class TILDEResponse(nn.Module):
-    r"""Score every pixel by TILDE's filters: a ``resp_module`` for LIFT's and kornia's detectors.
+    r"""Score every pixel by TILDE's filters: a ``resp_module`` for :class:`~kornia_lift.LIFTDetector`.
+
+    TILDE knows one scale, and its score has hardly a maximum over scale: kornia's ``ScaleSpaceDetector``, which demands
+    one, finds next to nothing with it.
 
     .. math:: s = g \, G_2 * \sum_{i} (-1)^{i+1} \max_j (w_{ij} * c + b_{ij})
 

@@ -25,7 +25,9 @@ from kornia_lift._extras import require
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.integrations._extract import extract
 
-_ExtractorBase = require("deep_image_matching.extractors.extractor_base", extra="deep-image-matching").ExtractorBase
+_HINT = "pip install git+https://github.com/3DOM-FBK/deep-image-matching"
+
+_ExtractorBase = require("deep_image_matching.extractors.extractor_base", hint=_HINT).ExtractorBase
 
 NAME = "lift"
 #: The pipeline that :func:`register` adds.
@@ -77,14 +79,14 @@ class LIFTExtractor(_ExtractorBase):  # type: ignore[misc, valid-type]
 
 def register(name: str = NAME) -> None:
     """Make the pipeline and the extractor ``name`` known to deep-image-matching, in this process."""
-    extractors = require("deep_image_matching.extractors", extra="deep-image-matching")
+    extractors = require("deep_image_matching.extractors", hint=_HINT)
     module = ModuleType(f"{extractors.__name__}.{name}", LIFTExtractor.__doc__)
     # the one class that the module defines is taken
     LIFTExtractor.__module__ = module.__name__
     module.LIFTExtractor = LIFTExtractor  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module
     setattr(extractors, name, module)
-    config = require("deep_image_matching.config", extra="deep-image-matching")
+    config = require("deep_image_matching.config", hint=_HINT)
     config.confs[name] = {**PIPELINE, "extractor": {**PIPELINE["extractor"], "name": name}}
     if name not in config.opt_zoo["extractors"]:
         config.opt_zoo["extractors"].append(name)

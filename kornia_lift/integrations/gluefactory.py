@@ -24,7 +24,9 @@ from kornia_lift._extras import require
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.integrations._extract import Keypoints, extract
 
-_BaseModel = require("gluefactory.models.base_model", extra="gluefactory").BaseModel
+_HINT = "pip install git+https://github.com/cvg/glue-factory"
+
+_BaseModel = require("gluefactory.models.base_model", hint=_HINT).BaseModel
 
 
 class LIFT(_BaseModel):  # type: ignore[misc, valid-type]

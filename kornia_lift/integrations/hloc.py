@@ -26,7 +26,11 @@ from kornia_lift._extras import require
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.integrations._extract import extract
 
-_BaseModel = require("hloc.utils.base_model", extra="hloc").BaseModel
+_HINT = (
+    "git clone --recursive https://github.com/cvg/Hierarchical-Localization && pip install ./Hierarchical-Localization"
+)
+
+_BaseModel = require("hloc.utils.base_model", hint=_HINT).BaseModel
 
 NAME = "lift"
 #: Entry of ``hloc.extract_features.confs``.
@@ -66,12 +70,12 @@ class LIFT(_BaseModel):  # type: ignore[misc, valid-type]
 
 def register(name: str = NAME) -> None:
     """Make ``extract_features.confs[name]`` and the extractor of this name known to hloc, in this process."""
-    extractors = require("hloc.extractors", extra="hloc")
+    extractors = require("hloc.extractors", hint=_HINT)
     module = ModuleType(f"{extractors.__name__}.{name}", LIFT.__doc__)
     # hloc takes the one class that its module defines
     LIFT.__module__ = module.__name__
     module.LIFT = LIFT  # type: ignore[attr-defined]
     sys.modules[module.__name__] = module
     setattr(extractors, name, module)
-    confs = require("hloc.extract_features", extra="hloc").confs
+    confs = require("hloc.extract_features", hint=_HINT).confs
     confs[name] = {**CONF, "model": {**CONF["model"], "name": name}}

@@ -22,7 +22,9 @@ from kornia_lift._extras import require
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.integrations._extract import extract
 
-_Extractor = require("lightglue.utils", extra="lightglue").Extractor
+_HINT = "pip install git+https://github.com/cvg/LightGlue"
+
+_Extractor = require("lightglue.utils", hint=_HINT).Extractor
 
 
 class LIFT(_Extractor):  # type: ignore[misc, valid-type]

@@ -56,7 +56,7 @@ def export_program(network: nn.Module) -> torch.export.ExportedProgram:
 
 def _dynamic(network: nn.Module) -> dict[int, Any]:
     axes = (0, 2, 3) if isinstance(network, LIFTResponse) else (0,)
-    return {axis: torch.export.Dim.DYNAMIC for axis in axes}
+    return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
 
 
 def export_onnx(network: nn.Module, path: str | os.PathLike[str]) -> None:

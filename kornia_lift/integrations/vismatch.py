@@ -22,7 +22,9 @@ from kornia_lift.feature import LIFTFeature
 from kornia_lift.integrations._extract import extract
 from kornia_lift.matching import match_descriptors
 
-_BaseMatcher = require("vismatch", extra="vismatch").BaseMatcher
+_HINT = "pip install --no-deps vismatch, and what its base class needs"
+
+_BaseMatcher = require("vismatch", hint=_HINT).BaseMatcher
 
 
 class LIFTMatcher(_BaseMatcher):  # type: ignore[misc, valid-type]

@@ -112,7 +112,9 @@ def _deviation(x: Tensor, size: int) -> Tensor:
     return (square - mean.square()).clamp(min=TINY).sqrt()
 
 
-def gaussian_contrast(x: Tensor, contrast: LocalContrast, content: Tensor | None = None) -> Tensor:
+def gaussian_contrast(
+    x: Tensor, contrast: LocalContrast, content: Tensor | None = None, scale: float | Tensor = 1.0
+) -> Tensor:
     r"""Subtract the local mean and divide by the local deviation, under a Gaussian window.
 
     What lies beyond the image, or outside of ``content``, has no weight. The Gaussian is made of a box, a Gaussian on
@@ -122,6 +124,7 @@ def gaussian_contrast(x: Tensor, contrast: LocalContrast, content: Tensor | None
         x: images, shape (B, 1, H, W).
         contrast: width of the window and least contrast.
         content: booleans, which pixels belong to the image, shape (1|B, 1, H, W). ``None``: all.
+        scale: factor of the result.
 
     Returns:
         :math:`(x - G * x) / (\sqrt{G * (x - G * x)^2} + eps)`, shape (B, 1, H, W), float32 or wider; zero outside of
@@ -129,45 +132,49 @@ def gaussian_contrast(x: Tensor, contrast: LocalContrast, content: Tensor | None
 
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    weight = torch.ones_like(x[:1]) if content is None else content.to(x).expand_as(x)
-    smooth = _CellFilter(weight, contrast.sigma)
-    x = (x - smooth.enlarge(smooth(x))) * weight if content is not None else x - smooth.enlarge(smooth(x))
+    smooth = _CellFilter(x, contrast.sigma, content)
+    x = smooth.keep_content(x - smooth.enlarge(smooth(x)))
     deviation = smooth(x.square()).clamp(min=TINY).sqrt()
-    return x / smooth.enlarge(deviation + contrast.eps)
+    return x / smooth.enlarge((deviation + contrast.eps) / scale)  # scaled while it is small
 
 
 class _CellFilter:
     """Weighted local means of images, on cells of :data:`CELL` pixels.
 
     Args:
-        weight: of the pixels, shape (1|B, 1, H, W).
+        like: images, shape (B, 1, H, W).
         sigma: standard deviation of the whole filter, in pixels.
+        content: which pixels have weight; ``None``: all.
 
     """
 
-    def __init__(self, weight: Tensor, sigma: float) -> None:
-        self._size = weight.shape[-2:]
+    def __init__(self, like: Tensor, sigma: float, content: Tensor | None) -> None:
+        self._size = like.shape[-2:]
         # variances add up: of the box of a cell, of the filter on cells, and of the interpolation's triangle
         inner = sigma**2 - (CELL**2 - 1) / 12 - CELL**2 / 6
         inner = math.sqrt(max(inner, 0.25)) / CELL
         radius = max(1, round(REACH * inner))
-        at = torch.arange(-radius, radius + 1, dtype=weight.dtype, device=weight.device)
+        at = torch.arange(-radius, radius + 1, dtype=like.dtype, device=like.device)
         self._kernel = torch.exp(-0.5 * (at / inner) ** 2)
         self._kernel /= self._kernel.sum()
-        self._weight = weight
-        self._total = self._blur(weight).clamp(min=1e-6)
+        self._weight = None if content is None else content.to(like)
+        self._total = self._blur(like.new_ones(1, 1, *self._size) if self._weight is None else self._weight)
+        self._total = self._total.clamp(min=1e-6)
 
     def _blur(self, x: Tensor) -> Tensor:
-        height, width = self._size
+        cells = F.avg_pool2d(x, CELL, ceil_mode=True, divisor_override=CELL**2)
         # a frame of cells beyond the image: pixels at its border lie between cells, too
-        cells = F.avg_pool2d(F.pad(x, (CELL, CELL + -width % CELL, CELL, CELL + -height % CELL)), CELL)
-        radius = len(self._kernel) // 2
+        cells, radius = F.pad(cells, (1, 1, 1, 1)), len(self._kernel) // 2
         cells = F.conv2d(cells, self._kernel.view(1, 1, -1, 1), padding=(radius, 0))
         return F.conv2d(cells, self._kernel.view(1, 1, 1, -1), padding=(0, radius))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Average images (B, 1, H, W); returns cells."""
-        return self._blur(x * self._weight) / self._total
+        return self._blur(self.keep_content(x)) / self._total
+
+    def keep_content(self, x: Tensor) -> Tensor:
+        """Set pixels without weight to zero."""
+        return x if self._weight is None else x * self._weight
 
     def enlarge(self, cells: Tensor) -> Tensor:
         """Interpolate cells at the pixels of the image."""

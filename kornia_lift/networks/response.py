@@ -130,8 +130,9 @@ class LIFTResponse(nn.Module):
         mean, std = self.mean.to(x), self.std.to(x)
         if self.contrast is None or self.contrast.window == "filter":
             return (x - mean) / std
-        gray = DEVIATION * gaussian_contrast(x, self.contrast, content) + mean
-        return ((gray.clamp(0, 1) - mean) / std).to(x.dtype)
+        # the clamp to [0, 1] of an image around the mean
+        z = gaussian_contrast(x, self.contrast, content, DEVIATION / std)
+        return z.clamp(-mean / std, (1 - mean) / std).to(x.dtype)
 
     def score_windows(self, windows: Tensor) -> Tensor:
         """Score single windows of images, as the images' pixels in their middle are scored.

@@ -11,11 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift._io import ImageFileError, load_image
+from kornia_lift._io import SUFFIXES, ImageFileError, load_image
 
 #: Suffixes looked for, in this order, where a layout names an image without one.
-IMAGE_SUFFIXES = (".jpg", ".png", ".ppm", ".pgm", ".jpeg", ".JPG", ".PNG", ".tif", ".bmp")
-
+IMAGE_SUFFIXES = tuple(written for suffix in SUFFIXES for written in (suffix, suffix.upper()))
 
 _EXIF_ORIENTATION = 0x0112
 

@@ -10,7 +10,7 @@ import inspect
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -43,8 +43,8 @@ def provide(monkeypatch: pytest.MonkeyPatch, **modules: dict[str, Any]) -> None:
 class HlocModel(nn.Module):
     """hloc's ``BaseModel``: configuration over defaults, checked inputs."""
 
-    default_conf: dict[str, Any] = {}
-    required_inputs: list[str] = []
+    default_conf: ClassVar[dict[str, Any]] = {}
+    required_inputs: ClassVar[list[str]] = []
 
     def __init__(self, conf: dict[str, Any]) -> None:
         super().__init__()
@@ -86,8 +86,8 @@ class Conf(dict):
 class GlueFactoryModel(nn.Module):
     """glue-factory's ``BaseModel``: merged configuration, checked keys, and whether weights were loaded."""
 
-    default_conf: dict[str, Any] = {}
-    required_data_keys: list[str] = []
+    default_conf: ClassVar[dict[str, Any]] = {}
+    required_data_keys: ClassVar[list[str]] = []
     are_weights_initialized = False
 
     def __init__(self, conf: dict[str, Any]) -> None:
@@ -174,7 +174,7 @@ def vismatch_package(monkeypatch: pytest.MonkeyPatch) -> None:
 class DimExtractor:
     """deep-image-matching's ``ExtractorBase``: two-part configuration over defaults."""
 
-    _default_conf: dict[str, Any] = {}
+    _default_conf: ClassVar[dict[str, Any]] = {}
 
     def __init__(self, custom_config: Any) -> None:
         self.config = {"general": custom_config.general, "extractor": {**self._default_conf, **custom_config.extractor}}

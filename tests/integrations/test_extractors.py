@@ -55,6 +55,7 @@ def test_hloc(monkeypatch: pytest.MonkeyPatch, expected: dict[str, Tensor], tmp_
     same(found["scores"], expected["score"])
 
 
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
 @pytest.mark.skipif(not contracts.is_real("hloc"), reason="hloc is not installed")
 def test_hloc_writes_its_file(tmp_path: Path, expected: dict[str, Tensor]) -> None:
     import h5py
@@ -69,7 +70,9 @@ def test_hloc_writes_its_file(tmp_path: Path, expected: dict[str, Tensor]) -> No
     path = extract_features.main(conf, tmp_path / "images", tmp_path, as_half=False)
     with h5py.File(path) as file:
         assert file["a.png/keypoints"].attrs["uncertainty"] == 1
-        assert np.abs(file["a.png/keypoints"][:] - expected["xy"].numpy()).max() < 0.5  # 8 bits
+        found = torch.from_numpy(file["a.png/keypoints"][:])
+        nearest = torch.cdist(found, expected["xy"]).amin(1)
+        assert (nearest < 0.1).float().mean() > 0.9  # 8 bits: scores that are nearly equal may change places
         assert file["a.png/descriptors"].shape == (128, COUNT)
 
 

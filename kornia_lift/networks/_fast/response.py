@@ -94,7 +94,10 @@ def score(z: Tensor, plan: ResponsePlan, gain: Tensor | None = None) -> Tensor:
             # filters without mean do not see the mean of the tile, rounding errors grow with it
             pairs = torch.fft.fft2(tile - tile.mean()) * spectrum
             responses = torch.view_as_real(torch.fft.ifft2(pairs)[:, : rows - margin, : cols - margin])
-            responses = torch.addcmul(plan.bias, responses, gain[image, 0][inner][..., None])
+            # real and imaginary parts as one row: the loop over it is a long one
+            row = gain[image, 0][inner].repeat_interleave(2, dim=-1)
+            bias = plan.bias.repeat(1, 1, cols - margin, 1).flatten(2)
+            responses = torch.addcmul(bias, responses.flatten(2), row).unflatten(2, (-1, 2))
         total = _maximum(responses[:step]).add_(_maximum(responses[step:]))
         place = out[image, 0][inner]
         torch.sub(total[..., 0], total[..., 1], out=place)

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.networks.contrast import LocalContrast
 from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.posed_pairs import PairConfig
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.modern.crops import CropConfig
@@ -43,9 +45,14 @@ class ModernConfig:
         refine_anchors: pairs per photograph of that stage.
         margin: of the descriptor's loss.
         blob_strength: size of the blob filter from which the response starts.
-        photos_per_batch: photographs of a detector batch, each with several crops.
+        photos_per_batch: images of a detector batch, each with several crops.
+        contrast: how the response normalises local contrast; ``None`` as in the paper.
+        tolerance: standard deviation, in pixels, of where the repeatable stage wants a keypoint again.
         scale_space: the run-time detector whose detections the matchable stage ranks.
-        candidates: detections ranked per crop.
+        candidates: detections ranked per image.
+        pairs: which pairs of images of reconstructed scenes the matchable stage uses, and when a match is correct.
+        warped_pairs: pairs of warped crops that it uses beside them, of single images and of exposures.
+        ranking_weight: factor of its ranking loss; that of the repeatability is 1.
         crops: how pairs of crops are drawn for the repeatability.
         crop_light: change of the light between crops; frames are not changed by it.
         views: how the larger pairs of the matchable stage are drawn.
@@ -72,16 +79,17 @@ class ModernConfig:
     margin: float = 0.25
     blob_strength: float = 80.0
     photos_per_batch: int = 3
-    scale_space: ScaleSpaceConfig = field(
-        default_factory=lambda: ScaleSpaceConfig(
-            min_sigma=1.4, max_sigma=12.0, levels_per_octave=3, scale_nms=0, edge_threshold=None
-        )
-    )
-    candidates: int = 400
+    contrast: LocalContrast | None = field(default_factory=LocalContrast)
+    tolerance: float = 0.7
+    scale_space: ScaleSpaceConfig = field(default_factory=ScaleSpaceConfig)
+    candidates: int = 1300
+    pairs: PairConfig = field(default_factory=PairConfig)
+    warped_pairs: int = 150
+    ranking_weight: float = 0.5
     crops: CropConfig = field(default_factory=CropConfig)
     crop_light: WarpConfig = field(default_factory=WarpConfig)
     views: CropConfig = field(
-        default_factory=lambda: CropConfig(size=400, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
+        default_factory=lambda: CropConfig(size=480, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
     )
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 1e-3, weight_decay=1e-4))
     orientation: LoopConfig = field(default_factory=lambda: _loop(3000, 5e-4, weight_decay=1e-3))
@@ -93,6 +101,9 @@ class ModernConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_limits(self, "images_per_batch", "refine_images", "photos_per_batch", "candidates", at_least=1)
+        check_limits(
+            self, "images_per_batch", "refine_images", "photos_per_batch", "candidates", "warped_pairs", at_least=1
+        )
         check_limits(self, "anchors_per_image", "refine_anchors", at_least=2)
-        check_limits(self, "margin", "blob_strength", above=0)
+        check_limits(self, "margin", "blob_strength", "tolerance", above=0)
+        check_limits(self, "ranking_weight", at_least=0)

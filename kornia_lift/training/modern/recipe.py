@@ -11,18 +11,18 @@ from types import MappingProxyType
 from typing import Any
 
 import torch
-from kornia.feature import LAFDescriptor, LAFOrienter
 from torch import Tensor, nn
 
 from kornia_lift._io import atomic_write
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature import LIFTFeature
-from kornia_lift.geometry import DESCRIPTOR_SIZE
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import LIFTResponse
+from kornia_lift.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.data.images import PhotoSources, list_scene_photos, read_bracket, read_gray
+from kornia_lift.training.data.posed_pairs import posed_pairs
 from kornia_lift.training.data.split import describe_sources, split_sources
 from kornia_lift.training.distributed import rank
 from kornia_lift.training.loop import Result, fit
@@ -32,6 +32,7 @@ from kornia_lift.training.modern.descriptor import HardestDescriptorStage
 from kornia_lift.training.modern.matchable import MatchableDetectorStage
 from kornia_lift.training.modern.orientation import EquivariantOrientationStage
 from kornia_lift.training.modern.pairs import PatchPairs, WarpConfig
+from kornia_lift.training.modern.ranking import RankingSet, RankingSetBuilder
 from kornia_lift.training.modern.repeatable import RepeatableDetectorStage, init_as_blob_detector
 from kornia_lift.training.modern.tracks import PatchTracks, cut_tracks
 from kornia_lift.training.recipe import best_weights, check_needs
@@ -76,7 +77,7 @@ class ModernRecipe:
                 )
         self._keep_split(data)
         torch.manual_seed(self.config.seed)
-        self.response = LIFTResponse(False)
+        self.response = LIFTResponse(False, contrast=self.config.contrast)
         init_as_blob_detector(self.response, strength=self.config.blob_strength)
         self.orientation = LIFTOrientation(False)
         self.descriptor = LIFTDescriptor(False)
@@ -171,22 +172,42 @@ class ModernRecipe:
         return self._fit(stage, self.config.orientation, folder)
 
     def _repeatability(self) -> RepeatableDetectorStage:
-        train, held_out = self._crop_pairs(self.config.crops)
-        return RepeatableDetectorStage(self.response, train, held_out, photos=self.config.photos_per_batch)
+        c = self.config
+        train, held_out = self._crop_pairs(c.crops)
+        return RepeatableDetectorStage(self.response, train, held_out, photos=c.photos_per_batch, tolerance=c.tolerance)
 
     def _repeatable(self, folder: Path) -> Result:
         return self._fit(self._repeatability(), self.config.repeatable, folder)
 
     def _matchable(self, folder: Path) -> Result:
         c = self.config
+        train, held_out = self._crop_pairs(c.views)
+        stage = MatchableDetectorStage(
+            self.response,
+            self._repeatability(),
+            self._ranking("training", self.train, train, c.warped_pairs),
+            self._ranking("held-out", self.held_out, held_out, c.warped_pairs // 4 + 1),
+            weight=c.ranking_weight,
+        )
+        return self._fit(stage, c.matchable, folder)
+
+    def _ranking(self, part: str, sources: PhotoSources, crops: WarpedCrops, warped: int) -> RankingSet:
+        """Detections of the response as it is now, matched through the frozen orientation and descriptor."""
+        c = self.config
+        self.response.eval()
         feature = LIFTFeature(
             pretrained=False,
             detector=LIFTDetector(c.candidates, c.scale_space, resp_module=self.response),
-            orienter=LAFOrienter(DESCRIPTOR_SIZE, angle_detector=self.orientation.eval()),
-            descriptor=LAFDescriptor(self.descriptor.eval(), patch_size=DESCRIPTOR_SIZE),
+            orienter=PatchOrienter(self.orientation.eval()),
+            descriptor=PatchDescriptor(self.descriptor.eval()),
         )
-        stage = MatchableDetectorStage(feature, self.response, self._repeatability(), self._crop_pairs(c.views)[0])
-        return self._fit(stage, c.matchable, folder)
+        builder = RankingSetBuilder(feature, self.response)
+        with _said_of(part):
+            images, pairs = posed_pairs(sources, c.pairs)
+        builder.add_posed(images, pairs, c.pairs)
+        builder.add_warped(crops, warped, torch.Generator().manual_seed(c.seed), c.pairs.exact, c.pairs.loose)
+        with _said_of(part):
+            return builder.build()
 
     def _refine(self, folder: Path) -> Result:
         c = self.config
