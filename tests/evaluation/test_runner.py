@@ -312,3 +312,23 @@ def test_names_may_hold_any_character(tmp_path: Path) -> None:
     assert "<i>" not in page
     assert "&lt;i&gt;" in page
     assert all("a|b $x$" in svg(figure) or "svg" in svg(figure) for figure in plots(results).values())
+
+
+@pytest.mark.parametrize("name", ["xfeat", "disk", "aliked-t16"])
+def test_learned_peers_give_features(shared: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Best first, inside of an image whose sides are no multiples of anything, of unit length; gray as colour."""
+    from kornia_lift.evaluation.features.peers import PEERS
+
+    monkeypatch.setenv("TORCH_HOME", str(shared / "peers"))
+    image = torch.from_numpy(cv2.imread(str(shared / "data" / "test" / "homography" / "oxford_graf" / "1.jpg")))
+    image = image[100:235, 200:399].permute(2, 0, 1)[None].float() / 255
+    found = PEERS[name](40)(image)
+    assert len(found) == 40
+    assert found.image_size == (199, 135)
+    assert found.fault() is None
+    assert (found.keypoints >= 0).all()
+    assert (found.keypoints <= [198, 134]).all()
+    assert found.scores is not None
+    assert (np.diff(found.scores) <= 0).all()
+    np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, atol=1e-3)
+    assert len(PEERS[name](40)(image.mean(1, keepdim=True))) == 40

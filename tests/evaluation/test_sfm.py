@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from kornia_lift.cli import main
 from kornia_lift.evaluation.report.sfm_report import SfmResults, sfm_report, sfm_table
 from kornia_lift.evaluation.sfm import SfmOptions, SfmScores, align_error, reconstruct_scene
 from kornia_lift.features import Features
@@ -14,7 +15,7 @@ from kornia_lift.files import FeatureFileError
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.homographies import HomographySequence
 
-from .conftest import rotation
+from .conftest import rotation, write_plane_scene, write_sequence
 
 pycolmap = pytest.importorskip("pycolmap")
 
@@ -161,3 +162,20 @@ def test_results_survive_the_file(tmp_path) -> None:  # type: ignore[no-untyped-
         (tmp_path / "x.json").write_text(text)
         with pytest.raises(ValueError, match="no result file of reconstructions"):
             SfmResults.load(tmp_path / "x.json")
+
+
+def test_the_command_reconstructs(tmp_path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    """Two images are too few for a model: the report says so, and so does the exit code."""
+    write_plane_scene(tmp_path / "data" / "plane")
+    args = ["evaluate", str(tmp_path / "data"), "-p", "sfm", "-f", "opencv-orb", "-q", "-o", str(tmp_path / "out")]
+    assert main(args) == 1
+    assert "plane, known intrinsics" in capsys.readouterr().out
+    scores = SfmResults.load(tmp_path / "out" / "results.json").features["opencv-orb"]
+    assert [(s.registered, s.images, s.reason, s.known_intrinsics) for s in scores] == [
+        (0, 2, "no model was found", True),
+        (0, 2, "no model was found", False),
+    ]
+    write_sequence(tmp_path / "flat" / "seq", {2: np.eye(3)})
+    args[1] = str(tmp_path / "flat")
+    assert main(args) == 2
+    assert "sfm needs scenes with cameras" in capsys.readouterr().err
