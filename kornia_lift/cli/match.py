@@ -126,7 +126,7 @@ def as_text(args: argparse.Namespace, match: PairMatch, clock: StageClock) -> st
         lines.append(f"verified        {verified:5d}   {name}, USAC_MAGSAC, {args.threshold:g} px{share}")
     if not match.overlap:
         lines.append(
-            "overlap            no   the images probably do not overlap: unrelated ones have as many verified matches"
+            "overlap            no   the images probably do not overlap: chance gives as many verified matches"
         )
     parts = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in clock.seconds.items())
     lines.append(f"seconds         {sum(clock.seconds.values()):5.2f}   {parts}")
@@ -152,6 +152,7 @@ def as_json(args: argparse.Namespace, match: PairMatch, clock: StageClock, pictu
         "putative": len(match.pairs),
         "verified": int(match.verified.sum()),
         "overlap": match.overlap,
+        "log10_false_alarms": match.log_false_alarms if math.isfinite(match.log_false_alarms) else None,
         "ratio": args.ratio,
         "geometry": args.geometry,
         "estimator": "OpenCV USAC_MAGSAC",

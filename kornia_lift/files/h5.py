@@ -174,11 +174,16 @@ class H5File:
             raise self.error(where, f"values of type {dataset.dtype}, expected {_words(kinds)}")
         if len(dataset.shape) not in ndim:
             raise self.error(where, f"shape {dataset.shape}, expected {' or '.join(map(str, ndim))} dimensions")
-        with self.reading(where):
+        return self.values(group, name)
+
+    def values(self, group: Any, name: str) -> NDArray[Any]:
+        """Read a dataset of any numbers, see :meth:`checked`."""
+        dataset = self.checked(group, name)
+        with self.reading(dataset.name):
             return np.asarray(dataset[()])
 
     def checked(self, group: Any, name: str) -> Any:
-        """A dataset of numbers that may be read or copied: its size is bounded, and it lies in this file."""
+        """A dataset of numbers that may be read: its size is bounded, and it lies in this file."""
         where = f"{group.name}/{name}"
         if self.kind(group, name) != "dataset":
             raise self.error(where, "expected a dataset")

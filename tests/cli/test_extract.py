@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -14,12 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lift import LIFTFeature
-from kornia_lift.files.h5 import image_names
+from kornia_lift.files import FeatureReader
 from kornia_lift.geometry import lafs_from_lift
-
-from .conftest import NAMES, OPTIONS, Answer, astronaut, contents, one_line, options_of, save
-
-Call = Callable[..., Answer]
+from tests.cli.helpers import NAMES, OPTIONS, Call, astronaut, contents, one_line, options_of, save
 
 
 def test_file_has_the_format_of_hloc(call: Call, folder: Path) -> None:
@@ -47,7 +43,7 @@ def test_file_has_the_format_of_hloc(call: Call, folder: Path) -> None:
         assert (image["scales"] > 0).all()
 
 
-def test_mirrored_photograph_has_mirrored_keypoints(call: Call, tmp_path: Path) -> None:
+def test_mirrored_image_has_mirrored_keypoints(call: Call, tmp_path: Path) -> None:
     """Known answer for the frame: x' = 127 - x, and an angle a becomes 180 - a."""
     pixels = astronaut(128)
     save(tmp_path / "p/a.png", pixels)
@@ -93,6 +89,7 @@ def test_bad_input_ends_with_one_line(call: Call, folder: Path, tmp_path: Path) 
         (["absent", "--out", "f.h5"], "absent does not exist"),
         (["none", "--out", "f.h5"], "no images in the folder none"),
         ([folder, "--out", "f.txt"], "must end in .h5"),
+        ([folder, "--out", "f.h5", "--apply-exif", "--ignore-exif"], "not allowed with"),
         ([folder, "--out", "no/f.h5"], "its folder does not exist"),
         ([folder, "--out", "text.h5"], "cannot open text.h5"),
         ([folder, "--out", "f.h5", "--shard", "2/2"], "expected I/N"),
@@ -121,7 +118,7 @@ def test_any_name_that_a_file_can_have(call: Call, tmp_path: Path, name: str) ->
     assert call("extract", tmp_path / "photos" / name, "--out", "f.h5", *OPTIONS).code == 0
     with h5py.File("f.h5") as file:
         assert list(file) == [name]
-    assert "1 were there already" in call("extract", tmp_path / "photos" / name, "--out", "f.h5", *OPTIONS).out
+    assert "1 already present, skipped" in call("extract", tmp_path / "photos" / name, "--out", "f.h5", *OPTIONS).out
 
 
 def test_name_that_is_not_unicode_fails_alone(call: Call, folder: Path) -> None:
@@ -140,15 +137,15 @@ def test_name_that_is_not_unicode_fails_alone(call: Call, folder: Path) -> None:
 
 def test_folder_with_the_name_of_a_dataset(call: Call, folder: Path) -> None:
     save(folder / "deep/keypoints/e.png", astronaut(64))
-    for done in ("4 images, ", "0 images, 0 keypoints, 4 were there already"):
+    for done in ("4 images, ", "0 images, 0 keypoints, 4 already present, skipped"):
         answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
         assert answer.code == 0
         assert answer.out.startswith(done)
-    with h5py.File("f.h5") as file:
-        assert list(image_names(file)) == ["a.png", "b.jpg", "deep/c.png", "deep/keypoints/e.png"]
+    with FeatureReader("f.h5") as file:
+        assert list(file.names()) == ["a.png", "b.jpg", "deep/c.png", "deep/keypoints/e.png"]
 
 
-def test_photograph_with_the_name_of_a_folder_is_refused(call: Call, folder: Path, tmp_path: Path) -> None:
+def test_image_with_the_name_of_a_folder_is_refused(call: Call, folder: Path, tmp_path: Path) -> None:
     save(tmp_path / "other/a.png/x.png", astronaut(64))
     answer = call("extract", folder, "other", "--out", "f.h5")
     assert answer.code == 2
@@ -159,8 +156,8 @@ def test_links_to_folders_are_followed(call: Call, folder: Path, tmp_path: Path)
     (tmp_path / "links").mkdir()
     (tmp_path / "links/scene").symlink_to(folder)
     assert "3 images, " in call("extract", "links", "--out", "f.h5", *OPTIONS).out
-    with h5py.File("f.h5") as file:
-        assert list(image_names(file)) == [f"scene/{name}" for name in NAMES]
+    with FeatureReader("f.h5") as file:
+        assert list(file.names()) == [f"scene/{name}" for name in NAMES]
 
 
 class KnownFrame(nn.Module):
