@@ -1,9 +1,11 @@
-"""``kornia-lift extract``: what the file holds, faults, names."""
+"""``kornia-lift extract``: what the file holds, errors, names."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import time
 from pathlib import Path
 
 import h5py
@@ -201,3 +203,99 @@ def test_folder_that_cannot_be_written_is_found_first(
     answer = call(command, folder if command == "extract" else "g.h5", "--out", "f.h5", make_feature=never)
     assert answer.code == 2
     assert one_line(answer.err) == "kornia-lift: cannot write f.h5: Permission denied (folder .)"
+
+
+def with_exif(path: Path, pixels: np.ndarray, orientation: int) -> Path:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("option", [[], ["--ignore-exif"], ["--apply-exif"]])
+def test_exif_is_left_to_hloc_and_colmap(call: Call, tmp_path: Path, option: list[str]) -> None:
+    """Keypoints are in the stored pixels, of 96 x 128, unless asked for those that viewers show."""
+    pixels = np.ascontiguousarray(astronaut(128)[:96])
+    with_exif(tmp_path / "p/a.png", pixels, 6)
+    with_exif(tmp_path / "p/b.png", pixels, 1)
+    save(tmp_path / "p/c.png", pixels)
+    answer = call("extract", "p", "--out", "f.h5", *OPTIONS, *option)
+    assert answer.code == 0
+    applied = option == ["--apply-exif"]
+    with h5py.File("f.h5") as file:
+        assert [file[name]["image_size"][()].tolist() for name in ("a.png", "b.png", "c.png")] == [
+            [96, 128] if applied else [128, 96],
+            [128, 96],
+            [128, 96],
+        ]
+        same = np.array_equal(file["a.png/keypoints"][()], file["b.png/keypoints"][()])
+    assert same is not applied
+    assert options_of("f.h5")["exif"] is applied
+    assert "1 of 3 images have an EXIF tag that rotates them" in answer.out.splitlines()[1]
+    assert ("stored pixels" in answer.out) is True
+    other = call("extract", "p", "--out", "f.h5", *OPTIONS, "--ignore-exif" if applied else "--apply-exif")
+    assert other.code == 2
+    assert "exif" in one_line(other.err)
+
+
+def test_suffix_in_any_case(call: Call, folder: Path) -> None:
+    assert call("extract", folder / "a.png", "--out", "x.H5", *OPTIONS).code == 0
+    assert Path("x.H5").is_file()
+
+
+def test_image_whose_features_are_not_finite_fails_alone(call: Call, folder: Path) -> None:
+    from kornia.feature import SIFTFeature
+
+    def broken(args: argparse.Namespace) -> nn.Module:
+        feature, calls = SIFTFeature(args.num_features), []
+
+        def hook(module: nn.Module, inputs: object, out: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            calls.append(1)
+            return (*out[:2], out[2] * float("nan")) if len(calls) == 2 else out
+
+        feature.register_forward_hook(hook)
+        return feature
+
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS, make_feature=broken)
+    assert answer.code == 1
+    assert "b.jpg: " in answer.err and "descriptors are not finite" in answer.err
+    assert list(contents(Path("f.h5"))) == ["a.png", "deep/c.png"]
+    assert "1 images, " in call("extract", folder, "--out", "f.h5", *OPTIONS).out
+
+
+def test_file_with_links_is_refused_and_others_stay(call: Call, folder: Path) -> None:
+    call("extract", folder / "a.png", "--out", "other.h5", *OPTIONS)
+    call("extract", folder / "a.png", "--out", "f.h5", *OPTIONS)
+    before = Path("other.h5").read_bytes()
+    with h5py.File("f.h5", "a") as file:
+        file["deep"] = h5py.ExternalLink("other.h5", "/")
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
+    assert answer.code == 2
+    assert "f.h5: deep: a link to other.h5:/; links are not followed" in one_line(answer.err)
+    assert Path("other.h5").read_bytes() == before
+
+
+def test_parts_removed_during_the_run_end_it(call: Call, folder: Path) -> None:
+    from kornia.feature import SIFTFeature
+
+    def removing(args: argparse.Namespace) -> nn.Module:
+        feature, calls = SIFTFeature(args.num_features), []
+
+        def hook(module: nn.Module, inputs: object) -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                while len(list(Path("f.h5.parts").glob("[!.]*.part.h5"))) < 2:  # written by a thread
+                    time.sleep(0.01)
+                shutil.rmtree("f.h5.parts")
+
+        feature.register_forward_pre_hook(hook)
+        return feature
+
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS, make_feature=removing)
+    assert answer.code == 2
+    assert "finished images were removed from f.h5.parts during the run: run the same command again" in answer.err
+    assert call("extract", folder, "--out", "f.h5", *OPTIONS).code == 0
+    assert list(contents(Path("f.h5"))) == NAMES

@@ -114,6 +114,16 @@ def test_report_says_how_many_matches_the_picture_shows(call: Call, pair: tuple[
     assert f"({verified} verified matches)" in answer.out
 
 
+def test_unrelated_images_probably_do_not_overlap(call: Call, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (192, 192, 3)).astype(np.uint8)
+    first, second = save(tmp_path / "a.png", astronaut(192)), save(tmp_path / "b.png", noise)
+    answer = call("match", first, second, "-n", 300, "--ratio", 1)
+    assert answer.code == 1
+    assert "the images probably do not overlap" in answer.out
+    report = json.loads(call("match", first, first, "-n", 300, "--json").out)
+    assert report["overlap"] is True and report["log10_false_alarms"] < -100
+
+
 def test_nothing_to_match(call: Call, tmp_path: Path) -> None:
     blank = save(tmp_path / "blank.png", np.full((64, 64, 3), 128, np.uint8))
     answer = call("match", blank, blank, "-n", 20, "--out", "m.png")

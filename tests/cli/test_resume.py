@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import errno
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -230,17 +230,6 @@ def test_a_killed_run_leaves_no_lock(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(descriptor: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("kornia_lift.files.lock._lock", no_locks)
-    with FeatureFile(tmp_path / "f.h5", {}) as file:
-        file.write("a.png", random_features(3))
-        file.finish()
-    assert (tmp_path / "f.h5").is_file()
-
-
 def test_temporary_files_of_others_stay(call: Call, folder: Path) -> None:
     """A run of another shard, or of a file whose name begins like ours, may be writing them."""
     others = [Path(".f.shard-0-of-2.12345678.tmp.h5"), Path(".f.more.12345678.tmp.h5")]
@@ -258,3 +247,22 @@ def test_what_a_kill_while_packing_leaves_is_removed(call: Call, folder: Path) -
     assert call("extract", folder, "--out", "f.h5", *OPTIONS).code == 0
     assert not killed.parts.exists()
     assert list(contents(Path("f.h5"))) == NAMES
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
+def test_sigterm_keeps_what_is_done(call: Call, folder: Path) -> None:
+    def terminated(args: argparse.Namespace) -> nn.Module:
+        feature, calls = SIFTFeature(args.num_features), []
+
+        def hook(module: nn.Module, inputs: object) -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                signal.raise_signal(signal.SIGTERM)
+
+        feature.register_forward_pre_hook(hook)
+        return feature
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert call("extract", folder, "--out", "f.h5", *OPTIONS, make_feature=terminated).code == 143
+    assert list(contents(Path("f.h5"))) == NAMES[:2]
+    assert signal.getsignal(signal.SIGTERM) == before
