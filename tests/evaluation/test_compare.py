@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_lift.cli.evaluate import main
+from kornia_lift.cli import main
 from kornia_lift.evaluation.measures.statistics import compare
 from kornia_lift.evaluation.protocols import only_second_images
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, describe_options

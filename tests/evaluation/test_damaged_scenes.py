@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_lift.cli.evaluate import main
+from kornia_lift.cli import main
 from kornia_lift.evaluation.validation import evaluate_feature
 from kornia_lift.scenes.folders import UnreadableScene, load_scenes
 from kornia_lift.scenes.homographies import HomographySequence

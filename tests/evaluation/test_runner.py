@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_lift.cli.evaluate import main
+from kornia_lift.cli import main
 from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.measures.geometry import Estimator, auc, homography_error, pose_error
