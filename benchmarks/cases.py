@@ -71,6 +71,15 @@ def build(method: str, count: int) -> Callable[[np.ndarray, Clock], tuple[Stages
         model = method if method in available_models() else "lift"
         feature = LIFTFeature(count, pretrained=model).eval()
         return lambda image, now: _lift(feature, image, now)
+    if method == "xfeat":
+        xfeat = kf.XFeat.from_pretrained(top_k=count)
+        return lambda image, now: _timed(lambda: len(xfeat.detectAndCompute(_tensor(image))[0]["keypoints"]), now)
+    if method == "disk":
+        disk = kf.DISK.from_pretrained("depth").eval()
+        return lambda image, now: _timed(
+            lambda: len(disk(_tensor(image).expand(-1, 3, -1, -1), n=count, pad_if_not_divisible=True)[0].keypoints),
+            now,
+        )
     network = _local_feature(method, count).eval()
     colour = method.startswith("aliked")
 

@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("first", metavar="A", help="name of a feature")
     parser.add_argument("second", metavar="B", help="name of a feature")
     parser.add_argument("--other", type=Path, metavar="RESULTS", help="results.json that holds B, if it is another")
-    parser.add_argument("-m", "--measure", nargs="+", default=["matching_score", "nn_map", "repeatability"])
+    parser.add_argument("-m", "--measure", nargs="+", default=["correct_matches", "matching_score"])
     parser.set_defaults(run=run)
 
 

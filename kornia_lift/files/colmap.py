@@ -223,13 +223,13 @@ def errors_only(pycolmap: Any) -> Iterator[None]:
 
 def _write_images(pycolmap: Any, database: Any, names: list[str], cameras: Mapping[str, Any] | Any) -> None:
     """Cameras, rigs, frames and images: since version 4 an image belongs to a frame of a rig of at least one camera."""
-    shared = not isinstance(cameras, Mapping)
+    given: Mapping[str, Any] = cameras if isinstance(cameras, Mapping) else dict.fromkeys(names, cameras)
     rig = camera = None
     for name in names:
-        if camera is None or rig is None or not shared:
-            if not shared and name not in cameras:
+        if camera is None or rig is None or given is cameras:  # of one shared camera there is one rig
+            if name not in given:
                 raise ValueError(f"image {name} has no camera")
-            camera = pycolmap.Camera(cameras.todict() if shared else cameras[name].todict())
+            camera = pycolmap.Camera(given[name].todict())
             camera.camera_id = database.write_camera(camera)
             rig = pycolmap.Rig()
             rig.add_ref_sensor(camera.sensor_id)

@@ -73,7 +73,9 @@ def test_without_depth_only_the_pose_is_measured(tmp_path: Path) -> None:
     with FeatureStore(tmp_path / "f.h5") as store:
         result = evaluate(store, [scene])[0]
     assert result.status == OK
-    assert "only the pose" in result.reason
+    assert "only cameras and matches were measured" in result.reason
+    assert result.values["epipolar_precision"] == 1
+    assert 50 < result.values["epipolar_matches"] < 150  # thinned
     assert result.values["pose_error"] < 0.5
     assert "matching_score" not in result.values
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
+import os
+import re
 from pathlib import Path
 
 import cv2
@@ -17,8 +18,11 @@ from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.measures.geometry import Estimator, auc, homography_error, pose_error
 from kornia_lift.evaluation.measures.overlap import OverlapOptions
+from kornia_lift.evaluation.report.blocks import to_html
+from kornia_lift.evaluation.report.plots import plots, svg
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, provenance
-from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, evaluate
+from kornia_lift.evaluation.report.tables import report, report_text
+from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, PairResult, evaluate
 from kornia_lift.features import Features
 from kornia_lift.files import FeatureFileError
 from kornia_lift.scenes.folders import load_scenes
@@ -215,7 +219,7 @@ def test_commands_from_files_to_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     assert "homography, matching_score: good is better than worse" in said
     assert main(["compare", str(out / "results.json"), "good", "nobody"]) == 2
-    assert "No feature 'nobody'" in capsys.readouterr().err
+    assert "no feature 'nobody'" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "out"), "-f", "opencv-sift"]) == 2
     assert main(["evaluate", str(tmp_path / "data"), "-f", "no-such-thing"]) == 2
     assert "no-such-thing" in capsys.readouterr().err
@@ -245,18 +249,86 @@ def test_folders_without_scenes_are_refused(tmp_path: Path) -> None:
         load_scenes([tmp_path])
 
 
-def test_opencv_sift_on_herz_jesus_and_the_time_it_takes(shared: Path, tmp_path: Path) -> None:
-    """The figure that pins the definition: 0.31 to 0.36, an independent implementation found 0.336."""
+def test_opencv_sift_on_herz_jesus(shared: Path, tmp_path: Path) -> None:
+    """The figures that pin the definitions; independent implementations found a matching score of .336."""
     from kornia_lift.evaluation.features.peers import opencv_sift
 
     scene = PosedScene.load(shared / "data" / "test" / "strecha" / "Herz-Jesus-P8")
     extract_to_file(opencv_sift(1000), [scene], tmp_path / "f.h5", num_features=1000, options={})
-    start = time.process_time()
     with FeatureStore(tmp_path / "f.h5") as store:
         rows = FeatureResults("sift", {"posed": evaluate(store, [scene], Options(estimator=None))})
-    spent = time.process_time() - start
-    estimate = rows.estimate("posed", "matching_score")
     assert rows.counts("posed") == {"pairs": 28, "failed": 0, "skipped": 0}
-    assert estimate is not None
-    assert 0.31 < estimate.value < 0.36
-    assert spent < 30  # processor seconds of two cores; the target is 15 s on the wall
+    found = {m: e.value for m in rows.measures("posed") if (e := rows.estimate("posed", m)) is not None}
+    assert 0.31 < found["matching_score"] < 0.36
+    assert found["correct_matches"] == pytest.approx(170, abs=5)
+    assert found["crowding"] == pytest.approx(0.37, abs=0.03)
+    assert found["median_error"] == pytest.approx(0.48, abs=0.05)
+
+
+def test_cameras_that_are_not_finite_skip_the_pair(tmp_path: Path) -> None:
+    root = write_plane_scene(tmp_path / "plane")
+    write_perfect(tmp_path / "f.h5", "plane", ("0", "1"))
+    scene = PosedScene.load(root)
+    scene.rotations = scene.rotations * np.nan  # as a loader that does not look would give it
+    with FeatureStore(tmp_path / "f.h5") as store:
+        rows = evaluate(store, [scene])
+    assert (rows[0].status, rows[0].reason) == (SKIPPED, "the cameras of the pair are not finite")
+    Results("t", [FeatureResults("a", {"posed": rows})], {}, {}).save(tmp_path / "r.json")
+    assert "NaN" not in (tmp_path / "r.json").read_text()
+
+
+def test_results_hold_no_nan(tmp_path: Path) -> None:
+    rows = [PairResult("s", "1", "2", OK, "", {"pose_error": np.inf, "nn_map": np.nan, "mma_1": 0.5}, np.nan)]
+    Results("t", [FeatureResults("a", {"posed": rows})], {}, {}).save(tmp_path / "r.json")
+    pair = json.loads((tmp_path / "r.json").read_text(), parse_constant=pytest.fail)["features"][0]["pairs"]["posed"][0]
+    assert (pair["values"], pair["angle_deg"]) == ({"pose_error": None, "nn_map": None, "mma_1": 0.5}, None)
+    with pytest.raises(ValueError, match="JSON"):
+        Results("t", [], {"threshold": np.nan}, {}).save(tmp_path / "r.json")
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"format": "kornia_lift.evaluation/1"}', "[" * 100_000])
+def test_damaged_results_are_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(ValueError, match=r"r\.json is"):
+        Results.load(tmp_path / "r.json")
+
+
+def test_results_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="not a regular file"):
+        Results.load(tmp_path / "pipe")
+
+
+def test_names_may_hold_any_character(tmp_path: Path) -> None:
+    """Dollar signs are no mathematics, bars no cells, angle brackets no HTML."""
+    name = "a|b $x$ <i> *c* `d`"
+    rows = [PairResult(scene, "1", "2", OK, "", {"correct_matches": 5.0, "mma_1": 0.5}, 3.0) for scene in ("s", "t|u")]
+    results = Results(name, [FeatureResults(name, {name: rows})], {"num_features": 5, "threshold": 3.0}, {})
+    text = report_text(results)
+    cells = [re.split(r"(?<!\\)\|", line) for line in text.splitlines() if line.startswith("|")]
+    assert {len(row) for row in cells[:3]} == {len(cells[0])}
+    assert r"a\|b \$x\$ \<i\> \*c\* \`d\`" in text
+    page = to_html(report(results))
+    assert "<i>" not in page
+    assert "&lt;i&gt;" in page
+    assert all("a|b $x$" in svg(figure) or "svg" in svg(figure) for figure in plots(results).values())
+
+
+@pytest.mark.parametrize("name", ["xfeat", "disk", "aliked-t16"])
+def test_learned_peers_give_features(shared: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Best first, inside of an image whose sides are no multiples of anything, of unit length; gray as colour."""
+    from kornia_lift.evaluation.features.peers import PEERS
+
+    monkeypatch.setenv("TORCH_HOME", str(shared / "peers"))
+    image = torch.from_numpy(cv2.imread(str(shared / "data" / "test" / "homography" / "oxford_graf" / "1.jpg")))
+    image = image[100:235, 200:399].permute(2, 0, 1)[None].float() / 255
+    found = PEERS[name](40)(image)
+    assert len(found) == 40
+    assert found.image_size == (199, 135)
+    assert found.fault() is None
+    assert (found.keypoints >= 0).all()
+    assert (found.keypoints <= [198, 134]).all()
+    assert found.scores is not None
+    assert (np.diff(found.scores) <= 0).all()
+    np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, atol=1e-3)
+    assert len(PEERS[name](40)(image.mean(1, keepdim=True))) == 40

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kornia_lift.evaluation.features.record import Features
+from kornia_lift.features import Features
 from kornia_lift.files.colmap import descriptor_bytes, keypoint_rows, map_database, verify, write_database
 
 pycolmap = pytest.importorskip("pycolmap")

@@ -31,14 +31,34 @@ class FeatureStore(FeatureReader):
             raise FeatureFileError(f"{self.path.name} has no features of image {names[0]}")
         return super().read(found)
 
+    def damaged(self) -> dict[str, str]:
+        """Images whose features cannot be read, with the reason; not those of which the file says why there are none.
 
-def remove_damaged(path: Path) -> str | None:
-    """Remove a cache file that cannot be opened or has an old format; returns why, ``None`` if it is good."""
+        Raises:
+            FeatureFileError: if the file as a whole is damaged.
+        """
+        found = {}
+        for name in self.names():
+            group = self._file.group(name)
+            if self._file.attribute(group, "error") is None:
+                try:
+                    super().read(name)
+                except FeatureFileError as error:
+                    found[name] = str(error)
+        return found
+
+
+def damaged_entries(path: Path) -> dict[str, str]:
+    """What is damaged in a cache file, by image, with the reason; a file that is damaged as a whole is removed.
+
+    Returns:
+        The images of which the features cannot be read; the name is empty for the whole file.
+    """
+    if not path.exists():
+        return {}
     try:
-        with FeatureReader(path):
-            return None
-    except FileNotFoundError:
-        return None
+        with FeatureStore(path) as store:
+            return store.damaged()
     except FeatureFileError as error:
         path.unlink()
-        return str(error)
+        return {"": str(error)}
