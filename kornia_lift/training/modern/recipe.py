@@ -34,6 +34,7 @@ from kornia_lift.training.modern.orientation import EquivariantOrientationStage
 from kornia_lift.training.modern.pairs import PatchPairs, WarpConfig
 from kornia_lift.training.modern.ranking import RankingSet, RankingSetBuilder
 from kornia_lift.training.modern.repeatable import RepeatableDetectorStage, init_as_blob_detector
+from kornia_lift.training.modern.shapes import draw_shapes
 from kornia_lift.training.modern.tracks import PatchTracks, cut_tracks
 from kornia_lift.training.recipe import best_weights, check_needs
 
@@ -155,8 +156,10 @@ class ModernRecipe:
         if crops not in self._crops:
             size = self.config.cut.photo_size
             light = self.config.crop_light
-            train, held_out = (WarpedCrops(_photographs(s, size), crops, light) for s in (self.train, self.held_out))
-            self._crops[crops] = train, held_out
+            images, held_out = (_photographs(s, size) for s in (self.train, self.held_out))
+            if crops == self.config.crops:
+                images += [[shapes] for shapes in draw_shapes(self.config.shapes, self.config.seed)]
+            self._crops[crops] = WarpedCrops(images, crops, light), WarpedCrops(held_out, crops, light)
         return self._crops[crops]
 
     def _descriptor(self, folder: Path) -> Result:
