@@ -1,0 +1,255 @@
+"""Views of the same location, cut from the images for every batch: any scale, any support region, as at run time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from kornia.feature import laf_from_center_scale_ori
+from torch import Generator, Tensor
+
+from kornia_lift._extras import require
+from kornia_lift.data.limits import check_limits
+from kornia_lift.data.patch_batches import WarpConfig, relight
+from kornia_lift.data.photographs import PhotoSources, list_scene_photos, read_bracket, read_gray
+from kornia_lift.data.sfm_frames import nearest_similarity, read_sfm
+from kornia_lift.patches import PatchPyramid
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """Which locations are used, and at which sizes.
+
+    Args:
+        min_reach: smallest half side of the support region in pixels of the view that shows the location smallest.
+        max_reach: largest half side in that view.
+        largest_view: largest half side in any view.
+        points_per_photo: locations taken from each single image.
+        photo_size: larger side of single images and brackets in pixels; larger ones are scaled down.
+        seed: seed of the choice of locations.
+
+    """
+
+    min_reach: float = 11.0
+    max_reach: float = 70.0
+    largest_view: float = 140.0
+    points_per_photo: int = 600
+    photo_size: int = 1024
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_limits(self, "min_reach", above=0)
+        check_limits(self, "max_reach", at_least=self.min_reach)
+        check_limits(self, "largest_view", at_least=self.max_reach)
+        check_limits(self, "points_per_photo", "photo_size", at_least=1)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Locations seen in images.
+
+    Args:
+        images: gray images, uint8, shape (H, W) each.
+        image: index of the image, shape (M,).
+        track: number of the location, shape (M,).
+        xy: position in pixels, pixel centres at integers, shape (M, 2).
+        zoom: pixels per unit of length at the location, shape (M,).
+        turn: clockwise angle of the common frame of the track in this image, radians, shape (M,).
+
+    """
+
+    images: tuple[Tensor, ...]
+    image: Tensor
+    track: Tensor
+    xy: Tensor
+    zoom: Tensor
+    turn: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def load_observations(sources: PhotoSources, config: ViewConfig) -> Observations:
+    """Read all images and the locations that they show.
+
+    Raises:
+        ValueError: if no source shows a location.
+
+    """
+    rng = np.random.default_rng(config.seed)
+    images: list[Tensor] = []
+    parts: list[tuple[np.ndarray, ...]] = []  # image, track, xy, zoom, turn
+    tracks = 0
+    for scene in sources.sfm:
+        seen = read_sfm(scene)
+        zoom, turn, proper = nearest_similarity(seen.jacobian)
+        keep = proper & (np.bincount(seen.point[proper], minlength=seen.point.max() + 1)[seen.point] >= 2)
+        parts.append(
+            (seen.image[keep] + len(images), seen.point[keep] + tracks, seen.xy[keep], zoom[keep], turn[keep])
+        )
+        images += [read_gray(scene / "images" / name) for name in seen.images]
+        tracks += int(seen.point.max()) + 1
+    for group in [[path] for path in sources.photos] + [[folder] for folder in sources.brackets]:
+        path = group[0]
+        photos = read_bracket(path, config.photo_size) if path.is_dir() else [read_gray(path, config.photo_size)]
+        xy = _textured(photos[len(photos) // 2], config.points_per_photo, rng)
+        for photo in photos:
+            count = len(xy)
+            parts.append(
+                (np.full(count, len(images)), tracks + np.arange(count), xy, np.ones(count), np.zeros(count))
+            )
+            images.append(photo)
+        tracks += len(xy)
+    if not parts:
+        raise ValueError("the images show no location to learn from")
+    image, track, xy, zoom, turn = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Observations(
+        tuple(images),
+        torch.from_numpy(image).long(),
+        torch.from_numpy(track).long(),
+        torch.from_numpy(xy).float(),
+        torch.from_numpy(zoom).float(),
+        torch.from_numpy(turn).float(),
+    )
+
+
+def _textured(photo: Tensor, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Locations of one image where SIFT sees something, one per place, shape (<= count, 2)."""
+    cv2 = require("cv2", extra="train")
+    found = cv2.SIFT_create(nfeatures=20 * count, contrastThreshold=0.02).detect(photo.numpy(), None)
+    xy = np.unique(np.array([k.pt for k in found], dtype=np.float64).reshape(-1, 2), axis=0)
+    return xy[rng.permutation(len(xy))[:count]]
+
+
+class ViewPairs:
+    """Draws pairs of views, image by image, so that a batch holds look-alikes of the same image.
+
+    Args:
+        seen: the locations.
+        groups: images per batch.
+        per_group: pairs per image.
+        warp: noise of the frames and photometric augmentation. ``stretch`` is for pairs from one image.
+        config: sizes of the support regions.
+        size: side of the patches in pixels.
+
+    Raises:
+        ValueError: if no image shows enough locations.
+
+    """
+
+    def __init__(
+        self, seen: Observations, groups: int, per_group: int, warp: WarpConfig, config: ViewConfig, size: int = 32
+    ) -> None:
+        self.seen, self.groups, self.per_group = seen, groups, per_group
+        self.warp, self.config, self.size = warp, config, size
+        self.by_track = torch.argsort(seen.track, stable=True)
+        self.track_count = torch.bincount(seen.track)
+        self.track_begin = self.track_count.cumsum(0) - self.track_count
+        self.rank = torch.empty_like(self.by_track)  # position of an observation inside its track
+        self.rank[self.by_track] = torch.arange(len(seen)) - self.track_begin[seen.track[self.by_track]]
+        self.by_image = torch.argsort(seen.image, stable=True)
+        self.image_count = torch.bincount(seen.image, minlength=len(seen.images))
+        self.image_begin = self.image_count.cumsum(0) - self.image_count
+        self.usable = torch.nonzero(self.image_count >= per_group)[:, 0]
+        if len(self.usable) < 1:
+            raise ValueError(f"no image shows {per_group} locations, which a batch needs of each image")
+        size_of = torch.tensor([[i.shape[1], i.shape[0]] for i in seen.images])[seen.image]
+        # half side of the largest region around the location that lies in the image
+        self.room = torch.minimum(seen.xy, size_of - 1 - seen.xy).amin(1)
+
+    def draw(self, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return anchors, positives (the anchor itself where there is no other view) and half sides of their regions.
+
+        All of shape (N,), N at most ``groups * per_group``.
+        """
+        c, seen = self.config, self.seen
+        chosen = self.usable[torch.randperm(len(self.usable), generator=generator)[: self.groups]]
+        columns: list[tuple[Tensor, ...]] = []
+        for image in chosen.tolist():
+            mine = self.by_image[int(self.image_begin[image]) :][: int(self.image_count[image])]
+            anchor = mine[torch.randperm(len(mine), generator=generator)[: 3 * self.per_group]]
+            n, count = len(anchor), self.track_count[seen.track[anchor]]
+            jump = (torch.rand(n, generator=generator) * (count - 1).clamp(min=1)).long() + 1
+            positive = self.by_track[self.track_begin[seen.track[anchor]] + (self.rank[anchor] + jump) % count]
+            ratio = seen.zoom[positive] / seen.zoom[anchor]
+            # a region of log-uniform size in the smaller view, as large as both images have room for
+            room = torch.minimum(self.room[anchor], self.room[positive] / ratio)
+            room = torch.minimum(room, c.largest_view / ratio.clamp(min=1)) * ratio.clamp(max=1)
+            low, high = math.log(c.min_reach), math.log(c.max_reach)
+            reach = torch.exp(low + torch.rand(n, generator=generator) * (high - low))
+            # too large ones become smaller where that is possible
+            reach = torch.where(
+                reach <= room, reach, torch.exp(low + torch.rand(n, generator=generator) * (room.log() - low))
+            )
+            good = torch.nonzero(room >= c.min_reach)[:, 0][: self.per_group]
+            scale = reach / ratio.clamp(max=1)
+            columns.append((anchor[good], positive[good], scale[good], (scale * ratio)[good]))
+        anchor, positive, reach, other = (torch.cat(column) for column in zip(*columns, strict=True))
+        return anchor, positive, reach, other
+
+    def ambiguous(self, anchor: Tensor, reach: Tensor, radius: float = 0.25) -> Tensor:
+        """Mark pairs of anchors that are no honest negatives: the same location, or nearly, in one image.
+
+        Args:
+            anchor: indices of the anchors, shape (N,).
+            reach: half sides of their regions, shape (N,).
+            radius: locations nearer than this share of the larger half side are the same.
+
+        Returns:
+            Boolean matrix (N, N), true on the diagonal too.
+
+        """
+        seen = self.seen
+        distance = torch.cdist(seen.xy[anchor], seen.xy[anchor])
+        near = distance < radius * torch.maximum(reach[:, None], reach[None])
+        image, track = seen.image[anchor], seen.track[anchor]
+        return near & (image[:, None] == image) | (track[:, None] == track)
+
+    def frames(self, index: Tensor, reach: Tensor, angle: Tensor, generator: Generator, stretch: Tensor) -> Tensor:
+        """Frames of the regions at clockwise angles from the track's common frame, with noise; LAFs (N, 2, 3)."""
+        n, w, seen = len(index), self.warp, self.seen
+
+        def uniform() -> Tensor:
+            return torch.rand(n, generator=generator) * 2 - 1
+
+        def normal(count: int) -> Tensor:
+            return torch.randn(n, count, generator=generator)
+
+        scale = reach * torch.exp(uniform() * math.log(w.scale))
+        xy = seen.xy[index] + normal(2) * (w.shift * reach)[:, None]
+        turn = seen.turn[index] + angle + normal(1)[:, 0] * w.angle
+        lafs = laf_from_center_scale_ori(xy[None], scale[None, :, None, None], -turn.rad2deg()[None, :, None])[0]
+        axis = _rotation(uniform() * math.pi)
+        ratio = stretch.clamp(min=1).sqrt()
+        slant = axis @ torch.diag_embed(torch.stack([1 / ratio, torch.ones(n)], 1)) @ axis.mT
+        return torch.cat([slant @ lafs[:, :, :2], lafs[:, :, 2:]], 2)
+
+    def cut(self, index: Tensor, lafs: Tensor, size: int | None = None) -> Tensor:
+        """Cut the patches of frames from their images, shape (N, 1, size, size)."""
+        size = size or self.size
+        out = torch.empty(len(index), 1, size, size)
+        image = self.seen.image[index]
+        for number in image.unique().tolist():
+            mine = torch.nonzero(image == number)[:, 0]
+            pyramid = PatchPyramid(self.seen.images[number][None, None].float() / 255)
+            out[mine] = pyramid.cut(lafs[mine][None], size)[0]
+        return out
+
+    def random_stretch(self, anchor: Tensor, positive: Tensor, generator: Generator) -> Tensor:
+        """Draw the slant of pairs from one image; pairs of two real views have their own."""
+        drawn = torch.exp(torch.rand(len(anchor), generator=generator) * math.log(self.warp.stretch))
+        return torch.where(anchor == positive, drawn, torch.ones(()))
+
+    def light(self, patch: Tensor, generator: Generator) -> Tensor:
+        """Photometric augmentation."""
+        return relight(patch, self.warp, generator)
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    """Matrices that turn vectors clockwise on screen by ``angle``, shape (N, 2, 2)."""
+    cosine, sine = angle.cos(), angle.sin()
+    return torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)
