@@ -13,10 +13,10 @@ from kornia.feature import laf_from_center_scale_ori
 from torch import Generator, Tensor
 
 from kornia_lift._extras import require
-from kornia_lift.data.limits import check_limits
-from kornia_lift.data.patch_batches import WarpConfig, relight
-from kornia_lift.data.photographs import PhotoSources, list_scene_photos, read_bracket, read_gray
-from kornia_lift.data.sfm_frames import nearest_similarity, read_sfm
+from kornia_lift.training.limits import check_limits
+from kornia_lift.training.modern.pairs import WarpConfig, relight
+from kornia_lift.training.data.images import PhotoSources, list_scene_photos, read_bracket, read_gray
+from kornia_lift.training.data.sfm_frames import nearest_similarity, read_sfm
 from kornia_lift.patches import PatchPyramid
 
 

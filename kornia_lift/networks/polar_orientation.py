@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
-from kornia_lift.layers import Layers, normalize_patches
+from kornia_lift.networks.layers import Layers, normalize_patches
 
 PATCH_SIZE = 32
 RADII = 16

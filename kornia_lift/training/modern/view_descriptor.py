@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from kornia_lift.data.patch_views import ViewPairs
+from kornia_lift.training.modern.views import ViewPairs
 from kornia_lift.training.distributed import gather
-from kornia_lift.training.modern_descriptor import hardest_in_batch_loss
+from kornia_lift.training.modern.descriptor import hardest_in_batch_loss
 
 
 class ViewDescriptorStage:
