@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from kornia_lift.training.modern.views import ViewPairs
-from kornia_lift.networks.polar_orientation import peak
+from kornia_lift.networks.polar_orientation import peak_angle as peak
 
 
 def agreement(first: Tensor, second: Tensor, relative: Tensor, width: float) -> Tensor:
