@@ -1,4 +1,4 @@
-"""Modern recipe, compact descriptor: hardest negative in the batch, on views cut from the images."""
+"""Compact recipe, descriptor: hardest negative in the batch, on views at angles that err as at run time."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from kornia_lift.training.modern.views import ViewPairs
+from kornia_lift.networks.polar_orientation import PolarOrientation
+from kornia_lift.training.compact.views import ViewPairs, rotate_frames, wrap_angle
 from kornia_lift.training.distributed import gather
 from kornia_lift.training.modern.descriptor import hardest_in_batch_loss
 
+HOPELESS = math.radians(35)  # pairs whose estimated angles differ by more are described at their true ones
+
 
 class ViewDescriptorStage:
-    """Train a descriptor on pairs of views at a common angle, which errs as an orientation does.
+    """Train a descriptor on pairs of views in a common frame.
 
     Args:
         network: the descriptor, of unit vectors.
         pairs: training pairs.
         validation: held-out pairs.
+        orientation: when given, views are described at the angles that it estimates instead of random errors: those of
+            the pairs that are not upright, where the two estimates agree within 35 degrees.
+        context: side of the region that ``orientation`` sees over that of the described one.
         upright_share: share of the pairs whose common angle is zero (images are mostly upright).
-        coarse_share: share of the pairs of which each view has an angle error of its own.
+        coarse_share: share of the pairs of which each view has an angle error of its own, without ``orientation``.
         coarse_angle: standard deviation of that error, radians.
         margin: of the loss.
         seed: seed of the validation batches.
@@ -34,6 +40,8 @@ class ViewDescriptorStage:
         network: nn.Module,
         pairs: ViewPairs,
         validation: ViewPairs,
+        orientation: PolarOrientation | None = None,
+        context: float = 1.5,
         upright_share: float = 0.3,
         coarse_share: float = 0.4,
         coarse_angle: float = 0.2,
@@ -42,28 +50,42 @@ class ViewDescriptorStage:
     ) -> None:
         self.network = network
         self.pairs, self.validation = pairs, validation
+        self.orientation, self.context = orientation, context
         self.upright_share, self.coarse_share, self.coarse_angle = upright_share, coarse_share, coarse_angle
         self.margin, self.seed = margin, seed
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
-        return self._batch(self.pairs, generator, self.coarse_share)
+        return self._batch(self.pairs, generator, self.upright_share, self.coarse_share)
 
     @torch.no_grad()
-    def _batch(self, pairs: ViewPairs, generator: Generator, coarse_share: float) -> dict[str, Tensor]:
+    def _batch(
+        self, pairs: ViewPairs, generator: Generator, upright_share: float, coarse_share: float
+    ) -> dict[str, Tensor]:
         anchor, positive, reach, other = pairs.draw(generator)
         n = len(anchor)
         turn = torch.rand(n, generator=generator) * (2 * math.pi)
-        turn = torch.where(torch.rand(n, generator=generator) < self.upright_share, torch.zeros(()), turn)
+        upright = torch.rand(n, generator=generator) < upright_share
+        turn = torch.where(upright, torch.zeros(()), turn)
         coarse = (torch.rand(n, generator=generator) < coarse_share) * self.coarse_angle
         error = torch.randn(2, n, generator=generator) * coarse
         stretch = pairs.random_stretch(anchor, positive, generator)
-        a = pairs.frames(anchor, reach, turn + error[0], generator, torch.ones(n))
-        p = pairs.frames(positive, other, turn + error[1], generator, stretch)
+        a = pairs.frames(anchor, reach, turn, generator, torch.ones(n))
+        p = pairs.frames(positive, other, turn, generator, stretch)
+        if self.orientation is not None:
+            first, second = (self._estimate(pairs, i, f, generator) for i, f in ((anchor, a), (positive, p)))
+            usable = ~upright & (wrap_angle(first - second).abs() < HOPELESS)
+            error = torch.where(usable, torch.stack([first, second]), error)
         return {
-            "anchor": pairs.light(pairs.cut(anchor, a), generator),
-            "positive": pairs.light(pairs.cut(positive, p), generator),
+            "anchor": pairs.light(pairs.cut(anchor, rotate_frames(a, error[0])), generator),
+            "positive": pairs.light(pairs.cut(positive, rotate_frames(p, error[1])), generator),
             "not_negative": pairs.ambiguous(anchor, reach),
         }
+
+    def _estimate(self, pairs: ViewPairs, index: Tensor, frames: Tensor, generator: Generator) -> Tensor:
+        """Clockwise angles of frames, as the trained orientation estimates them."""
+        assert self.orientation is not None
+        wide = torch.cat([frames[:, :, :2] * self.context, frames[:, :, 2:]], 2)
+        return -self.orientation(pairs.light(pairs.cut(index, wide, self.orientation.patch_size), generator))
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Loss of the whole batch; of several processes each describes its part."""
@@ -84,15 +106,21 @@ class ViewDescriptorStage:
 
     @torch.no_grad()
     def validate(self, batches: int = 6) -> dict[str, float]:
+        """Share of pairs with a wrong nearest neighbour.
+
+        ``error`` is at the true angles (with ``orientation``: at the estimated ones, no pair upright), ``coarse``, without
+        ``orientation``, with the coarse errors on every pair.
+        """
         self.network.eval()
+        kinds = {"error": 0.0} if self.orientation is not None else {"error": 0.0, "coarse": 1.0}
         figures: dict[str, float] = {}
-        for name, coarse_share in (("error", 0.0), ("coarse", 1.0)):
+        for name, coarse_share in kinds.items():
             generator = torch.Generator().manual_seed(self.seed)
-            wrong = []
+            wrong = 0.0
             for _ in range(batches):
-                batch = self._batch(self.validation, generator, coarse_share)
-                loss, more = self._loss(self._describe(batch), batch["not_negative"])
-                wrong.append(1 - more["correct"])
-            figures[name] = sum(wrong) / batches
+                upright_share = 0.0 if self.orientation is not None else self.upright_share
+                batch = self._batch(self.validation, generator, upright_share, coarse_share)
+                wrong += 1 - self._loss(self._describe(batch), batch["not_negative"])[1]["correct"]
+            figures[name] = wrong / batches
         self.network.train()
         return figures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,11 @@ from kornia.feature import laf_from_center_scale_ori
 from torch import Generator, Tensor
 
 from kornia_lift._extras import require
+from kornia_lift.patches import PatchPyramid
+from kornia_lift.training.data.images import PhotoSources, read_bracket, read_gray
+from kornia_lift.training.data.sfm_frames import nearest_similarity, read_sfm
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.modern.pairs import WarpConfig, relight
-from kornia_lift.training.data.images import PhotoSources, list_scene_photos, read_bracket, read_gray
-from kornia_lift.training.data.sfm_frames import nearest_similarity, read_sfm
-from kornia_lift.patches import PatchPyramid
 
 
 @dataclass(frozen=True)
@@ -77,52 +76,69 @@ def load_observations(sources: PhotoSources, config: ViewConfig) -> Observations
     """Read all images and the locations that they show.
 
     Raises:
-        ValueError: if no source shows a location.
+        ValueError: if no source shows a location, or an image cannot be read.
 
     """
     rng = np.random.default_rng(config.seed)
-    images: list[Tensor] = []
-    parts: list[tuple[np.ndarray, ...]] = []  # image, track, xy, zoom, turn
-    tracks = 0
-    for scene in sources.sfm:
-        seen = read_sfm(scene)
-        zoom, turn, proper = nearest_similarity(seen.jacobian)
-        keep = proper & (np.bincount(seen.point[proper], minlength=seen.point.max() + 1)[seen.point] >= 2)
-        parts.append(
-            (seen.image[keep] + len(images), seen.point[keep] + tracks, seen.xy[keep], zoom[keep], turn[keep])
-        )
-        images += [read_gray(scene / "images" / name) for name in seen.images]
-        tracks += int(seen.point.max()) + 1
-    for group in [[path] for path in sources.photos] + [[folder] for folder in sources.brackets]:
-        path = group[0]
-        photos = read_bracket(path, config.photo_size) if path.is_dir() else [read_gray(path, config.photo_size)]
-        xy = _textured(photos[len(photos) // 2], config.points_per_photo, rng)
-        for photo in photos:
-            count = len(xy)
-            parts.append(
-                (np.full(count, len(images)), tracks + np.arange(count), xy, np.ones(count), np.zeros(count))
-            )
-            images.append(photo)
-        tracks += len(xy)
+    parts = [_scene_observations(scene) for scene in sources.sfm]
+    for path in sources.photos:
+        parts.append(_textured([read_gray(path, config.photo_size)], config.points_per_photo, rng))
+    for folder in sources.brackets:
+        parts.append(_textured(read_bracket(folder, config.photo_size), config.points_per_photo, rng))
+    parts = [part for part in parts if len(part)]
     if not parts:
-        raise ValueError("the images show no location to learn from")
-    image, track, xy, zoom, turn = (np.concatenate(column) for column in zip(*parts, strict=True))
+        raise ValueError("the images show no location to learn from: use larger ones, or some with texture")
+    return join_observations(parts)
+
+
+def join_observations(parts: list[Observations]) -> Observations:
+    """Concatenate, renumbering images and tracks so that they stay distinct."""
+    images = [image for part in parts for image in part.images]
+    first_image = np.cumsum([0, *(len(part.images) for part in parts[:-1])]).tolist()
+    first_track = np.cumsum([0, *(int(part.track.max()) + 1 for part in parts[:-1])]).tolist()
     return Observations(
         tuple(images),
-        torch.from_numpy(image).long(),
-        torch.from_numpy(track).long(),
-        torch.from_numpy(xy).float(),
-        torch.from_numpy(zoom).float(),
-        torch.from_numpy(turn).float(),
+        torch.cat([part.image + first for part, first in zip(parts, first_image, strict=True)]),
+        torch.cat([part.track + first for part, first in zip(parts, first_track, strict=True)]),
+        torch.cat([part.xy for part in parts]),
+        torch.cat([part.zoom for part in parts]),
+        torch.cat([part.turn for part in parts]),
     )
 
 
-def _textured(photo: Tensor, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Locations of one image where SIFT sees something, one per place, shape (<= count, 2)."""
+def _scene_observations(scene: Path) -> Observations:
+    """Observations of the points of a reconstructed scene that two images or more show."""
+    seen = read_sfm(scene)
+    zoom, turn, proper = nearest_similarity(seen.jacobian)
+    views = np.bincount(seen.point[proper], minlength=int(seen.point.max(initial=-1)) + 1)
+    keep = proper & (views[seen.point] >= 2)
+    return Observations(
+        tuple(read_gray(scene / "images" / name) for name in seen.images),
+        torch.from_numpy(seen.image[keep]).long(),
+        torch.from_numpy(seen.point[keep]).long(),
+        torch.from_numpy(seen.xy[keep]).float(),
+        torch.from_numpy(zoom[keep]).float(),
+        torch.from_numpy(turn[keep]).float(),
+    )
+
+
+def _textured(images: list[Tensor], count: int, rng: np.random.Generator) -> Observations:
+    """Observations of one image, or of aligned images of one scene, at locations where SIFT sees something."""
     cv2 = require("cv2", extra="train")
-    found = cv2.SIFT_create(nfeatures=20 * count, contrastThreshold=0.02).detect(photo.numpy(), None)
+    middle = images[len(images) // 2].numpy()
+    found = cv2.SIFT_create(nfeatures=20 * count, contrastThreshold=0.02).detect(middle, None)
+    # one location under several scales or angles is one location
     xy = np.unique(np.array([k.pt for k in found], dtype=np.float64).reshape(-1, 2), axis=0)
-    return xy[rng.permutation(len(xy))[:count]]
+    xy = xy[rng.permutation(len(xy))[:count]]
+    n, views = len(xy), len(images)
+    return Observations(
+        tuple(images),
+        torch.arange(views).repeat_interleave(n),
+        torch.arange(n).repeat(views),
+        torch.from_numpy(xy).float().repeat(views, 1),
+        torch.ones(n * views),
+        torch.zeros(n * views),
+    )
 
 
 class ViewPairs:
@@ -249,7 +265,17 @@ class ViewPairs:
         return relight(patch, self.warp, generator)
 
 
+def rotate_frames(lafs: Tensor, angle: Tensor) -> Tensor:
+    """Rotate LAFs (N, 2, 3) about their centres, clockwise on screen by angles (N,) in the frame's own coordinates."""
+    return torch.cat([lafs[:, :, :2] @ _rotation(angle), lafs[:, :, 2:]], 2)
+
+
+def wrap_angle(angle: Tensor) -> Tensor:
+    """Return the same angles in (-pi, pi]."""
+    return torch.atan2(angle.sin(), angle.cos())
+
+
 def _rotation(angle: Tensor) -> Tensor:
-    """Matrices that turn vectors clockwise on screen by ``angle``, shape (N, 2, 2)."""
+    """Matrices that rotate vectors clockwise on screen by ``angle``, shape (N, 2, 2)."""
     cosine, sine = angle.cos(), angle.sin()
     return torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)
