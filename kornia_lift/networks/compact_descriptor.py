@@ -122,6 +122,7 @@ class CompactDescriptor(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         check_patches(patch, PATCH_SIZE, type(self).__name__)
-        if torch.is_grad_enabled() or len(patch) <= self.chunk_size:
+        # batch statistics are those of the whole batch
+        if self.training or torch.is_grad_enabled() or len(patch) <= self.chunk_size:
             return self._describe(patch)
         return torch.cat([self._describe(part) for part in patch.split(self.chunk_size)])

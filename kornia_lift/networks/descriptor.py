@@ -42,8 +42,8 @@ class LIFTDescriptor(nn.Module):
         chunk_size: patches that go through the network at once when no gradient is recorded; bounds the memory
             (430 KiB of activations per patch in float32), does not change the result.
         precision: number format of the products on the inference path on a CPU. ``"bfloat16"`` is a fifth faster
-            where the CPU has it (AVX512-BF16, AMX), slow elsewhere, and ``"auto"`` where the CPU has it; descriptors keep a cosine above 0.999 to those of
-            ``"float32"``. Input, output and weights stay float32.
+            where the CPU has it (AVX512-BF16, AMX), which ``"auto"`` finds out, and slow elsewhere; descriptors keep a
+            cosine above 0.999 to those of ``"float32"``. Input, output and weights stay float32.
 
     Shape:
         - Input: :math:`(B, 1, 64, 64)`, values in [0, 1]

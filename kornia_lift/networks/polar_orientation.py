@@ -24,8 +24,7 @@ from kornia_lift.weights import load_network
 
 PATCH_SIZE = 32
 RADII = 16
-DIRECTIONS = 72  # samples on each circle
-BINS = 36  # directions between which the network decides
+DIRECTIONS = 72  # samples on each circle, and bins of the distribution
 EPS = 1e-5  # of the batch normalisations
 
 
@@ -62,7 +61,7 @@ class PolarConvolution(nn.Module):
         inputs: channels of the input.
         outputs: channels of the output.
         kernel: extent over radii and over directions; the directions are a circle, beyond the radii are zeros.
-        stride: over radii and over directions.
+        stride: over radii.
         dilation: over directions.
         whole: the kernel covers all radii, one remains.
 
@@ -73,14 +72,14 @@ class PolarConvolution(nn.Module):
         inputs: int,
         outputs: int,
         kernel: tuple[int, int],
-        stride: tuple[int, int] = (1, 1),
+        stride: int = 1,
         dilation: int = 1,
         whole: bool = False,
     ) -> None:
         super().__init__()
         self.around = dilation * (kernel[1] // 2)
         padding = 0 if whole else kernel[0] // 2
-        self.convolution = nn.Conv2d(inputs, outputs, kernel, stride, (padding, 0), (1, dilation), bias=False)
+        self.convolution = nn.Conv2d(inputs, outputs, kernel, (stride, 1), (padding, 0), (1, dilation), bias=False)
         self.norm = nn.BatchNorm2d(outputs, eps=EPS, affine=False)
         nn.init.orthogonal_(self.convolution.weight, gain=0.6)
 
@@ -105,10 +104,10 @@ class PolarConvolution(nn.Module):
 
 
 class PolarOrientation(nn.Module):
-    r"""Estimate the orientation of 32x32 grayscale patches as a distribution over 36 directions.
+    r"""Estimate the orientation of 32x32 grayscale patches as a distribution over 72 directions.
 
-    Every patch is normalised by its own mean and deviation. 16 circles of 72 samples, seven circular convolutions,
-    the third and later ones on 36 directions. Without gradient, on a CPU, the normalisation is folded into the weights.
+    Every patch is normalised by its own mean and deviation. 16 circles of 72 samples, seven circular convolutions of
+    which the fifth closes the radii; five million products. Without gradient, on a CPU, the normalisation is folded into the weights.
 
     Args:
         pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
@@ -154,13 +153,14 @@ class PolarOrientation(nn.Module):
         self.register_buffer("sampling", polar_sampling(PATCH_SIZE, RADII, DIRECTIONS), persistent=False)
         self.sampling: Tensor
         self.features = Layers(
+            # no stride over the directions: it would alias, and a patch rotated by half a step be another patch
             PolarConvolution(1, width // 2, (3, 3)),  # 16 radii x 72 directions
-            PolarConvolution(width // 2, width, (3, 3), stride=(2, 2)),  # 8 x 36
+            PolarConvolution(width // 2, width, (3, 3), stride=2),  # 8
             PolarConvolution(width, width, (3, 3)),
-            PolarConvolution(width, 2 * width, (3, 3), stride=(2, 1)),  # 4 x 36
-            PolarConvolution(2 * width, 2 * width, (4, 3), whole=True),  # 1 x 36
-            PolarConvolution(2 * width, 2 * width, (1, 5)),
-            PolarConvolution(2 * width, 2 * width, (1, 5), dilation=3),  # sees 180 degrees
+            PolarConvolution(width, 2 * width, (3, 3), stride=2),  # 4
+            PolarConvolution(2 * width, 2 * width, (4, 3), whole=True),  # 1
+            PolarConvolution(2 * width, 2 * width, (1, 5), dilation=3),
+            PolarConvolution(2 * width, 2 * width, (1, 5), dilation=8),  # sees 135 degrees to both sides
         )
         self.head = nn.Conv2d(2 * width, 1, 1)
         self._plan = PlanCache(partial(fold, eps=EPS, dtype=product_dtype(precision)))
@@ -171,11 +171,11 @@ class PolarOrientation(nn.Module):
         return f"precision={self.precision!r}"
 
     def logits(self, patch: Tensor) -> Tensor:
-        """Return the logits of the directions, bin k at 10 k degrees clockwise from the x axis.
+        """Return the logits of the directions, bin k at 5 k degrees clockwise from the x axis.
 
         Shape:
             - Input: (B, 1, 32, 32), values in [0, 1]
-            - Output: (B, 36)
+            - Output: (B, 72)
 
         """
         check_patches(patch, PATCH_SIZE, type(self).__name__)
@@ -194,8 +194,9 @@ class PolarOrientation(nn.Module):
         return self.head(x)[:, 0, 0]
 
     def distribution(self, patch: Tensor) -> Tensor:
-        """Return the probabilities of the directions, see :meth:`logits`; (B, 36)."""
-        if torch.is_grad_enabled() or len(patch) <= self.chunk_size:
+        """Return the probabilities of the directions, see :meth:`logits`; (B, 72)."""
+        # batch statistics are those of the whole batch
+        if self.training or torch.is_grad_enabled() or len(patch) <= self.chunk_size:
             return self.logits(patch).softmax(1)
         return torch.cat([self.logits(part).softmax(1) for part in patch.split(self.chunk_size)])
 

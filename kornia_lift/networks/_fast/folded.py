@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -48,6 +48,5 @@ def normalised_tensors(layers: Iterable[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> li
     """Return the arguments of :func:`fold`."""
     tensors: list[Tensor] = []
     for convolution, norm in layers:
-        assert norm.running_mean is not None and norm.running_var is not None
-        tensors += [convolution.weight, norm.running_mean, norm.running_var]
+        tensors += [convolution.weight, cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)]
     return tensors

@@ -108,8 +108,8 @@ class ViewDescriptorStage:
     def validate(self, batches: int = 6) -> dict[str, float]:
         """Share of pairs with a wrong nearest neighbour.
 
-        ``error`` is at the true angles (with ``orientation``: at the estimated ones, no pair upright), ``coarse``, without
-        ``orientation``, with the coarse errors on every pair.
+        ``error`` is at the true angles (with ``orientation``: at the estimated ones, no pair upright); ``coarse``,
+        without ``orientation``, with the coarse errors on every pair.
         """
         self.network.eval()
         kinds = {"error": 0.0} if self.orientation is not None else {"error": 0.0, "coarse": 1.0}
