@@ -107,7 +107,8 @@ class PolarOrientation(nn.Module):
     r"""Estimate the orientation of 32x32 grayscale patches as a distribution over 72 directions.
 
     Every patch is normalised by its own mean and deviation. 16 circles of 72 samples, seven circular convolutions of
-    which the fifth closes the radii; five million products. Without gradient, on a CPU, the normalisation is folded into the weights.
+    which the fifth closes the radii; five million products. Without gradient, on a CPU, the normalisation is folded
+    into the weights.
 
     Args:
         pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``

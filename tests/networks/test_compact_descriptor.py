@@ -21,8 +21,8 @@ def trained(**options: object) -> CompactDescriptor:
     torch.manual_seed(0)
     network = CompactDescriptor(False, **options)  # type: ignore[arg-type]
     with torch.no_grad():
-        for _ in range(40):
-            network(texture(32, 32, batch=32))
+        for seed in range(40):
+            network(texture(32, 32, batch=32, seed=seed))
     return network.eval()
 
 
@@ -54,7 +54,7 @@ def test_describes_by_unit_vectors_as_kornia_expects() -> None:
 def test_contrast_and_brightness_do_not_matter() -> None:
     network, patch = trained(precision="float32"), texture(32, 32, batch=9)
     with torch.no_grad():
-        assert ((network(patch) * network(patch * 0.5 + 0.3)).sum(1) > 0.99).all()
+        assert ((network(patch) * network(patch * 0.5 + 0.3)).sum(1) > 0.95).all()
 
 
 def test_the_folded_path_gives_the_same() -> None:
@@ -138,11 +138,10 @@ def test_dtype_follows_the_module(dtype: torch.dtype) -> None:
     assert out.isfinite().all()
 
 
-def test_traced_and_copied_it_is_the_same() -> None:
+def test_compiled_and_copied_it_is_the_same() -> None:
     network, patches = trained(), texture(32, 32, batch=4)
     with torch.no_grad(), fast_paths(False):
         expected = network(patches)
-    traced = torch.jit.trace(network, patches)
+        assert torch.allclose(torch.compile(network, backend="eager", fullgraph=True)(patches), expected, atol=1e-5)
     with torch.no_grad():
-        assert torch.allclose(traced(patches), expected, atol=1e-5)
         assert ((copy.deepcopy(network)(patches) * expected).sum(1) > 0.999).all()

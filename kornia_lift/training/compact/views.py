@@ -12,7 +12,7 @@ from kornia.feature import laf_from_center_scale_ori
 from torch import Generator, Tensor
 
 from kornia_lift._extras import require
-from kornia_lift.patches import PatchPyramid
+from kornia_lift.patches import halve
 from kornia_lift.training.data.images import PhotoSources, read_bracket, read_gray
 from kornia_lift.training.data.sfm_frames import nearest_similarity, read_sfm
 from kornia_lift.training.limits import check_limits
@@ -176,6 +176,7 @@ class ViewPairs:
         size_of = torch.tensor([[i.shape[1], i.shape[0]] for i in seen.images])[seen.image]
         # half side of the largest region around the location that lies in the image
         self.room = torch.minimum(seen.xy, size_of - 1 - seen.xy).amin(1)
+        self._pyramids: dict[int, list[np.ndarray]] = {}
 
     def draw(self, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return anchors, positives (the anchor itself where there is no other view) and half sides of their regions.
@@ -245,15 +246,55 @@ class ViewPairs:
         return torch.cat([slant @ lafs[:, :, :2], lafs[:, :, 2:]], 2)
 
     def cut(self, index: Tensor, lafs: Tensor, size: int | None = None) -> Tensor:
-        """Cut the patches of frames from their images, shape (N, 1, size, size)."""
+        """Cut the patches of frames from their images.
+
+        Convention:
+            The samples and levels of :class:`~kornia_lift.patches.PatchPyramid`, which is what runs after training;
+            here the pyramids are kept in 8 bits and OpenCV samples them, as a batch has few patches of many images.
+
+        Args:
+            index: observations, shape (N,).
+            lafs: frames, shape (N, 2, 3).
+            size: side of the patches in pixels, that of the batch when ``None``.
+
+        Returns:
+            Patches (N, 1, size, size) in [0, 1].
+
+        """
+        cv2 = require("cv2", extra="train")
         size = size or self.size
-        out = torch.empty(len(index), 1, size, size)
-        image = self.seen.image[index]
-        for number in image.unique().tolist():
-            mine = torch.nonzero(image == number)[:, 0]
-            pyramid = PatchPyramid(self.seen.images[number][None, None].float() / 255)
-            out[mine] = pyramid.cut(lafs[mine][None], size)[0]
-        return out
+        out = np.empty((len(index), size, size), np.uint8)
+        scale = lafs[:, :, :2].det().abs().sqrt()
+        levels = (2 / size * scale).log2().floor().clamp(min=0).long().tolist()
+        for row, (image, level, laf) in enumerate(
+            zip(self.seen.image[index].tolist(), levels, lafs.double().numpy(), strict=True)
+        ):
+            pyramid = self._pyramid(image, size)
+            height, width = pyramid[0].shape
+            source = pyramid[min(level, len(pyramid) - 1)]
+            zoom = np.array([source.shape[1] / width, source.shape[0] / height])[:, None]
+            # column u of the patch is at (2 u + 1) / size - 1 of the frame
+            axes = laf[:, :2] * zoom * (2 / size)
+            origin = (laf[:, 2:] + 0.5) * zoom - 0.5 + axes.sum(1, keepdims=True) * (0.5 - size / 2)
+            out[row] = cv2.warpAffine(
+                source,
+                np.concatenate([axes, origin], 1),
+                (size, size),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+        return torch.from_numpy(out)[:, None].float() / 255
+
+    def _pyramid(self, image: int, size: int) -> list[np.ndarray]:
+        """Levels of an image in 8 bits, made at their first use."""
+        if image not in self._pyramids:
+            level = self.seen.images[image][None, None].float()
+            levels = [level]
+            while min(level.shape[-2:]) // 2 >= size:
+                level = halve(level)
+                levels.append(level)
+            self._pyramids[image] = [level[0, 0].round().to(torch.uint8).numpy() for level in levels]
+        return self._pyramids[image]
 
     def random_stretch(self, anchor: Tensor, positive: Tensor, generator: Generator) -> Tensor:
         """Draw the slant of pairs from one image; pairs of two real views have their own."""
