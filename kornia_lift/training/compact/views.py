@@ -147,20 +147,21 @@ class ViewPairs:
     Args:
         seen: the locations.
         groups: images per batch.
-        per_group: pairs per image.
+        per_group: pairs per image. Images that show fewer locations are left out, unless none shows as many: then those
+            that show most give what they have.
         warp: noise of the frames and photometric augmentation. ``stretch`` is for pairs from one image.
         config: sizes of the support regions.
         size: side of the patches in pixels.
 
     Raises:
-        ValueError: if no image shows enough locations.
+        ValueError: if no image shows two locations.
 
     """
 
     def __init__(
         self, seen: Observations, groups: int, per_group: int, warp: WarpConfig, config: ViewConfig, size: int = 32
     ) -> None:
-        self.seen, self.groups, self.per_group = seen, groups, per_group
+        self.seen, self.groups = seen, groups
         self.warp, self.config, self.size = warp, config, size
         self.by_track = torch.argsort(seen.track, stable=True)
         self.track_count = torch.bincount(seen.track)
@@ -170,9 +171,10 @@ class ViewPairs:
         self.by_image = torch.argsort(seen.image, stable=True)
         self.image_count = torch.bincount(seen.image, minlength=len(seen.images))
         self.image_begin = self.image_count.cumsum(0) - self.image_count
-        self.usable = torch.nonzero(self.image_count >= per_group)[:, 0]
-        if len(self.usable) < 1:
-            raise ValueError(f"no image shows {per_group} locations, which a batch needs of each image")
+        self.per_group = min(per_group, int(self.image_count.max()))
+        if self.per_group < 2:
+            raise ValueError("no image shows two locations, which a batch needs; use larger ones, or some with texture")
+        self.usable = torch.nonzero(self.image_count >= self.per_group)[:, 0]
         size_of = torch.tensor([[i.shape[1], i.shape[0]] for i in seen.images])[seen.image]
         # half side of the largest region around the location that lies in the image
         self.room = torch.minimum(seen.xy, size_of - 1 - seen.xy).amin(1)
