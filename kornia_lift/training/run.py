@@ -88,7 +88,9 @@ class RunConfig:
     @property
     def options(self) -> PaperConfig | ModernConfig | CompactConfig:
         """Options of the chosen recipe."""
-        return {"paper": self.paper, "modern": self.modern, "compact": self.compact}[self.recipe]
+        if self.recipe == "paper":
+            return self.paper
+        return self.modern if self.recipe == "modern" else self.compact
 
 
 def read_run(mapping: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
