@@ -13,8 +13,9 @@ from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.weights import network_family, pooled_sizes
 
-#: Side of the region that :class:`PolarOrientation` sees over the paper's 12 sigma.
-POLAR_CONTEXT = 2.25
+#: Side of the region that :class:`PolarOrientation` sees over the paper's 12 sigma: twice that of the described one,
+#: which is 1.5 times as large.
+POLAR_CONTEXT = 3.0
 
 
 def orienter_of(pretrained: bool | str | os.PathLike[str]) -> PatchOrienter:

@@ -27,12 +27,6 @@ def _loop(steps: int, rate: float, **more: Any) -> LoopConfig:
     return LoopConfig(steps=steps, learning_rate=rate, **(base | more))
 
 
-def _warp(**more: float) -> WarpConfig:
-    # the blur in pixels of a patch of half the size, and no quality that leaves nothing of 32 pixels
-    base: dict[str, Any] = {"blur": 0.5, "noise": 0.02, "jpeg_quality": 40}
-    return WarpConfig(**(base | more))
-
-
 @dataclass(frozen=True)
 class CompactConfig:
     """Options of the compact recipe.
@@ -43,7 +37,8 @@ class CompactConfig:
         orientation_warp: noise of the frames and photometric augmentation for the orientation, whose angles are exact.
         descriptor_warp: the same for the descriptor.
         context: side of the region that the orientation sees over that of the described one.
-        tolerance: within which two angles agree, radians, about a standard deviation.
+        tolerance: within which two angles agree, radians, about a standard deviation. A narrow one makes estimates
+            precise and leaves as many altogether wrong; the descriptor lives with 20 degrees, not with 90.
         orientation_images: images of an orientation batch.
         orientation_pairs: pairs of each.
         descriptor_images: images of a descriptor batch.
@@ -59,11 +54,18 @@ class CompactConfig:
 
     detector: str = "lift"
     views: ViewConfig = field(default_factory=ViewConfig)
-    orientation_warp: WarpConfig = field(default_factory=lambda: _warp(angle=0.0, shift=0.04))
-    descriptor_warp: WarpConfig = field(default_factory=lambda: _warp(angle=0.07))
-    context: float = 1.5
-    tolerance: float = 0.12
-    orientation_images: int = 16
+    orientation_warp: WarpConfig = field(
+        default_factory=lambda: WarpConfig(
+            angle=0.0, shift=0.04, gain=1.5, noise=0.01, blur=0.4, shadow=0.1, jpeg=0.1, jpeg_quality=50
+        )
+    )
+    descriptor_warp: WarpConfig = field(
+        # the blur in pixels of a patch of half the size, and no quality that leaves nothing of 32 pixels
+        default_factory=lambda: WarpConfig(angle=0.07, noise=0.02, blur=0.5, jpeg_quality=40)
+    )
+    context: float = 2.0
+    tolerance: float = 0.3
+    orientation_images: int = 12
     orientation_pairs: int = 24
     descriptor_images: int = 3
     descriptor_pairs: int = 128

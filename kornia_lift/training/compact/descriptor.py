@@ -41,7 +41,7 @@ class ViewDescriptorStage:
         pairs: ViewPairs,
         validation: ViewPairs,
         orientation: PolarOrientation | None = None,
-        context: float = 1.5,
+        context: float = 2.0,
         upright_share: float = 0.3,
         coarse_share: float = 0.4,
         coarse_angle: float = 0.2,

@@ -56,8 +56,8 @@ class AgreementOrientationStage:
         network: PolarOrientation,
         pairs: ViewPairs,
         validation: ViewPairs,
-        context: float = 1.5,
-        tolerance: float = 0.12,
+        context: float = 2.0,
+        tolerance: float = 0.3,
         seed: int = 0,
     ) -> None:
         self.network: torch.nn.Module = network
