@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from kornia_lift._extras import require
 from kornia_lift.features import Features, from_lafs
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
+from kornia_lift.overlap import MAX_LOG_FALSE_ALARMS, log_false_alarms
 
-MIN_VERIFIED = 20
 Geometry = Literal["fundamental", "homography"]
 
 
@@ -37,6 +37,7 @@ class PairMatch:
         verified: whether the match is an inlier of the estimated geometry, shape (M,).
         model: the fundamental matrix or homography from the first image to the second, shape (3, 3), or ``None``
             where none was found.
+        log_false_alarms: see :func:`~kornia_lift.overlap.log_false_alarms`.
     """
 
     first: Features
@@ -45,6 +46,7 @@ class PairMatch:
     confidence: NDArray[np.float64]
     verified: NDArray[np.bool_]
     model: NDArray[np.float64] | None
+    log_false_alarms: float
 
     @property
     def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -53,8 +55,8 @@ class PairMatch:
 
     @property
     def overlap(self) -> bool:
-        """Whether the images probably show the same scene: more verified matches than unrelated images have."""
-        return int(self.verified.sum()) >= MIN_VERIFIED
+        """Whether the images probably show the same scene: more verified matches than chance gives."""
+        return self.log_false_alarms < MAX_LOG_FALSE_ALARMS
 
 
 @dataclass
@@ -269,4 +271,12 @@ def match_pair(
         here = first.keypoints[pairs[:, 0]].astype(np.float32)
         there = second.keypoints[pairs[:, 1]].astype(np.float32)
         verified, model = verify(here, there, geometry, threshold)
-    return PairMatch(first, second, pairs, confidence, verified, model)
+    sizes = [f.image_size or _extent(f) for f in (first, second)]
+    chance = log_false_alarms(len(pairs), int(verified.sum()), geometry, threshold, sizes)
+    return PairMatch(first, second, pairs, confidence, verified, model, chance)
+
+
+def _extent(features: Features) -> tuple[int, int]:
+    """Width and height that hold all keypoints, for features of an image of unknown size."""
+    width, height = np.ceil(features.keypoints.max(axis=0, initial=0)).astype(int) + 1
+    return int(width), int(height)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kornia_lift.features import Features
 from kornia_lift.matching import StageClock, extract_features, match_descriptors, match_pair, shrink, verify
+from kornia_lift.overlap import log_false_alarms
 
 pytest.importorskip("cv2")
 
@@ -139,3 +140,39 @@ def test_clock_times_the_parts_of_a_feature(monkeypatch: pytest.MonkeyPatch) -> 
             feature(torch.zeros(1))
     feature(torch.zeros(1))  # outside: not counted
     assert clock.seconds == {"detector": 1.0, "descriptor": 2.0}
+
+
+def test_false_alarms_by_hand() -> None:
+    """n = 10, k = 6, m = 4: 6 * C(10, 6) * C(6, 4) * alpha^2 with the disc of 2 px in 100 x 50 pixels."""
+    alpha = np.pi * 4 / 5000
+    expected = np.log10(6 * 210 * 15 * alpha**2)
+    assert log_false_alarms(10, 6, "homography", 2.0, [(200, 100), (100, 50)]) == pytest.approx(expected)
+    assert log_false_alarms(10, 4, "homography", 2.0, [(100, 50)] * 2) == np.inf
+    assert log_false_alarms(500, 400, "fundamental", np.inf, [(100, 50)] * 2) > 0
+    assert log_false_alarms(0, 0, "fundamental", 2.0, [(100, 50)] * 2) == np.inf
+
+
+@pytest.mark.parametrize("geometry", ["homography", "fundamental"])
+def test_random_matches_are_no_overlap_and_true_ones_are(geometry: str) -> None:
+    rng = np.random.default_rng(0)
+    rows = unit_rows(rng, 150)
+
+    def at(points: np.ndarray) -> Features:
+        return Features(points, rows, image_size=(600, 600))
+
+    for trial in range(5):
+        first, second = (at(rng.uniform(0, 600, (150, 2))) for _ in "ab")
+        random = match_pair(first, second, ratio=1, geometry=geometry)  # type: ignore[arg-type]
+        assert len(random.pairs) == 150
+        assert not random.overlap, trial
+    moved = second.keypoints.copy()
+    shift = 7.0 if geometry == "homography" else np.c_[rng.uniform(5, 40, 40), np.zeros(40)]
+    moved[:40] = first.keypoints[:40] + shift
+    partly = match_pair(first, at(moved), ratio=1, geometry=geometry)  # type: ignore[arg-type]
+    assert 40 <= partly.verified.sum() < 70
+    assert partly.overlap
+
+
+def unit_rows(rng: np.random.Generator, count: int) -> np.ndarray:
+    rows = rng.normal(size=(count, 32)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

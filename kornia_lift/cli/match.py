@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift._io import load_image
     from kornia_lift.cli._picture import check_picture_path, save_picture
     from kornia_lift.matching import StageClock
-    from kornia_lift.viz import draw_matches
+    from kornia_lift.viz import MAX_LINES, draw_matches
 
     picture: Path | None = args.out
     if picture is None and not args.json:
@@ -70,23 +70,18 @@ def run(args: argparse.Namespace) -> int:
     match = match_as_asked(args, first, second, clock)
     if picture is not None:
         with clock.stage("drawing"):
-            pairs = match.pairs[match.verified]
-            lafs = match.first.lafs[pairs[:, 0]], match.second.lafs[pairs[:, 1]]
-            save_picture(picture, draw_matches(first, second, lafs, max_lines=_DRAWN))
+            save_picture(picture, draw_matches(first, second, match))
     if args.json:
         print(json.dumps(as_json(args, match, clock, picture), indent=1, allow_nan=False))
     else:
         print(as_text(args, match, clock))
-        print(f"picture         {picture}   ({drawn(int(match.verified.sum()))})")
+        print(f"picture         {picture}   ({_drawn(int(match.verified.sum()), MAX_LINES)})")
     return 0 if match.overlap else 1
 
 
-_DRAWN = 150  # matches that can be told apart in one picture
-
-
-def drawn(count: int) -> str:
-    """Return how many of so many matches the picture shows."""
-    return f"{_DRAWN} of the {count} verified matches, evenly chosen" if count > _DRAWN else f"{count} verified matches"
+def _drawn(count: int, most: int) -> str:
+    """How many of so many matches the picture shows."""
+    return f"{most} of the {count} verified matches, evenly chosen" if count > most else f"{count} verified matches"
 
 
 def match_as_asked(args: argparse.Namespace, first: Any, second: Any, clock: StageClock) -> PairMatch:
@@ -126,7 +121,7 @@ def as_text(args: argparse.Namespace, match: PairMatch, clock: StageClock) -> st
         lines.append(f"verified        {verified:5d}   {name}, USAC_MAGSAC, {args.threshold:g} px{share}")
     if not match.overlap:
         lines.append(
-            "overlap            no   the images probably do not overlap: unrelated ones have as many verified matches"
+            "overlap            no   the images probably do not overlap: chance gives as many verified matches"
         )
     parts = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in clock.seconds.items())
     lines.append(f"seconds         {sum(clock.seconds.values()):5.2f}   {parts}")
@@ -152,6 +147,7 @@ def as_json(args: argparse.Namespace, match: PairMatch, clock: StageClock, pictu
         "putative": len(match.pairs),
         "verified": int(match.verified.sum()),
         "overlap": match.overlap,
+        "log10_false_alarms": match.log_false_alarms if math.isfinite(match.log_false_alarms) else None,
         "ratio": args.ratio,
         "geometry": args.geometry,
         "estimator": "OpenCV USAC_MAGSAC",

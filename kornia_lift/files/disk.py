@@ -21,10 +21,12 @@ def naming(path: Path, advice: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:
+        # a file beside this one may have been named already, with the number in the cause
+        number = error.errno or getattr(error.__cause__, "errno", None)
+        if number is None:
             raise
         advice = f" ({advice})" if advice else ""
-        raise type(error)(f"cannot write {path}: {os.strerror(error.errno)}{advice}") from error
+        raise type(error)(f"cannot write {path}: {os.strerror(number)}{advice}") from error
 
 
 def check_space(path: Path, sources: Iterable[Path]) -> None:

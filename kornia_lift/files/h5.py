@@ -7,7 +7,6 @@ and the dataset, so that neither reading nor merging touches another file, runs 
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -21,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_lift._extras import require
+from kornia_lift.files.lock import NO_LOCKS
 
 #: No dataset may declare more than this: a million keypoints with 128 numbers each.
 MAX_DATASET_BYTES = 2**29
 _MAX_ATTRIBUTE_BYTES = 2**20
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 class FeatureFileError(ValueError):
@@ -174,11 +173,16 @@ class H5File:
             raise self.error(where, f"values of type {dataset.dtype}, expected {_words(kinds)}")
         if len(dataset.shape) not in ndim:
             raise self.error(where, f"shape {dataset.shape}, expected {' or '.join(map(str, ndim))} dimensions")
-        with self.reading(where):
+        return self.values(group, name)
+
+    def values(self, group: Any, name: str) -> NDArray[Any]:
+        """Read a dataset of any numbers, see :meth:`checked`."""
+        dataset = self.checked(group, name)
+        with self.reading(dataset.name):
             return np.asarray(dataset[()])
 
     def checked(self, group: Any, name: str) -> Any:
-        """A dataset of numbers that may be read or copied: its size is bounded, and it lies in this file."""
+        """A dataset of numbers that may be read: its size is bounded, and it lies in this file."""
         where = f"{group.name}/{name}"
         if self.kind(group, name) != "dataset":
             raise self.error(where, "expected a dataset")
@@ -213,7 +217,7 @@ def open_h5(path: Path, mode: str) -> Any:
         except BlockingIOError as error:
             raise FeatureFileError(f"{path} is in use by another process: wait for it, or choose another") from error
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
             return h5py.File(path, mode, locking=False)
     except FeatureFileError:

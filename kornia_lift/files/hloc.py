@@ -203,7 +203,10 @@ def copy_image(source: H5File, name: str, target: Any) -> None:
     for key, value in _group_attributes(source, group).items():
         copy.attrs[key] = value
     for key in datasets:
-        source.root.copy(group[key], copy, key)
+        # the values, not the object: what HDF5 reads of a damaged file it may fail to copy
+        copied = copy.create_dataset(key, data=source.values(group, key))
+        if key == "keypoints":
+            copied.attrs["uncertainty"] = _uncertainty(source, group)
 
 
 def check_image(file: H5File, group: Any) -> list[str]:

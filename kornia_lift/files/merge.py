@@ -87,7 +87,7 @@ def _same(file: H5File, path: Path, name: str) -> bool:
         groups = file.group(name), other.group(name)
         keys, others = check_image(file, groups[0]), check_image(other, groups[1])
         return sorted(keys) == sorted(others) and all(
-            np.array_equal(groups[0][key][()], groups[1][key][()]) for key in keys
+            np.array_equal(file.values(groups[0], key), other.values(groups[1], key)) for key in keys
         )
 
 

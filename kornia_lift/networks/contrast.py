@@ -99,7 +99,8 @@ def window_deviation(x: Tensor, size: int) -> Tensor:
     # the difference of mean square and squared mean loses the digits that the two have in common
     x = x - x.detach().nanmean((-2, -1), keepdim=True)
     rows = x.shape[-2] - size + 1
-    if torch.is_grad_enabled() or x.device.type != "cpu":
+    # no strips in a graph: they would fix the size of the images
+    if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
         return _deviation(x, size)
     strips = [
         _deviation(x[..., top : min(top + STRIP_ROWS, rows) + size - 1, :], size) for top in range(0, rows, STRIP_ROWS)

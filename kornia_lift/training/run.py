@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from kornia_lift.training.compact.config import CompactConfig
+from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, to_mapping
 from kornia_lift.training.distributed import rank
 from kornia_lift.training.loop import Result
@@ -19,7 +21,12 @@ from kornia_lift.training.modern.recipe import ModernRecipe
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 
 WEIGHTS = "weights.safetensors"
-Options = TypeVar("Options", PaperConfig, ModernConfig)
+Options = TypeVar("Options", PaperConfig, ModernConfig, CompactConfig)
+_RECIPES: dict[str, type[PaperRecipe | ModernRecipe | CompactRecipe]] = {
+    "paper": PaperRecipe,
+    "modern": ModernRecipe,
+    "compact": CompactRecipe,
+}
 
 
 @dataclass(frozen=True)
@@ -27,30 +34,35 @@ class RunConfig:
     """All options of ``kornia-lift train``.
 
     Args:
-        recipe: ``"paper"`` (LIFT as published) or ``"modern"`` (the one that made the shipped weights).
+        recipe: ``"paper"`` (LIFT as published), ``"modern"`` (the one that made LIFT's shipped weights) or
+            ``"compact"`` (orientation and descriptor on 32x32 patches for the detector of a model).
         data: paper: stores written by ``kornia-lift build-dataset``, or folders of them; modern: the one folder of
             photographs (``sfm/``, ``photos/``, ``illumination/``, or scenes and photographs directly in it).
         validation: paper: stores of held-out scenes; where empty, photographs and points of ``data`` are held out.
         stages: which stages to train, in the recipe's order; all of them where empty.
-        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``...; the modern recipe runs on the CPU.
+        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``...; the other recipes run on the CPU.
         paper: options of the paper's recipe.
         modern: options of the modern recipe.
+        compact: options of the compact recipe.
 
     """
 
-    recipe: Literal["paper", "modern"]
+    recipe: Literal["paper", "modern", "compact"]
     data: tuple[Path, ...]
     validation: tuple[Path, ...] = ()
     stages: tuple[str, ...] = ()
     device: str = "auto"
     paper: PaperConfig = field(default_factory=PaperConfig)
     modern: ModernConfig = field(default_factory=ModernConfig)
+    compact: CompactConfig = field(default_factory=CompactConfig)
 
     def __post_init__(self) -> None:
         if not self.data:
             raise ConfigError("data names no training data")
-        if self.recipe == "modern" and (len(self.data) != 1 or self.validation):
-            raise ConfigError("the modern recipe takes one data folder; what is held out are options of modern.split")
+        if self.recipe != "paper" and (len(self.data) != 1 or self.validation):
+            raise ConfigError(
+                f"the {self.recipe} recipe takes one data folder; what is held out are options of {self.recipe}.split"
+            )
         known = self.all_stages
         unknown = [s for s in self.stages if s not in known]
         if unknown:
@@ -61,12 +73,12 @@ class RunConfig:
         """Names of the stages that the recipe has."""
         if self.recipe == "paper":
             return (*PaperRecipe.STAGES, *PaperRecipe.OPTIONAL)
-        return ModernRecipe.STAGES
+        return _RECIPES[self.recipe].STAGES
 
     @property
     def recipe_stages(self) -> tuple[str, ...]:
         """Names of the stages that the recipe consists of."""
-        return PaperRecipe.STAGES if self.recipe == "paper" else ModernRecipe.STAGES
+        return _RECIPES[self.recipe].STAGES
 
     @property
     def chosen_stages(self) -> tuple[str, ...]:
@@ -74,9 +86,11 @@ class RunConfig:
         return tuple(s for s in self.all_stages if s in self.stages) if self.stages else self.recipe_stages
 
     @property
-    def options(self) -> PaperConfig | ModernConfig:
+    def options(self) -> PaperConfig | ModernConfig | CompactConfig:
         """Options of the chosen recipe."""
-        return self.paper if self.recipe == "paper" else self.modern
+        if self.recipe == "paper":
+            return self.paper
+        return self.modern if self.recipe == "modern" else self.compact
 
 
 def read_run(mapping: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -91,9 +105,9 @@ def read_run(mapping: Mapping[str, Any], overrides: Mapping[str, Any] | None = N
 
     """
     mapping = {**mapping, **(overrides or {})}
-    other = {"paper": "modern", "modern": "paper"}.get(mapping.get("recipe", ""))
-    if other in mapping:
-        raise ConfigError(f"the table [{other}] has no effect on the recipe {mapping['recipe']!r}; remove it")
+    for other in _RECIPES.keys() - {mapping.get("recipe")}:
+        if other in mapping and mapping.get("recipe") in _RECIPES:
+            raise ConfigError(f"the table [{other}] has no effect on the recipe {mapping['recipe']!r}; remove it")
     return from_mapping(RunConfig, mapping)
 
 
@@ -109,6 +123,8 @@ def with_budget(config: RunConfig, minutes: float) -> RunConfig:
     }
     if config.recipe == "paper":
         return dataclasses.replace(config, paper=_with_loops(config.paper, shares))
+    if config.recipe == "compact":
+        return dataclasses.replace(config, compact=_with_loops(config.compact, shares))
     return dataclasses.replace(config, modern=_with_loops(config.modern, shares))
 
 
@@ -133,12 +149,14 @@ def train(config: RunConfig, out: Path) -> dict[str, Result]:
 
     """
     device = _device(config.device)
-    recipe: PaperRecipe | ModernRecipe
+    recipe: PaperRecipe | ModernRecipe | CompactRecipe
     if config.recipe == "paper":
         stores, held_out = _stores(config.data), _stores(config.validation)
         recipe = PaperRecipe.from_files(stores, out, config.paper, held_out, device)
-    else:
+    elif config.recipe == "modern":
         recipe = ModernRecipe(config.data[0], out, config.modern)
+    else:
+        recipe = CompactRecipe(config.data[0], out, config.compact)
     results = recipe.run(config.chosen_stages)
     if rank() == 0:
         recipe.save(out / WEIGHTS, _metadata(config, results))

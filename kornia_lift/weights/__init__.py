@@ -1,6 +1,13 @@
 """Shipped weights and the safe reading of weight files."""
 
-from kornia_lift.weights._load import available_models, is_upright, load_network, load_tensors, pooled_sizes
+from kornia_lift.weights._load import (
+    available_models,
+    is_upright,
+    load_network,
+    load_tensors,
+    network_family,
+    pooled_sizes,
+)
 from kornia_lift.weights._safetensors import WeightFileError, read_safetensors
 
 __all__ = [
@@ -9,6 +16,7 @@ __all__ = [
     "is_upright",
     "load_network",
     "load_tensors",
+    "network_family",
     "pooled_sizes",
     "read_safetensors",
 ]

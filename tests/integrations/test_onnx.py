@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,24 @@ from torch import Tensor, nn
 
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTOrientation, LIFTResponse
 from kornia_lift.integrations.onnx import export_onnx, export_program, run_onnx
+from kornia_lift.networks.contrast import LocalContrast
 from tests.pictures import texture
 
 NETWORKS = [LIFTResponse, LIFTOrientation, LIFTDescriptor]
+
+
+def contrasting(window: str) -> LIFTResponse:
+    """The shipped filters on images of normalised local contrast."""
+    response = LIFTResponse()
+    response.set_contrast(LocalContrast(window=window))  # type: ignore[arg-type]
+    return response
+
+
+EXPORTED: dict[str, Callable[[], nn.Module]] = {
+    **{kind.__name__: kind for kind in NETWORKS},
+    "contrast in the filter's window": lambda: contrasting("filter"),
+    "contrast in a Gaussian window": lambda: contrasting("gaussian"),
+}
 
 
 def inputs(kind: type[nn.Module]) -> list[Tensor]:
@@ -31,11 +47,12 @@ def inputs(kind: type[nn.Module]) -> list[Tensor]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's exporter and of onnx
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_onnxruntime_agrees_on_real_input(tmp_path: Path, kind: type[nn.Module]) -> None:
+@pytest.mark.parametrize("name", EXPORTED)
+def test_onnxruntime_agrees_on_real_input(tmp_path: Path, name: str) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    network = kind()
+    network = EXPORTED[name]()
+    kind = type(network)
     path = tmp_path / "network.onnx"
     export_onnx(network, path)
     assert list(tmp_path.iterdir()) == [path]
@@ -51,11 +68,11 @@ def test_onnxruntime_agrees_on_real_input(tmp_path: Path, kind: type[nn.Module])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("kind", NETWORKS)
-def test_exported_program_has_free_sizes(kind: type[nn.Module]) -> None:
-    network = kind()
+@pytest.mark.parametrize("name", EXPORTED)
+def test_exported_program_has_free_sizes(name: str) -> None:
+    network = EXPORTED[name]()
     program = export_program(network).module()
-    for x in inputs(kind):
+    for x in inputs(type(network)):
         with torch.no_grad():
             torch.testing.assert_close(program(x), network(x), atol=1e-4, rtol=1e-3)
 

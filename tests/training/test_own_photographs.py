@@ -23,6 +23,7 @@ refine_images = 2
 refine_anchors = 6
 photos_per_batch = 1
 candidates = 30
+warped_pairs = 2
 [modern.cut]
 points_per_photo = 12
 points_per_scene = 40
@@ -34,6 +35,9 @@ max_step = 1.5
 [modern.views]
 size = 110
 max_step = 1.2
+[modern.pairs]
+max_images = 3
+max_size = 400
 [modern.descriptor]
 steps = 1
 [modern.orientation]
@@ -97,7 +101,9 @@ def test_reconstructed_scenes_alone_are_enough(tmp_path: Path, shared: Path) -> 
     for name in ("lund_door", "et"):
         shutil.copytree(shared / "data" / "train" / "sfm" / name, data / "sfm" / name)
     config = write_config(tmp_path, data)
-    assert main(["train", str(config), "--out", str(tmp_path / "run"), "--stages", "descriptor", "repeatable"]) == 0
+    # the detector is ranked on the pairs of the scenes
+    stages = ["descriptor", "orientation", "repeatable", "matchable"]
+    assert main(["train", str(config), "--out", str(tmp_path / "run"), "--stages", *stages]) == 0
     split = json.loads((tmp_path / "run" / "split.json").read_text())
     assert sorted(split["training"] + split["held_out"]) == ["sfm/et", "sfm/lund_door"]
     shutil.rmtree(data / "sfm" / "lund_door")

@@ -55,7 +55,7 @@ def config(tiny_store: Store, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["paper", "modern"])
+@pytest.mark.parametrize("name", ["paper", "modern", "compact"])
 def test_the_shipped_recipes_are_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert name in shipped_recipes()
     run = read_run(read_mapping(recipe_path(Path(name))))

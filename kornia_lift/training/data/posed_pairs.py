@@ -108,11 +108,10 @@ def posed_pairs(sources: PhotoSources, config: PairConfig | None = None) -> tupl
     config = config or PairConfig()
     images: list[PosedImage] = []
     pairs: list[PosedPair] = []
-    for source in (*sources.sfm, *sources.parts):
-        part = source if isinstance(source, ScenePart) else None
-        found_images, found_pairs = _scene_pairs(
-            source.scene if isinstance(source, ScenePart) else source, part, config
-        )
+    scenes: list[tuple[Path, ScenePart | None]] = [(folder, None) for folder in sources.sfm]
+    scenes += [(part.scene, part) for part in sources.parts]
+    for folder, part in scenes:
+        found_images, found_pairs = _scene_pairs(folder, part, config)
         pairs += [
             PosedPair(p.first + len(images), p.second + len(images), p.fundamental, p.shared) for p in found_pairs
         ]

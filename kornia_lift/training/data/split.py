@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import defaultdict
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from kornia_lift._io import atomic_write
 from kornia_lift.training.data.images import PhotoSources, ScenePart, list_photos, list_scene_photos, list_sources
+from kornia_lift.training.distributed import rank
 
 #: The split that the data of the shipped weights declare; nothing of it may be trained on.
 DECLARED_SPLIT = (
@@ -22,6 +25,7 @@ DECLARED_SPLIT = (
     "photos/pop-os*",
     "illumination/living_room1",
 )
+SPLIT = "split.json"
 _KINDS = ("sfm", "photos", "brackets")
 _Item = tuple[str, Path]
 
@@ -116,6 +120,30 @@ def describe_sources(root: Path, sources: PhotoSources) -> list[str]:
     paths = [*sources.sfm, *sources.photos, *sources.brackets, *sources.posed]
     paths += [part.scene / "images" / name for part in sources.parts for name in part.images]
     return sorted(path.relative_to(root).as_posix() for path in paths)
+
+
+def keep_split(out: Path, root: Path, train: PhotoSources, held_out: PhotoSources) -> None:
+    """Write down what is held out, in ``out/split.json``; a run goes on only where nothing has changed sides.
+
+    Raises:
+        ValueError: if the run was begun with another split.
+
+    """
+    path = out / SPLIT
+    now = {"training": describe_sources(root, train), "held_out": describe_sources(root, held_out)}
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        crossed = set(now["held_out"]) & set(before["training"]) | set(now["training"]) & set(before["held_out"])
+        if crossed:
+            raise ValueError(
+                f"{', '.join(sorted(crossed)[:5])} changed between training and held-out data since {out} was begun "
+                "(the folder of the data or the options of the split are others); choose another --out, or name what "
+                f"is held out by split.held_out as in {path}"
+            )
+    if rank() == 0:
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
 
 
 def _divide(scene: Path, split: SplitConfig) -> tuple[ScenePart, ScenePart] | None:

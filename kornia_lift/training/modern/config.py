@@ -54,6 +54,7 @@ class ModernConfig:
         warped_pairs: pairs of warped crops that it uses beside them, of single images and of exposures.
         ranking_weight: factor of its ranking loss; that of the repeatability is 1.
         crops: how pairs of crops are drawn for the repeatability.
+        shapes: drawn images of lines and polygons among those of the crops, which teach that edges are not found again.
         crop_light: change of the light between crops; frames are not changed by it.
         views: how the larger pairs of the matchable stage are drawn.
         descriptor: loop of the first descriptor stage.
@@ -82,11 +83,12 @@ class ModernConfig:
     contrast: LocalContrast | None = field(default_factory=LocalContrast)
     tolerance: float = 0.7
     scale_space: ScaleSpaceConfig = field(default_factory=ScaleSpaceConfig)
-    candidates: int = 1300
+    candidates: int = 1200
     pairs: PairConfig = field(default_factory=PairConfig)
-    warped_pairs: int = 150
-    ranking_weight: float = 0.5
+    warped_pairs: int = 40
+    ranking_weight: float = 0.2
     crops: CropConfig = field(default_factory=CropConfig)
+    shapes: int = 50
     crop_light: WarpConfig = field(default_factory=WarpConfig)
     views: CropConfig = field(
         default_factory=lambda: CropConfig(size=480, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
@@ -106,4 +108,4 @@ class ModernConfig:
         )
         check_limits(self, "anchors_per_image", "refine_anchors", at_least=2)
         check_limits(self, "margin", "blob_strength", "tolerance", above=0)
-        check_limits(self, "ranking_weight", at_least=0)
+        check_limits(self, "ranking_weight", "shapes", "warped_pairs", at_least=0)

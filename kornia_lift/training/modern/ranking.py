@@ -95,7 +95,17 @@ class RankingSetBuilder:
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def build(self) -> RankingSet:
-        """Return what was added."""
+        """Return what was added.
+
+        Raises:
+            ValueError: if nothing was.
+
+        """
+        if not self._parts:
+            raise ValueError(
+                "no detection could be labelled: the images need scenes with cameras whose images share points, or "
+                "single images to be warped (modern.warped_pairs)"
+            )
         windows, label, weight = (torch.cat(parts) for parts in zip(*self._parts, strict=True))
         count = torch.tensor([0] + [len(part[1]) for part in self._parts])
         return RankingSet(windows, label, weight, count.cumsum(0))

@@ -23,8 +23,7 @@ from kornia_lift.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.data.images import PhotoSources, list_scene_photos, read_bracket, read_gray
 from kornia_lift.training.data.posed_pairs import posed_pairs
-from kornia_lift.training.data.split import describe_sources, split_sources
-from kornia_lift.training.distributed import rank
+from kornia_lift.training.data.split import keep_split, split_sources
 from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.modern.config import ModernConfig
 from kornia_lift.training.modern.crops import CropConfig, WarpedCrops
@@ -34,10 +33,9 @@ from kornia_lift.training.modern.orientation import EquivariantOrientationStage
 from kornia_lift.training.modern.pairs import PatchPairs, WarpConfig
 from kornia_lift.training.modern.ranking import RankingSet, RankingSetBuilder
 from kornia_lift.training.modern.repeatable import RepeatableDetectorStage, init_as_blob_detector
+from kornia_lift.training.modern.shapes import draw_shapes
 from kornia_lift.training.modern.tracks import PatchTracks, cut_tracks
 from kornia_lift.training.recipe import best_weights, check_needs
-
-SPLIT = "split.json"
 
 
 class ModernRecipe:
@@ -75,7 +73,7 @@ class ModernRecipe:
                     "kind, or one scene of four photographs, are needed; put further photographs into the folder, or "
                     "change the options of the split"
                 )
-        self._keep_split(data)
+        keep_split(out, data, self.train, self.held_out)
         torch.manual_seed(self.config.seed)
         self.response = LIFTResponse(False, contrast=self.config.contrast)
         init_as_blob_detector(self.response, strength=self.config.blob_strength)
@@ -108,24 +106,6 @@ class ModernRecipe:
                 self._network_of(name).load_state_dict(weights)
         return results
 
-    def _keep_split(self, data: Path) -> None:
-        """Write down what is held out; a run goes on only where nothing has changed sides."""
-        path = self.out / SPLIT
-        now = {"training": describe_sources(data, self.train), "held_out": describe_sources(data, self.held_out)}
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            crossed = set(now["held_out"]) & set(before["training"]) | set(now["training"]) & set(before["held_out"])
-            if crossed:
-                raise ValueError(
-                    f"{', '.join(sorted(crossed)[:5])} changed between training and held-out data since {self.out} was "
-                    "begun (the folder of the data or the options of the split are others); choose another --out, or "
-                    f"name what is held out by split.held_out as in {path}"
-                )
-        if rank() == 0:
-            self.out.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path) as temporary:
-                temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
-
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Write the three networks to one ``.safetensors`` file in half precision."""
         save_model(path, self.response, self.orientation, self.descriptor, metadata)
@@ -155,8 +135,10 @@ class ModernRecipe:
         if crops not in self._crops:
             size = self.config.cut.photo_size
             light = self.config.crop_light
-            train, held_out = (WarpedCrops(_photographs(s, size), crops, light) for s in (self.train, self.held_out))
-            self._crops[crops] = train, held_out
+            images, held_out = (_photographs(s, size) for s in (self.train, self.held_out))
+            if crops == self.config.crops:
+                images += [[shapes] for shapes in draw_shapes(self.config.shapes, self.config.seed)]
+            self._crops[crops] = WarpedCrops(images, crops, light), WarpedCrops(held_out, crops, light)
         return self._crops[crops]
 
     def _descriptor(self, folder: Path) -> Result:
