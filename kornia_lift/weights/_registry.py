@@ -35,7 +35,7 @@ class ShippedModel:
     licence: str = "Apache-2.0"
 
 
-_LIFT_SHA256 = "c95e27043c7dedd094fb6277d425e0338e5a7055c3282dbc259b0efca5adc610"
+_LIFT_SHA256 = "184a20f65a44e71b4f5cd2845ad12c717f458b9eabbe7126401a01d17df9758c"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
