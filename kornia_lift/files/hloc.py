@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,10 @@ def image_names(file: H5File) -> Iterator[str]:
     while waiting:
         path, parent = waiting.pop()
         name = path.rpartition("/")[2]
-        if file.kind(parent, name) != "group":
+        kind = file.kind(parent, name)
+        if kind is None:
+            raise file.error(path, "listed, but not there: the file is damaged")
+        if kind != "group":
             continue
         with file.reading(path):
             group = parent[name]
@@ -207,6 +211,16 @@ def copy_image(source: H5File, name: str, target: Any) -> None:
         copied = copy.create_dataset(key, data=source.values(group, key))
         if key == "keypoints":
             copied.attrs["uncertainty"] = _uncertainty(source, group)
+
+
+def check_folders(holder: Mapping[str, Path]) -> None:
+    """Raise if an image has the name of a folder of another one: both would be one group."""
+    for name, path in holder.items():
+        for folder in map(str, PurePosixPath(name).parents):
+            if folder in holder:
+                raise FeatureFileError(
+                    f"the image {folder!r} of {holder[folder]} has the name of a folder of {name!r} in {path}"
+                )
 
 
 def check_image(file: H5File, group: Any) -> list[str]:

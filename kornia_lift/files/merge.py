@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from kornia_lift.files.disk import check_space, naming
 from kornia_lift.files.h5 import FeatureFileError, H5File, open_h5
 from kornia_lift.files.hloc import (
+    check_folders,
     check_image,
     copy_image,
     image_names,
@@ -62,7 +63,7 @@ def merge_feature_files(parts: Sequence[Path], target: Path) -> Merged:
                     raise FeatureFileError(
                         f"both {holder[name]} and {part} hold the image {name!r}, with different features"
                     )
-    _check_folders(holder)
+    check_folders(holder)
     # one name, under the lock: what a killed merge leaves is overwritten by the next one, and removed
     temporary = target.with_name(f".{target.name[:200]}.merging")
     with FileLock(target), naming(target):
@@ -89,16 +90,6 @@ def _same(file: H5File, path: Path, name: str) -> bool:
         return sorted(keys) == sorted(others) and all(
             np.array_equal(file.values(groups[0], key), other.values(groups[1], key)) for key in keys
         )
-
-
-def _check_folders(holder: Mapping[str, Path]) -> None:
-    """Raise if an image has the name of a folder of another one: both would be one group."""
-    for name, path in holder.items():
-        for folder in map(str, PurePosixPath(name).parents):
-            if folder in holder:
-                raise FeatureFileError(
-                    f"the image {folder!r} of {holder[folder]} has the name of a folder of {name!r} in {path}"
-                )
 
 
 def _check_shards(parts: Sequence[Path]) -> None:

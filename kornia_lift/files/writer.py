@@ -16,7 +16,15 @@ from kornia_lift._io import atomic_write
 from kornia_lift.features import Features
 from kornia_lift.files.disk import check_space, naming
 from kornia_lift.files.h5 import FeatureFileError, H5File, check_options, open_h5
-from kornia_lift.files.hloc import check_image, copy_image, image_names, read_options, sign, write_features
+from kornia_lift.files.hloc import (
+    check_folders,
+    check_image,
+    copy_image,
+    image_names,
+    read_options,
+    sign,
+    write_features,
+)
 from kornia_lift.files.lock import FileLock
 
 _PART_SUFFIX = ".part.h5"
@@ -190,17 +198,20 @@ class FeatureFile:
             try:
                 packed.unlink(missing_ok=True)
                 check_space(self.path, [*parts, *([self.path] if self._keeps else [])])
-                if self._keeps:
-                    shutil.copyfile(self.path, packed)
-                with open_h5(packed, "a") as file:
+                with open_h5(packed, "w") as file:
                     sign(file, self._options, self._shard, missing)
-                    for part in parts:
-                        self._pack(part, file)
+                    names = {self._pack(part, file) for part in parts}
+                    if self._keeps:
+                        # image by image, checked: a copy of a damaged file could not be written to
+                        with H5File(self.path) as old:
+                            check_folders(dict.fromkeys(self._held | names, self.path))
+                            for name in sorted(self._held - names):
+                                copy_image(old, name, file)
                 os.replace(packed, self.path)
             finally:
                 packed.unlink(missing_ok=True)
 
-    def _pack(self, part: Path, file: Any) -> None:
+    def _pack(self, part: Path, file: Any) -> str:
         try:
             with H5File(part) as source:
                 name = source.attribute(source.root, "name")
@@ -209,6 +220,7 @@ class FeatureFile:
                     raise source.error("attribute 'name'", "not the name of an image")
                 check_image(source, group)  # before a byte is written: what fails below is the disk
                 copy_image(source, str(name), file)
+                return str(name)
         except FeatureFileError as error:
             part.unlink()
             raise FeatureFileError(

@@ -335,7 +335,8 @@ def _links(path: Path) -> list[str]:
     found: list[str] = []
     try:
         with h5py.File(path) as file:
-            file.visititems_links(lambda name, link: None if isinstance(link, h5py.HardLink) else found.append(name))
+            links = (h5py.SoftLink, h5py.ExternalLink)
+            file.visititems_links(lambda name, link: found.append(name) if isinstance(link, links) else None)
     except (KeyError, OSError, RuntimeError, ValueError):  # of a damaged file; what was found before counts
         pass
     return found
