@@ -63,16 +63,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--recipe", choices=("modern", "paper"), default="modern")
+    parser.add_argument("--recipe", choices=("modern", "compact", "paper"), default="modern")
     parser.add_argument(
         "--posed", action="store_true", help="paper: train on posed/ too (it is the set by which models were chosen)"
     )
     parser.add_argument("--max-minutes")
     args = parser.parse_args()
-    if args.posed and args.recipe == "modern":
+    if args.posed and args.recipe != "paper":
         parser.error("--posed is for --recipe paper; the modern recipe has the option modern.use_posed")
     arguments = ["train", args.recipe, "--out", str(args.out), "--data"]
-    if args.recipe == "modern":
+    if args.recipe != "paper":
         arguments.append(str(args.data))
     else:
         held_out = build_stores(args.data, args.out / "stores", args.posed)
