@@ -25,9 +25,10 @@ from kornia_lift.evaluation.candidates import Candidate, candidate
 from kornia_lift.evaluation.comparison import fill_cache, open_features
 from kornia_lift.evaluation.measures.correct import correct_matches, mutual_matches, transfer_error
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
+from kornia_lift.evaluation.selection import only_pairs
 from kornia_lift.features import Features
 from kornia_lift.scenes.folders import load_scenes
-from kornia_lift.scenes.scene import FloatArray, Scene
+from kornia_lift.scenes.scene import FloatArray, Pair, Scene
 from kornia_lift.viz import Picture, draw_keypoints, draw_matches
 
 ROOT = Path(__file__).parents[1]
@@ -44,6 +45,7 @@ def main() -> int:
         name, first, second = text.split(":")
         scene = scenes[name]
         pair = scene.names.index(first), scene.names.index(second)
+        scene = only_pairs(scene, (Pair(*pair),))
         rows = []
         for entry in entries:
             fill_cache(entry, {"": [scene]}, args.cache, 1000, progress=lambda line: print(line, file=sys.stderr))
@@ -66,7 +68,7 @@ def _row(entry: Candidate, scene: Scene, pair: tuple[int, int], cache: Path) -> 
     keypoints = draw_keypoints(images[0], _dots(first.keypoints, zooms[0]), max_keypoints=len(first))
     frames = _dots(points, zooms[0]), _dots(others, zooms[1])
     matches = draw_matches(
-        images[0], images[1], frames, correct=np.ones(len(points), bool), max_lines=len(points), opacity=0.35
+        images[0], images[1], frames, correct=np.ones(len(points), bool), max_lines=len(points), opacity=0.15
     )
     height = max(keypoints.shape[0], matches.shape[0])
     panels = [

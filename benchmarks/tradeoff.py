@@ -3,7 +3,7 @@
     python benchmarks/tradeoff.py
 
 Reads benchmarks/results/speed.json (1600x1200 pixels, 1000 keypoints) and accuracy.json, writes tradeoff.svg beside
-them. A method that one of the two files lacks is left out and named.
+them and shows it in docs/evaluation.md. A method that one of the two files lacks is left out and named.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.report.results import Results
 
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parents[1] / "docs" / "evaluation.md"
+MARKS = "<!-- tradeoff: begin -->", "<!-- tradeoff: end -->"
+LINK = "![time against correct matches and pose AUC](../benchmarks/results/tradeoff.svg)"
 #: Names of the same method in the two files.
 ACCURACY_NAME = {"keynet-orinet-hardnet": "keynet-orinet-hardtfeat"}
 PANELS = (
@@ -31,7 +34,9 @@ PANELS = (
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    folder = parser.parse_args().results
+    parser.add_argument("--no-docs", action="store_true", help="do not show it in docs/evaluation.md")
+    args = parser.parse_args()
+    folder = args.results
     rows = json.loads((folder / "speed.json").read_text())["comparison"]
     seconds = {
         ACCURACY_NAME.get(r["method"], r["method"]): statistics.median(s["total"] for s in r["seconds"] or [r["first"]])
@@ -57,6 +62,11 @@ def main() -> int:
         axes.grid(alpha=0.3)
     with atomic_write(folder / "tradeoff.svg") as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
+    if not args.no_docs:
+        page, (begin, end) = DOCS.read_text(), MARKS
+        head, tail = page.partition(begin)[0], page.partition(end)[2]
+        with atomic_write(DOCS) as temporary:
+            temporary.write_text(f"{head}{begin}\n{LINK}\n{end}{tail}")
     return 0
 
 

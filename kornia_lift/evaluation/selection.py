@@ -29,7 +29,7 @@ def only_second_images(scene: Scene, names: Sequence[str]) -> Scene:
     skipped = tuple(p for p in scene.skipped if scene.names[p.j] in names)
     if not pairs and not skipped:
         raise ValueError(f"{scene.name} has no pair with a second image among {', '.join(names)}")
-    return _restricted(scene, pairs, skipped)
+    return only_pairs(scene, pairs, skipped)
 
 
 def spread_pairs(scene: Scene, count: int, *, min_overlap: float = 0.0) -> Scene:
@@ -58,7 +58,7 @@ def spread_pairs(scene: Scene, count: int, *, min_overlap: float = 0.0) -> Scene
         # of one pair the middle, of more the two ends and what lies between
         index = [middle] if count == 1 else [round(k * (len(pairs) - 1) / (count - 1)) for k in range(count)]
         pairs = [pairs[k] for k in index]
-    return _restricted(scene, tuple(pairs), scene.skipped)
+    return only_pairs(scene, tuple(pairs), scene.skipped)
 
 
 def all_pairs(scene: Scene) -> Scene:
@@ -66,10 +66,11 @@ def all_pairs(scene: Scene) -> Scene:
     if isinstance(scene, UnreadableScene):
         return scene
     count = len(scene.names)
-    return _restricted(scene, tuple(Pair(i, j) for i in range(count) for j in range(i + 1, count)), ())
+    return only_pairs(scene, tuple(Pair(i, j) for i in range(count) for j in range(i + 1, count)))
 
 
-def _restricted(scene: Scene, pairs: tuple[Pair, ...], skipped: tuple[SkippedPair, ...]) -> Scene:
+def only_pairs(scene: Scene, pairs: tuple[Pair, ...], skipped: tuple[SkippedPair, ...] = ()) -> Scene:
+    """The same scene with these pairs to evaluate and these to report as skipped."""
     restricted = copy.copy(scene)
     restricted.pairs = pairs  # type: ignore[misc]
     restricted.skipped = skipped  # type: ignore[misc]
