@@ -163,7 +163,9 @@ class _CellFilter:
         self._total = self._total.clamp(min=1e-6)
 
     def _blur(self, x: Tensor) -> Tensor:
-        cells = F.avg_pool2d(x, CELL, ceil_mode=True, divisor_override=CELL**2)
+        # whole cells by padding: ONNX has no pooling with a divisor of its own
+        height, width = x.shape[-2:]
+        cells = F.avg_pool2d(F.pad(x, (0, -width % CELL, 0, -height % CELL)), CELL)
         # a frame of cells beyond the image: pixels at its border lie between cells, too
         cells, radius = F.pad(cells, (1, 1, 1, 1)), len(self._kernel) // 2
         cells = F.conv2d(cells, self._kernel.view(1, 1, -1, 1), padding=(radius, 0))
