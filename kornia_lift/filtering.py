@@ -1,10 +1,9 @@
-"""Learned rejection of outliers among putative matches: by itself, and in kornia's ``LocalFeatureMatcher``."""
+"""Learned rejection of outliers among putative matches: by itself, and after any of kornia's matchers."""
 
 from __future__ import annotations
 
 import torch
 from kornia.core.exceptions import ShapeError
-from kornia.feature import GeometryAwareDescriptorMatcher, get_laf_center, match_nn
 from torch import Tensor, nn
 
 from kornia_lift.epipolar import assumed_intrinsics
@@ -68,29 +67,45 @@ class CorrespondenceFilter(nn.Module):
         return Consensus(found.weights[0], found.essential[0], found.logits[0], found.gap[0])
 
 
-class LearnedMatcher(GeometryAwareDescriptorMatcher):
-    """Nearest neighbours, then :class:`CorrespondenceFilter`: a matcher for kornia's ``LocalFeatureMatcher``.
+class FilteredMatcher(nn.Module):
+    """Match images by any of kornia's matchers, then keep what :class:`CorrespondenceFilter` takes for inliers.
+
+    It takes and gives what ``LocalFeatureMatcher`` and ``LoFTR`` do, so that it stands in for either. Kornia hands no
+    positions to the matcher inside a ``LocalFeatureMatcher``, so the filter comes after it; that matcher should be
+    ``DescriptorMatcher("nn")``.
 
     Args:
+        matcher: maps a dictionary with ``image0`` and ``image1`` to one with ``keypoints0``, ``keypoints1``,
+            ``confidence`` and ``batch_indexes``.
         network: a trained :class:`~kornia_lift.networks.correspondence.CorrespondenceNet`.
-        cameras: of the first and the second images, K (3, 3) or width and height: kornia hands no image sizes to
-            matchers.
 
-    Shape:
-        - Input: descriptors :math:`(N_1, D)`, :math:`(N_2, D)`; LAFs :math:`(1, N_1, 2, 3)`, :math:`(1, N_2, 2, 3)`
-        - Output: distances :math:`(M, 1)`, index pairs :math:`(M, 2)`, as kornia's matchers give them
+    Convention:
+        The dictionary may hold ``intrinsics0`` and ``intrinsics1``, K of shape (B, 3, 3); without, a focal length of
+        the longer side of the image is assumed.
 
     """
 
-    def __init__(self, network: CorrespondenceNet, cameras: tuple[Camera, Camera]) -> None:
-        super().__init__("fginn")  # the mode is not used: kornia knows by the class that LAFs are wanted
+    def __init__(self, matcher: nn.Module, network: CorrespondenceNet) -> None:
+        super().__init__()
+        self.matcher = matcher
         self.filter = CorrespondenceFilter(network)
-        self.cameras = cameras
 
-    def forward(self, desc1: Tensor, desc2: Tensor, lafs1: Tensor, lafs2: Tensor) -> tuple[Tensor, Tensor]:
-        distance, pairs = match_nn(desc1, desc2)
-        if not len(pairs):
-            return distance, pairs
-        points = get_laf_center(lafs1)[0], get_laf_center(lafs2)[0]
-        inlier = self.filter(*points, pairs, self.cameras).logits > 0
-        return distance[inlier], pairs[inlier]
+    def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = self.matcher(data)
+        image = found["batch_indexes"]
+        kept = torch.zeros_like(image, dtype=torch.bool)
+        for b in image.unique().tolist():
+            mine = (image == b).nonzero()[:, 0]
+            pairs = mine[:, None].expand(-1, 2)
+            cameras = _camera(data, 0, b), _camera(data, 1, b)
+            kept[mine] = self.filter(found["keypoints0"], found["keypoints1"], pairs, cameras).logits > 0
+        # frames have a batch dimension of 1 before that of the matches
+        return {name: t[:, kept] if name.startswith("lafs") else t[kept] for name, t in found.items()}
+
+
+def _camera(data: dict[str, Tensor], which: int, index: int) -> Camera:
+    intrinsics = data.get(f"intrinsics{which}")
+    if intrinsics is not None:
+        return intrinsics[index if len(intrinsics) > 1 else 0]
+    height, width = data[f"image{which}"].shape[-2:]
+    return width, height

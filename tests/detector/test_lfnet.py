@@ -218,17 +218,17 @@ def test_gradients_reach_score_scale_orientation_and_position() -> None:
 
 
 def test_gradients_of_suppression_and_sampling_are_exact() -> None:
-    logits = torch.randn(1, 2, 6, 7, dtype=torch.float64, requires_grad=True)
+    logits = torch.randn(1, 2, 4, 5, dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda x: merge_scales(soft_nms(x, window=3), (1.2, 0.8), strength=5.0), (logits,))
-    maps = torch.rand(1, 12, 12, dtype=torch.float64, requires_grad=True)
-    xy = torch.tensor([[5.2, 6.1]], dtype=torch.float64, requires_grad=True)
+    maps = torch.rand(1, 7, 7, dtype=torch.float64, requires_grad=True)
+    xy = torch.tensor([[3.2, 3.1]], dtype=torch.float64, requires_grad=True)
     half = torch.tensor([2.3], dtype=torch.float64, requires_grad=True)
     at = torch.zeros(1, dtype=torch.long)
     assert gradcheck(lambda m, p, h: soft_argmax(sample_squares(m, at, p, h, 4), 5.0), (maps, xy, half))
 
 
 def test_masks_remove_keypoints_and_move_none() -> None:
-    detector, image = random_detector(), texture(72, 96)
+    detector, image = random_detector(200), texture(72, 96)
     mask = torch.ones(1, 1, 72, 96, dtype=torch.bool)
     mask[..., 48:] = False
     with torch.no_grad():
@@ -283,12 +283,14 @@ def test_a_batch_gives_the_keypoints_of_its_images() -> None:
     ],
 )
 def test_parts_mix_with_those_of_lift_and_kornia(detector: str, orientation: str | nn.Module, descriptor: str) -> None:
-    torch.manual_seed(1)
     image = texture(80, 88)
+    detector_part = random_detector(16) if detector == "lfnet" else detector
+    descriptor_part = LFNetPatchDescriptor() if descriptor == "lfnet" else descriptor
+    torch.manual_seed(1)  # with some random weights the last ReLU of KeyNet is dead
     feature = mix_features(
-        random_detector(16) if detector == "lfnet" else detector,  # type: ignore[arg-type]
+        detector_part,  # type: ignore[arg-type]
         orientation,  # type: ignore[arg-type]
-        LFNetPatchDescriptor() if descriptor == "lfnet" else descriptor,  # type: ignore[arg-type]
+        descriptor_part,  # type: ignore[arg-type]
         16,
         pretrained=False,
     )

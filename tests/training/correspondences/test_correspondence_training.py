@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kornia.feature import LocalFeatureMatcher, laf_from_center_scale_ori
+from kornia.feature import DescriptorMatcher, LocalFeatureMatcher, laf_from_center_scale_ori
 from torch import Tensor, nn
 
 from kornia_lift.epipolar import weighted_eight_point
-from kornia_lift.filtering import CorrespondenceFilter, LearnedMatcher
+from kornia_lift.filtering import CorrespondenceFilter, FilteredMatcher
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
@@ -89,9 +89,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[CorrespondenceNet
     """A small network that learned from made pairs, its file, and its validation loss before training."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("correspondences")
-    network = CorrespondenceNet(channels=16, blocks=3)
-    loop = LoopConfig(steps=60, learning_rate=5e-3, validate_every=60, checkpoint_every=60, log_every=10)
-    config = CorrespondenceConfig(pairs_per_batch=8, matches_per_pair=80, essential_from=40, loop=loop)
+    network = CorrespondenceNet(channels=16, blocks=2)
+    loop = LoopConfig(steps=40, learning_rate=5e-3, validate_every=40, checkpoint_every=40, log_every=10)
+    config = CorrespondenceConfig(pairs_per_batch=6, matches_per_pair=80, essential_from=20, loop=loop)
     stage = CorrespondenceStage(
         network, [made_pair(n) for n in range(60)], [made_pair(n) for n in range(90, 96)], config
     )
@@ -112,14 +112,14 @@ def test_training_lowers_the_loss_on_held_out_pairs(trained: tuple[Correspondenc
 
 def test_weight_file_gives_the_network_back(trained: tuple[CorrespondenceNet, Path, float]) -> None:
     network, path, _ = trained
-    again = CorrespondenceNet(path, channels=16, blocks=3)
+    again = CorrespondenceNet(path, channels=16, blocks=2)
     assert not again.training
     matches = made_pair(5).matches[None]
     with torch.no_grad():
         assert torch.equal(network.eval()(matches).logits, again(matches).logits)
 
 
-def test_filter_agrees_with_the_network_and_drops_into_kornias_matcher(
+def test_filter_agrees_with_the_network_and_stands_in_for_kornias_matcher(
     trained: tuple[CorrespondenceNet, Path, float],
 ) -> None:
     network = trained[0].eval()
@@ -133,7 +133,7 @@ def test_filter_agrees_with_the_network_and_drops_into_kornias_matcher(
         direct = network(pair.matches[None])
         assert torch.allclose(found.logits, direct.logits[0], atol=1e-3)
         frames = [laf_from_center_scale_ori(p[None].contiguous()) for p in (pixels[:, :2], pixels[:, 2:])]
-        matcher = LocalFeatureMatcher(nn.Identity(), LearnedMatcher(network, (k, k)))
+        matcher = FilteredMatcher(LocalFeatureMatcher(nn.Identity(), DescriptorMatcher("nn")), network)
         image = torch.zeros(1, 1, 480, 640)
         out = matcher(
             {
@@ -143,6 +143,8 @@ def test_filter_agrees_with_the_network_and_drops_into_kornias_matcher(
                 "lafs1": frames[1],
                 "descriptors0": descriptors[None],
                 "descriptors1": descriptors[None],
+                "intrinsics0": k[None],
+                "intrinsics1": k[None],
             }
         )
     assert torch.allclose(out["keypoints0"], pixels[found.logits > 0, :2], atol=1e-3)
@@ -154,10 +156,12 @@ def test_filter_without_matches_is_empty() -> None:
     none = torch.zeros(0, 2)
     found = CorrespondenceFilter(network)(none, none, torch.zeros(0, 2, dtype=torch.long), ((640, 480), (640, 480)))
     assert found.weights.shape == (0,) and (found.essential == 0).all()
-    distances, pairs = LearnedMatcher(network, ((640, 480), (640, 480)))(
-        torch.zeros(0, 8), torch.zeros(0, 8), torch.zeros(1, 0, 2, 3), torch.zeros(1, 0, 2, 3)
-    )
-    assert len(distances) == len(pairs) == 0
+    image = torch.zeros(2, 1, 48, 64)
+    data = {"image0": image, "image1": image}
+    for which in (0, 1):
+        data |= {f"lafs{which}": torch.zeros(2, 5, 2, 3), f"descriptors{which}": torch.zeros(2, 5, 8)}  # empty slots
+    out = FilteredMatcher(LocalFeatureMatcher(nn.Identity(), DescriptorMatcher("nn")), network)(data)
+    assert out["keypoints0"].shape == (0, 2) and out["lafs0"].shape == (1, 0, 2, 3)
 
 
 def test_pairs_of_a_real_scene_agree_with_their_cameras(shared: Path) -> None:

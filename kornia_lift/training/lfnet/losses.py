@@ -1,0 +1,164 @@
+"""LF-Net's losses between the maps and the descriptors of two views (Ono et al., NeurIPS 2018)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from kornia_lift.detector.soft_nms import strict_maxima
+
+TARGET_WINDOW, TARGET_SIGMA = 15, 0.5
+MAX_SCALE = math.sqrt(2.0)
+UNKNOWN_DEPTH = 500.0  # depths beyond it stand for none
+DETECTOR_WEIGHTS = {"score": 1.0, "pair": 0.01, "orientation": 0.1, "scale": 0.1}
+
+
+def target_map(score: Tensor, count: int = 512) -> Tensor:
+    """Paint the score that a view should have: a sharp Gaussian at every keypoint of the other view.
+
+    Args:
+        score: score of the other view, warped, 0 where it is not visible; shape (B, H, W).
+        count: keypoints of an image at most, those of highest score.
+
+    Returns:
+        Targets in [0, 1] without gradient, shape (B, H, W).
+
+    """
+    value = torch.where(strict_maxima(score), score.detach(), 0).flatten(1)
+    best = value.topk(min(count, value.shape[1]), dim=1)
+    impulses = torch.zeros_like(value).scatter(1, best.indices, (best.values > 0).to(value.dtype))
+    at = torch.arange(TARGET_WINDOW, dtype=score.dtype, device=score.device) - TARGET_WINDOW // 2
+    bell = torch.exp(-at.square() / (2 * TARGET_SIGMA**2))
+    kernel = (bell[:, None] * bell)[None, None]  # its maximum is 1, not its sum
+    painted = F.conv2d(impulses.unflatten(1, score.shape[1:])[:, None], kernel, padding=TARGET_WINDOW // 2)
+    return painted[:, 0].clamp(max=1)
+
+
+def masked_mean(values: Tensor, visible: Tensor) -> Tensor:
+    """Mean over the visible pixels of each image, then over images; an image without any contributes 0.
+
+    Args:
+        values: shape (B, ...).
+        visible: booleans of the same shape.
+
+    """
+    total = torch.where(visible, values, 0).flatten(1).sum(1)
+    return (total / visible.flatten(1).sum(1).clamp(min=1)).mean()
+
+
+def score_loss(score: Tensor, target: Tensor, visible: Tensor) -> Tensor:
+    """Mean squared distance of a score from its target over visible pixels, all (B, H, W)."""
+    return masked_mean((score - target).square(), visible)
+
+
+def inplane_rotation(rotation: Tensor) -> Tensor:
+    """Rotation about the optical axis: z of the rotation vectors of R (B, 3, 3), radians, shape (B,)."""
+    cosine = ((rotation.diagonal(dim1=1, dim2=2).sum(1) - 1) / 2).clamp(-1, 1)
+    angle = torch.acos(cosine)
+    z = (rotation[:, 1, 0] - rotation[:, 0, 1]) / 2
+    return torch.where(angle > 1e-6, z * angle / angle.sin().clamp(min=1e-12), z)
+
+
+def orientation_loss(mine: Tensor, other: Tensor, rotation: Tensor, visible: Tensor) -> Tensor:
+    """Squared distance of orientations from what the other view and the in-plane rotation let expect.
+
+    Gradients reach both views.
+
+    Args:
+        mine: unit vectors (cosine, sine) of this view, shape (B, 2, H, W).
+        other: those of the other view, fetched where the pixels lie, shape (B, 2, H, W).
+        rotation: in-plane rotation from the other view to this one, radians, shape (B,).
+        visible: shape (B, H, W).
+
+    """
+    cosine, sine = rotation.cos()[:, None, None], rotation.sin()[:, None, None]
+    x, y = other.unbind(1)
+    expected = torch.stack([x * cosine - y * sine, x * sine + y * cosine], 1)
+    return masked_mean((mine - expected).square().sum(1), visible)
+
+
+def expected_scale(scale: Tensor, depth: Tensor, other_depth: Tensor, focal_ratio: Tensor) -> Tensor:
+    """Scale that this view lets expect in the other one: what is nearer, or seen by a longer lens, is larger.
+
+    It is a map on the grid of this view, to be fetched where the pixels of the other one lie.
+
+    Args:
+        scale: scale of this view, shape (B, H, W).
+        depth: depth of this view, shape (B, H, W).
+        other_depth: depth of the other view, fetched where the pixels of this one lie, shape (B, H, W).
+        focal_ratio: focal length of the other view over that of this one, shape (B,).
+
+    Returns:
+        Scales in [1 / sqrt 2, sqrt 2] without gradient, shape (B, H, W).
+
+    """
+    mine, theirs = (torch.where(d > UNKNOWN_DEPTH, 1.0, d) for d in (depth, other_depth))
+    expected = scale.detach() * focal_ratio[:, None, None] * mine / (theirs + 1e-6)
+    return expected.clamp(1 / MAX_SCALE, MAX_SCALE)
+
+
+def scale_loss(scale: Tensor, expected: Tensor, visible: Tensor) -> Tensor:
+    """Squared distance of logarithms of scales over visible pixels, all (B, H, W)."""
+    return masked_mean((scale.log() - expected.clamp(min=1e-6).log()).square(), visible)
+
+
+def pool_size(iteration: int, start: int = 64, rate: float = 0.81, least: int = 5) -> int:
+    """Size of the pool of hard negatives, of which one is drawn: it shrinks by ``rate`` per 1000 iterations.
+
+    The authors' code has a rate of 0.9 and counts each iteration twice, once for each of its two optimisers.
+    """
+    return max(least, int(start * rate ** (iteration / 1000)))
+
+
+def draw_negatives(
+    first: Tensor, second: Tensor, positions: Tensor, pool: int, generator: Generator, apart: float = 32.0
+) -> Tensor:
+    """Draw for every anchor one of the nearest descriptors that belong to other places.
+
+    Args:
+        first: descriptors of anchors, shape (N, D).
+        second: those of their positives in the other view, shape (N, D).
+        positions: of the positives, pixels, shape (N, 2).
+        pool: number of nearest descriptors of which one is drawn.
+        generator: source of the draw.
+        apart: positives at most this many pixels from one's own are no negatives.
+
+    Returns:
+        Indices into ``second``, shape (N,).
+
+    """
+    nearest = hardest(first, second, positions, pool, apart)
+    drawn = torch.randint(nearest.shape[1], (len(nearest), 1), generator=generator)
+    return nearest.gather(1, drawn.to(nearest.device))[:, 0]
+
+
+def hardest(first: Tensor, second: Tensor, positions: Tensor, pool: int, apart: float = 32.0) -> Tensor:
+    """Return the indices (N, pool) of the nearest descriptors of other places; see :func:`draw_negatives`."""
+    distance = torch.cdist(first.detach(), second.detach()).square()
+    distance = distance + 1e5 * (torch.cdist(positions, positions) <= apart)
+    return distance.topk(min(pool, len(second)), dim=1, largest=False).indices
+
+
+def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, visible: Tensor, margin: float = 1.0) -> Tensor:
+    """Hinge on squared distances, :math:`max(0, C + d_+ - d_-)`, averaged over the visible anchors.
+
+    The authors' code averages over all anchors, and lets the invisible ones push their negatives away.
+
+    Args:
+        anchor: descriptors (N, D).
+        positive: shape (N, D).
+        negative: shape (N, D).
+        visible: booleans (N,).
+        margin: C.
+
+    """
+    near, far = ((anchor - other).square().sum(1) for other in (positive, negative))
+    return torch.where(visible, F.relu(margin + near - far), 0).sum() / visible.sum().clamp(min=1)
+
+
+def pair_loss(anchor: Tensor, positive: Tensor, visible: Tensor) -> Tensor:
+    """Squared distance of descriptors to their positives, 0 for invisible anchors, averaged over all of them."""
+    return torch.where(visible, (anchor - positive).square().sum(1), 0).mean()

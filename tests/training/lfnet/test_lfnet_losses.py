@@ -1,0 +1,155 @@
+"""Warps and losses of LF-Net's training against the oracle: two views of a plane with a square before it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from kornia_lift.training.lfnet.losses import (
+    DETECTOR_WEIGHTS,
+    draw_negatives,
+    expected_scale,
+    hardest,
+    inplane_rotation,
+    orientation_loss,
+    pair_loss,
+    pool_size,
+    scale_loss,
+    score_loss,
+    target_map,
+    triplet_loss,
+)
+from kornia_lift.training.lfnet.warp import Warp, fetch_bilinear, fetch_nearest, visibility, warp_by_depth
+
+
+@pytest.fixture(scope="module")
+def oracle(shared: Path) -> dict[str, Tensor]:
+    with np.load(shared / "oracles" / "lfnet_training.npz") as file:
+        return {key: torch.from_numpy(file[key]) for key in file.files}
+
+
+def warps(o: dict[str, Tensor]) -> tuple[Warp, Warp]:
+    k1, k2 = o["K1"][None], o["K2"][None]
+    rotation, translation = o["T21"][None, :3, :3], o["T21"][None, :3, 3]
+    back = rotation.mT, -(rotation.mT @ translation[..., None])[..., 0]
+    return (
+        warp_by_depth(o["depth1"][None], (k1, k2), rotation, translation),
+        warp_by_depth(o["depth2"][None], (k2, k1), *back),
+    )
+
+
+def vectors(angle: Tensor) -> Tensor:
+    return torch.stack([angle.cos(), angle.sin()])[None]
+
+
+def fetch_vectors(angle: Tensor, warp: Warp) -> Tensor:
+    return torch.stack([fetch_nearest(part[None], warp.xy)[0] for part in vectors(angle)[0]])[None]
+
+
+def test_warps_and_visibility_reproduce_the_oracle(oracle: dict[str, Tensor]) -> None:
+    one, two = warps(oracle)
+    assert (one.xy[0] - oracle["xy_1to2"]).abs().max() < 1e-9
+    assert (two.xy[0] - oracle["xy_2to1"]).abs().max() < 1e-9
+    assert (one.depth[0] - oracle["z_1in2"]).abs().max() < 1e-9
+    limit = float(oracle["depth_thresh"])
+    for warp, depth, expected in ((one, "depth2", "visible1_correct"), (two, "depth1", "visible2_correct")):
+        seen = visibility(warp, oracle[depth][None], limit, relative=False)[0]
+        assert (seen == oracle[expected].bool()).all()
+        near = visibility(warp, oracle[depth][None])[0]
+        assert (near == seen).double().mean() > 0.9  # 5 % of the depth is much the same here
+
+
+def test_targets_and_score_loss_reproduce_the_oracle(oracle: dict[str, Tensor]) -> None:
+    o, total = oracle, 0.0
+    for n, warp in enumerate(warps(o), 1):
+        visible = o[f"visible{n}_correct"].bool()[None]
+        warped = fetch_bilinear(o[f"score{3 - n}"][None], warp.xy) * visible
+        target = target_map(warped, int(o["top_k"]))
+        assert (target[0] - o[f"target{n}_correct"]).abs().max() < 1e-9
+        total += float(score_loss(o[f"score{n}"][None], target, visible)) / 2
+        upstream = o[f"visible{n}_upstream"].bool()[None]
+        expected = float(o[f"score_loss{n}_upstream"])
+        loss = score_loss(o[f"score{n}"][None], o[f"target{n}_upstream"][None], upstream)
+        assert float(loss) == pytest.approx(expected, abs=1e-9)
+    assert total == pytest.approx(float(o["score_loss_correct"]), abs=1e-9)
+
+
+def dense_losses(o: dict[str, Tensor]) -> tuple[float, float]:
+    """Orientation and scale losses, with the visibility that the oracle used."""
+    phi = inplane_rotation(o["T21"][None, :3, :3])
+    ratio = (o["K1"][0, 0] / o["K2"][0, 0])[None]
+    both = warps(o)
+    orientation = scale = 0.0
+    for n, sign, focal in ((1, -1, ratio), (2, 1, 1 / ratio)):
+        m, visible = 3 - n, o[f"visible{n}_upstream"].bool()[None]
+        warp, back = both[n - 1], both[m - 1]
+        loss = orientation_loss(vectors(o[f"angle{n}"]), fetch_vectors(o[f"angle{m}"], warp), sign * phi, visible)
+        orientation += float(loss) / 2
+        depth = fetch_nearest(o[f"depth{n}"][None], back.xy)
+        expected = expected_scale(o[f"scale{m}"][None], o[f"depth{m}"][None], depth, focal)
+        expected = fetch_nearest(expected, warp.xy)
+        error = (expected[0] - o[f"scale{n}_expected"]).abs()[visible[0]]
+        assert error.max() < 1e-6
+        scale += float(scale_loss(o[f"scale{n}"][None], expected, visible)) / 2
+    return orientation, scale
+
+
+def test_orientation_and_scale_losses_reproduce_the_oracle(oracle: dict[str, Tensor]) -> None:
+    assert float(inplane_rotation(oracle["T21"][None, :3, :3])) == pytest.approx(float(oracle["inplane_rotation"]))
+    orientation, scale = dense_losses(oracle)
+    assert orientation == pytest.approx(float(oracle["orientation_loss"]), abs=1e-6)
+    assert scale == pytest.approx(float(oracle["scale_loss"]), abs=1e-6)
+    pair = float(pair_loss(oracle["feat1"], oracle["feat2"], oracle["visible_kp"].bool()))
+    total = sum(
+        DETECTOR_WEIGHTS[name] * value
+        for name, value in (
+            ("score", float(oracle["score_loss_upstream"])),
+            ("pair", pair),
+            ("orientation", orientation),
+            ("scale", scale),
+        )
+    )
+    assert total == pytest.approx(float(oracle["detector_total"]), abs=1e-6)
+
+
+def test_descriptor_losses_reproduce_the_oracle(oracle: dict[str, Tensor]) -> None:
+    o = oracle
+    visible = o["visible_kp"].bool()
+    pool = hardest(o["feat1"], o["feat2"], o["kpts2"], 5, float(o["geom_thresh"]))
+    assert (pool == o["pool"]).all()
+    loss = triplet_loss(o["feat1"], o["feat2"], o["feat2"][o["neg_index"]], visible)
+    assert float(loss) == pytest.approx(float(o["triplet_loss_visible_only"]), abs=1e-9)
+    assert float(pair_loss(o["feat1"], o["feat2"], visible)) == pytest.approx(float(o["pair_loss"]), abs=1e-9)
+    drawn = draw_negatives(o["feat1"], o["feat2"], o["kpts2"], 5, torch.Generator().manual_seed(0))
+    assert all(int(d) in row for d, row in zip(drawn, pool.tolist(), strict=True))
+    assert len({row.index(int(d)) for d, row in zip(drawn, pool.tolist(), strict=True)}) > 1
+
+
+def test_pool_of_negatives_shrinks_as_in_the_authors_code(oracle: dict[str, Tensor]) -> None:
+    """The oracle counts both optimisers' steps: twice our iterations."""
+    steps = oracle["pool_steps"].tolist()
+    for step, size in zip(steps, oracle["pool_size_release"].tolist(), strict=True):
+        if step % 2 == 0:
+            assert pool_size(step // 2) == size
+    assert pool_size(10**6) == 5
+
+
+def test_nothing_visible_gives_zero_and_finite_gradients() -> None:
+    score = torch.rand(2, 20, 20, requires_grad=True)
+    hidden = torch.zeros(2, 20, 20, dtype=torch.bool)
+    loss = score_loss(score, target_map(torch.zeros(2, 20, 20)), hidden)
+    loss.backward()
+    assert loss == 0 and score.grad is not None and (score.grad == 0).all()
+
+
+def test_points_behind_the_camera_are_not_visible() -> None:
+    k = torch.tensor([[[20.0, 0, 8], [0, 20, 8], [0, 0, 1]]])
+    turned = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))[None]
+    warp = warp_by_depth(torch.full((1, 16, 16), 3.0), (k, k), turned, torch.zeros(1, 3))
+    assert not visibility(warp, torch.full((1, 16, 16), 3.0)).any()
+    with pytest.raises(ValueError, match=r"\(1, 16, 16\)"):
+        visibility(warp, torch.ones(1, 8, 8))
