@@ -141,7 +141,7 @@ def extract_images(
                 progress()
                 continue
             features = extract_features(feature, read.image.to(options.device, options.dtype), read.size)
-            problem = features.fault()
+            problem = features.problem()
             if problem is not None:
                 tally.failed[job.name] = f"{job.path}: {problem}"
                 progress()

@@ -91,7 +91,7 @@ class Features:
             torch.from_numpy(angles.astype(np.float32))[None, :, None],
         )[0]
 
-    def fault(self) -> str | None:
+    def problem(self) -> str | None:
         """What makes these features unfit for matching and evaluation, or ``None``."""
         bad_points = int((~np.isfinite(self.keypoints).all(axis=1)).sum())
         if bad_points:

@@ -1,4 +1,4 @@
-"""The networks of the DeepDesc release (Simo-Serra et al., ICCV 2015), ``CNN3_p8_n8_split*.t7`` (LIFT spec 7.3)."""
+"""The networks of the DeepDesc release (Simo-Serra et al., ICCV 2015), ``CNN3_p8_n8_split*.t7``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read Torch7 binary files (``.t7``) without Torch7; nothing in the file is executed (LIFT spec 7.3)."""
+"""Read Torch7 binary files (``.t7``) without Torch7; nothing in the file is executed."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 
 SCORE_BORDER = FILTER_SIZE // 2  # pixels of a level whose score would see beyond the image
 CURVATURE_WEIGHTS = 8  # a curvature is a sum of so many scores, and has as many of their rounding errors at most
-ROUNDING = 1e-5  # of the largest score: the assumed rounding errors of a response that does not tell its own
+ROUNDING = 1e-5  # of the largest score: the assumed rounding errors of a response that does not report its own
 
 
 class LIFTDetector(nn.Module):
@@ -37,7 +37,7 @@ class LIFTDetector(nn.Module):
     The image is resized to every level, scored there by one and the same filter, and a keypoint is a pixel whose score
     exceeds its square neighbourhood on its own level (and, with ``scale_nms``, on the neighbouring ones), and that no
     stronger keypoint of any level suppresses. It has the interface of kornia's
-    ``ScaleSpaceDetector`` and takes its place anywhere.
+    ``ScaleSpaceDetector`` and can be used in its place.
 
     Args:
         num_features: number of slots in the output; the keypoints with the highest scores are kept.
@@ -163,13 +163,13 @@ class LIFTDetector(nn.Module):
         around = extrema.read_neighbourhood(score, at, finer, coarser, config.faithful)
         index, step, value = refinement.refine(around, noise[at.image], config)
         at = at.take(index)
-        place = torch.stack([at.col, at.row, torch.zeros_like(at.row)], 1) + step
+        position = torch.stack([at.col, at.row, torch.zeros_like(at.row)], 1) + step
         if config.faithful:
-            value = _nearest_score(scores, i, at.image, place)
+            value = _nearest_score(scores, i, at.image, position)
         elif config.subpixel and not config.scale_nms:
-            scale = refinement.scale_step(scores, i, at.image, place[:, :2])
-            place = torch.cat([place[:, :2], scale[:, None]], 1)
-        return at.image, place, value
+            scale = refinement.scale_step(scores, i, at.image, position[:, :2])
+            position = torch.cat([position[:, :2], scale[:, None]], 1)
+        return at.image, position, value
 
     def _paddings(self, img: Tensor, levels: list[Level]) -> list[Tensor] | None:
         """Return the padding (B, h, w) of each level, or ``None`` where no image has any."""
@@ -199,17 +199,17 @@ class LIFTDetector(nn.Module):
         found = _Found(img)
         for i in range(config.scale_nms, len(levels) - config.scale_nms):
             level = levels[i]
-            image, place, value = self._search_level(scores, pooled, noise, i)
+            image, position, value = self._search_level(scores, pooled, noise, i)
             if paddings is not None:
-                row, col = place[:, 1].detach().round().long(), place[:, 0].detach().round().long()
+                row, col = position[:, 1].detach().round().long(), position[:, 0].detach().round().long()
                 kept = ~sees_padding(paddings[i], SCORE_BORDER)[image, row, col]
-                image, place, value = image[kept], place[kept], value[kept]
+                image, position, value = image[kept], position[kept], value[kept]
             if mask is not None:
-                kept, value = _apply_mask(mask, level.size, image, place, value)
-                image, place = image[kept], place[kept]
-            x = to_image(place[:, 0], level.size[1], width, level.resize, config.faithful)
-            y = to_image(place[:, 1], level.size[0], height, level.resize, config.faithful)
-            sigma = level.sigma * torch.exp2(place[:, 2] / config.levels_per_octave)
+                kept, value = _apply_mask(mask, level.size, image, position, value)
+                image, position = image[kept], position[kept]
+            x = to_image(position[:, 0], level.size[1], width, level.resize, config.faithful)
+            y = to_image(position[:, 1], level.size[0], height, level.resize, config.faithful)
+            sigma = level.sigma * torch.exp2(position[:, 2] / config.levels_per_octave)
             found.add(image, torch.stack([x, y, sigma], 1), value)
         responses, lafs = found.best(num_feats, config)
         return responses.to(img.dtype), lafs  # ranked in float32 at least, reported in the precision of the images
@@ -225,10 +225,10 @@ class LIFTDetector(nn.Module):
         return torch.where(filled[..., None, None], lafs, torch.zeros_like(lafs)), responses
 
 
-def _nearest_score(scores: list[Tensor], i: int, image: Tensor, place: Tensor) -> Tensor:
+def _nearest_score(scores: list[Tensor], i: int, image: Tensor, position: Tensor) -> Tensor:
     """Read the score of the pixel and level nearest to refined positions on level ``i``, as LIFT reports it."""
-    x, y, shift = place.detach().to(torch.float64).unbind(1)
-    value = torch.empty(len(image), dtype=place.dtype, device=place.device)
+    x, y, shift = position.detach().to(torch.float64).unbind(1)
+    value = torch.empty(len(image), dtype=position.dtype, device=position.device)
     for step in (-1, 0, 1):
         if 0 <= i + step < len(scores):
             score, (height, width) = scores[i + step], scores[i].shape[-2:]
@@ -241,7 +241,7 @@ def _nearest_score(scores: list[Tensor], i: int, image: Tensor, place: Tensor) -
 
 
 def _apply_mask(
-    mask: Tensor, size: tuple[int, int], image: Tensor, place: Tensor, value: Tensor
+    mask: Tensor, size: tuple[int, int], image: Tensor, position: Tensor, value: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return which keypoints of a level the mask keeps (M,), and the weighted scores of those.
 
@@ -251,7 +251,7 @@ def _apply_mask(
     weights = mask.clamp(max=1).to(value.dtype) if mask.is_floating_point() else mask.ne(0).to(value.dtype)
     weights = -F.adaptive_max_pool2d(-weights, size)[:, 0]
     image = image if len(mask) > 1 else torch.zeros_like(image)
-    x, y = place[:, 0].detach(), place[:, 1].detach()
+    x, y = position[:, 0].detach(), position[:, 1].detach()
     corners = [
         weights[image, row.long().clamp(0, size[0] - 1), col.long().clamp(0, size[1] - 1)]
         for row in (y.floor(), y.ceil())

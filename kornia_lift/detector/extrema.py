@@ -93,7 +93,7 @@ def _nearest(at: Tensor, size: int, other: int, faithful: bool) -> Tensor:
 
 
 def exceeds_level(value: Tensor, at: Pixels, size: torch.Size, pooled: Tensor, faithful: bool) -> Tensor:
-    """Say which scores exceed the filtered maximum of another level at the same place.
+    """Say which scores exceed the filtered maximum of another level at the same location.
 
     Args:
         value: scores, shape (M,).

@@ -94,7 +94,7 @@ def refine(around: Tensor, floor: Tensor, config: ScaleSpaceConfig) -> tuple[Ten
     return index, around.new_zeros(len(index), 3), around[:, 4]
 
 
-def scale_step(scores: list[Tensor], i: int, image: Tensor, place: Tensor) -> Tensor:
+def scale_step(scores: list[Tensor], i: int, image: Tensor, position: Tensor) -> Tensor:
     """Interpolate the scale of keypoints of level ``i``: where a parabola through three levels has its maximum.
 
     The scores of the level and of its two neighbours are read at the location of the keypoint.
@@ -103,36 +103,36 @@ def scale_step(scores: list[Tensor], i: int, image: Tensor, place: Tensor) -> Te
         scores: score maps of all levels, finest first, each (B, h, w).
         i: level of the keypoints.
         image: index of the image, shape (M,).
-        place: x, y in pixels of the level, shape (M, 2).
+        position: x, y in pixels of the level, shape (M, 2).
 
     Returns:
         The step in levels, shape (M,), differentiable in scores and location; 0 where the scores have no maximum over
         scale close to the level: at the ends of the scale space, and where a neighbour was not scored.
 
     """
-    step = place.new_zeros(len(place))
+    step = position.new_zeros(len(position))
     if not 0 < i < len(scores) - 1:
         return step
     size = scores[i].shape[-2:]
     with torch.no_grad():
-        fine, own, coarse = (_read(scores[j], image, place, size) for j in (i - 1, i, i + 1))
+        fine, own, coarse = (_read(scores[j], image, position, size) for j in (i - 1, i, i + 1))
         found = _parabola(fine, own, coarse)
         keep = (found.abs() <= MAX_SCALE_STEP) & (fine + coarse < 2 * own)
     if not torch.is_grad_enabled():
         return torch.where(keep, found, step)
     # those without a maximum must not enter the graph, their parabola may be degenerate
     index = keep.nonzero()[:, 0]
-    image, place = image[index], place[index]
-    return step.index_put((index,), _parabola(*(_read(scores[j], image, place, size) for j in (i - 1, i, i + 1))))
+    image, position = image[index], position[index]
+    return step.index_put((index,), _parabola(*(_read(scores[j], image, position, size) for j in (i - 1, i, i + 1))))
 
 
 def _parabola(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
     return (before - after) / (2 * (before + after - 2 * middle))
 
 
-def _read(score: Tensor, image: Tensor, place: Tensor, size: torch.Size) -> Tensor:
-    """Read a level at places (M, 2) of a level of ``size`` from the quadratic around the nearest pixel, shape (M,)."""
-    (height, width), (x, y) = score.shape[-2:], place.unbind(1)
+def _read(score: Tensor, image: Tensor, position: Tensor, size: torch.Size) -> Tensor:
+    """Read a level at positions (M, 2) of a level of ``size``: the quadratic around the nearest pixel, shape (M,)."""
+    (height, width), (x, y) = score.shape[-2:], position.unbind(1)
     x, y = to_other_level(x, size[1], width, faithful=False), to_other_level(y, size[0], height, faithful=False)
     # no keypoint is so close to the border, and a level has more than 25 pixels
     col, row = x.detach().round().long().clamp(1, width - 2), y.detach().round().long().clamp(1, height - 2)

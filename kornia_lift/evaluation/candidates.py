@@ -24,7 +24,7 @@ class Candidate:
         name: name in the tables.
         build: makes the extractor for a number of features; not called if all images are in the cache.
         file: h5 file of ready features instead of an extractor.
-        identity: what tells this feature from others of its name, for example a hash of the weights.
+        identity: what distinguishes this feature from others of its name, for example a hash of the weights.
     """
 
     name: str
@@ -61,7 +61,7 @@ def candidate(spec: str) -> Candidate:
 
 
 def lift_candidate(name: str, build: Callable[[int], nn.Module], sample: nn.Module | None = None) -> Candidate:
-    """A kornia ``LocalFeature`` whose weights and options tell it from others of its name.
+    """A kornia ``LocalFeature`` whose weights and options distinguish it from others of its name.
 
     Args:
         name: name in the tables.
@@ -71,7 +71,7 @@ def lift_candidate(name: str, build: Callable[[int], nn.Module], sample: nn.Modu
     sample = sample if sample is not None else build(1)
     identity = {
         "weights_sha256": weights_hash(sample),
-        # the printed module shows the options of all parts: the scale space, which no weight tells
+        # the printed module shows the options of all parts: the scale space, which no weight knows
         "options_sha256": hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", repr(sample)).encode()).hexdigest(),
     }
     return Candidate(name, lambda n: local_feature(build(n), n), identity=identity)

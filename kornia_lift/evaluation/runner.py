@@ -209,7 +209,7 @@ def _load(source: FeatureSource, scene: Scene, index: int, size: tuple[int, int]
             f"features of image {scene.names[index]} were found at {found.image_size[0]}x{found.image_size[1]}, "
             f"the image is {size[0]}x{size[1]}"
         )
-    problem = found.fault()
+    problem = found.problem()
     return f"image {scene.names[index]}: {problem}" if problem else found
 
 

@@ -166,7 +166,7 @@ def _read_all(source: FeatureSource, scene: Scene, count: int) -> dict[str, Feat
     features = {}
     for name in scene.names:
         found = source.read(scene.name, name).top(count)
-        problem = found.fault()
+        problem = found.problem()
         if problem is not None:
             raise FeatureFileError(f"image {name}: {problem}")
         features[name] = found

@@ -12,8 +12,8 @@ N keypoints; a group may hold further datasets, which are kept but not used:
 
 Attributes of the file: ``options`` holds, as JSON, what the features were made with; ``format`` is the number
 :data:`FORMAT`; ``shard`` is (index, count); ``missing`` counts the images that the last run was to add but could not.
-Attributes of a group: ``fingerprint`` tells the pixels that the features belong to; ``error`` says why there are none,
-and ``unreadable`` that the image file is to blame. Files of other programs need no attributes.
+Attributes of a group: ``fingerprint`` identifies the pixels that the features belong to; ``error`` says why there are
+none, and ``unreadable`` that the image file is to blame. Files of other programs need no attributes.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def read_features(file: H5File, group: Any) -> Features:
         _image_size(file, group),
         _uncertainty(file, group),
     )
-    problem = features.fault()
+    problem = features.problem()
     if problem:
         raise file.error(name, problem)
     return features

@@ -123,13 +123,13 @@ class FeatureFile:
         Args:
             name: image name, with ``/`` between folders.
             features: N may be 0.
-            fingerprint: tells the pixels of the image from others of the same name.
+            fingerprint: distinguishes the pixels of the image from those of others of the same name.
 
         Raises:
             FeatureFileError: if the name cannot be one in an h5 file, or keypoints or descriptors are not finite.
             OSError: if the file cannot be written.
         """
-        problem = features.fault()
+        problem = features.problem()
         if problem:
             raise FeatureFileError(f"{name}: {problem}")
         with self._writing(name, fingerprint) as group:

@@ -1,4 +1,4 @@
-"""Scores that do not depend on local contrast: each place of an image is normalised by its own surroundings."""
+"""Scores that do not depend on local contrast: each location of an image is normalised by its own surroundings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DEVIATION = 0.15  # gray values: contrast that the Gaussian form gives to each place, before it is clamped to [0, 1]
+DEVIATION = 0.15  # gray values: contrast that the Gaussian form gives to each location, before it is clamped to [0, 1]
 TINY = 1e-12  # variance below which a deviation has no gradient
 STRIP_ROWS = 64  # of the sums over windows: what stays in the cache
 CELL = 4  # pixels: local means are smooth, they are filtered on cells of this side
@@ -22,8 +22,8 @@ class LocalContrast:
     r"""How :class:`~kornia_lift.LIFTResponse` normalises local contrast.
 
     Args:
-        window: what a place is normalised by. ``"filter"``: each 25x25 window by its own mean m and standard deviation
-            s, :math:`(x - m) / (s + eps)`, as the two patch networks may treat their patches; the score of a window
+        window: what a location is normalised by. ``"filter"``: each 25x25 window by its own mean m and standard
+            deviation s, :math:`(x - m) / (s + eps)`, as the two patch networks may treat their patches; the score of a window
             does not depend on what surrounds it. ``"gaussian"``: the image, before it is filtered, by
             :math:`(I - G * I) / (\sqrt{G * (I - G * I)^2} + eps)` with a Gaussian G, scaled to a deviation of 0.15
             around the mean of the training images and clamped to [0, 1].

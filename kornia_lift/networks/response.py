@@ -25,7 +25,7 @@ NUM_SUM = NUM_MAX = 4
 
 
 class LIFTResponse(nn.Module):
-    r"""Score every pixel of grayscale images by 16 filters of 25x25 and a GHH activation (LIFT spec 1.2).
+    r"""Score every pixel of grayscale images by 16 filters of 25x25 and a GHH activation (paper Eq. 5).
 
     Without gradient, in float32 on a CPU, the filters run in the frequency domain: four times faster, the same up to
     rounding (:mod:`kornia_lift.networks._fast.response`).
@@ -50,10 +50,10 @@ class LIFTResponse(nn.Module):
         TypeError: if the input is not floating point.
 
     Convention:
-        The filter has one size, so the response of one pixel speaks about one scale: sigma = 1.958 pixels of the map
-        (LIFT spec 2.3). With ``sigmas``, the blur of every map, as kornia's ``ScaleSpaceDetector`` passes it, the map
-        is resized so that keypoints of ``sigma_ratio * sigma`` get that size, scored and resized back: responses of
-        all levels and octaves are then comparable, as on LIFT's image pyramid. Give such a detector
+        The filter has one size, so the response of one pixel speaks about one scale: sigma = 1.958 pixels of the map.
+        With ``sigmas``, the blur of every map, as kornia's ``ScaleSpaceDetector`` passes it, the map is resized so that
+        keypoints of ``sigma_ratio * sigma`` get that size, scored and resized back: responses of all levels and octaves
+        are then comparable, as on LIFT's image pyramid. Give such a detector
         ``mr_size=sigma_ratio * LAF_SCALE_PER_SIGMA`` (2 * 6.095). LIFT's levels are not blurred; with the ratio 2 the
         remaining blur is 1 pixel of the resized map and the scale of a Gaussian blob is underestimated by a tenth,
         with the ratio 1 by three tenths. Beyond the border the image is replicated; scores within 12 pixels of it
@@ -84,7 +84,7 @@ class LIFTResponse(nn.Module):
         self.mean: Tensor
         self.std: Tensor
         self.conv = nn.Conv2d(1, NUM_SUM * NUM_MAX, FILTER_SIZE)
-        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="linear")  # N(0, 1/fan_in), LIFT spec 4.8
+        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="linear")  # N(0, 1/fan_in)
         nn.init.zeros_(cast(Tensor, self.conv.bias))
         self._plan = PlanCache(ResponsePlan)
         self.set_contrast(contrast)

@@ -1,4 +1,4 @@
-"""The models that the package ships: file, checksum, licence. The model card tells how each was made."""
+"""The models that the package ships: file, checksum, licence. The model card says how each was made."""
 
 from __future__ import annotations
 

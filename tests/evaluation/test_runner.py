@@ -325,7 +325,7 @@ def test_learned_peers_give_features(shared: Path, monkeypatch: pytest.MonkeyPat
     found = PEERS[name](40)(image)
     assert len(found) == 40
     assert found.image_size == (199, 135)
-    assert found.fault() is None
+    assert found.problem() is None
     assert (found.keypoints >= 0).all()
     assert (found.keypoints <= [198, 134]).all()
     assert found.scores is not None

@@ -93,7 +93,11 @@ def test_constructor_default_is_the_papers() -> None:
     assert response.contrast is None
     assert set(response.state_dict()) == {"mean", "std", "conv.weight", "conv.bias"}
     assert torch.allclose(response.normalize(x), (x - 0.45) / 0.25)
-    assert LIFTResponse().contrast is None
+
+
+def test_shipped_weights_bring_their_normalisation() -> None:
+    assert LIFTResponse().contrast == LocalContrast("gaussian", eps=LIFTResponse().contrast.eps)
+    assert LIFTResponse().contrast.eps == pytest.approx(0.03, abs=1e-6)
 
 
 @pytest.mark.parametrize(("factor", "offset"), [(0.3, 0.05), (0.05, 0.9), (1.0, -0.2)])

@@ -119,7 +119,7 @@ def extract_to_file(
                     with torch.no_grad():
                         output = extract(image)
                     found = to_features(output, (image.shape[-1], image.shape[-2])).top(num_features)
-                    problem = found.fault()
+                    problem = found.problem()
                 except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
                     problem = f"{type(error).__name__}: {error}"
                 if problem:
@@ -159,7 +159,7 @@ def to_features(output: Any, image_size: tuple[int, int]) -> Features:
 
 
 def fingerprint(image: Tensor) -> str:
-    """What tells the pixels of an image (1, C, H, W) from those of another: a digest of its shape and values."""
+    """A fingerprint of the pixels of an image (1, C, H, W): a digest of its shape and values."""
     digest = hashlib.blake2b(f"{tuple(image.shape)} {image.dtype}".encode(), digest_size=16)
     digest.update(image.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()

@@ -86,7 +86,7 @@ def plan_descriptor(
     index = torch.arange(n, dtype=torch.float64)
     phase = 2 * math.pi / n * (index[:, None] * index)
     cos, sin = torch.cos(phase), torch.sin(phase)
-    forward = torch.stack([cos, -sin], 1)  # n frequencies, re|im, n places
+    forward = torch.stack([cos, -sin], 1)  # n frequencies, re|im, n positions
     # e^(-i phase) (re + i im): ky, re|im, re|im, y
     along_y = torch.stack([torch.stack([cos, sin], 1), torch.stack([-sin, cos], 1)], 1)
     # e^(+i phase) (re + i im), the rows of the valid part: re|im, y, ky, re|im
@@ -115,11 +115,11 @@ def plan_descriptor(
 
 
 def _local_mean(window: Tensor, side: int) -> Tensor:
-    """Matrix (side, side) of the window at every place, divided by its part inside."""
+    """Matrix (side, side) of the window at every position, divided by its part inside."""
     half = len(window) // 2
     band = torch.zeros(side, side + 2 * half, dtype=window.dtype, device=window.device)
-    for place in range(side):
-        band[place, place : place + len(window)] = window
+    for position in range(side):
+        band[position, position : position + len(window)] = window
     band = band[:, half : half + side]
     return band / band.sum(1, keepdim=True)
 

@@ -99,8 +99,8 @@ def score(z: Tensor, plan: ResponsePlan, gain: Tensor | None = None) -> Tensor:
             bias = plan.bias.repeat(1, 1, cols - margin, 1).flatten(2)
             responses = torch.addcmul(bias, responses.flatten(2), row).unflatten(2, (-1, 2))
         total = _maximum(responses[:step]).add_(_maximum(responses[step:]))
-        place = out[image, 0][inner]
-        torch.sub(total[..., 0], total[..., 1], out=place)
+        target = out[image, 0][inner]
+        torch.sub(total[..., 0], total[..., 1], out=target)
     return out[:, :, :height, :width]
 
 
