@@ -23,8 +23,8 @@ class LocalContrast:
 
     Args:
         window: what a location is normalised by. ``"filter"``: each 25x25 window by its own mean m and standard
-            deviation s, :math:`(x - m) / (s + eps)`, as the two patch networks may treat their patches; the score of a window
-            does not depend on what surrounds it. ``"gaussian"``: the image, before it is filtered, by
+            deviation s, :math:`(x - m) / (s + eps)`, as the two patch networks may treat their patches; the score of a
+            window does not depend on what surrounds it. ``"gaussian"``: the image, before it is filtered, by
             :math:`(I - G * I) / (\sqrt{G * (I - G * I)^2} + eps)` with a Gaussian G, scaled to a deviation of 0.15
             around the mean of the training images and clamped to [0, 1].
         eps: gray values, in [0, 1] units; contrast well below it is not raised, so that neither noise nor rounding
