@@ -36,6 +36,7 @@ class ShippedModel:
 
 
 _LIFT_SHA256 = "184a20f65a44e71b4f5cd2845ad12c717f458b9eabbe7126401a01d17df9758c"
+_LIFT_PLUS_SHA256 = "56dad231c38cbc7bfa2e4f5b36613542c5545be35b288ed9af4cfad3a55f8552"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
@@ -43,4 +44,7 @@ MODELS: dict[str, ShippedModel] = {
     "lift-upright": ShippedModel("lift.safetensors", _LIFT_SHA256, upright=True),
     # the same networks; the descriptor is the mean over three sizes of the square
     "lift-pooled": ShippedModel("lift.safetensors", _LIFT_SHA256, sizes=(0.7, 1.0, 1.43)),
+    # the same detector; orientation and descriptor of another make, on 32x32 patches
+    "lift-plus": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, family="compact"),
+    "lift-plus-upright": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, upright=True, family="compact"),
 }

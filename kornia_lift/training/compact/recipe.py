@@ -116,8 +116,8 @@ class CompactRecipe:
 
     def _refine(self, folder: Path) -> Result:
         c = self.config
-        # the orientation's own error replaces the random one
-        warp = replace(c.descriptor_warp, angle=0.0)
+        # the orientation's own error replaces most of the random one
+        warp = replace(c.descriptor_warp, angle=0.03)
         pairs = self._pairs(warp, (c.descriptor_images, c.descriptor_pairs), VALIDATION_PAIRS)
         stage = ViewDescriptorStage(
             self.descriptor, *pairs, orientation=self.orientation.eval(), context=c.context, margin=c.margin
