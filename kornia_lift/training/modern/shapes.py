@@ -39,8 +39,12 @@ def _draw(rng: np.random.Generator) -> np.ndarray:
     for _ in range(rng.integers(3, 9)):
         image = _polygon(image, rng)
     for _ in range(rng.integers(4, 12)):
-        start, end = (tuple(int(v) for v in rng.uniform(-0.2, 1.2, 2) * side) for _ in range(2))
-        cv2.line(image, start, end, float(rng.uniform(10, 245)), int(rng.integers(1, 12) * _FINE // 2 + 1), cv2.LINE_AA)
+        start, reach = rng.uniform(-0.1, 1.1, 2) * side, rng.uniform(0.2, 1.2) * side
+        # what people build runs along the image's axes as often as in all other directions together
+        angle = rng.integers(4) * np.pi / 2 + rng.normal(0, 0.04) if rng.random() < 0.5 else rng.uniform(0, 2 * np.pi)
+        stop = start + reach * np.array([np.cos(angle), np.sin(angle)])
+        ends = [tuple(int(v) for v in point) for point in (start, stop)]
+        cv2.line(image, *ends, float(rng.uniform(10, 245)), int(rng.integers(1, 12) * _FINE // 2 + 1), cv2.LINE_AA)
     image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.8, 2.5)))
     image = cv2.resize(image, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA)
     return np.asarray(image.clip(0, 255).round().astype(np.uint8))
