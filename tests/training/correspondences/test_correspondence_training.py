@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -90,8 +91,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[CorrespondenceNet
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("correspondences")
     network = CorrespondenceNet(channels=16, blocks=2)
-    loop = LoopConfig(steps=40, learning_rate=5e-3, validate_every=40, checkpoint_every=40, log_every=10)
-    config = CorrespondenceConfig(pairs_per_batch=6, matches_per_pair=80, essential_from=20, loop=loop)
+    loop = LoopConfig(steps=60, learning_rate=5e-3, validate_every=60, checkpoint_every=60, log_every=10)
+    config = CorrespondenceConfig(pairs_per_batch=6, matches_per_pair=80, essential_from=40, loop=loop)
     stage = CorrespondenceStage(
         network, [made_pair(n) for n in range(60)], [made_pair(n) for n in range(90, 96)], config
     )
@@ -104,10 +105,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[CorrespondenceNet
 
 
 def test_training_lowers_the_loss_on_held_out_pairs(trained: tuple[CorrespondenceNet, Path, float]) -> None:
-    network, _, before = trained
-    held_out = [made_pair(n) for n in range(90, 96)]
-    figures = CorrespondenceStage(network, held_out, held_out).validate()
-    assert figures["classification"] < 0.9 * before
+    _, path, before = trained
+    lines = [json.loads(line) for line in (path.parent / "log.jsonl").read_text().splitlines()]
+    after = [line["classification"] for line in lines if line.get("kind") == "validation"][-1]
+    assert after < 0.9 * before
 
 
 def test_weight_file_gives_the_network_back(trained: tuple[CorrespondenceNet, Path, float]) -> None:
