@@ -18,7 +18,7 @@ from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
 from kornia_lift.training.correspondences.data import MatchedPair, collate, match_pairs
 from kornia_lift.training.correspondences.losses import classification_loss, epipolar_labels, essential_loss
-from kornia_lift.training.correspondences.recipe import save_correspondence
+from kornia_lift.training.correspondences.recipe import WEIGHTS, CorrespondenceRecipe, save_correspondence
 from kornia_lift.training.correspondences.stage import CorrespondenceStage
 from kornia_lift.training.loop import fit
 
@@ -189,3 +189,28 @@ def test_pairs_of_a_real_scene_agree_with_their_cameras(shared: Path) -> None:
 def test_stage_without_pairs_is_refused() -> None:
     with pytest.raises(ValueError, match="to train on"):
         CorrespondenceStage(CorrespondenceNet(blocks=1), [], [made_pair(0)])
+
+
+def test_recipe_runs_from_scenes_to_a_weight_file(shared: Path, tmp_path: Path) -> None:
+    """On a scene to train on and one that the split of our data holds out; started again, it does not train again."""
+    pytest.importorskip("pycolmap")
+    pytest.importorskip("cv2")
+    from kornia_lift.evaluation.features.peers import opencv_sift
+
+    (tmp_path / "data" / "sfm").mkdir(parents=True)
+    for name in ("castle_facade", "reichstag"):
+        (tmp_path / "data" / "sfm" / name).symlink_to(shared / "data/train/sfm" / name)
+    loop = LoopConfig(steps=2, validate_every=2, checkpoint_every=2)
+    config = CorrespondenceConfig(
+        keypoints=80, max_pairs=2, max_size=256, matches_per_pair=60, essential_from=1, loop=loop
+    )
+    results = []
+    for _ in range(2):
+        recipe = CorrespondenceRecipe(tmp_path / "data", opencv_sift(80), tmp_path / "run", config)
+        assert {p.scene for p in recipe.stage.pairs} == {"castle_facade"}
+        assert {p.scene for p in recipe.stage.validation} == {"reichstag"}
+        results.append(recipe.run())
+    assert results[0].step == results[1].step == 2
+    assert results[0].figures == results[1].figures
+    network = CorrespondenceNet(tmp_path / "run" / WEIGHTS)
+    assert torch.equal(network.input.weight, recipe.network.input.weight)
