@@ -15,7 +15,7 @@ from kornia_lift.scenes.homographies import HomographySequence, has_numbered_ima
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Pair, Scene, SkippedPair, Transferred
 from kornia_lift.scenes.static import StaticSequence
-from kornia_lift.training.data.sfm_frames import model_folder
+from kornia_lift.scenes.colmap import model_folder
 
 POSED, HOMOGRAPHY, STATIC, CALIBRATED = "posed", "homography", "static", "calibrated"
 _DEPTH = 3

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_lift._extras import require
-from kornia_lift.scenes.colmap import check_binary_files, check_cameras
+from kornia_lift.scenes.colmap import read_model
 
 Array = NDArray[np.float64]
 
@@ -38,42 +36,6 @@ class SfmObservations:
     point: NDArray[np.int64]
     xy: Array
     jacobian: Array
-
-
-def model_folder(scene: Path) -> Path:
-    """Return the folder with the COLMAP model of a scene.
-
-    Raises:
-        FileNotFoundError: if there is no model.
-
-    """
-    for candidate in (scene / "sparse", scene / "sparse" / "0"):
-        if any((candidate / f"points3D{suffix}").is_file() for suffix in (".bin", ".txt")):
-            return candidate
-    raise FileNotFoundError(f"{scene} has no COLMAP model in sparse/; make one with `kornia-lift build-dataset`")
-
-
-def read_model(scene: Path) -> Any:
-    """Read the COLMAP model of a scene as a ``pycolmap.Reconstruction``.
-
-    Raises:
-        FileNotFoundError: if there is no model.
-        ValueError: if it is damaged, or one of its files is missing.
-
-    """
-    return read_model_files(model_folder(scene))
-
-
-def read_model_files(folder: Path) -> Any:
-    """Read the COLMAP model, binary or text, whose files lie in a folder; see :func:`read_model`."""
-    pycolmap = require("pycolmap", extra="train")
-    try:
-        check_binary_files(folder)
-        model = pycolmap.Reconstruction(str(folder))
-        check_cameras(folder, model)
-    except (IndexError, RuntimeError, ValueError) as error:  # pycolmap raises what the damaged bytes lead to
-        raise ValueError(f"the COLMAP model {folder} is damaged or incomplete ({error}); make it again") from error
-    return model
 
 
 def read_sfm(scene: Path, max_reprojection: float = 1.5) -> SfmObservations:
