@@ -1,4 +1,4 @@
-"""Read files that may be damaged or hostile: regular files only, bounded memory, one kind of error, nothing executed."""
+"""Read files that may be damaged or hostile: regular files, bounded memory, one kind of error, nothing executed."""
 
 from __future__ import annotations
 

@@ -27,7 +27,8 @@ COMMANDS = {
     "demo": ("kornia_lift.cli.demo", "add_parser", "match a photograph with a warped copy of itself; needs no files"),
     "evaluate": ("kornia_lift.cli.evaluate", "add_evaluate_parser", "measure features on scenes with known geometry"),
     "compare": ("kornia_lift.cli.evaluate", "add_evaluate_parser", "say whether one feature beats another"),
-    "build-dataset": ("kornia_lift.cli.train", "add_build_parser", "make training data from photographs"),
+    "build-dataset": ("kornia_lift.cli.train", "add_build_parser", "make training data from images"),
+    "check-dataset": ("kornia_lift.cli.train", "add_check_parser", "say what training data hold and what is missing"),
     "train": ("kornia_lift.cli.train", "add_train_parser", "train the three networks"),
     "plot-training": ("kornia_lift.cli.train", "add_curves_parser", "draw the curves of training runs"),
 }

@@ -1,4 +1,4 @@
-"""``kornia-lift build-dataset``, ``train`` and ``plot-training``."""
+"""``kornia-lift build-dataset``, ``check-dataset``, ``train`` and ``plot-training``."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ _TRAIN_EPILOG = """\
 examples:
   kornia-lift train configs/paper.toml --data dataset/ --out runs/mine
   kornia-lift train configs/paper.toml --data dataset/ --out runs/mine --max-minutes 30
-  kornia-lift train configs/modern.toml --data holiday/ --out runs/modern        photographs, or scenes with sparse/
+  kornia-lift train configs/modern.toml --data dataset/ --out runs/modern        the same stores
+  kornia-lift train configs/modern.toml --data holiday/ --out runs/modern        single images, or scenes with sparse/
   torchrun --nproc-per-node 2 -m kornia_lift.training train configs/paper.toml --data dataset/ --out runs/mine
 
-Started again, a run that was stopped or killed goes on where it was; one that is out of time, with more minutes.
+Started again, a run that was stopped (Ctrl-C, SIGTERM) or killed goes on where it was; one that ran out of time needs
+more minutes.
 """
 _BUILD_EPILOG = """\
 examples:
-  kornia-lift build-dataset holiday/church/ --out dataset/          photographs of one place; runs the reconstruction
+  kornia-lift build-dataset holiday/church/ --out dataset/          images of one place; runs the reconstruction
   kornia-lift build-dataset scenes/*/ --out dataset/                folders with images/ and a COLMAP model in sparse/
+  kornia-lift build-dataset data/ --out dataset/                    sfm/, posed/, photos/ and illumination/ in one store
   kornia-lift build-dataset hpatches/*/ --out dataset/              homography sequences, images 1.. and files H_1_k
-  kornia-lift build-dataset holiday/all/ --single --out dataset/    unrelated photographs; second views are synthetic
+  kornia-lift build-dataset holiday/all/ --single --out dataset/    unrelated images; second views are synthetic
 
-A file that exists is left as it is if made of the same photographs with the same options, else it is an error.
+A file that exists is kept if it was made of the same images with the same options; otherwise it is an error.
 """
 
 
@@ -41,8 +44,16 @@ def add_train_parser(subparsers: Any) -> None:
     )
     parser.add_argument("config", type=Path, metavar="CONFIG", help="options, a .toml or .json file")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument("--data", type=Path, nargs="+", metavar="PATH", help="training data instead of the config's")
-    parser.add_argument("--validation", type=Path, nargs="+", metavar="PATH", help="held-out data (paper recipe)")
+    parser.add_argument(
+        "--data", type=Path, nargs="+", metavar="PATH", help="training data instead of the config's: stores, or folders"
+    )
+    parser.add_argument(
+        "--validation",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="held-out data; by default a part of the training data",
+    )
     parser.add_argument("--max-minutes", type=float, metavar="M", help="time for all stages, all resumptions together")
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="train only these")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...")
@@ -53,19 +64,50 @@ def add_build_parser(subparsers: Any) -> None:
     """Add ``build-dataset`` to the sub-parsers of ``kornia-lift``."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "build-dataset",
-        help="make training data from photographs",
-        description="Make one file of training data per folder of photographs.",
+        help="make training data from images",
+        description="Make one file of training data per folder of images.",
         epilog=_BUILD_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTOS", help="folders")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folders")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the data set")
-    parser.add_argument("--single", action="store_true", help="the photographs show different places")
-    parser.add_argument("--max-size", type=int, default=1024, help="larger side of reconstructed photographs, pixels")
-    parser.add_argument("--quality", type=int, default=88, help="of the stored JPEG photographs")
+    parser.add_argument("--single", action="store_true", help="the images show different places")
+    parser.add_argument(
+        "--max-size", type=int, default=1024, help="larger side of reconstructed and single images, pixels"
+    )
+    parser.add_argument("--quality", type=int, default=88, help="of the stored JPEG images")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(run=run_build)
+
+
+def add_check_parser(subparsers: Any) -> None:
+    """Add ``check-dataset`` to the sub-parsers of ``kornia-lift``."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "check-dataset",
+        help="say what training data hold and what is missing",
+        description="Count images, locations and pairs; say what was dropped and why, what is held out, and what is "
+        "too little for which stage.",
+        epilog="example:\n  kornia-lift check-dataset dataset/",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("data", type=Path, nargs="+", metavar="PATH", help="stores, or folders of images")
+    parser.set_defaults(run=run_check)
+
+
+def run_check(args: argparse.Namespace) -> int:
+    """Print what the data hold."""
+    from kornia_lift.training.data.load import load_data
+    from kornia_lift.training.data.report import describe_data
+    from kornia_lift.training.data.split import split_store
+
+    try:
+        store = load_data(args.data, say=lambda text: print(text, file=sys.stderr))
+        print(*describe_data(store, *split_store(store)), sep="\n")
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return 0
 
 
 def add_curves_parser(subparsers: Any) -> None:
@@ -80,12 +122,12 @@ def add_curves_parser(subparsers: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, or log.jsonl files")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="picture, .svg, .png or .pdf")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="figure, .svg, .png or .pdf")
     parser.set_defaults(run=run_curves)
 
 
 def run_curves(args: argparse.Namespace) -> int:
-    """Draw and say where."""
+    """Draw the figure and print its name."""
     from kornia_lift.training.curves import plot_runs
 
     try:
@@ -96,13 +138,14 @@ def run_curves(args: argparse.Namespace) -> int:
 
 
 def run_train(args: argparse.Namespace) -> int:
-    """Train and say what came of it."""
+    """Train and print the results."""
     from kornia_lift.training.checkpoint import BEST, CheckpointError
     from kornia_lift.training.config import ConfigError, read_mapping
     from kornia_lift.training.data.store import StoreError
     from kornia_lift.training.distributed import WorkerLostError, process_group, rank
     from kornia_lift.training.loop import TrainingDivergedError
     from kornia_lift.training.run import WEIGHTS, read_run, train, with_budget
+    from kornia_lift.training.signals import TrainingInterrupted
 
     overrides: dict[str, Any] = {}
     for name in ("data", "validation", "stages"):
@@ -117,14 +160,22 @@ def run_train(args: argparse.Namespace) -> int:
                 raise ConfigError(f"--max-minutes must be positive, got {args.max_minutes}")
             config = with_budget(config, args.max_minutes)
         with process_group():
-            results = train(config, args.out)
             first = rank() == 0
+            results = train(config, args.out, say=lambda text: print(text, file=sys.stderr) if first else None)
+    except TrainingInterrupted as stopped:
+        print(f"kornia-lift: {stopped}", file=sys.stderr)
+        return 128 + stopped.number
     except (CheckpointError, ConfigError, StoreError, TrainingDivergedError, ValueError, WorkerLostError) as error:
         raise CommandError(str(error)) from error
     if first:
         for name, result in results.items():
             more = " (out of time)" if result.stopped == "time" else ""
-            print(f"{name}: validation error {result.error:.4f} at step {result.best_step} of {result.step}{more}")
+            print(
+                f"{name}: validation error {result.error:.4f} at step {result.best_step} of {result.step}, "
+                f"at the start {result.start:.4f}{more}"
+            )
+            if result.step and not result.best_step:
+                print(f"{name}: nothing learned, no validation was better than the one at the start")
         print(f"weights: {args.out / WEIGHTS}")
         late = [name for name, result in results.items() if result.stopped == "time"]
         if late:
@@ -139,14 +190,15 @@ def run_build(args: argparse.Namespace) -> int:
     """Build one store per folder; a folder that fails is named, the others are built."""
     from kornia_lift._extras import MissingExtraError
     from kornia_lift.training.data.build import BuildOptions, build_store, same_names, store_path
+    from kornia_lift.training.data.report import funnel_lines
 
-    clash = same_names(args.photos)
+    clash = same_names(args.folders)
     if clash:
         raise CommandError(clash)
     args.out.mkdir(parents=True, exist_ok=True)
     options = BuildOptions(args.single, args.max_size, args.quality, args.seed)
     failed = 0
-    for folder in args.photos:
+    for folder in args.folders:
         path = store_path(folder, args.out)
         try:
             store = build_store(folder, args.out, options, say=lambda text: print(text, file=sys.stderr))
@@ -158,13 +210,15 @@ def run_build(args: argparse.Namespace) -> int:
             failed += 1
             continue
         if store is None:
-            print(f"{path} exists, made of the same photographs; left as it is")
+            print(f"{path} exists, made of the same images; kept")
             continue
-        points = len(set(store.places.point.tolist()))
+        points = len(set(store.tracks.point.tolist()))
         print(
-            f"{path}: {len(store.names)} photographs, {points} points in {len(store.places)} views, "
-            f"{len(store.empty)} empty regions, {path.stat().st_size / 2**20:.1f} MiB"
+            f"{path}: {len(store.images)} images, {points} locations in {len(store.tracks)} views, {len(store.empty)} "
+            f"empty regions, {path.stat().st_size / 2**20:.1f} MiB"
         )
-    if failed == len(args.photos):
+        for scene, counts in store.counts.items():
+            print(f"{scene}:", *funnel_lines(counts), sep="\n")
+    if failed == len(args.folders):
         raise CommandError("no data set was built")
     return 1 if failed else 0

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift._io import load_image
+from kornia_lift.scenes.colmap import read_model_files
 from kornia_lift.scenes.images import image_file_size
 from kornia_lift.scenes.scene import UNKNOWN, FloatArray, Pair, SkippedPair, Transferred, as_points
-from kornia_lift.scenes.colmap import read_model_files
 
 
 class CalibratedScene:

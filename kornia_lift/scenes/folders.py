@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift.scenes.calibrated import CalibratedScene
+from kornia_lift.scenes.colmap import model_folder
 from kornia_lift.scenes.homographies import HomographySequence, has_numbered_images
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Pair, Scene, SkippedPair, Transferred
 from kornia_lift.scenes.static import StaticSequence
-from kornia_lift.scenes.colmap import model_folder
 
 POSED, HOMOGRAPHY, STATIC, CALIBRATED = "posed", "homography", "static", "calibrated"
 _DEPTH = 3

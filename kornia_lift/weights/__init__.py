@@ -1,7 +1,8 @@
-"""Shipped weights and the safe reading of weight files."""
+"""Shipped weights, the safe reading of weight files, and the writing of new ones."""
 
 from kornia_lift.weights._load import available_models, is_upright, load_network, load_tensors, pooled_sizes
 from kornia_lift.weights._safetensors import WeightFileError, read_safetensors
+from kornia_lift.weights._save import save_model
 
 __all__ = [
     "WeightFileError",
@@ -11,4 +12,5 @@ __all__ = [
     "load_tensors",
     "pooled_sizes",
     "read_safetensors",
+    "save_model",
 ]

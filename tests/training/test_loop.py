@@ -306,8 +306,8 @@ def test_a_gpu_learns_at_every_precision(tmp_path: Path, precision: Literal["flo
 
 def test_a_half_written_last_line_of_the_log_is_dropped(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    path.write_text('{"step": 1}\n{"step": 2, "lo')
-    assert read_log(path) == [{"step": 1}]
-    path.write_text('{"step": 1\n{"step": 2}\n')
+    path.write_text('{"step": 1, "kind": "train"}\n{"step": 2, "lo')
+    assert read_log(path) == [{"step": 1, "kind": "train"}]
+    path.write_text('{"step": 1\n{"step": 2, "kind": "train"}\n')
     with pytest.raises(ValueError, match="line 1 is not JSON"):
         read_log(path)

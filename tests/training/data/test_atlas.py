@@ -79,5 +79,5 @@ def test_statistics(tmp_path: Path) -> None:
 
 
 def test_an_empty_atlas_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one photograph"):
+    with pytest.raises(ValueError, match="at least one image"):
         ImageAtlas([])
