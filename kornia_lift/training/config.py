@@ -126,7 +126,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "", base
     prefix = f"{where}." if where else ""
     for key in mapping:
         if key not in fields:
-            raise ConfigError(f"unknown option {prefix}{_shown(key)}; valid are {', '.join(sorted(fields))}")
+            raise ConfigError(f"unknown option {prefix}{key[:80]}; valid are {', '.join(sorted(fields))}")
     defaults = {name: getattr(base, name) if base is not None else _default(f) for name, f in fields.items()}
     missing = [name for name, value in defaults.items() if name not in mapping and value is dataclasses.MISSING]
     if missing:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from kornia_lift.training import distributed
-from kornia_lift.training.batches import batches_from, step_seed
+from kornia_lift.training.batches import batches_from, step_seed, to_device_of
 from kornia_lift.training.checkpoint import BEST, LAST, check_same_run, load_checkpoint, save_checkpoint
 from kornia_lift.training.config import ConfigError, LoopConfig, to_mapping
 from kornia_lift.training.log import TrainingLog
@@ -237,7 +237,7 @@ class _Run:
         network.train()
         # dropout draws from the global generators, which fit() put aside
         torch.manual_seed(step_seed(config.seed, self.step) + distributed.rank())
-        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        batch = to_device_of(network, batch)
         if isinstance(self.stage, MiningStage):
             with torch.no_grad(), self._autocast():  # of its own: autocast would keep the weights without gradient
                 batch = self.stage.mine(batch)

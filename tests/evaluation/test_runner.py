@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import cv2
@@ -241,18 +240,15 @@ def test_folders_without_scenes_are_refused(tmp_path: Path) -> None:
         load_scenes([tmp_path])
 
 
-def test_opencv_sift_on_herz_jesus_and_the_time_it_takes(shared: Path, tmp_path: Path) -> None:
+def test_opencv_sift_on_herz_jesus(shared: Path, tmp_path: Path) -> None:
     """The figure that pins the definition: 0.31 to 0.36, an independent implementation found 0.336."""
     from kornia_lift.evaluation.features.peers import opencv_sift
 
     scene = PosedScene.load(shared / "data" / "test" / "strecha" / "Herz-Jesus-P8")
     extract_to_file(opencv_sift(1000), [scene], tmp_path / "f.h5", num_features=1000, options={})
-    start = time.process_time()
     with FeatureStore(tmp_path / "f.h5") as store:
         rows = FeatureResults("sift", {"posed": evaluate(store, [scene], Options(estimator=None))})
-    spent = time.process_time() - start
     estimate = rows.estimate("posed", "matching_score")
     assert rows.counts("posed") == {"pairs": 28, "failed": 0, "skipped": 0}
     assert estimate is not None
     assert 0.31 < estimate.value < 0.36
-    assert spent < 30  # processor seconds of two cores; the target is 15 s on the wall

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +14,6 @@ from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.training.checkpoint import load_checkpoint
 from kornia_lift.training.config import ConfigError, read_mapping
 from kornia_lift.training.data.store import Store, load_store, save_store
-from kornia_lift.training.log import read_log
 from kornia_lift.training.run import read_run, with_budget
 
 from .helpers import picture, with_image
@@ -78,27 +72,6 @@ def test_train_writes_weights_log_and_checkpoint(
     pytest.importorskip("safetensors")
     LIFTDescriptor(out / "weights.safetensors")
     assert main(["train", str(config), "--out", str(out)]) == 0  # nothing left to do
-
-
-def test_killed_and_started_again_it_ends_the_same(config: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "kornia_lift.training", "train", str(config), "--device", "cpu", "--out"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = tmp_path / "killed"
-    log = killed / "overlap" / "log.jsonl"
-    process = subprocess.Popen([*command, str(killed)], env=environment, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 300
-    while time.monotonic() < deadline and not (log.is_file() and log.read_bytes().count(b"\n") >= 8):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait(60) == -signal.SIGKILL
-    assert load_checkpoint(killed / "overlap" / "last.pt")["step"] < 30
-    for folder in (killed, tmp_path / "whole"):
-        subprocess.run([*command, str(folder)], env=environment, check=True, capture_output=True, timeout=300)
-    losses = [
-        {e["step"]: e["loss"] for e in read_log(d / "overlap" / "log.jsonl") if e["kind"] == "train"}
-        for d in (killed, tmp_path / "whole")
-    ]
-    assert losses[0] == losses[1]
 
 
 def test_max_minutes_ends_a_run(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from kornia_lift.training.data.images import images_in
 from kornia_lift.training.data.provenance import check_record, describe_source, keep_record, record_path
@@ -75,7 +76,9 @@ def build_store(folder: Path, out: Path, options: BuildOptions, say: Callable[[s
     if not folder.is_dir():
         raise FileNotFoundError("no such folder")
     made, sources = store_path(folder, out), _sources(folder, options)
-    chosen = {"kind": sources[0].kind if len(sources) == 1 else "data set" if sources else "images of one place"}
+    chosen: dict[str, Any] = {
+        "kind": sources[0].kind if len(sources) == 1 else "data set" if sources else "images of one place"
+    }
     chosen |= {"max_size": options.max_size, "seed": options.seed, "quality": options.quality}
     files = [p for s in sources for p in s.files] if sources else images_in(folder)
     record = describe_source(folder, files, chosen)

@@ -229,13 +229,15 @@ def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator
     keypoints = [detect_sift(image) for image in images]
     parts, points, found, large = [Observations.none()], 0, 0, 0
     for index, (image, every) in enumerate(zip(images, keypoints, strict=True)):
-        table = _locations_of(image, every, options.points_per_image, rng)
+        chosen = _locations_of(image, every, options.points_per_image, rng)
         found, large = found + len(np.unique(every.xy, axis=0)), large + int((every.sigma >= MIN_SIGMA).sum())
-        number = points + np.arange(len(table))
+        number = points + np.arange(len(chosen))
         parts.append(
-            Observations(np.full(len(table), index), number, table.xy, table.sigma, table.theta, *_unit(len(table)))
+            Observations(
+                np.full(len(chosen), index), number, chosen.xy, chosen.sigma, chosen.theta, *_unit(len(chosen))
+            )
         )
-        points += len(table)
+        points += len(chosen)
     table = join_observations(parts)
     counts = {"found": found, "large": large, "supported": int((table.sigma > 0).sum())}
     names = [path.name for path in source.files]

@@ -83,7 +83,8 @@ class Observations:
     @classmethod
     def none(cls) -> Observations:
         """Return a table without rows."""
-        return cls(*(np.zeros(0),) * 2, np.zeros((0, 2)), *(np.zeros(0),) * 2)
+        whole, real = np.zeros(0, np.int32), np.zeros(0, np.float32)
+        return cls(whole, whole, np.zeros((0, 2)), real, real)
 
     def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Observations:
         """Return the chosen rows."""

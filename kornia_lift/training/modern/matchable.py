@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA, level_resize
 from kornia_lift.networks.layers import ghh
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
+from kornia_lift.training.batches import to_device_of
 from kornia_lift.training.modern.crops import WarpedCrops
 from kornia_lift.training.modern.repeatable import RepeatableDetectorStage
 
@@ -58,7 +59,7 @@ class MatchableDetectorStage:
         if step % 2 == 0:
             return self.repeatable.batch(generator, step)
         with torch.no_grad():
-            drawn = self.crops.draw(generator, 1)
+            drawn = to_device_of(self.network, self.crops.draw(generator, 1))
             return self._labelled(drawn)
 
     def _labelled(self, drawn: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -89,7 +90,10 @@ class MatchableDetectorStage:
             windows.append(extract_patches_from_pyramid(drawn[image], frames, FILTER_SIZE)[0][judged])
             labels.append(((error < self.tolerance) & visible & ~on_edge)[judged].float())
         if not windows:
-            return {"window": drawn["first"].new_zeros(0, 1, FILTER_SIZE, FILTER_SIZE), "label": torch.zeros(0)}
+            return {
+                "window": drawn["first"].new_zeros(0, 1, FILTER_SIZE, FILTER_SIZE),
+                "label": drawn["first"].new_zeros(0),
+            }
         return {"window": torch.cat(windows), "label": torch.cat(labels)}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from kornia.feature import LAFDescriptor, LAFOrienter
@@ -46,7 +47,7 @@ class ModernRecipe(Recipe):
     """
 
     STAGES = ("descriptor", "orientation", "repeatable", "matchable", "refine")
-    NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {"matchable": ("descriptor", "orientation", "repeatable"), "refine": ("descriptor", "orientation")}
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -92,7 +92,7 @@ class PaperRecipe(Recipe):
 
     STAGES = ("descriptor", "orientation", "overlap", "detector")
     OPTIONAL = ("joint",)
-    NEEDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {
             "orientation": ("descriptor",),
             "detector": ("descriptor", "orientation"),
