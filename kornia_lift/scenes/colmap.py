@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from kornia_lift._extras import require
 from kornia_lift._safe_read import check_regular
+from kornia_lift.scenes.images import is_inside
 
 _COUNT = struct.Struct("<Q")
 
@@ -65,8 +66,7 @@ def check_image_names(folder: Path, model: Any) -> None:
 
     """
     for image in model.images.values():
-        paths = PurePosixPath(image.name), PureWindowsPath(image.name)
-        if any(p.is_absolute() or p.drive or ".." in p.parts for p in paths) or not image.name or "\0" in image.name:
+        if not is_inside(image.name):
             raise ValueError(f"{folder.name} names the image {image.name!r}, which is outside the scene's images/")
 
 
