@@ -72,7 +72,7 @@ def add_build_parser(subparsers: Any) -> None:
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folders")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the data set")
-    parser.add_argument("--single", action="store_true", help="the images show different places")
+    parser.add_argument("--single", action="store_true", help="the images show different scenes")
     parser.add_argument(
         "--max-size", type=int, default=1024, help="larger side of reconstructed and single images, pixels"
     )

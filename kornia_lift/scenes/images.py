@@ -63,8 +63,8 @@ def image_file_size(path: Path, *, apply_exif: bool = True) -> tuple[int, int]:
     """
     with _reading(path), require("PIL.Image", extra="eval").open(path) as image:
         width, height = image.size
-        turned = apply_exif and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5  # 5 to 8 lie on their side
-    return (int(height), int(width)) if turned else (int(width), int(height))
+        sideways = apply_exif and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5  # 5 to 8: rotated by 90 degrees
+    return (int(height), int(width)) if sideways else (int(width), int(height))
 
 
 def read_depth_png(path: Path) -> NDArray[np.uint16]:

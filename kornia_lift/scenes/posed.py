@@ -77,7 +77,7 @@ class PosedScene:
         rotations: R, shape (n, 3, 3).
         translations: t, shape (n, 3).
         size: width and height of every image in pixels.
-        depth_scale: inverse depth of one grey level, 1 / metres.
+        depth_scale: inverse depth of one gray level, 1 / metres.
         pairs: pairs to evaluate.
 
     Convention: x ~ K (R X + t), no lens distortion; pixel centres at integers; z-depth, not ray length.
@@ -349,15 +349,15 @@ def _read_pairs(path: Path, count: int) -> tuple[Pair, ...]:
 def _check_files(
     root: Path, names: tuple[str, ...], pairs: tuple[Pair, ...]
 ) -> tuple[tuple[Pair, ...], tuple[SkippedPair, ...]]:
-    faults: dict[int, str] = {}
+    errors: dict[int, str] = {}
     for index, name in enumerate(names):
         if not any((root / "images" / f"{name}{suffix}").is_file() for suffix in IMAGE_SUFFIXES):
-            faults[index] = f"image images/{name}.* is missing"
+            errors[index] = f"image images/{name}.* is missing"
         elif not (root / "depth" / f"{name}.png").is_file():
-            faults[index] = f"depth map depth/{name}.png is missing"
+            errors[index] = f"depth map depth/{name}.png is missing"
     good, skipped = [], []
     for pair in pairs:
-        reasons = [faults[k] for k in (pair.i, pair.j) if k in faults]
+        reasons = [errors[k] for k in (pair.i, pair.j) if k in errors]
         if reasons:
             skipped.append(SkippedPair(pair.i, pair.j, "; ".join(reasons)))
         else:

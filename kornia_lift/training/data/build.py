@@ -20,7 +20,7 @@ class BuildOptions:
     """Options of :func:`build_store`.
 
     Args:
-        single: the images show different places.
+        single: the images show different scenes.
         max_size: larger side of reconstructed and of single images, pixels.
         quality: of the JPEG images in the store.
         seed: of the reconstruction and of the choice of locations and regions.
