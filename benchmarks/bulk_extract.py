@@ -25,10 +25,10 @@ from skimage import data
 from kornia_lift import LIFTFeature, __version__
 from kornia_lift._io import atomic_write, load_image
 from kornia_lift.cli import main as kornia_lift
-from kornia_lift.matching import describe
+from kornia_lift.matching import extract_features
 
 
-def write_photographs(folder: Path, count: int, width: int, height: int) -> list[Path]:
+def write_images(folder: Path, count: int, width: int, height: int) -> list[Path]:
     rng = np.random.default_rng(0)
     paths = []
     for index in range(count):
@@ -56,9 +56,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "photos"
         folder.mkdir()
-        paths = write_photographs(folder, args.images, *args.size)
+        paths = write_images(folder, args.images, *args.size)
         images = [load_image(path, gray=True) for path in paths]
-        describe(feature, images[0].to(args.device))  # the first call pays for compilation and memory
+        extract_features(feature, images[0].to(args.device))  # the first call pays for compilation and memory
         for round_ in range(args.rounds):
             start = time.perf_counter()
             options = ["--num-features", str(args.num_features), "--resize", "0", "--device", args.device]
@@ -71,7 +71,7 @@ def main() -> None:
             rates["extract"].append(args.images / (time.perf_counter() - start))
             start = time.perf_counter()
             for image in images:
-                describe(feature, image.to(args.device))
+                extract_features(feature, image.to(args.device))
             rates["bare"].append(args.images / (time.perf_counter() - start))
     median = {key: statistics.median(values) for key, values in rates.items()}
     device = torch.cuda.get_device_name() if args.device.startswith("cuda") else platform.processor() or "cpu"

@@ -56,7 +56,7 @@ class Case:
 
 
 def picture(width: int, height: int) -> np.ndarray:
-    """Photographs side by side, so that the detail does not get coarser with the size; uint8, (height, width)."""
+    """Images side by side, so that the detail does not get coarser with the size; uint8, (height, width)."""
     tiles = [cv2.cvtColor(image[:400, :500], cv2.COLOR_RGB2GRAY) for image in (data.astronaut(), data.coffee())]
     rows = [np.concatenate([tiles[(r + c) % 2] for c in range(-(-width // 500))], 1) for r in range(-(-height // 400))]
     return np.ascontiguousarray(np.concatenate(rows)[:height, :width])
@@ -71,6 +71,15 @@ def build(method: str, count: int) -> Callable[[np.ndarray, Clock], tuple[Stages
         model = method if method in available_models() else "lift"
         feature = LIFTFeature(count, pretrained=model).eval()
         return lambda image, now: _lift(feature, image, now)
+    if method == "xfeat":
+        xfeat = kf.XFeat.from_pretrained(top_k=count)
+        return lambda image, now: _timed(lambda: len(xfeat.detectAndCompute(_tensor(image))[0]["keypoints"]), now)
+    if method == "disk":
+        disk = kf.DISK.from_pretrained("depth").eval()
+        return lambda image, now: _timed(
+            lambda: len(disk(_tensor(image).expand(-1, 3, -1, -1), n=count, pad_if_not_divisible=True)[0].keypoints),
+            now,
+        )
     network = _local_feature(method, count).eval()
     colour = method.startswith("aliked")
 

@@ -1,7 +1,7 @@
-"""Which scale space serves LIFT better: its own, or kornia's ScaleSpaceDetector with LIFTResponse inside.
+r"""Which scale space serves LIFT better: its own, or kornia's ScaleSpaceDetector with LIFTResponse inside.
 
 Repeatability (3 px, both directions, as in docs/evaluation.md) and time of detection, on scenes of the training
-data: posed photographs with depth, and photographs turned and rescaled by known warps. Writes JSON and prints a
+data: posed images with depth, and images rotated and rescaled by known warps. Writes JSON and prints a
 Markdown table. OpenCV's SIFT detector runs on the same images for comparison.
 
     python benchmarks/scale_space.py --posed ../shared/data/train/posed/castle-P30 \\
@@ -143,7 +143,7 @@ def on_photos(detect: Detect, photos: list[Tensor]) -> dict[str, list[float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--posed", type=Path, required=True, help="folder of a posed scene")
-    parser.add_argument("--photos", type=Path, required=True, help="folder of photographs")
+    parser.add_argument("--photos", type=Path, required=True, help="folder of images")
     parser.add_argument("--pairs", type=int, default=10, help="posed pairs, spread over the scene")
     parser.add_argument("--num-photos", type=int, default=4)
     parser.add_argument("--num-features", type=int, default=1000)

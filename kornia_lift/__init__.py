@@ -6,6 +6,20 @@ import typing as _typing
 from kornia_lift._version import __version__
 
 if _typing.TYPE_CHECKING:
+    from kornia_lift import convert as convert
+    from kornia_lift import evaluation as evaluation
+    from kornia_lift import features as features
+    from kornia_lift import files as files
+    from kornia_lift import geometry as geometry
+    from kornia_lift import integrations as integrations
+    from kornia_lift import matching as matching
+    from kornia_lift import networks as networks
+    from kornia_lift import reconstruction as reconstruction
+    from kornia_lift import scenes as scenes
+    from kornia_lift import training as training
+    from kornia_lift import viz as viz
+    from kornia_lift import weights as weights
+    from kornia_lift._io import ImageFileError, load_image
     from kornia_lift.detector.detector import LIFTDetector
     from kornia_lift.detector.scale_space import ScaleSpaceConfig
     from kornia_lift.feature import LIFTFeature
@@ -13,8 +27,11 @@ if _typing.TYPE_CHECKING:
     from kornia_lift.networks.descriptor import LIFTDescriptor
     from kornia_lift.networks.orientation import LIFTOrientation
     from kornia_lift.networks.response import LIFTResponse
+    from kornia_lift.pairs import match_images
+    from kornia_lift.viz import draw_keypoints, draw_matches
 
 __all__ = [
+    "ImageFileError",
     "LIFTDescriptor",
     "LIFTDetector",
     "LIFTFeature",
@@ -22,22 +39,50 @@ __all__ = [
     "LIFTResponse",
     "ScaleSpaceConfig",
     "__version__",
+    "draw_keypoints",
+    "draw_matches",
+    "load_image",
+    "match_images",
     "mix_features",
 ]
 
 _MODULES = {
+    "ImageFileError": "_io",
     "LIFTDescriptor": "networks.descriptor",
     "LIFTDetector": "detector.detector",
     "LIFTFeature": "feature",
     "LIFTOrientation": "networks.orientation",
     "LIFTResponse": "networks.response",
     "ScaleSpaceConfig": "detector.scale_space",
+    "draw_keypoints": "viz",
+    "draw_matches": "viz",
+    "load_image": "_io",
+    "match_images": "pairs",
     "mix_features": "mixing",
 }
+_SUBPACKAGES = frozenset(
+    {
+        "convert",
+        "evaluation",
+        "features",
+        "files",
+        "geometry",
+        "integrations",
+        "matching",
+        "networks",
+        "reconstruction",
+        "scenes",
+        "training",
+        "viz",
+        "weights",
+    }
+)
 
 
 # torch and kornia take seconds to import: `kornia-lift --help` does without them
 def __getattr__(name: str) -> _typing.Any:
+    if name in _SUBPACKAGES:
+        return _importlib.import_module(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(_importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,6 +1,9 @@
-"""Input checks that all networks share: the sentence says what was expected, what came, and the mend."""
+"""Input checks shared by all modules: each message says what was expected, what was received, and how to fix it."""
 
 from __future__ import annotations
+
+import operator
+from typing import SupportsIndex
 
 import torch
 from kornia.core.check import KORNIA_CHECK_SHAPE
@@ -8,6 +11,24 @@ from kornia.core.exceptions import DeviceError, ShapeError
 from torch import Tensor
 
 VALUE_RANGE = (-0.5, 1.5)  # images are in [0, 1]; sharpening and cubic resizing may overshoot a little
+
+MAX_FEATURES = 1_000_000  # per image: more slots than that are a typing error, and would not fit into memory
+
+
+def check_count(count: SupportsIndex, who: str) -> int:
+    """Return a number of features as ``int``; NumPy's integers are accepted.
+
+    Raises:
+        TypeError: if it is not a whole number.
+        ValueError: if it is not in 1...``MAX_FEATURES``.
+
+    """
+    if isinstance(count, bool) or not isinstance(count, SupportsIndex):
+        raise TypeError(f"{who} expects num_features as a whole number, got {count!r}")
+    value = operator.index(count)
+    if not 1 <= value <= MAX_FEATURES:
+        raise ValueError(f"{who} expects num_features from 1 to {MAX_FEATURES}, got {value}")
+    return value
 
 
 def check_floating(x: Tensor, who: str) -> None:

@@ -10,12 +10,13 @@ class MissingExtraError(ImportError):
     """An optional package is not installed; the message holds the command that installs it."""
 
 
-def require(module: str, *, extra: str) -> Any:
+def require(module: str, *, extra: str = "", hint: str = "") -> Any:
     """Import an optional package.
 
     Args:
         module: dotted name as in an import statement, for example ``"cv2"`` or ``"PIL.Image"``.
         extra: extra of this package that brings it, for example ``"cli"``.
+        hint: how to get it, where no extra does.
 
     Returns:
         The module itself; ``require("PIL.Image", extra="cli")`` is ``PIL.Image``, not ``PIL``.
@@ -30,8 +31,7 @@ def require(module: str, *, extra: str) -> Any:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
         package = module.partition(".")[0]
+        how = hint or f"pip install 'kornia_lift[{extra}]'"
         raise MissingExtraError(
-            f"this needs the package {package!r}, which is not installed; "
-            f"get it with: pip install 'kornia_lift[{extra}]'",
-            name=package,
+            f"this needs the package {package!r}, which is not installed; get it with: {how}", name=package
         ) from error

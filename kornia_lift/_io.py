@@ -1,44 +1,61 @@
-"""Files in and out: photographs to tensors, and writing that leaves either the whole file or none."""
+"""Files in and out: images to tensors, and writing that leaves either the whole file or none."""
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from kornia.color import rgb_to_grayscale
-from numpy.typing import NDArray
 from torch import Tensor
 
+from kornia_lift._decode import decode, orientation_of
 from kornia_lift._extras import require
 
-#: Suffixes that :func:`list_images` takes for photographs, lower case.
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+#: Suffixes of the images that :func:`list_images` lists, lower case, the most common first.
+SUFFIXES = (
+    *(".jpg", ".png", ".ppm", ".pgm", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".pnm", ".pbm", ".jpe", ".jfif"),
+    ".avif",  # by Pillow from 11.3 on
+)
+IMAGE_SUFFIXES = frozenset(SUFFIXES)
+#: Suffixes of images that are not read, and the program that converts them.
+OTHER_SUFFIXES = {
+    **dict.fromkeys((".heic", ".heif"), "`heif-convert` (libheif)"),
+    **dict.fromkeys((".jxl",), "`djxl` (libjxl)"),
+    **dict.fromkeys((".gif", ".jp2", ".j2k", ".tga", ".psd", ".exr", ".hdr"), "ImageMagick's `magick`"),
+    **dict.fromkeys(
+        (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"), "a raw developer"
+    ),
+}
 
-_EXIF_ORIENTATION = 0x0112
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 class ImageFileError(ValueError):
-    """A file that is there but cannot be read as an image."""
+    """A file that is there but cannot be read as an image.
+
+    The message names the file and the reason: it is empty, cut off, damaged, of a kind that is not supported, or holds
+    values that have no place in an image.
+    """
 
 
 def load_image(path: str | os.PathLike[str], *, gray: bool = False, apply_exif: bool = True) -> Tensor:
-    """Read a photograph.
+    """Read an image file.
 
-    JPEG, PNG, TIFF, WebP, BMP and PNM, with 8 or 16 bits, gray, colour or palette. Transparent pixels show white
-    behind them, as in a picture viewer. Of a JPEG with embedded further images (MPO), the photograph itself is read.
+    JPEG, PNG, TIFF, WebP, AVIF, BMP and PNM, with 1 to 16 bits, gray, colour or palette. Transparent pixels are blended
+    with white, as in a picture viewer. Values of 10, 12 or 14 bits in 16-bit files are recognised by the tag
+    MaxSampleValue, else by the largest value, which is logged. Of a file with several images (pages of a TIFF, the
+    second image of a phone's JPEG), the first one is read.
 
     Args:
         path: the file.
         gray: return one channel; colour is reduced by ``kornia.color.rgb_to_grayscale``.
-        apply_exif: turn the image as its EXIF tag says, as viewers do. COLMAP works on the stored pixels: give
-            ``False`` where coordinates must agree with it.
+        apply_exif: rotate the image as its orientation tag says, as viewers do. COLMAP and hloc work on the pixels as
+            they are stored: give ``False`` where coordinates must agree with them.
 
     Returns:
         float32 tensor of shape (1, C, H, W) with values in [0, 1]; C is 1 for gray files or with ``gray``, else 3.
@@ -46,7 +63,8 @@ def load_image(path: str | os.PathLike[str], *, gray: bool = False, apply_exif: 
     Raises:
         FileNotFoundError: if there is no such file.
         ImageFileError: if the file is empty, cut off, damaged, not an image, or of a kind not supported.
-        MissingExtraError: if Pillow is not installed.
+        MissingExtraError: if Pillow is not installed: ``pip install 'kornia_lift[cli]'``.
+
     """
     path = Path(path)
     if not path.is_file():
@@ -54,84 +72,19 @@ def load_image(path: str | os.PathLike[str], *, gray: bool = False, apply_exif: 
         raise FileNotFoundError(f"{path} {what}")
     require("PIL.Image", extra="cli")
     try:
-        pixels = _decode(path, apply_exif)
-    except (MemoryError, ImportError, ImageFileError):
+        return decode(path, gray=gray, apply_exif=apply_exif)
+    except (MemoryError, ImportError):
         raise
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error for a damaged file
         reason = str(error).replace(str(path), path.name).replace("\n", " ") or type(error).__name__
-        raise ImageFileError(f"cannot read {path} as an image: {reason}") from error
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].contiguous()  # (1, C, H, W)
-    return rgb_to_grayscale(image) if gray and image.shape[1] == 3 else image
+        tool = OTHER_SUFFIXES.get(path.suffix.lower())
+        hint = f"; convert it to JPEG or PNG, for example by {tool}" if tool else ""
+        raise ImageFileError(f"cannot read {path} as an image: {reason}{hint}") from error
 
 
-def _decode(path: Path, apply_exif: bool) -> NDArray[np.float32]:
-    """Pixels in [0, 1], shape (H, W, 1 or 3)."""
-    pillow, ops = require("PIL.Image", extra="cli"), require("PIL.ImageOps", extra="cli")
-    with pillow.open(path) as image:
-        # MPO: JPEGs of cameras and phones with a second image (preview, depth, gain map) behind the photograph
-        if getattr(image, "is_animated", False) and image.format != "MPO":
-            raise ImageFileError(f"cannot read {path} as an image: it holds {image.n_frames} frames, expected one")
-        if _is_deep_colour(image):
-            pixels = _decode_deep_colour(path)
-            return _turn(pixels, image.getexif().get(_EXIF_ORIENTATION, 1)) if apply_exif else pixels
-        image.load()
-        if apply_exif:
-            image = ops.exif_transpose(image)
-        return _pixels(image)
-
-
-def _pixels(image: Any) -> NDArray[np.float32]:
-    """A Pillow image of any mode as pixels in [0, 1], shape (H, W, 1 or 3)."""
-    mode = image.mode
-    if mode.startswith("I"):  # I;16 from gray PNG and TIFF; I where a reader widened it
-        deep = np.asarray(image).astype(np.float32)[..., None]
-        if deep.min() < 0 or deep.max() > 65535:
-            raise ValueError(f"gray values from {deep.min():.0f} to {deep.max():.0f}, expected 8 or 16 bits")
-        return deep / np.float32(65535)
-    if mode == "F":
-        real = np.array(image, dtype=np.float32)[..., None]
-        if not np.isfinite(real).all() or real.min() < 0 or real.max() > 1:
-            raise ValueError("floating-point pixels must lie in [0, 1]")
-        return real
-    if mode in ("1", "L"):
-        return np.asarray(image.convert("L"), dtype=np.float32)[..., None] / np.float32(255)
-    if mode in ("LA", "La"):
-        gray_alpha = np.asarray(image.convert("LA"), dtype=np.float32) / np.float32(255)
-        return _over_white(gray_alpha)
-    if mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info:
-        return _over_white(np.asarray(image.convert("RGBA"), dtype=np.float32) / np.float32(255))
-    return np.asarray(image.convert("RGB"), dtype=np.float32) / np.float32(255)
-
-
-def _over_white(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
-    alpha = pixels[..., -1:]
-    return pixels[..., :-1] * alpha + (1 - alpha)
-
-
-def _is_deep_colour(image: Any) -> bool:
-    """Whether the file stores colour with 16 bits, which Pillow would cut to 8."""
-    return image.mode in ("RGB", "RGBA") and any(";16" in str(tile[3]) for tile in image.tile)
-
-
-def _decode_deep_colour(path: Path) -> NDArray[np.float32]:
-    cv2 = require("cv2", extra="cli")
-    stored = cv2.imdecode(np.frombuffer(path.read_bytes(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
-    if stored is None or stored.dtype != np.uint16 or stored.ndim != 3:
-        raise ValueError("16-bit colour that OpenCV does not decode; convert it to 8 bits")
-    pixels = stored.astype(np.float32) / np.float32(65535)
-    pixels[..., :3] = pixels[..., 2::-1].copy()  # OpenCV orders blue, green, red
-    return _over_white(pixels) if pixels.shape[2] == 4 else pixels
-
-
-def _turn(pixels: NDArray[np.float32], orientation: int) -> NDArray[np.float32]:
-    """Apply an EXIF orientation (1 to 8) to stored pixels; Pillow does this only for its own images."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+def exif_orientation(path: str | os.PathLike[str]) -> int:
+    """Return the orientation tag of an image file, 1 (as stored) to 8; 1 where there is no valid tag."""
+    return orientation_of(Path(path))
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -143,13 +96,37 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         NotADirectoryError: if ``folder`` is not a folder.
         PermissionError: if a folder below it cannot be read.
     """
+    return [path for path in _files(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
+
+
+def list_unread_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """Return the files below a folder that are images, by suffix, which :func:`list_images` leaves out: HEIC, raw, ...
+
+    Raises:
+        NotADirectoryError: if ``folder`` is not a folder.
+        PermissionError: if a folder below it cannot be read.
+    """
+    return [path for path in _files(folder) if path.suffix.lower() in OTHER_SUFFIXES]
+
+
+def describe_unread(paths: Sequence[Path]) -> str:
+    """Say in one line which images are left out and how to convert them; empty if there are none."""
+    if not paths:
+        return ""
+    counts = Counter(path.suffix.lower() for path in paths)
+    kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
+    tools = sorted({OTHER_SUFFIXES[suffix] for suffix in counts})
+    return f"left out {kinds} ({paths[0].name}{', ...' if len(paths) > 1 else ''}): convert by {' or '.join(tools)}"
+
+
+def _files(folder: str | os.PathLike[str]) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is not a folder")
-    return sorted(_images_below(root, frozenset()))
+    return sorted(_files_below(root, frozenset()))
 
 
-def _images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
+def _files_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[Path]:
     status = folder.stat()
     this = status.st_dev, status.st_ino
     if this in above:
@@ -158,8 +135,8 @@ def _images_below(folder: Path, above: frozenset[tuple[int, int]]) -> Iterator[P
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            yield from _images_below(path, above | {this})
-        elif path.suffix.lower() in IMAGE_SUFFIXES:
+            yield from _files_below(path, above | {this})
+        else:
             yield path
 
 
@@ -202,8 +179,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename is None or os.fspath(error.filename) != str(temporary):
+        ours = error.filename is not None and os.fspath(error.filename) == str(temporary)
+        if not ours and error.errno not in _DISK_ERRORS:  # writing into an open file names none
             raise
-        raise type(error)(f"cannot write {path}: {error.strerror}") from error
+        raise type(error)(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
     finally:
         temporary.unlink(missing_ok=True)

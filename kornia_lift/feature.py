@@ -14,7 +14,7 @@ from kornia.core.exceptions import DeviceError
 from kornia.feature import LocalFeature, PassLAF, laf_is_filled, scale_laf
 from torch import Tensor, nn
 
-from kornia_lift._checks import check_image, check_mask
+from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks._fast.plan import is_plain
@@ -36,10 +36,12 @@ class LIFTFeature(LocalFeature):
 
     Args:
         num_features: number of slots in the output; the best keypoints are kept.
-        upright: leave the frames upright instead of assigning an orientation: better where cameras are not turned.
-            ``None``: as the shipped model says, ``"lift"`` turns, ``"lift-upright"`` does not.
+        upright: leave the frames upright instead of assigning an orientation: better where cameras are not rotated.
+            ``None``: as the shipped model says, ``"lift"`` assigns one, ``"lift-upright"`` does not.
+        device: where to put the weights, as in kornia's features. ``None``: they stay where they were made.
         pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
-            to a ``.safetensors`` file, or ``False`` for random weights.
+            to a ``.safetensors`` file, or ``False`` for random weights. With weights the feature is in eval mode; parts
+            that you give keep their mode.
         config: scale space of the default detector, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`.
         detector: replaces the detector, ``(img, mask) -> (lafs, responses)`` on grayscale images. It brings its own
             number of features: ``num_features`` and ``config`` do not apply to it.
@@ -61,7 +63,7 @@ class LIFTFeature(LocalFeature):
 
     Raises:
         kornia.core.exceptions.ShapeError: if images or mask have another shape.
-        TypeError: if the images are not floating point.
+        TypeError: if the images are not floating point, or ``num_features`` is not a whole number.
         ValueError: if pixel values are NaN, infinite or far outside [0, 1], or an argument makes no sense.
         kornia.core.exceptions.DeviceError: if images, mask and weights lie on different devices.
 
@@ -72,6 +74,8 @@ class LIFTFeature(LocalFeature):
         described square, in pixels; angles are kornia's, counter-clockwise on screen (:mod:`kornia_lift.geometry`
         converts). Descriptors are unit vectors.
         The weights are cast to the dtype of the images for the call; they are not moved between devices.
+        Call the feature under ``torch.inference_mode()`` unless you need gradients: it is faster and takes less memory.
+        While gradients are recorded, activations are computed again in the backward pass instead of being kept.
 
     Example:
         >>> feature = LIFTFeature(64, pretrained=False).eval()
@@ -84,8 +88,9 @@ class LIFTFeature(LocalFeature):
     def __init__(
         self,
         num_features: int = 1000,
-        *,
         upright: bool | None = None,
+        device: str | torch.device | None = None,
+        *,
         pretrained: bool | str | os.PathLike[str] = True,
         config: ScaleSpaceConfig | None = None,
         detector: nn.Module | None = None,
@@ -96,10 +101,12 @@ class LIFTFeature(LocalFeature):
         precision: Precision = "float32",
         compile: bool = False,
     ) -> None:
+        num_features = check_count(num_features, type(self).__name__)
         if config is not None and not isinstance(config, ScaleSpaceConfig):
             raise TypeError(f"config expects a ScaleSpaceConfig or None, got {config!r}")
         if upright is None:
             upright = is_upright(pretrained)
+        given = [part for part in (detector, orienter, descriptor) if part is not None]
         if detector is None:
             detector = LIFTDetector(num_features, config, pretrained=pretrained)
         elif config is not None:
@@ -117,6 +124,13 @@ class LIFTFeature(LocalFeature):
             raise ValueError("pooled_sizes describes the default descriptor: give either pooled_sizes or descriptor")
         super().__init__(detector, descriptor, scaling_coef)
         self.orienter = orienter
+        if pretrained is not False:
+            self.training = False
+            for part in self.children():
+                if not any(part is mine for mine in given):
+                    part.eval()
+        if device is not None:
+            self.to(device)
 
     @classmethod
     def from_pretrained(cls, name: str | os.PathLike[str] = "lift", **kwargs: Any) -> LIFTFeature:

@@ -6,7 +6,7 @@ Convention:
     on the ends. A kornia LAF of scale S has its pixel *cells* tile +-S, and angles run counter-clockwise. Hence
 
     - LAF scale = ``6 * 64/63 * sigma`` (:data:`LAF_SCALE_PER_SIGMA`),
-    - kornia angle = ``-theta`` (LIFT spec 2.7).
+    - kornia angle = ``-theta``.
 
 """
 
@@ -33,7 +33,7 @@ def level_resize(sigma: float) -> float:
         sigma: keypoint scale in pixels of the original image.
 
     Returns:
-        ``((48 - 1) / 2) / (12 sigma) = 1.95833 / sigma`` (LIFT spec 2.3).
+        ``((48 - 1) / 2) / (12 sigma) = 1.95833 / sigma``.
 
     """
     return (DETECTOR_SIZE - 1) / 2 / (DETECTOR_HALF_SUPPORT * sigma)
@@ -74,7 +74,7 @@ def rotation_matrix(theta: Tensor) -> Tensor:
 def crop_rotate(
     patch: Tensor, xy: Tensor, theta: Tensor, size: int = DESCRIPTOR_SIZE, ratio: float = CROP_RATIO
 ) -> Tensor:
-    """Cut a rotated square out of a patch: LIFT's Crop (``theta = 0``) and Rot layers (LIFT spec 2.5).
+    """Cut a rotated square out of a patch: LIFT's Crop (``theta = 0``) and Rot layers.
 
     Args:
         patch: patches to sample, shape (B, C, S, S).
@@ -97,7 +97,7 @@ def crop_rotate(
 def softargmax_margin(map_size: int = DETECTOR_SIZE - 24) -> int:
     """Return how many pixels of a score map are cut on each side so that the rotated 64-px patch stays inside P.
 
-    24x24 map of the 48-px patch: ``ceil(48/128 * sqrt(2) * 64/2) - 12 = 5`` (LIFT spec 2.4).
+    24x24 map of the 48-px patch: ``ceil(48/128 * sqrt(2) * 64/2) - 12 = 5``.
     """
     offset = (DETECTOR_SIZE - map_size) // 2
     required = DETECTOR_SIZE / BIG_SIZE * 2**0.5 * DESCRIPTOR_SIZE / 2
@@ -105,7 +105,7 @@ def softargmax_margin(map_size: int = DETECTOR_SIZE - 24) -> int:
 
 
 def softargmax(score: Tensor, beta: float = 10.0) -> Tensor:
-    """Soft location of the maximum of the central part of score maps (paper Sec. 3.1, Eq. 7; LIFT spec 2.4).
+    """Soft location of the maximum of the central part of score maps (paper Sec. 3.1, Eq. 7).
 
     Args:
         score: score maps of 48-pixel patches, shape (B, 1, 24, 24).
@@ -126,7 +126,7 @@ def softargmax(score: Tensor, beta: float = 10.0) -> Tensor:
 
 
 def patch_score(score: Tensor, k: float = 10.0) -> Tensor:
-    """Soft maximum of the central part of score maps, ``(1/k) log mean exp(k S)`` (paper Eq. 9, LIFT spec 2.4).
+    """Soft maximum of the central part of score maps, ``(1/k) log mean exp(k S)`` (paper Eq. 9).
 
     Args:
         score: score maps, shape (B, 1, 24, 24).

@@ -1,68 +1,62 @@
-"""From two images to verified matches: describe, match, verify, each timed."""
+"""From two images to verified matches: extract, match, verify, each timed."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from kornia.color import rgb_to_grayscale
-from kornia.feature import get_laf_center, laf_is_filled, match_mnn, match_smnn
+from kornia.feature import laf_is_filled, match_mnn, match_smnn
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kornia_lift._extras import require
+from kornia_lift.features import Features, from_lafs
+from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
+from kornia_lift.overlap import MAX_LOG_FALSE_ALARMS, log_false_alarms
 
 Geometry = Literal["fundamental", "homography"]
 
 
 @dataclass(frozen=True)
-class Described:
-    """The features of one image, on the CPU, in the pixels of the image as it was given.
-
-    Attributes:
-        lafs: local affine frames, kornia's convention, float32, shape (N, 2, 3).
-        scores: responses, larger is better, shape (N,).
-        descriptors: unit vectors, float32, shape (N, D).
-        image_size: width and height in pixels.
-    """
-
-    lafs: Tensor
-    scores: Tensor
-    descriptors: Tensor
-    image_size: tuple[int, int]
-
-    def __len__(self) -> int:
-        return len(self.lafs)
-
-    @property
-    def keypoints(self) -> Tensor:
-        """Positions (x, y), pixel centres at integers, shape (N, 2)."""
-        return get_laf_center(self.lafs[None])[0]
-
-
-@dataclass(frozen=True)
 class PairMatch:
-    """Matches between two described images.
+    """Matches between the features of two images.
 
     Attributes:
-        pairs: indices into the first and the second image's features, shape (M, 2), best first.
+        first: features of the first image.
+        second: features of the second image.
+        pairs: indices into the features of the first and of the second image, shape (M, 2), best first.
         confidence: one minus the ratio of nearest to second-nearest distance (the worse of both directions), or
             one minus half the squared distance without ratio test; shape (M,).
-        verified: whether the match agrees with the estimated geometry, shape (M,).
+        verified: whether the match is an inlier of the estimated geometry, shape (M,).
         model: the fundamental matrix or homography from the first image to the second, shape (3, 3), or ``None``
             where none was found.
+        log_false_alarms: see :func:`~kornia_lift.overlap.log_false_alarms`.
     """
 
+    first: Features
+    second: Features
     pairs: NDArray[np.int64]
     confidence: NDArray[np.float64]
     verified: NDArray[np.bool_]
     model: NDArray[np.float64] | None
+    log_false_alarms: float
+
+    @property
+    def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Matched keypoints (x, y) of the first and of the second image, each of shape (M, 2)."""
+        return self.first.keypoints[self.pairs[:, 0]], self.second.keypoints[self.pairs[:, 1]]
+
+    @property
+    def overlap(self) -> bool:
+        """Whether the images probably show the same scene: more verified matches than chance gives."""
+        return self.log_false_alarms < MAX_LOG_FALSE_ALARMS
 
 
 @dataclass
@@ -122,14 +116,14 @@ def shrink(image: Tensor, max_size: int) -> Tensor:
 
 
 @torch.inference_mode()
-def describe(feature: nn.Module, image: Tensor, image_size: tuple[int, int] | None = None) -> Described:
-    """Run a kornia local feature on one image.
+def extract_features(feature: nn.Module, image: Tensor, image_size: tuple[int, int] | None = None) -> Features:
+    """Extract a kornia local feature from one image.
 
     Args:
         feature: module ``(image, mask) -> (lafs, responses, descriptors)``; empty slots are dropped.
         image: float, shape (1, 1 or 3, H, W), values in [0, 1], on the device and in the dtype to compute with.
-        image_size: width and height of the photograph where ``image`` is a reduced copy of it; frames are then
-            brought back to the photograph's pixels.
+        image_size: width and height of the original where ``image`` is a reduced copy of it; keypoints and scales are
+            then returned in pixels of the original.
 
     Convention:
         Pixel centres at integers: a point x of the reduced copy is at ``(x + 0.5) * W / w - 0.5``.
@@ -137,17 +131,56 @@ def describe(feature: nn.Module, image: Tensor, image_size: tuple[int, int] | No
     height, width = image.shape[-2:]
     size = image_size or (width, height)
     lafs, responses, descriptors = feature(rgb_to_grayscale(image) if image.shape[1] == 3 else image)
-    keep = laf_is_filled(lafs)[0]
-    frames = lafs[0, keep].float()
-    ratio = frames.new_tensor([[size[0] / width], [size[1] / height]])
-    frames = frames * ratio  # rows are x and y
-    frames[..., 2] += (0.5 * ratio - 0.5)[:, 0]
-    return Described(
-        lafs=frames.cpu(),
-        scores=responses[0, keep].reshape(-1).float().cpu(),
-        descriptors=F.normalize(descriptors[0, keep].float(), dim=-1).cpu(),
-        image_size=size,
+    ratio = lafs.new_tensor([[size[0] / width], [size[1] / height]], dtype=torch.float32)
+    frames = lafs.float() * ratio  # rows are x and y
+    frames[..., 2] += (0.5 * ratio - 0.5)[:, 0] * laf_is_filled(lafs)[..., None]  # empty slots stay empty
+    return replace(
+        from_lafs(
+            frames,
+            responses.float(),
+            F.normalize(descriptors.float(), dim=-1),
+            size,
+            support=LAF_SCALE_PER_SIGMA * float(getattr(feature, "scaling_coef", 1.0)),
+        ),
+        uncertainty=max(size) / max(width, height),
     )
+
+
+def match_tensors(
+    feature: nn.Module,
+    first: Tensor,
+    second: Tensor,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    max_size: int = 1600,
+    ratio: float = 0.95,
+    geometry: Geometry = "fundamental",
+    threshold: float = 2.0,
+    clock: StageClock | None = None,
+) -> PairMatch:
+    """Extract the features of two images, match them and verify the matches.
+
+    Args:
+        feature: kornia local feature, on ``device``.
+        first: values in [0, 1], shape (1, 1 or 3, H, W).
+        second: the other image; may have another size.
+        device: where features are extracted; by default where the images are.
+        dtype: dtype of the extraction.
+        max_size: larger images are reduced to this longer side, 0 for never; keypoints are in pixels of the originals.
+        ratio: see :func:`match_descriptors`.
+        geometry: see :func:`verify`.
+        threshold: see :func:`verify`.
+        clock: adds the seconds of the parts of the feature, of matching and of verification.
+    """
+    clock = clock or StageClock()
+    features = []
+    for image in (first, second):
+        gray = rgb_to_grayscale(image) if image.shape[1] == 3 else image
+        reduced = shrink(gray, max_size).to(device or image.device, dtype)
+        with clock.stages_of(feature):
+            features.append(extract_features(feature, reduced, (image.shape[-1], image.shape[-2])))
+    return match_pair(features[0], features[1], ratio=ratio, geometry=geometry, threshold=threshold, clock=clock)
 
 
 def match_descriptors(first: Tensor, second: Tensor, ratio: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -206,19 +239,44 @@ def verify(
 
 
 def match_pair(
-    first: Described,
-    second: Described,
+    first: Features,
+    second: Features,
     *,
     ratio: float = 0.95,
     geometry: Geometry = "fundamental",
     threshold: float = 2.0,
     clock: StageClock | None = None,
 ) -> PairMatch:
-    """Match two described images and verify the matches; arguments as :func:`match_descriptors`, :func:`verify`."""
+    """Match the features of two images and verify the matches.
+
+    Args:
+        first: features of the first image, with float descriptors.
+        second: features of the second image.
+        ratio: see :func:`match_descriptors`.
+        geometry: see :func:`verify`.
+        threshold: see :func:`verify`.
+        clock: adds the seconds of the stages ``matching`` and ``verification``.
+
+    Raises:
+        ValueError: if the descriptors are packed bits.
+    """
+    if first.is_binary or second.is_binary:
+        raise ValueError("match_pair expects float descriptors, got packed bits (uint8)")
     clock = clock or StageClock()
     with clock.stage("matching"):
-        pairs, confidence = match_descriptors(first.descriptors, second.descriptors, ratio)
+        pairs, confidence = match_descriptors(
+            torch.from_numpy(first.descriptors), torch.from_numpy(second.descriptors), ratio
+        )
     with clock.stage("verification"):
-        points = first.keypoints[pairs[:, 0]].numpy(), second.keypoints[pairs[:, 1]].numpy()
-        verified, model = verify(*points, geometry, threshold)
-    return PairMatch(pairs, confidence, verified, model)
+        here = first.keypoints[pairs[:, 0]].astype(np.float32)
+        there = second.keypoints[pairs[:, 1]].astype(np.float32)
+        verified, model = verify(here, there, geometry, threshold)
+    sizes = [f.image_size or _extent(f) for f in (first, second)]
+    chance = log_false_alarms(len(pairs), int(verified.sum()), geometry, threshold, sizes)
+    return PairMatch(first, second, pairs, confidence, verified, model, chance)
+
+
+def _extent(features: Features) -> tuple[int, int]:
+    """Width and height that hold all keypoints, for features of an image of unknown size."""
+    width, height = np.ceil(features.keypoints.max(axis=0, initial=0)).astype(int) + 1
+    return int(width), int(height)

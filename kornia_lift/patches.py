@@ -2,7 +2,8 @@
 
 On a CPU ``extract_patches_from_pyramid`` spends nine tenths of its time on the pyramid and on sampling grids; here the
 pyramid is built once per image, only as far as it is needed, and the grids come from two products per patch. Where a
-gradient is needed, and on GPUs, everything is left to kornia.
+gradient is needed, and on GPUs, everything is left to kornia; with a gradient, in chunks whose activations are computed
+again in the backward pass.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from kornia.feature import (
 )
 from torch import Tensor
 
+from kornia_lift._memory import recompute_frames
 from kornia_lift.geometry import DESCRIPTOR_SIZE
 from kornia_lift.networks._fast.plan import is_plain
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 
 CHUNK = 512  # patches that exist at once
+GRADIENT_CHUNK = 128  # the same while gradients are recorded: 2.2 MB of activations for each
 
 
 class PatchPyramid:
@@ -115,7 +118,7 @@ class PatchOrienter(LAFOrienter):
     def forward(self, laf: Tensor, img: Tensor | PatchPyramid) -> Tensor:
         if isinstance(img, Tensor):
             if not is_plain(img, laf) or not laf.numel():
-                return super().forward(laf, img)
+                return recompute_frames(self._kornia, img, laf, GRADIENT_CHUNK)
             img = PatchPyramid(img)
         angles = [
             self.angle_detector(img.cut(part, self.patch_size).flatten(0, 1)).view(part.shape[:2])
@@ -123,6 +126,9 @@ class PatchOrienter(LAFOrienter):
         ]
         before = get_laf_orientation(laf)
         return set_laf_orientation(laf, torch.cat(angles, 1).rad2deg().view_as(before) + before)
+
+    def _kornia(self, img: Tensor, laf: Tensor) -> Tensor:
+        return super().forward(laf, img)
 
 
 class PatchDescriptor(LAFDescriptor):
@@ -157,7 +163,7 @@ class PatchDescriptor(LAFDescriptor):
 
     def _describe(self, img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor:
         if isinstance(img, Tensor):
-            return super().forward(img, lafs)
+            return recompute_frames(super().forward, img, lafs, GRADIENT_CHUNK)
         parts = [
             self.descriptor(img.cut(part, self.patch_size).flatten(0, 1)).view(*part.shape[:2], -1)
             for part in lafs.split(max(1, CHUNK // len(lafs)), dim=1)

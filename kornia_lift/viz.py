@@ -1,8 +1,8 @@
-"""Pictures of matches: two photographs side by side, lines between them, frames as oriented circles."""
+"""Pictures of keypoints and of matches: images side by side, lines between them, frames as oriented circles."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -10,73 +10,90 @@ from kornia.feature import get_laf_center, get_laf_orientation, get_laf_scale
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kornia_lift._checks import check_image
 from kornia_lift._extras import require
+
+if TYPE_CHECKING:
+    from kornia_lift.features import Features
+    from kornia_lift.matching import PairMatch
 
 Colour = tuple[int, int, int]
 Picture = NDArray[np.uint8]
 
-RIGHT: Colour = (70, 220, 90)
+CORRECT: Colour = (70, 220, 90)
 WRONG: Colour = (235, 60, 50)
+MAX_LINES = 150  # matches that can be told apart in one picture
+_KEYPOINT: Colour = (255, 210, 40)
 _BACKGROUND = 255
-_GAP = 8  # pixels between the photographs
+_GAP = 8  # pixels between the images
 _SHIFT = 4  # OpenCV draws at 1 / 2**4 pixel
+_SMALLEST = 0.5  # an image is enlarged to at least this part of the height of the other
 
 
 def draw_matches(
     first: Tensor,
     second: Tensor,
-    lafs: tuple[Tensor, Tensor],
+    matches: PairMatch | tuple[Tensor, Tensor],
     *,
-    right: NDArray[np.bool_] | None = None,
+    correct: NDArray[np.bool_] | None = None,
     max_width: int = 1600,
     max_height: int = 8000,
-    max_lines: int = 150,
+    max_lines: int = MAX_LINES,
     opacity: float = 0.45,
 ) -> Picture:
-    """Draw matched frames.
+    """Draw matches between two images.
 
     Each frame is a circle around the keypoint with its radius towards the orientation. The radius is a third of the LAF
-    scale, which is half the side of the described square: the squares themselves would cover each other. That is twice
+    scale, which is half the side of the support region: the regions themselves would cover each other. That is twice
     the SIFT scale of a detector's own frame, and ``scaling_coef`` times as much of a frame that ``LocalFeature``
-    enlarged. Lines and circles share a colour: by position where ``right`` is not given, else green and red.
+    enlarged. Lines and circles share a colour: by position where ``correct`` is not given, else green and red.
 
     Args:
-        first: left photograph, values in [0, 1], shape (1, 1 or 3, H, W).
-        second: right photograph; may have another size.
-        lafs: matched frames in the pixels of the left and of the right photograph, each (M, 2, 3), best first.
-        right: which matches are right, shape (M,).
+        first: left image, values in [0, 1], shape (1, 1 or 3, H, W).
+        second: right image; may have another size. An image of less than half the height of the other is enlarged, at
+            most to its width.
+        matches: result of :func:`~kornia_lift.match_images`, of which the inliers are drawn; or matched frames in the
+            pixels of the left and of the right image, each (M, 2, 3), best first.
+        correct: which matches are correct, shape (M,).
         max_width: the picture is reduced to at most this many pixels.
         max_height: the same; WebP holds 16383, JPEG 65535 pixels.
         max_lines: of more matches, this many are drawn, spread evenly over the list.
         opacity: of the lines, in [0, 1]; the circles are opaque.
 
     Returns:
-        RGB picture of shape (height, width, 3).
+        RGB picture of shape (height, width, 3), for ``PIL.Image.fromarray`` or ``matplotlib.pyplot.imshow``.
 
     Raises:
+        kornia.core.exceptions.ShapeError: if an image has another shape.
         ValueError: if the numbers of frames differ.
         MissingExtraError: if OpenCV is not installed.
+
     """
+    for image in (first, second):
+        check_image(image, "draw_matches")
+    lafs = matches if isinstance(matches, tuple) else _inliers(matches)
     count = len(lafs[0])
-    if len(lafs[1]) != count or (right is not None and len(right) != count):
-        raise ValueError(f"one frame per image and match expected, got {count}, {len(lafs[1])} frames")
+    if len(lafs[1]) != count or (correct is not None and len(correct) != count):
+        given = "" if correct is None else f" and {len(correct)} values of correct"
+        raise ValueError(
+            f"draw_matches expects one frame per image and match, got {count} and {len(lafs[1])} frames{given}"
+        )
     cv2 = require("cv2", extra="cli")
-    widths = [image.shape[-1] for image in (first, second)]
-    zoom = min(1.0, (max_width - _GAP) / sum(widths), max_height / max(first.shape[-2], second.shape[-2]))
-    photographs = [_photograph(image, zoom, cv2) for image in (first, second)]
+    zooms = _zooms(first.shape[-2:], second.shape[-2:], max_width, max_height)
+    images = [_pixels(image, zoom, cv2) for image, zoom in zip((first, second), zooms, strict=True)]
     canvas = np.full(
-        (max(p.shape[0] for p in photographs), sum(p.shape[1] for p in photographs) + _GAP, 3), _BACKGROUND, np.uint8
+        (max(p.shape[0] for p in images), sum(p.shape[1] for p in images) + _GAP, 3), _BACKGROUND, np.uint8
     )
-    offset = photographs[0].shape[1] + _GAP
-    canvas[: photographs[0].shape[0], : photographs[0].shape[1]] = photographs[0]
-    canvas[: photographs[1].shape[0], offset:] = photographs[1]
+    offset = images[0].shape[1] + _GAP
+    canvas[: images[0].shape[0], : images[0].shape[1]] = images[0]
+    canvas[: images[1].shape[0], offset:] = images[1]
 
     drawn = _spread(count, max_lines)
-    if right is not None:
-        drawn = drawn[np.argsort(~right[drawn], kind="stable")][::-1]  # right ones last, on top of the wrong ones
-    ends = [_ends(frames[torch.from_numpy(drawn.copy())], zoom) for frames in lafs]
+    if correct is not None:
+        drawn = drawn[np.argsort(~correct[drawn], kind="stable")][::-1]  # correct ones last, on top of the wrong ones
+    ends = [_ends(frames[torch.from_numpy(drawn.copy())], zoom) for frames, zoom in zip(lafs, zooms, strict=True)]
     ends[1][:, [0, 2]] += offset
-    colours = _rainbow(ends[0][:, 0], cv2) if right is None else [RIGHT if right[i] else WRONG for i in drawn]
+    colours = _rainbow(ends[0][:, 0], cv2) if correct is None else [CORRECT if correct[i] else WRONG for i in drawn]
     lines = canvas.copy()
     for a, b, colour in zip(*ends, colours, strict=True):
         _line(lines, a[:2], b[:2], colour, cv2)
@@ -87,11 +104,67 @@ def draw_matches(
     return np.asarray(canvas)
 
 
-def _photograph(image: Tensor, zoom: float, cv2: Any) -> Picture:
-    pixels = (image[0].expand(3, -1, -1).permute(1, 2, 0) * 255).round().clamp(0, 255).byte().cpu().numpy()
-    if zoom < 1:
+def draw_keypoints(
+    image: Tensor,
+    keypoints: Features | Tensor,
+    *,
+    max_keypoints: int = 500,
+    max_width: int = 1600,
+    max_height: int = 8000,
+) -> Picture:
+    """Draw keypoints as circles with their radius towards the orientation, as :func:`draw_matches` does.
+
+    Args:
+        image: values in [0, 1], shape (1, 1 or 3, H, W).
+        keypoints: features of the image, or frames of shape (N, 2, 3) or (1, N, 2, 3), best first; empty slots are
+            left out.
+        max_keypoints: of more keypoints, the first are drawn.
+        max_width: the picture is reduced to at most this many pixels.
+        max_height: the same.
+
+    Returns:
+        RGB picture of shape (height, width, 3).
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if the image has another shape.
+        ValueError: if the frames have another shape, or the features have no scales.
+        MissingExtraError: if OpenCV is not installed.
+
+    """
+    check_image(image, "draw_keypoints")
+    lafs = keypoints if isinstance(keypoints, Tensor) else keypoints.lafs
+    lafs = lafs[0] if lafs.dim() == 4 and len(lafs) == 1 else lafs
+    if lafs.dim() != 3 or lafs.shape[1:] != (2, 3):
+        raise ValueError(f"draw_keypoints expects frames of one image, (N, 2, 3), got {tuple(lafs.shape)}")
+    lafs = lafs[lafs.flatten(1).ne(0).any(1)][:max_keypoints]
+    cv2 = require("cv2", extra="cli")
+    height, width = image.shape[-2:]
+    zoom = min(1.0, max_width / width, max_height / height)
+    canvas = _pixels(image, zoom, cv2)
+    for end in _ends(lafs, zoom):
+        _oriented_circle(canvas, end, _KEYPOINT, cv2)
+    return canvas
+
+
+def _inliers(match: PairMatch) -> tuple[Tensor, Tensor]:
+    pairs = torch.from_numpy(match.pairs[match.verified])
+    return match.first.lafs[pairs[:, 0]], match.second.lafs[pairs[:, 1]]
+
+
+def _zooms(first: tuple[int, ...], second: tuple[int, ...], max_width: int, max_height: int) -> tuple[float, float]:
+    """Return the zoom of each image, given as (height, width): both can be seen, and the picture is not too large."""
+    tall, wide = max(first[0], second[0]), max(first[1], second[1])
+    zooms = [max(1.0, min(_SMALLEST * tall / height, wide / width)) for height, width in (first, second)]
+    width = sum(zoom * size[1] for zoom, size in zip(zooms, (first, second), strict=True))
+    reduce = min(1.0, (max_width - _GAP) / width, max_height / tall)
+    return zooms[0] * reduce, zooms[1] * reduce
+
+
+def _pixels(image: Tensor, zoom: float, cv2: Any) -> Picture:
+    pixels = (image[0].detach().expand(3, -1, -1).permute(1, 2, 0) * 255).round().clamp(0, 255).byte().cpu().numpy()
+    if zoom != 1:
         size = max(1, round(pixels.shape[1] * zoom)), max(1, round(pixels.shape[0] * zoom))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
     return np.ascontiguousarray(pixels)
 
 
@@ -103,7 +176,7 @@ def _spread(count: int, limit: int) -> NDArray[np.int64]:
 
 def _ends(lafs: Tensor, zoom: float) -> NDArray[np.float64]:
     """Centre, tip of the orientation (clockwise on screen, as pixels run) for each frame: shape (M, 4)."""
-    lafs = lafs[None].double().cpu()
+    lafs = lafs[None].detach().double().cpu()
     centre = (get_laf_center(lafs)[0] + 0.5) * zoom - 0.5
     angle = -torch.deg2rad(get_laf_orientation(lafs)[0])  # kornia counts counter-clockwise
     radius = get_laf_scale(lafs)[0, :, 0] / 3 * zoom

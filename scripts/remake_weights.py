@@ -20,7 +20,6 @@ from kornia_lift.training.data.sources import find_sources
 from kornia_lift.training.data.split import split_store, take_images
 from kornia_lift.training.data.store import Store, join_stores, pack_stores, save_store
 
-ROOT = Path(__file__).resolve().parents[1]
 PACK_BYTES = 60 * 2**20  # what is moved to another machine in one load
 
 
@@ -70,7 +69,7 @@ def main() -> int:
     parser.add_argument("--max-minutes")
     args = parser.parse_args()
     held_out = build_stores(args.data, args.out / "stores", not args.no_posed)
-    arguments = ["train", str(ROOT / "configs" / f"{args.recipe}.toml"), "--out", str(args.out), "--data"]
+    arguments = ["train", args.recipe, "--out", str(args.out), "--data"]
     arguments += [str(p) for p in sorted((args.out / "stores").glob("train-*.npz"))]
     arguments += ["--validation", str(held_out)]
     if args.max_minutes is not None:

@@ -92,6 +92,24 @@ def test_whole_feature_gradients_equal_finite_differences() -> None:
     check(function, texture(64, 70).double(), step=1e-8, tolerance=2e-2)
 
 
+@pytest.mark.parametrize("part", ["x", "y", "scale", "angle", "response", "descriptor"])
+def test_gradients_of_the_default_feature_equal_finite_differences(part: str) -> None:
+    """With the options and weights that a user gets."""
+    feature = LIFTFeature(5).double().eval()
+    weight = torch.randn(5, 128, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+    def function(image: Tensor) -> Tensor:
+        lafs, responses, descs = feature(image)
+        assert laf_is_filled(lafs).all()
+        angles = torch.deg2rad(get_laf_orientation(lafs))[0, :, 0]
+        more = {"angle": (torch.sin(angles) * weight[:, 0]).sum(), "descriptor": (descs[0] * weight).sum()}
+        return (parts_of(lafs, responses) | more)[part]
+
+    # angle and descriptor: bilinear sampling and maxima have kinks, the step must not cross many of them
+    step, tolerance = (1e-8, 2e-2) if part in ("angle", "descriptor") else (1e-6, 1e-4)
+    check(function, texture(90, 100).double(), step=step, tolerance=tolerance)
+
+
 def test_one_backward_reaches_all_three_networks_and_the_image_also_with_empty_slots() -> None:
     feature = LIFTFeature(200, config=CONFIG, pretrained=False)
     image = texture(64, 70, batch=2).requires_grad_()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,10 @@ import torch
 from kornia_lift.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[1]
+HOME = (
+    "https://github.com/kornia-lift/kornia_lift/blob/main/",
+    "https://raw.githubusercontent.com/kornia-lift/kornia_lift/main/",
+)
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 
@@ -27,7 +33,11 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_links_lead_somewhere(page: Path) -> None:
     text = BLOCK.sub("", page.read_text())
     for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if not target.startswith(("http", "#", "mailto:")):
+        if target.startswith(HOME):  # the README is also shown where relative links lead nowhere
+            inside = target.split("/main/", 1)[1].partition("#")[0]
+            assert (ROOT / inside).exists(), f"{page.name} links to {target}"
+        elif not target.startswith(("http", "#", "mailto:")):
+            assert page.name != "README.md", f"README links to {target}, which an index cannot show"
             assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} links to {target}"
 
 
@@ -52,15 +62,79 @@ def test_commands_are_understood(page: Path) -> None:
                     build_parser().parse_args(words[: words.index("&&")] if "&&" in words else words)
 
 
-def test_readme_starts_with_three_lines_that_run() -> None:
-    """The three lines of use, and the longer example, on a small image."""
-    namespace = {name: torch.rand(1, 1, 96, 96) for name in ("image", "gray0", "gray1")}
-    first, second = blocks(ROOT / "README.md", "python")[:2]
-    assert len([line for line in first.splitlines() if line]) == 3
-    exec(first, namespace)
-    assert namespace["descriptors"].shape == (1, 1000, 128)
-    exec(second, namespace)
-    assert namespace["matches"]["keypoints0"].shape[1] == 2
+#: Outlines that a reader completes: they are compiled only. Page, and how the block begins.
+OUTLINES = {
+    ("evaluation.md", "from kornia_lift.scenes.posed"),
+    ("training.md", "from kornia.feature import SIFTDescriptor"),
+    ("training.md", "class MyStage"),
+}
+#: Packages of other programs: a block that imports one is run where it is installed.
+PROGRAMS = {"hloc", "gluefactory", "lightglue", "vismatch", "deep_image_matching", "kornia_moons", "onnxscript"}
+
+
+def prepare(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the files that the pages name into a folder, and go there."""
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    from kornia_lift import LIFTDescriptor
+    from kornia_lift.convert import LearnedOrientation, TILDEResponse
+    from tests.pictures import texture
+
+    monkeypatch.chdir(folder)
+    for name in ("left.jpg", "right.jpg"):
+        Image.fromarray((texture(150, 200)[0, 0] * 255).byte().numpy()).save(folder / name)
+    tilde = TILDEResponse()
+    for parameter in tilde.parameters():
+        torch.nn.init.normal_(parameter)
+    settings = {"num_sum": 4, "num_max": 4, "channels": 6, "size": 21, "rank": 4}
+    made: list[tuple[str, str, str, torch.nn.Module, dict[str, int]]] = [
+        ("tilde", "tilde", "response", tilde, settings),
+        ("orientation", "learned-orientation", "orientation", LearnedOrientation(), {}),
+        ("deepdesc", "deepdesc", "descriptor", LIFTDescriptor(pretrained=False, mean=0.5, std=0.25), {}),
+    ]
+    for name, kind, part, network, options in made:
+        tensors = {f"{part}.{key}": value.clone() for key, value in network.state_dict().items()}
+        metadata = {"kind": kind, "settings": json.dumps(options)}
+        save_file(tensors, folder / f"{name}.safetensors", metadata)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the exporter of ONNX
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pasted, one after the other."""
+    for package in ("skimage", "cv2", "PIL", "safetensors"):
+        pytest.importorskip(package)
+    from kornia.feature import HardNet, KeyNetDetector
+
+    original: Callable[..., None] = HardNet.__init__
+    keynet: Callable[..., None] = KeyNetDetector.__init__
+
+    def untrained(self: Any, pretrained: bool = True) -> None:  # kornia would download its weights
+        original(self, False)
+
+    def untrained_keynet(self: Any, pretrained: bool = True, *args: Any, **kwargs: Any) -> None:
+        keynet(self, False, *args, **kwargs)
+
+    monkeypatch.setattr(HardNet, "__init__", untrained)
+    monkeypatch.setattr(KeyNetDetector, "__init__", untrained_keynet)
+    prepare(tmp_path, monkeypatch)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for code in blocks(page, "python"):
+        if any(page.name == name and code.startswith(start) for name, start in OUTLINES):
+            continue
+        try:
+            exec(compile(code, page.name, "exec"), namespace)
+        except ImportError as error:
+            if (error.name or "").partition(".")[0] not in PROGRAMS:
+                raise
+    if page.name == "README.md":
+        assert (tmp_path / "matches.jpg").stat().st_size > 10_000
+        assert namespace["descriptors"].shape == (1, 2000, 128)
+        assert not namespace["descriptors"].requires_grad
+        assert namespace["match"].verified.sum() > 500
+        assert len(namespace["matches"]["keypoints0"]) > 500
 
 
 def test_install_commands_are_those_of_ci() -> None:

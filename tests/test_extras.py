@@ -35,8 +35,11 @@ def required() -> list[tuple[str, str, str]]:
     for path in sorted((ROOT / "kornia_lift").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "require":
-                module = ast.literal_eval(node.args[0])
-                extra = ast.literal_eval(next(word.value for word in node.keywords if word.arg == "extra"))
+                words = {word.arg: word.value for word in node.keywords}
+                if "extra" not in words:  # a tool that no extra brings: the message says how to get it
+                    assert "hint" in words, f"{path}:{node.lineno} names neither an extra nor how to get the package"
+                    continue
+                module, extra = ast.literal_eval(node.args[0]), ast.literal_eval(words["extra"])
                 calls.append((path.relative_to(ROOT).as_posix(), module.partition(".")[0], extra))
     return calls
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from kornia.feature import (
@@ -22,7 +23,7 @@ from kornia.feature import (
 from kornia.geometry.transform import rotate
 from torch import Tensor
 
-from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, ScaleSpaceConfig
+from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, ScaleSpaceConfig, _memory
 from kornia_lift.weights import WeightFileError
 from tests.pictures import blob_response, texture
 
@@ -310,7 +311,10 @@ def test_default_dtype_of_torch_changes_nothing() -> None:
     ("arguments", "message"),
     [
         ({"pretrained": None}, "pretrained expects .* got None"),
-        ({"num_features": 100.0}, "whole number num_features >= 1, got 100.0"),
+        ({"num_features": 100.0}, "num_features as a whole number, got 100.0"),
+        ({"num_features": True}, "num_features as a whole number, got True"),
+        ({"num_features": 10**9}, "num_features from 1 to 1000000, got 1000000000"),
+        ({"num_features": 0}, "num_features from 1 to 1000000, got 0"),
         ({"config": "lift"}, "config expects a ScaleSpaceConfig"),
         ({"pooled_sizes": (1.0, 0.0)}, "one or more factors above 0"),
         ({"pooled_sizes": (1.0,), "descriptor": torch.nn.Identity()}, "either pooled_sizes or descriptor"),
@@ -378,3 +382,70 @@ def test_gpu_agrees_with_cpu() -> None:
         assert torch.allclose(a, b.cpu(), atol=2e-2)
     with pytest.raises(ValueError, match="move one of them"):
         extract(image)
+
+
+def test_arguments_of_kornias_own_features() -> None:
+    extract = LIFTFeature(np.int64(30), True, "cpu")
+    assert extract.detector.num_features == 30
+    assert type(extract.detector.num_features) is int
+    assert isinstance(extract.orienter, PassLAF)
+    with torch.device("meta"):
+        assert all(p.is_meta for p in LIFTFeature(30, pretrained=False).parameters())
+    assert all(p.is_meta for p in LIFTFeature(30, False, torch.device("meta"), pretrained=False).parameters())
+
+
+def test_weights_bring_eval_mode_and_given_parts_keep_theirs() -> None:
+    assert not any(module.training for module in LIFTFeature(30).modules())
+    assert LIFTFeature(30, pretrained=False).training
+    mine = LIFTDescriptor(pretrained=False).train()
+    extract = LIFTFeature(30, descriptor=LAFDescriptor(mine, patch_size=64).train())
+    assert not extract.training
+    assert not extract.detector.training
+    assert mine.training
+
+
+@pytest.mark.parametrize("pooled", [(1.0,), (0.8, 1.2)])
+def test_recomputed_activations_give_the_same_gradients(
+    monkeypatch: pytest.MonkeyPatch, pooled: tuple[float, ...]
+) -> None:
+    """In chunks, or all at once with everything kept: values, and gradients of weights and image."""
+    image = texture(90, 100).double().requires_grad_()
+    extract = LIFTFeature(30, config=FAST, pooled_sizes=pooled, pretrained=False).double()
+    calls = []
+    original = _memory.checkpoint
+    monkeypatch.setattr("kornia_lift._memory.checkpoint", lambda *a, **k: calls.append(a[0]) or original(*a, **k))
+
+    def gradients() -> tuple[Tensor, list[Tensor]]:
+        lafs, responses, descriptors = extract(image)
+        loss = descriptors.pow(3).sum() + responses.sum() + lafs.square().sum() * 1e-4
+        return loss, list(torch.autograd.grad(loss, [image, *extract.parameters()]))
+
+    monkeypatch.setattr("kornia_lift.patches.GRADIENT_CHUNK", 7)
+    loss, found = gradients()
+    assert len(calls) > 10  # levels of the response, and five chunks of orientation and of each description
+    monkeypatch.setattr("kornia_lift.patches.GRADIENT_CHUNK", 10**6)
+    monkeypatch.setattr("kornia_lift.detector.detector.recompute", lambda function, *x: function(*x))
+    calls.clear()
+    expected_loss, expected = gradients()
+    assert not calls
+    torch.testing.assert_close(loss, expected_loss)
+    for a, b in zip(found, expected, strict=True):
+        assert b.abs().sum() > 0
+        torch.testing.assert_close(a, b)
+
+
+def test_recomputed_activations_need_little_memory() -> None:
+    """What a graph keeps for a keypoint: its patch network's activations alone would be 2 MB."""
+    kept = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        nonlocal kept
+        kept += tensor.numel() * tensor.element_size()
+        return tensor
+
+    image = texture(200, 220)
+    extract = LIFTFeature(300, config=FAST, pretrained=False)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _, _, descriptors = extract(image)
+    assert descriptors[0].abs().sum(-1).gt(0).sum() > 200
+    assert kept < 60e6

@@ -1,4 +1,4 @@
-"""Reading photographs of every common kind, and writing all or nothing."""
+"""Reading images, and writing all or nothing; the kinds of files are in test_io_kinds.py."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_palette(tmp_path: Path) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("bits", [8, 16])
 def test_exif_orientation(tmp_path: Path, orientation: int, bits: int) -> None:
-    """Turning the stored pixels of each kind of tag gives what Pillow's own exif_transpose shows."""
+    """Rotating the stored pixels by each kind of tag gives what Pillow's own exif_transpose shows."""
     from PIL import ImageOps
 
     levels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -127,15 +127,8 @@ def test_damaged_files_are_named(tmp_path: Path, rgb: np.ndarray, name: str, dam
     assert "\n" not in str(caught.value)
 
 
-def test_animation_is_refused(tmp_path: Path, rgb: np.ndarray) -> None:
-    frames = [Image.fromarray(rgb), Image.fromarray(255 - rgb)]
-    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
-    with pytest.raises(ImageFileError, match="2 frames"):
-        load_image(tmp_path / "a.tif")
-
-
-def test_photograph_with_an_embedded_second_image(tmp_path: Path) -> None:
-    """JPEGs of this kind (MPO) come from cameras and phones: the first image is the photograph."""
+def test_jpeg_with_an_embedded_second_image(tmp_path: Path) -> None:
+    """JPEGs of this kind (MPO) come from cameras and phones: the first image is the one to read."""
     levels = [Image.new("RGB", (WIDTH, HEIGHT), (level, 0, 0)) for level in (200, 10)]
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -10,7 +10,9 @@ import torch
 from kornia.feature import laf_from_center_scale_ori
 from torch import Tensor, nn
 
-from kornia_lift.matching import Described, StageClock, describe, match_descriptors, match_pair, shrink, verify
+from kornia_lift.features import Features
+from kornia_lift.matching import StageClock, extract_features, match_descriptors, match_pair, shrink, verify
+from kornia_lift.overlap import log_false_alarms
 
 pytest.importorskip("cv2")
 
@@ -40,12 +42,12 @@ def test_frames_come_back_to_the_photograph(max_size: int, channels: int) -> Non
     """Pixel centres at integers: a naive scaling by 200/80 would be off by 0.75 px."""
     photograph = blob(150, 200, 70.3, 61.8, 9.0).expand(-1, channels, -1, -1)
     reduced = shrink(photograph, max_size)
-    found = describe(Centroid(), reduced, (200, 150))
+    found = extract_features(Centroid(), reduced, (200, 150))
     assert len(found) == 1  # the empty slot is dropped
     assert found.image_size == (200, 150)
-    torch.testing.assert_close(found.keypoints, torch.tensor([[70.3, 61.8]]), atol=0.02, rtol=0)
+    np.testing.assert_allclose(found.keypoints, [[70.3, 61.8]], atol=0.02)
     assert float(found.lafs[0, 0, 0]) == pytest.approx(9.0, rel=0.1)
-    torch.testing.assert_close(found.descriptors.norm(dim=1), torch.ones(1))
+    np.testing.assert_allclose(np.linalg.norm(found.descriptors, axis=1), 1, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -108,30 +110,69 @@ def test_too_few_matches_verify_nothing() -> None:
 
 
 def test_match_pair_times_its_stages() -> None:
-    empty = Described(torch.zeros(0, 2, 3), torch.zeros(0), torch.zeros(0, 128), (10, 10))
+    empty = Features(np.zeros((0, 2)), np.zeros((0, 128), np.float32))
     clock = StageClock()
     match = match_pair(empty, empty, clock=clock)
     assert len(match.pairs) == len(match.verified) == 0
     assert list(clock.seconds) == ["matching", "verification"]
 
 
-def test_clock_times_the_parts_of_a_feature() -> None:
+def test_clock_times_the_parts_of_a_feature(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+
     class Slow(nn.Module):
         def __init__(self, seconds: float) -> None:
             super().__init__()
             self.seconds = seconds
 
         def forward(self, x: Tensor) -> Tensor:
-            time.sleep(self.seconds)
+            nonlocal now
+            now += self.seconds
             return x
 
     feature = nn.Sequential()
-    feature.add_module("detector", Slow(0.05))
-    feature.add_module("descriptor", Slow(0.1))
+    feature.add_module("detector", Slow(0.5))
+    feature.add_module("descriptor", Slow(1.0))
     clock = StageClock()
     for _ in range(2):
         with clock.stages_of(feature):
             feature(torch.zeros(1))
     feature(torch.zeros(1))  # outside: not counted
-    assert list(clock.seconds) == ["detector", "descriptor"]
-    assert 0.1 <= clock.seconds["detector"] < clock.seconds["descriptor"] < 0.3 + clock.seconds["detector"]
+    assert clock.seconds == {"detector": 1.0, "descriptor": 2.0}
+
+
+def test_false_alarms_by_hand() -> None:
+    """n = 10, k = 6, m = 4: 6 * C(10, 6) * C(6, 4) * alpha^2 with the disc of 2 px in 100 x 50 pixels."""
+    alpha = np.pi * 4 / 5000
+    expected = np.log10(6 * 210 * 15 * alpha**2)
+    assert log_false_alarms(10, 6, "homography", 2.0, [(200, 100), (100, 50)]) == pytest.approx(expected)
+    assert log_false_alarms(10, 4, "homography", 2.0, [(100, 50)] * 2) == np.inf
+    assert log_false_alarms(500, 400, "fundamental", np.inf, [(100, 50)] * 2) > 0
+    assert log_false_alarms(0, 0, "fundamental", 2.0, [(100, 50)] * 2) == np.inf
+
+
+@pytest.mark.parametrize("geometry", ["homography", "fundamental"])
+def test_random_matches_are_no_overlap_and_true_ones_are(geometry: str) -> None:
+    rng = np.random.default_rng(0)
+    rows = unit_rows(rng, 150)
+
+    def at(points: np.ndarray) -> Features:
+        return Features(points, rows, image_size=(600, 600))
+
+    for trial in range(5):
+        first, second = (at(rng.uniform(0, 600, (150, 2))) for _ in "ab")
+        random = match_pair(first, second, ratio=1, geometry=geometry)  # type: ignore[arg-type]
+        assert len(random.pairs) == 150
+        assert not random.overlap, trial
+    moved = second.keypoints.copy()
+    shift = 7.0 if geometry == "homography" else np.c_[rng.uniform(5, 40, 40), np.zeros(40)]
+    moved[:40] = first.keypoints[:40] + shift
+    partly = match_pair(first, at(moved), ratio=1, geometry=geometry)  # type: ignore[arg-type]
+    assert 40 <= partly.verified.sum() < 70
+    assert partly.overlap
+
+
+def unit_rows(rng: np.random.Generator, count: int) -> np.ndarray:
+    rows = rng.normal(size=(count, 32)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

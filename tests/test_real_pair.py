@@ -1,4 +1,4 @@
-"""The shipped weights on real photographs with measured geometry, beside OpenCV's SIFT."""
+"""The shipped weights on real images with measured geometry, beside OpenCV's SIFT."""
 
 from __future__ import annotations
 

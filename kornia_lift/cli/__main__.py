@@ -1,4 +1,4 @@
-"""``python -m kornia_lift.cli``, for where the script is not on the path (torchrun -m)."""
+"""``python -m kornia_lift.cli``; ``torchrun`` takes a module too: ``torchrun -m kornia_lift.cli extract ...``."""
 
 import sys
 

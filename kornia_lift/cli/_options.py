@@ -1,36 +1,29 @@
-"""Options that the commands share, and what they mean: feature, device, dtype."""
+"""Options that several commands have, how their values are parsed, and the error of a wrong one."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
-
-import torch
-from torch import nn
-
-from kornia_lift.cli._errors import CommandError
-from kornia_lift.detector.scale_space import ScaleSpaceConfig
-from kornia_lift.weights import available_models
-from kornia_lift.weights._registry import MODELS
 
 MAX_FEATURES = 1_000_000  # per image
-
-FeatureFactory = Callable[[argparse.Namespace], nn.Module]
-
-DTYPES = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-    "float64": torch.float64,
-}
+DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 
-def add_feature_options(parser: argparse.ArgumentParser, *, num_features: int, resize: int) -> None:
-    """Add the options that choose the feature and where it is computed."""
+class CommandError(Exception):
+    """The command cannot do what was asked; the message is one line that says how to fix it."""
+
+
+def add_feature_options(
+    parser: argparse.ArgumentParser, *, num_features: int, resize: int, apply_exif: bool = True
+) -> None:
+    """Add the options that choose the feature, the pixels it sees, and where it is computed.
+
+    Args:
+        parser: the parser of a command.
+        num_features: default of ``--num-features``.
+        resize: default of ``--resize``.
+        apply_exif: whether images are rotated as their EXIF tag says, by default.
+    """
     group = parser.add_argument_group("feature")
     group.add_argument(
         "-n",
@@ -44,10 +37,9 @@ def add_feature_options(parser: argparse.ArgumentParser, *, num_features: int, r
         "--model",
         default="lift",
         metavar="NAME|FILE",
-        help=f"shipped weights by name ({', '.join(available_models()) or 'none yet'}), or your own .safetensors file "
-        "(default: %(default)s)",
+        help="a shipped model (lift, lift-upright, lift-pooled), or your own .safetensors file (default: %(default)s)",
     )
-    group.add_argument("--upright", action="store_true", help="assign no orientation: better if no camera was turned")
+    group.add_argument("--upright", action="store_true", help="assign no orientation: better if no image is rotated")
     group.add_argument(
         "--resize",
         type=natural,
@@ -56,8 +48,19 @@ def add_feature_options(parser: argparse.ArgumentParser, *, num_features: int, r
         help="reduce larger images to this longer side, 0 for never; results are in pixels of the original "
         "(default: %(default)s)",
     )
-    group.add_argument(
-        "--ignore-exif", action="store_true", help="do not turn photographs as their EXIF tag says (COLMAP does not)"
+    exif = group.add_mutually_exclusive_group()
+    exif.add_argument(
+        "--apply-exif",
+        action="store_true",
+        dest="apply_exif",
+        default=apply_exif,
+        help="rotate images as their EXIF tag says, as viewers do" + (" (default)" if apply_exif else ""),
+    )
+    exif.add_argument(
+        "--ignore-exif",
+        action="store_false",
+        dest="apply_exif",
+        help="use the pixels as stored, as hloc and COLMAP do" + ("" if apply_exif else " (default)"),
     )
     group.add_argument(
         "--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)"
@@ -67,78 +70,34 @@ def add_feature_options(parser: argparse.ArgumentParser, *, num_features: int, r
     )
 
 
-def make_lift_feature(args: argparse.Namespace) -> nn.Module:
-    """Build the feature that the options ask for."""
-    from kornia_lift.feature import LIFTFeature
-
-    try:
-        # without the option the model says: lift turns, lift-upright does not
-        return LIFTFeature(args.num_features, upright=args.upright or None, pretrained=args.model)
-    except (ValueError, OSError) as error:
-        raise CommandError(f"--model: {error}") from error
-
-
-def place(feature: nn.Module, args: argparse.Namespace) -> tuple[nn.Module, torch.device, torch.dtype]:
-    """Put a feature where the options say.
-
-    Raises:
-        CommandError: if there is no such device.
-    """
-    device = choose_device(args.device)
-    dtype = DTYPES[args.dtype]
-    try:
-        torch.ones(1, device=device).item()  # not every device that torch can name computes: meta
-        return feature.to(device).eval(), device, dtype  # the dtype follows the images
-    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
-        raise CommandError(f"--device {args.device}: cannot compute there: {str(error).splitlines()[0]}") from error
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is the first GPU, or that of a torchrun process, else the CPU."""
-    if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise CommandError(f"--device {name}: not a device; try cpu, cuda or cuda:1") from error
-
-
-def provenance(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what decides about a feature, for files that hold results."""
-    return {
-        "feature": "kornia_lift",
-        "model": args.model if args.model in MODELS else Path(args.model).name,
-        "weights_sha256": _digest(args.model),
-        "scale_space": repr(ScaleSpaceConfig()),
-        "num_features": args.num_features,
-        "upright": args.upright,
-        "resize": args.resize,
-        "exif": not args.ignore_exif,
-        "dtype": args.dtype,
-    }
-
-
-def _digest(model: str) -> str | None:
-    """Short checksum of the weights: two files may have one name, and a shipped model may change with a release."""
-    if model in MODELS:
-        return MODELS[model].sha256[:16]
-    path = Path(model)
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
+def add_matching_options(parser: argparse.ArgumentParser, *, geometry: str) -> None:
+    """Add the options of matching and verification."""
+    group = parser.add_argument_group("matching")
+    group.add_argument(
+        "--ratio",
+        type=real(0, 1),
+        default=0.95,
+        help="nearest / second-nearest distance at most, both ways; 1: no ratio test (default: %(default)s)",
+    )
+    group.add_argument(
+        "--geometry",
+        choices=("fundamental", "homography"),
+        default=geometry,
+        help="fundamental: any static scene; homography: a plane, or a camera that only rotates (default: %(default)s)",
+    )
+    group.add_argument(
+        "--threshold",
+        type=real(0),
+        default=2.0,
+        metavar="PIXELS",
+        help="largest error of an inlier, in pixels of the images (default: %(default)s)",
+    )
 
 
 def positive(text: str) -> int:
     """Parse a whole number above zero."""
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return int(text)
-
-
-def _num_features(text: str) -> int:
-    """Parse a number of keypoints; the memory of a computer ends somewhere, and so do the pixels of an image."""
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_FEATURES:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MAX_FEATURES}, got {text!r}")
     return int(text)
 
 
@@ -163,3 +122,10 @@ def real(low: float, high: float = float("inf")) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def _num_features(text: str) -> int:
+    """Parse a number of keypoints; the memory of a computer ends somewhere, and so do the pixels of an image."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_FEATURES:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MAX_FEATURES}, got {text!r}")
+    return int(text)

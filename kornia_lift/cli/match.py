@@ -1,28 +1,24 @@
-"""``kornia-lift match``: two photographs in, verified matches out."""
+"""``kornia-lift match``: two images in, verified matches out."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from kornia.color import rgb_to_grayscale
-from torch import Tensor
+from kornia_lift.cli._options import add_feature_options, add_matching_options
 
-from kornia_lift import __version__
-from kornia_lift._io import load_image
-from kornia_lift.cli._options import add_feature_options, place, provenance, real
-from kornia_lift.cli._picture import check_picture_path, save_picture
-from kornia_lift.matching import Described, PairMatch, StageClock, describe, match_pair, shrink
-from kornia_lift.viz import draw_matches
+if TYPE_CHECKING:
+    from kornia_lift.matching import PairMatch, StageClock
 
 _DESCRIPTION = """\
-Match two photographs: LIFT keypoints, tentative matches (mutual nearest neighbours that pass the ratio test),
-and the matches that agree with one geometry, estimated by OpenCV's USAC_MAGSAC.
+Match two images: LIFT features, putative matches (mutual nearest neighbours that pass the ratio test), and those
+verified by one geometry, which OpenCV's USAC_MAGSAC estimates.
 """
 _EPILOG = """\
+Exit code 1: the images probably do not overlap.
+
 examples:
   kornia-lift match left.jpg right.jpg
   kornia-lift match left.jpg right.jpg --geometry homography --out matches.png
@@ -34,14 +30,14 @@ def add_parser(commands: Any) -> None:
     """Add the command to the sub-parsers."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "match",
-        help="match two photographs and draw the matches",
+        help="match two images and draw the matches",
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("first", type=Path, metavar="A", help="the one photograph (JPEG, PNG, TIFF, WebP, ...)")
-    parser.add_argument("second", type=Path, metavar="B", help="the other photograph")
+    parser.add_argument("first", type=Path, metavar="A", help="first image (JPEG, PNG, TIFF, WebP, ...)")
+    parser.add_argument("second", type=Path, metavar="B", help="second image")
     parser.add_argument(
         "--out",
         type=Path,
@@ -54,32 +50,15 @@ def add_parser(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def add_matching_options(parser: argparse.ArgumentParser, *, geometry: str) -> None:
-    """Add the options of matching and verification."""
-    group = parser.add_argument_group("matching")
-    group.add_argument(
-        "--ratio",
-        type=real(0, 1),
-        default=0.95,
-        help="nearest / second-nearest distance at most, both ways; 1: no test (default: %(default)s)",
-    )
-    group.add_argument(
-        "--geometry",
-        choices=("fundamental", "homography"),
-        default=geometry,
-        help="fundamental: any static scene; homography: a plane, or a camera that only turned (default: %(default)s)",
-    )
-    group.add_argument(
-        "--threshold",
-        type=real(0),
-        default=2.0,
-        metavar="PIXELS",
-        help="error up to which a match agrees, in pixels of the photographs (default: %(default)s)",
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     """Match, report, draw."""
+    import json
+
+    from kornia_lift._io import load_image
+    from kornia_lift.cli._picture import check_picture_path, save_picture
+    from kornia_lift.matching import StageClock
+    from kornia_lift.viz import MAX_LINES, draw_matches
+
     picture: Path | None = args.out
     if picture is None and not args.json:
         picture = Path("lift_matches.jpg")
@@ -87,85 +66,93 @@ def run(args: argparse.Namespace) -> int:
         check_picture_path(picture, [args.first, args.second])
     clock = StageClock()
     with clock.stage("reading"):
-        photographs = [load_image(path, apply_exif=not args.ignore_exif) for path in (args.first, args.second)]
-    described, match = match_photographs(photographs, args, clock)
+        first, second = (load_image(path, apply_exif=args.apply_exif) for path in (args.first, args.second))
+    match = match_as_asked(args, first, second, clock)
     if picture is not None:
         with clock.stage("drawing"):
-            chosen = match.pairs[match.verified]
-            lafs = described[0].lafs[chosen[:, 0]], described[1].lafs[chosen[:, 1]]
-            save_picture(picture, draw_matches(photographs[0], photographs[1], lafs))
+            save_picture(picture, draw_matches(first, second, match))
     if args.json:
-        print(json.dumps(as_json(args, described, match, clock, picture), indent=1))
+        print(json.dumps(as_json(args, match, clock, picture), indent=1, allow_nan=False))
     else:
-        print(as_text(args, described, match, clock))
-        print(f"picture         {picture}")
-    return 0
+        print(as_text(args, match, clock))
+        print(f"picture         {picture}   ({_drawn(int(match.verified.sum()), MAX_LINES)})")
+    return 0 if match.overlap else 1
 
 
-def match_photographs(
-    photographs: list[Tensor], args: argparse.Namespace, clock: StageClock
-) -> tuple[list[Described], PairMatch]:
-    """Describe two photographs as the options say, and match them."""
-    feature, device, dtype = place(args.make_feature(args), args)
-    described = []
-    for photograph in photographs:
-        gray = rgb_to_grayscale(photograph) if photograph.shape[1] == 3 else photograph
-        image = shrink(gray, args.resize).to(device, dtype)
-        with clock.stages_of(feature):
-            described.append(describe(feature, image, (photograph.shape[-1], photograph.shape[-2])))
-    match = match_pair(
-        described[0],
-        described[1],
+def _drawn(count: int, most: int) -> str:
+    """How many of so many matches the picture shows."""
+    return f"{most} of the {count} verified matches, evenly chosen" if count > most else f"{count} verified matches"
+
+
+def match_as_asked(args: argparse.Namespace, first: Any, second: Any, clock: StageClock) -> PairMatch:
+    """Match two images, tensors of shape (1, C, H, W), as the options say."""
+    from kornia_lift.cli._feature import build_feature
+    from kornia_lift.matching import match_tensors
+
+    feature, device, dtype = build_feature(args)
+    return match_tensors(
+        feature,
+        first,
+        second,
+        device=device,
+        dtype=dtype,
+        max_size=args.resize,
         ratio=args.ratio,
         geometry=args.geometry,
         threshold=args.threshold,
         clock=clock,
     )
-    return described, match
 
 
-def as_text(args: argparse.Namespace, described: list[Described], match: PairMatch, clock: StageClock) -> str:
+def as_text(args: argparse.Namespace, match: PairMatch, clock: StageClock) -> str:
     """Return the report that a person reads."""
     lines = []
-    for side, features in zip("AB", described, strict=True):
-        width, height = features.image_size
+    for side, features in zip("AB", (match.first, match.second), strict=True):
+        width, height = features.image_size or (0, 0)
         lines.append(f"keypoints {side}     {len(features):5d}   in {width} x {height} pixels")
-    tentative, verified = len(match.pairs), int(match.verified.sum())
-    share = f", {100 * verified / tentative:.0f} % of them" if tentative else ""
+    putative, verified = len(match.pairs), int(match.verified.sum())
     test = f"mutual nearest neighbours, ratio at most {args.ratio:g}" if args.ratio < 1 else "mutual nearest neighbours"
-    lines.append(f"tentative       {tentative:5d}   {test}")
-    model = f"{args.geometry}{' matrix' if args.geometry == 'fundamental' else ''}, USAC_MAGSAC, {args.threshold:g} px"
+    lines.append(f"putative        {putative:5d}   {test}")
     if match.model is None:
-        lines.append(f"verified            0   too few matches, or none agree: no {args.geometry} found")
+        lines.append(f"verified            0   too few matches, or no common {args.geometry}")
     else:
-        lines.append(f"verified        {verified:5d}   {model}{share}")
+        share = f", {100 * verified / putative:.0f} % of the putative matches"
+        name = f"{args.geometry}{' matrix' if args.geometry == 'fundamental' else ''}"
+        lines.append(f"verified        {verified:5d}   {name}, USAC_MAGSAC, {args.threshold:g} px{share}")
+    if not match.overlap:
+        lines.append(
+            "overlap            no   the images probably do not overlap: chance gives as many verified matches"
+        )
     parts = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in clock.seconds.items())
     lines.append(f"seconds         {sum(clock.seconds.values()):5.2f}   {parts}")
     return "\n".join(lines)
 
 
-def as_json(
-    args: argparse.Namespace, described: list[Described], match: PairMatch, clock: StageClock, picture: Path | None
-) -> dict[str, Any]:
-    """Return the report that a program reads."""
-    first, second = described
-    ends = torch.cat(
-        [first.keypoints[torch.from_numpy(match.pairs[:, 0])], second.keypoints[torch.from_numpy(match.pairs[:, 1])]], 1
-    )
+def as_json(args: argparse.Namespace, match: PairMatch, clock: StageClock, picture: Path | None) -> dict[str, Any]:
+    """Return the report that a program reads; JSON has no infinity, which becomes ``None``."""
+    import numpy as np
+
+    from kornia_lift import __version__
+    from kornia_lift.cli._feature import provenance
+
+    ends = np.concatenate(match.points, axis=1)
+    usable = match.model is not None and bool(np.isfinite(match.model).all())
     return {
         "version": __version__,
         "options": provenance(args),
         "images": [
-            {"path": str(path), "size": list(features.image_size), "keypoints": len(features)}
-            for path, features in zip((args.first, args.second), described, strict=True)
+            {"path": str(path), "size": list(features.image_size or ()), "keypoints": len(features)}
+            for path, features in zip((args.first, args.second), (match.first, match.second), strict=True)
         ],
-        "tentative": len(match.pairs),
+        "putative": len(match.pairs),
         "verified": int(match.verified.sum()),
+        "overlap": match.overlap,
+        "log10_false_alarms": match.log_false_alarms if math.isfinite(match.log_false_alarms) else None,
         "ratio": args.ratio,
         "geometry": args.geometry,
         "estimator": "OpenCV USAC_MAGSAC",
-        "threshold": args.threshold,
-        "matrix": None if match.model is None else match.model.tolist(),
+        "threshold": args.threshold if math.isfinite(args.threshold) else None,
+        "matrix": match.model.tolist() if match.model is not None and usable else None,
         "matches": {
             "columns": ["xA", "yA", "xB", "yB", "confidence", "verified"],
             "rows": [

@@ -7,9 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kornia_lift._io import check_writable
-from kornia_lift.cli._errors import CommandError
-from kornia_lift.files import merge_feature_files
+from kornia_lift.cli._options import CommandError
 
 _EPILOG = """\
 example:
@@ -22,30 +20,33 @@ def add_parser(commands: Any) -> None:
     """Add the command to the sub-parsers."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "merge",
-        help="put the feature files of several shards into one",
-        description="Put the feature files that shards of `kornia-lift extract` wrote into one.",
+        help="merge the feature files of several shards into one",
+        description="Merge the feature files that shards of `kornia-lift extract` wrote into one.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("parts", type=Path, nargs="+", metavar="SHARD", help="feature files to put together")
+    parser.add_argument("parts", type=Path, nargs="+", metavar="SHARD", help="feature files to merge")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="the file to write")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Merge and say how much."""
+    """Merge and report."""
+    from kornia_lift._io import check_writable
+    from kornia_lift.files import merge_feature_files
+
     for part in args.parts:
-        if not part.is_file():
+        if not part.exists():
             raise CommandError(f"{part} does not exist")
         if args.out.exists() and part.samefile(args.out):
-            raise CommandError(f"--out {args.out}: this is one of the files to merge, choose another name")
+            raise CommandError(f"--out {args.out}: one of the files to merge, choose another name")
     check_writable(args.out)
     merged = merge_feature_files(args.parts, args.out)
     print(f"{merged.images} images from {len(args.parts)} files in {args.out}")
     if merged.missing:
         print(
-            f"kornia-lift: {merged.missing} images are missing: broken ones, or a shard was stopped before its end",
+            f"kornia-lift: {merged.missing} images are missing: they failed, or a shard was stopped before its end",
             file=sys.stderr,
         )
     return 1 if merged.missing else 0

@@ -1,4 +1,4 @@
-"""The base descriptor file of LIFT's Theano release, ``new-CNN3-picc-iter-56k.h5`` (LIFT spec 7.1)."""
+"""The base descriptor file of LIFT's Theano release, ``new-CNN3-picc-iter-56k.h5``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kornia_lift._extras import require
 from kornia_lift.convert._descriptor import build_descriptor
+from kornia_lift.files.h5 import FeatureFileError, H5File
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.weights import WeightFileError
 
@@ -32,21 +32,20 @@ def load_lift_descriptor(path: str | os.PathLike[str], *, normalize: bool = Fals
         kornia_lift.weights.WeightFileError: if the file is not HDF5, or describes another network.
 
     """
-    h5py = require("h5py", extra="convert")
     if not Path(path).is_file():
         raise FileNotFoundError(f"no weight file {path}")
     try:
-        with h5py.File(path, "r") as file:
-            layers = file["layers"][:].ravel().tolist()
+        with H5File(path) as file:
+            layers = file.array(file.root, "layers", kinds="iuf", ndim=(1, 2)).ravel().tolist()
             if layers != _LAYERS:
                 raise WeightFileError(f"{path}: expected the layers {_LAYERS} of LIFT's descriptor, got {layers}")
 
             def read(name: str) -> Tensor:
-                return torch.from_numpy(file[name][...]).float()
+                return torch.from_numpy(file.array(file.root, name, ndim=(0, 1, 2, 3, 4))).float()
 
             convolutions = [(read(f"l-{k}-weights"), read(f"l-{k}-bias").flatten()) for k in (1, 5, 9)]
             mean, std = read("patch-mean"), read("patch-std")
-    except (OSError, KeyError) as error:
+    except FeatureFileError as error:  # what no h5 file of anybody may hold
         raise WeightFileError(f"{path} is not a readable LIFT descriptor file: {error}") from error
     if mean.numel() == std.numel() == 1:
         mean, std = mean.squeeze(), std.squeeze()

@@ -1,30 +1,42 @@
-"""LIFTDetector: keypoints as maxima of a learned score over LIFT's scale space (paper Sec. 3.6, LIFT spec 3)."""
+"""LIFTDetector: keypoints as maxima of a learned score over LIFT's scale space (paper Sec. 3.6)."""
 
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from kornia.feature import PassLAF, laf_is_filled
 from torch import Tensor, nn
 
-from kornia_lift._checks import check_image, check_mask
-from kornia_lift.detector import extrema
+from kornia_lift._checks import check_count, check_image, check_mask
+from kornia_lift._memory import recompute
+from kornia_lift.detector import extrema, refinement
 from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
-from kornia_lift.detector.scale_space import LevelResizer, ScaleSpaceConfig, plan_levels, to_image, to_other_level
+from kornia_lift.detector.scale_space import (
+    Level,
+    LevelResizer,
+    ScaleSpaceConfig,
+    plan_levels,
+    to_image,
+    to_other_level,
+)
+from kornia_lift.detector.suppression import suppress
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 
 SCORE_BORDER = FILTER_SIZE // 2  # pixels of a level whose score would see beyond the image
-ROUNDING = 1e-4  # of the largest score: lesser bumps are rounding errors, and an image without texture has no keypoints
+CURVATURE_WEIGHTS = 8  # a curvature is a sum of so many scores, and has as many of their rounding errors at most
+ROUNDING = 1e-5  # of the largest score: the assumed rounding errors of a response that does not tell its own
 
 
 class LIFTDetector(nn.Module):
-    r"""Detect keypoints at the maxima of a score over the levels of LIFT's image pyramid (LIFT spec 3).
+    r"""Detect keypoints at the maxima of a score over the levels of LIFT's image pyramid (paper Sec. 3.6).
 
     The image is resized to every level, scored there by one and the same filter, and a keypoint is a pixel whose score
-    exceeds its square neighbourhood on its own level and on the neighbouring ones. It has the interface of kornia's
+    exceeds its square neighbourhood on its own level (and, with ``scale_nms``, on the neighbouring ones), and that no
+    stronger keypoint of any level suppresses. It has the interface of kornia's
     ``ScaleSpaceDetector`` and takes its place anywhere.
 
     Args:
@@ -56,8 +68,9 @@ class LIFTDetector(nn.Module):
         The mask is kornia's: boolean or integer masks keep what is not 0; floating-point masks are weights that move
         scores away from the best. A level pixel takes the smallest value of the mask pixels it covers.
 
-        Gradients reach the score and the image through position, scale and response of every keypoint (Newton step);
-        which pixels are keypoints, and their order, carry none.
+        Images without texture (constant, linear ramps) have no keypoints: what rounding errors can make of the score
+        is none. Gradients reach the score and the image through position and response (Newton step) and scale (parabola
+        over levels) of every keypoint; which pixels are keypoints, and their order, carry none.
 
     Example:
         >>> detector = LIFTDetector(100, pretrained=False).eval()
@@ -78,9 +91,7 @@ class LIFTDetector(nn.Module):
         pretrained: bool | str | os.PathLike[str] = True,
     ) -> None:
         super().__init__()
-        if not isinstance(num_features, int) or num_features < 1:
-            raise ValueError(f"LIFTDetector expects a whole number num_features >= 1, got {num_features!r}")
-        self.num_features = num_features
+        self.num_features = check_count(num_features, type(self).__name__)
         self.config = ScaleSpaceConfig() if config is None else config
         self.resp = LIFTResponse(pretrained) if resp_module is None else resp_module
         self.ori = PassLAF() if ori_module is None else ori_module
@@ -89,24 +100,52 @@ class LIFTDetector(nn.Module):
     def extra_repr(self) -> str:
         return f"num_features={self.num_features}, config={self.config}"
 
-    def _score(self, level: Tensor) -> Tensor:
+    def _score(self, level: Tensor, padding: Tensor | None) -> Tensor:
         """Score one level; -inf where the filter would see beyond the image. Shape (B, h, w), float32 or wider."""
         if isinstance(self.resp, LIFTResponse):
             # LIFT's tests know no rounding errors: equal scores have to stay equal
-            inner = self.resp.valid(level, direct=self.config.faithful)
+            content = None if padding is None else ~padding[:, None]
+            inner = recompute(partial(self.resp.valid, direct=self.config.faithful, content=content), level)
         else:
             border = slice(SCORE_BORDER, -SCORE_BORDER)
             inner = self.resp(level)[:, :, border, border]
         inner = inner[:, 0].to(torch.promote_types(inner.dtype, torch.float32))
         return F.pad(inner, (SCORE_BORDER,) * 4, value=float("-inf"))
 
-    def score_levels(self, img: Tensor) -> list[Tensor]:
-        """Return the score maps of all levels, finest first, each (B, h, w); the outer 12 pixels are -inf."""
-        resize = LevelResizer(img, self.config.faithful)
-        return [self._score(resize(level)) for level in plan_levels(img.shape[-2], img.shape[-1], self.config)]
+    def score_levels(self, img: Tensor, paddings: list[Tensor] | None = None) -> list[Tensor]:
+        """Return the score maps of all levels, finest first, each (B, h, w); the outer 12 pixels are -inf.
 
-    def _search_level(self, scores: list[Tensor], pooled: list[Tensor], i: int) -> tuple[Tensor, Tensor, Tensor]:
+        Args:
+            img: images, shape (B, 1, H, W).
+            paddings: of each level, which of its pixels (B, h, w) do not belong to the image; ``None``: none.
+
+        """
+        resize = LevelResizer(img, self.config.faithful)
+        levels = plan_levels(img.shape[-2], img.shape[-1], self.config)
+        each = [None] * len(levels) if paddings is None else paddings
+        return [self._score(resize(level), padding) for level, padding in zip(levels, each, strict=True)]
+
+    def _noise(self, img: Tensor, scores: list[Tensor]) -> Tensor:
+        """Return the curvature of the score that rounding errors reach in each image, shape (B,).
+
+        It follows from what the scores are summed from, not from the scores: those of a black image may be near 0, and
+        all their differences are rounding errors.
+        """
+        if isinstance(self.resp, LIFTResponse):
+            return CURVATURE_WEIGHTS * self.resp.rounding_error(img)  # no pixel of a level exceeds those of the image
+        largest = [torch.where(s.isfinite(), s.detach().abs(), 0).flatten(1).amax(1) for s in scores]
+        return CURVATURE_WEIGHTS * ROUNDING * torch.stack(largest).amax(0)
+
+    def _search_level(
+        self, scores: list[Tensor], pooled: list[Tensor], noise: Tensor, i: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Find the keypoints of level ``i``.
+
+        Args:
+            scores: score maps of all levels.
+            pooled: their maximum filters.
+            noise: curvature that rounding errors reach, shape (B,).
+            i: the level.
 
         Returns:
             Index of the image (M,); x, y in level pixels and scale in levels relative to ``i`` (M, 3); score (M,).
@@ -122,18 +161,26 @@ class LIFTDetector(nn.Module):
         at = at.take(extrema.is_unique(fixed, at, config.nms_radius))
         finer, coarser = (scores[i - 1], scores[i + 1]) if config.scale_nms else (None, None)
         around = extrema.read_neighbourhood(score, at, finer, coarser, config.faithful)
-        floor = self._noise(fixed[at.image, at.row, at.col], at.image, len(score))
-        index, step, value = extrema.refine(around, floor, config)
+        index, step, value = refinement.refine(around, noise[at.image], config)
         at = at.take(index)
         place = torch.stack([at.col, at.row, torch.zeros_like(at.row)], 1) + step
         if config.faithful:
             value = _nearest_score(scores, i, at.image, place)
+        elif config.subpixel and not config.scale_nms:
+            scale = refinement.scale_step(scores, i, at.image, place[:, :2])
+            place = torch.cat([place[:, :2], scale[:, None]], 1)
         return at.image, place, value
 
-    def _noise(self, value: Tensor, image: Tensor, batch: int) -> Tensor:
-        """Return the score differences (M,) that are mere rounding: a fraction of the largest score of the image."""
-        largest = value.new_zeros(batch).scatter_reduce(0, image, value.abs(), "amax")
-        return ROUNDING * largest[image]
+    def _paddings(self, img: Tensor, levels: list[Level]) -> list[Tensor] | None:
+        """Return the padding (B, h, w) of each level, or ``None`` where no image has any."""
+        padding = find_padding(img) if self.config.skip_padding else None
+        if padding is None:
+            return None
+        paddings = []
+        for level in levels:
+            padding = shrink_padding(padding, level.size)  # from level to level, which only become smaller
+            paddings.append(padding)
+        return paddings
 
     def detect(self, img: Tensor, num_feats: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Detect upright keypoints, before ``aff_module`` and ``ori_module``.
@@ -143,18 +190,19 @@ class LIFTDetector(nn.Module):
 
         """
         config, (height, width) = self.config, img.shape[-2:]
-        levels, scores = plan_levels(height, width, config), self.score_levels(img)
+        levels = plan_levels(height, width, config)
+        paddings = self._paddings(img, levels)
+        scores = self.score_levels(img, paddings)
         with torch.no_grad():
             pooled = [extrema.max_filter(score, config.nms_radius) for score in scores]
-        padding = find_padding(img) if config.skip_padding else None
+            noise = self._noise(img, scores) if scores and img.numel() else img.new_zeros(len(img))
         found = _Found(img)
         for i in range(config.scale_nms, len(levels) - config.scale_nms):
             level = levels[i]
-            image, place, value = self._search_level(scores, pooled, i)
-            if padding is not None:
-                padding = shrink_padding(padding, level.size)  # from level to level, which only become smaller
+            image, place, value = self._search_level(scores, pooled, noise, i)
+            if paddings is not None:
                 row, col = place[:, 1].detach().round().long(), place[:, 0].detach().round().long()
-                kept = ~sees_padding(padding, SCORE_BORDER)[image, row, col]
+                kept = ~sees_padding(paddings[i], SCORE_BORDER)[image, row, col]
                 image, place, value = image[kept], place[kept], value[kept]
             if mask is not None:
                 kept, value = _apply_mask(mask, level.size, image, place, value)
@@ -163,7 +211,7 @@ class LIFTDetector(nn.Module):
             y = to_image(place[:, 1], level.size[0], height, level.resize, config.faithful)
             sigma = level.sigma * torch.exp2(place[:, 2] / config.levels_per_octave)
             found.add(image, torch.stack([x, y, sigma], 1), value)
-        responses, lafs = found.best(num_feats, config.border)
+        responses, lafs = found.best(num_feats, config)
         return responses.to(img.dtype), lafs  # ranked in float32 at least, reported in the precision of the images
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -230,24 +278,22 @@ class _Found:
         self._frames.append(frames)
         self._value.append(value)
 
-    def best(self, count: int, border: float) -> tuple[Tensor, Tensor]:
+    def best(self, count: int, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor]:
         """Return the responses (B, count) and upright LAFs (B, count, 2, 3) of the best keypoints, empty slots last."""
         image, frames, value = torch.cat(self._image), torch.cat(self._frames), torch.cat(self._value)
-        responses, lafs = [], []
-        for b in range(self._batch):
-            mine = image == b
-            if border > 0:
-                mine &= self._inside(frames.detach(), border)
-            own_frames, own_value = frames[mine], value[mine]
-            order = own_value.detach().argsort(descending=True, stable=True)[:count]
-            own_frames, own_value = own_frames[order], own_value[order]
-            own_lafs = lafs_from_lift(own_frames[None, :, :2], own_frames[None, :, 2])[0]
-            missing = count - len(order)
-            responses.append(F.pad(own_value, (0, missing)))
-            lafs.append(F.pad(own_lafs, (0, 0, 0, 0, 0, missing)))
-        if not responses:
-            return value.new_zeros(0, count), frames.new_zeros(0, count, 2, 3)
-        return torch.stack(responses), torch.stack(lafs)
+        if config.border > 0:
+            inside = self._inside(frames.detach(), config.border)
+            image, frames, value = image[inside], frames[inside], value[inside]
+        radius = (config.suppression_sigma * frames[:, 2]).clamp(min=config.suppression_pixels)
+        order = suppress(image, frames[:, :2], value, radius, count)
+        image, frames, value = image[order], frames[order], value[order]
+        number = torch.bincount(image, minlength=self._batch)
+        slot = torch.arange(len(image), device=image.device) - (number.cumsum(0) - number)[image]
+        kept = slot < count
+        index = image[kept], slot[kept]
+        lafs = lafs_from_lift(frames[None, kept, :2], frames[None, kept, 2])[0]
+        responses = value.new_zeros(self._batch, count).index_put(index, value[kept])
+        return responses, lafs.new_zeros(self._batch, count, 2, 3).index_put(index, lafs)
 
     def _inside(self, frames: Tensor, border: float) -> Tensor:
         x, y, sigma = frames.unbind(1)

@@ -1,4 +1,4 @@
-"""Strict maxima of score maps over position and scale, and their sub-pixel refinement (LIFT spec 3.4, 3.5)."""
+"""Strict maxima of score maps over position and scale (paper Sec. 3.6), and the scores around them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_lift.detector.scale_space import ScaleSpaceConfig, to_other_level
+from kornia_lift.detector.scale_space import to_other_level
 
-MAX_STEP = 1.5  # a Newton step that is longer, in pixels or levels, is not trusted (LIFT spec 3.5)
 # own level: the 3x3 neighbourhood, row by row; neighbouring levels: centre, left, right, up, down
-_OWN = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
+OWN = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
 _CROSS = ((0, 0), (0, -1), (0, 1), (-1, 0), (1, 0))
 
 
@@ -156,84 +155,8 @@ def read_neighbourhood(
         Scores of shape (M, 9) or (M, 19).
 
     """
-    own = torch.stack([score[at.image, at.row + dy, at.col + dx] for dy, dx in _OWN], 1)
+    own = torch.stack([score[at.image, at.row + dy, at.col + dx] for dy, dx in OWN], 1)
     if finer is None or coarser is None:
         return own
     size = score.shape[-2:]
     return torch.cat([own, _read_level(finer, at, size, faithful), _read_level(coarser, at, size, faithful)], 1)
-
-
-def _derivatives(around: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient (M, D) and Hessian (M, D, D) in (x, y[, scale]) by central differences."""
-    v = around.unbind(1)
-    dx, dy = (v[5] - v[3]) / 2, (v[7] - v[1]) / 2
-    dxx, dyy = v[5] + v[3] - 2 * v[4], v[7] + v[1] - 2 * v[4]
-    dxy = (v[8] - v[6] - v[2] + v[0]) / 4
-    if len(v) == len(_OWN):
-        return torch.stack([dx, dy], 1), torch.stack([dxx, dxy, dxy, dyy], 1).view(-1, 2, 2)
-    fine, coarse = v[9:14], v[14:19]
-    ds, dss = (coarse[0] - fine[0]) / 2, coarse[0] + fine[0] - 2 * v[4]
-    dxs = (coarse[2] - coarse[1] - fine[2] + fine[1]) / 4
-    dys = (coarse[4] - coarse[3] - fine[4] + fine[3]) / 4
-    hessian = torch.stack([dxx, dxy, dxs, dxy, dyy, dys, dxs, dys, dss], 1).view(-1, 3, 3)
-    return torch.stack([dx, dy, ds], 1), hessian
-
-
-def rises(around: Tensor, floor: Tensor) -> Tensor:
-    """Say where the score curves down by more than ``floor``, shape (M,): rounding errors are no maxima."""
-    v = around.unbind(1)
-    return 4 * v[4] - v[1] - v[3] - v[5] - v[7] > floor
-
-
-def is_blob(around: Tensor, edge_threshold: float) -> Tensor:
-    """Say where the ratio of the score's principal curvatures is below ``edge_threshold`` (Lowe 2004, Sec. 4.1)."""
-    _, hessian = _derivatives(around[:, : len(_OWN)])
-    trace = hessian[:, 0, 0] + hessian[:, 1, 1]
-    edge = trace**2 / torch.linalg.det(hessian)
-    return (edge >= 0) & (edge < (edge_threshold + 1) ** 2 / edge_threshold)
-
-
-def newton_step(around: Tensor) -> tuple[Tensor, Tensor]:
-    """Fit a quadratic and step to its extremum.
-
-    Args:
-        around: from :func:`read_neighbourhood`, shape (M, 9) or (M, 19).
-
-    Returns:
-        The step in (x, y, scale), pixels and levels, shape (M, 3), zero in scale when no other level was read; and
-        the fitted score there, shape (M,). Both are differentiable; not finite where the Hessian is singular.
-
-    """
-    gradient, hessian = _derivatives(around)
-    step, _ = torch.linalg.solve_ex(hessian, -gradient)
-    value = around[:, 4] + (gradient * step).sum(1) / 2
-    return F.pad(step, (0, 3 - step.shape[1])), value
-
-
-def refine(around: Tensor, floor: Tensor, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Test the candidates for edges, refine them, and drop those whose step is not trusted.
-
-    Args:
-        around: from :func:`read_neighbourhood`, shape (M, 9 or 19).
-        floor: curvature that rounding errors reach, shape (M,).
-        config: says which tests apply.
-
-    Returns:
-        Indices of the K kept candidates (K,), steps (K, 3) in (x, y, scale), and scores (K,).
-
-    """
-    # the choice carries no gradient; candidates that fail must not enter the graph, their steps may be infinite
-    with torch.no_grad():
-        keep = around.isfinite().all(1)
-        if not config.faithful:
-            keep &= rises(around, floor)
-        if config.edge_threshold is not None:
-            keep &= is_blob(around, config.edge_threshold)
-        if config.subpixel:
-            keep &= (newton_step(around)[0].abs() < MAX_STEP).all(1)
-        index = keep.nonzero()[:, 0]
-    around = around[index]
-    if config.subpixel:
-        step, value = newton_step(around)
-        return index, step, value
-    return index, around.new_zeros(len(index), 3), around[:, 4]

@@ -1,4 +1,4 @@
-"""Black padding around a turned, rectified or batched photograph: not part of what was photographed."""
+"""Black padding around a rotated, rectified or batched image: not part of the scene."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from kornia_lift.detector.extrema import max_filter
 
 BLACK = 0.5 / 255  # 0 in 8 bits
 LEAST_PADDING = 0.01  # of the image: less lies where the border of the image keeps keypoints off anyway
-LEAST_CONTENT = 0.4  # of the image: a 2.6:1 panorama turned by 45 degrees; less is a shape on a black ground
-GAPS = 0.03  # of the rows of the photograph: where bent edges end in corners that stick out
+LEAST_CONTENT = 0.4  # of the image: a 2.6:1 panorama rotated by 45 degrees; less is a shape on a black ground
+GAPS = 0.03  # of the rows of the content: where bent edges end in corners that stick out
 BENT = 0.02  # of the larger side: how far an edge may bend inwards, as rectified lenses make it
 
 
 def find_padding(img: Tensor) -> Tensor | None:
-    """Find the black regions between the border of the image and a photograph that does not fill it.
+    """Find the black regions between the border of the image and content that does not fill it.
 
     A pixel is padding when all pixels from it to the border, along its row or its column, are black: that reaches
-    everything outside a convex photograph. What remains has to be convex and at least two fifths of the image,
-    and all but a hundredth at most; otherwise the black belongs to the photograph: a night sky, say, has a skyline.
+    everything outside convex content. What remains has to be convex and at least two fifths of the image,
+    and all but a hundredth at most; otherwise the black belongs to the content: a night sky, say, has a skyline.
 
     Args:
         img: grayscale images, shape (B, 1, H, W), values in [0, 1].
@@ -32,9 +32,9 @@ def find_padding(img: Tensor) -> Tensor | None:
     content = img.detach()[:, 0] > BLACK
     frame = (content[:, 0], content[:, -1], content[:, :, 0], content[:, :, -1])
     if img.numel() == 0 or all(bool(side.all()) for side in frame):
-        return None  # nearly all photographs, at the price of looking at their border
+        return None  # nearly all images, at the price of looking at their border
     outside = _before_content(content) | _before_content(content.mT).mT
-    padded = [_is_photograph(~one) for one in outside]
+    padded = [_is_content(~one) for one in outside]
     if not any(padded):
         return None
     return outside & torch.tensor(padded, device=img.device)[:, None, None]
@@ -70,8 +70,8 @@ def _before_content(content: Tensor) -> Tensor:
     return (column < first[..., None]) | (column > last[..., None])
 
 
-def _is_photograph(content: Tensor) -> bool:
-    """Say whether what is left of an image (H, W) can be a photograph: large, whole, and convex."""
+def _is_content(content: Tensor) -> bool:
+    """Say whether what is left of an image (H, W) can be its content: large, whole, and convex."""
     if not LEAST_CONTENT <= content.float().mean() <= 1 - LEAST_PADDING:
         return False
     first, last = _ends(content)

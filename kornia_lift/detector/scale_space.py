@@ -1,4 +1,4 @@
-r"""LIFT's scale space: the levels on which keypoints are searched, and where their pixels lie (LIFT spec 3).
+r"""LIFT's scale space: the levels on which keypoints are searched, and where their pixels lie (paper Sec. 3.6).
 
 Convention:
     Pixel centres lie at integers. A level is the whole image resized, so pixel ``c`` of a level of ``n`` pixels is at
@@ -17,8 +17,8 @@ from torch import Tensor
 
 from kornia_lift.geometry import level_resize
 
-SMALLEST_LEVEL = 26  # the filter's 25 pixels and one more: smaller levels have no score (LIFT spec 3.2)
-DOUBLED_UP_TO = 1600  # LIFT enlarges images whose smaller side is at most this (LIFT spec 3.1)
+SMALLEST_LEVEL = 26  # the filter's 25 pixels and one more: smaller levels have no score
+DOUBLED_UP_TO = 1600  # LIFT enlarges images whose smaller side is at most this, in the authors' release
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,20 @@ class ScaleSpaceConfig:
         levels_per_octave: levels per doubling of sigma.
         nms_radius: a keypoint is the strict maximum of a square of ``2 * nms_radius + 1`` pixels of its level.
         scale_nms: number of levels on each side that a keypoint must exceed; levels with fewer neighbours yield
-            nothing. 0 searches every level by itself.
+            nothing. 0 searches every level by itself; then ``suppression_sigma`` decides between levels.
+        suppression_sigma: across all levels, a keypoint suppresses the weaker ones that are closer than this many times
+            its own sigma: one keypoint for each location, of the scale with the highest score. 0 keeps all of them.
+        suppression_pixels: the same in pixels of the image; the larger of both radii counts.
         edge_threshold: largest ratio of the principal curvatures of the score; ``None`` keeps edges too.
-        subpixel: refine position, scale and score by one Newton step; without it keypoints sit on pixels.
+        subpixel: refine position and score by one Newton step, and the scale too, or, without ``scale_nms``, by a
+            parabola through three levels; without it keypoints sit on pixels of levels.
         border: a keypoint is dropped when the box of half-width ``border * sigma`` around it leaves the image. LIFT's
             value is ``12 * sqrt(2)``; the default keeps what the filter can score, about 7.7 sigma from the border.
         skip_padding: treat black regions around a rotated, rectified or padded image as lying beyond the border:
             no keypoints where the filter would see them (:func:`~kornia_lift.detector.padding.find_padding`).
             Otherwise their high contrast attracts keypoints: 30 % of those of an image rotated by 15 degrees.
         faithful: reproduce the released run-time code: plain bilinear resizes of the full image, neighbouring levels
-            read at the nearest pixel, positions that are off by ``0.5 - 0.255 sigma`` pixels (LIFT spec 3.6), scores
+            read at the nearest pixel, positions that are off by ``0.5 - 0.255 sigma`` pixels, scores
             that are not interpolated. See :meth:`lift`.
 
     Raises:
@@ -53,6 +57,8 @@ class ScaleSpaceConfig:
     levels_per_octave: int = 3
     nms_radius: int = 5
     scale_nms: int = 0
+    suppression_sigma: float = 1.5
+    suppression_pixels: float = 0.0
     edge_threshold: float | None = None
     subpixel: bool = True
     border: float = 0.0
@@ -64,8 +70,15 @@ class ScaleSpaceConfig:
             raise ValueError(
                 f"ScaleSpaceConfig expects 0 < min_sigma <= max_sigma, got {self.min_sigma} and {self.max_sigma}"
             )
-        for name, least in (("levels_per_octave", 1), ("nms_radius", 1), ("scale_nms", 0), ("border", 0)):
-            if getattr(self, name) < least:
+        for name, least in (
+            ("levels_per_octave", 1),
+            ("nms_radius", 1),
+            ("scale_nms", 0),
+            ("suppression_sigma", 0),
+            ("suppression_pixels", 0),
+            ("border", 0),
+        ):
+            if not least <= getattr(self, name) < math.inf:
                 raise ValueError(f"ScaleSpaceConfig expects {name} >= {least}, got {getattr(self, name)}")
         if self.edge_threshold is not None and self.edge_threshold < 1:
             raise ValueError(
@@ -82,6 +95,7 @@ class ScaleSpaceConfig:
             levels_per_octave=5,
             nms_radius=3,
             scale_nms=2,
+            suppression_sigma=0.0,
             edge_threshold=10.0,
             skip_padding=False,
             faithful=True,

@@ -1,43 +1,233 @@
-"""What reading, writing and merging h5 feature files share."""
+"""h5 files of strangers: read without following links and without loading what was not checked.
+
+An h5 file can refer to other files (external links, external and virtual datasets), refer to itself in circles, and
+declare arrays of any size. :class:`H5File` refuses all of that with a :class:`FeatureFileError` that names the file
+and the dataset, so that neither reading nor merging touches another file, runs forever or fills the memory.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from kornia_lift._extras import require
+from kornia_lift.files.lock import NO_LOCKS
+
+#: No dataset may declare more than this: a million keypoints with 128 numbers each.
+MAX_DATASET_BYTES = 2**29
+_MAX_ATTRIBUTE_BYTES = 2**20
 
 
 class FeatureFileError(ValueError):
-    """A feature file that cannot be read, or that does not fit what is to be done with it."""
+    """A feature file, or one of its images, cannot be used; the message names it and says why."""
+
+
+class H5File:
+    """An h5 file, opened for reading. Use it as a context manager.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: if it does not exist.
+        FeatureFileError: if it is not a readable h5 file. All methods raise this for what they find.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise FileNotFoundError(f"{self.path} does not exist")
+        if not self.path.is_file():
+            kind = "a folder" if self.path.is_dir() else "a pipe or a device"
+            raise FeatureFileError(f"{self.path} is {kind}, expected an h5 file")
+        self._h5py = require("h5py", extra="cli")
+        #: The root group.
+        self.root: Any = open_h5(self.path, "r")
+
+    def __enter__(self) -> H5File:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self.root.close()
+
+    def error(self, where: str, what: str) -> FeatureFileError:
+        """An error that names the file and the place in it."""
+        return FeatureFileError(f"{self.path}: {where.strip('/') or 'the file'}: {what}")
+
+    @contextmanager
+    def reading(self, where: str) -> Iterator[None]:
+        """Turn what h5py raises for a damaged file into a :class:`FeatureFileError`."""
+        try:
+            yield
+        except FeatureFileError:
+            raise
+        except Exception as error:  # anything from KeyError to SystemError and MemoryError
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise self.error(where, f"damaged, or not readable by h5py ({reason})") from error
+
+    def kind(self, group: Any, name: str) -> str | None:
+        """What a member of a group is: ``"group"``, ``"dataset"``, or ``None`` if there is none.
+
+        Raises:
+            FeatureFileError: if it is a link, or an object of another kind.
+        """
+        where = f"{group.name}/{name}"
+        with self.reading(where):
+            link = group.get(name, getlink=True)
+            if link is None:
+                return None
+            if not isinstance(link, self._h5py.HardLink):
+                target = f"{link.filename}:{link.path}" if isinstance(link, self._h5py.ExternalLink) else link.path
+                raise self.error(where, f"a link to {target}; links are not followed")
+            member = group.get(name, getclass=True)
+        if member is self._h5py.Group:
+            return "group"
+        if member is self._h5py.Dataset:
+            return "dataset"
+        raise self.error(where, "neither a group nor a dataset")
+
+    def group(self, name: str) -> Any:
+        """The group of this name, ``None`` if there is none."""
+        node = self.root
+        for part in name.split("/"):
+            # "." and ".." are names as any other in h5, but "." is the group itself
+            if part in ("", ".") or self.kind(node, part) != "group":
+                return None
+            with self.reading(f"{node.name}/{part}"):
+                node = node[part]
+        return node
+
+    def members(self, group: Any) -> list[str]:
+        """Names in a group."""
+        with self.reading(group.name):
+            return list(group)
+
+    def address(self, group: Any) -> int:
+        """Where a group lies in the file: groups of the same address are one."""
+        with self.reading(group.name):
+            return int(self._h5py.h5o.get_info(group.id).addr)
+
+    def attribute(self, node: Any, name: str) -> Any:
+        """An attribute, ``None`` if there is none.
+
+        Raises:
+            FeatureFileError: if it is damaged, or larger than 1 MiB.
+        """
+        where = f"attribute {name!r} of {node.name}"
+        with self.reading(where):
+            if name not in node.attrs:
+                return None
+            handle = node.attrs.get_id(name)
+            if handle.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
+                raise self.error(where, f"{handle.get_storage_size()} bytes, expected at most {_MAX_ATTRIBUTE_BYTES}")
+            value = node.attrs[name]
+        if isinstance(value, str) and len(value) > _MAX_ATTRIBUTE_BYTES:
+            raise self.error(where, f"{len(value)} characters, expected at most {_MAX_ATTRIBUTE_BYTES}")
+        return value
+
+    def json_object(self, name: str) -> dict[str, Any] | None:
+        """An attribute of the file that holds a JSON object, ``None`` if there is none."""
+        text = self.attribute(self.root, name)
+        if text is None:
+            return None
+        where = f"attribute {name!r}"
+        try:
+            found = json.loads(text) if isinstance(text, str) else None
+        except (ValueError, RecursionError) as error:
+            raise self.error(where, f"no JSON ({error})") from error
+        if not isinstance(found, dict):
+            raise self.error(where, "expected a JSON object")
+        return found
+
+    def array(self, group: Any, name: str, *, kinds: str = "f", ndim: tuple[int, ...] = (1,)) -> NDArray[Any]:
+        """Read a dataset.
+
+        Args:
+            group: the group that holds it.
+            name: name in the group.
+            kinds: allowed kinds of numbers, as :attr:`numpy.dtype.kind`.
+            ndim: allowed numbers of dimensions.
+
+        Raises:
+            FeatureFileError: if there is no such dataset, it is a link, holds other values, is larger than
+                :data:`MAX_DATASET_BYTES`, has no data, or lies in another file.
+        """
+        dataset = self.checked(group, name)
+        where = dataset.name
+        if dataset.dtype.kind not in kinds or dataset.dtype.itemsize > 8:
+            raise self.error(where, f"values of type {dataset.dtype}, expected {_words(kinds)}")
+        if len(dataset.shape) not in ndim:
+            raise self.error(where, f"shape {dataset.shape}, expected {' or '.join(map(str, ndim))} dimensions")
+        return self.values(group, name)
+
+    def values(self, group: Any, name: str) -> NDArray[Any]:
+        """Read a dataset of any numbers, see :meth:`checked`."""
+        dataset = self.checked(group, name)
+        with self.reading(dataset.name):
+            return np.asarray(dataset[()])
+
+    def checked(self, group: Any, name: str) -> Any:
+        """A dataset of numbers that may be read: its size is bounded, and it lies in this file."""
+        where = f"{group.name}/{name}"
+        if self.kind(group, name) != "dataset":
+            raise self.error(where, "expected a dataset")
+        with self.reading(where):
+            dataset = group[name]
+            shape, dtype = dataset.shape, dataset.dtype
+            if dataset.is_virtual or dataset.external:
+                raise self.error(where, "its data lie in another file")
+            if shape is None or dtype.kind not in "fiub":
+                raise self.error(where, f"values of type {dtype}, expected an array of numbers")
+            declared = prod(shape) * dtype.itemsize
+            chunk = prod(dataset.chunks or ()) * dtype.itemsize
+            if max(declared, chunk) > MAX_DATASET_BYTES:
+                raise self.error(where, f"declares {max(declared, chunk)} bytes, expected at most {MAX_DATASET_BYTES}")
+            if declared and not dataset.id.get_storage_size():
+                raise self.error(where, f"declares the shape {shape}, but the file holds no data for it")
+        return dataset
 
 
 def open_h5(path: Path, mode: str) -> Any:
-    """Open a feature file.
+    """Open an h5 file, also where the file system has no locks.
 
     Raises:
         FileNotFoundError: if it is to be read and does not exist.
-        FeatureFileError: if this is not a readable h5 file.
+        OSError: if it cannot be written.
+        FeatureFileError: if it is to be read and is not an h5 file.
     """
+    h5py = require("h5py", extra="cli")
     try:
-        return require("h5py", extra="cli").File(path, mode)
-    except FileNotFoundError:
+        try:
+            return h5py.File(path, mode)
+        except BlockingIOError as error:
+            raise FeatureFileError(f"{path} is in use by another process: wait for it, or choose another") from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            return h5py.File(path, mode, locking=False)
+    except FeatureFileError:
         raise
-    except OSError as error:
-        raise FeatureFileError(f"cannot open {path} as an h5 feature file: {error}") from error
-
-
-def read_options(path: Path) -> dict[str, Any]:
-    """Return what the features of a file were made with; empty if the file does not say.
-
-    Raises:
-        FeatureFileError: if this is not a readable h5 file.
-    """
-    with open_h5(path, "r") as file:
-        options = json.loads(file.attrs.get("options", "{}"))
-    return dict(options)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist") from error
+    except Exception as error:  # for a damaged file RuntimeError and KeyError, too
+        if mode != "r" and isinstance(error, OSError):
+            raise
+        raise FeatureFileError(f"cannot open {path} as an h5 file: {' '.join(str(error).split())}") from error
 
 
 def check_options(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -49,24 +239,6 @@ def check_options(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any
         )
 
 
-def image_names(file: Any) -> Iterator[str]:
-    """Yield the names of all groups that hold keypoints."""
-    dataset = require("h5py", extra="cli").Dataset
-    stack = [(key, file[key]) for key in reversed(list(file))]
-    while stack:
-        name, node = stack.pop()
-        if isinstance(node, dataset):
-            continue
-        if isinstance(node.get("keypoints"), dataset):  # a folder of photographs may have this name, too
-            yield name
-        else:
-            stack.extend((f"{name}/{key}", node[key]) for key in reversed(list(node)))
-
-
-def copy_image(source: Any, name: str, target: Any) -> None:
-    """Copy the group of an image from one open file to another, replacing one of that name."""
-    folder, _, image = name.rpartition("/")
-    group = target.require_group(folder) if folder else target
-    if image in group:
-        del group[image]
-    source.copy(name, group, image)
+def _words(kinds: str) -> str:
+    names = {"f": "floating-point numbers", "i": "integers", "u": "unsigned integers", "b": "booleans"}
+    return " or ".join(names[kind] for kind in kinds)

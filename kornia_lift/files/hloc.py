@@ -1,210 +1,255 @@
-"""The h5 feature file of hloc: one group per image name.
+"""The layout of hloc's feature files, as data: one group per image and what it holds.
 
-Datasets of a group, N keypoints:
+N keypoints; a group may hold further datasets, which are kept but not used:
 
-- ``keypoints`` float32 (N, 2): x, y in pixels of the photograph, pixel centres at integers;
-- ``descriptors`` float32 (128, N): unit vectors, one per column;
+- ``keypoints`` float32 (N, 2): x, y in pixels of the image, pixel centres at integers; its attribute ``uncertainty``
+  is pixels of the image per pixel of the reduced copy in which they were detected;
+- ``descriptors`` float32 (D, N): unit vectors, one per column; uint8 for packed bits;
 - ``scores`` float32 (N,): responses, larger is better;
-- ``scales`` float32 (N,): sigma in pixels, as SIFT counts it: LAF scale / (6 * 64/63 * scaling_coef);
-- ``oris`` float32 (N,): degrees in (-180, 180], counter-clockwise on screen (kornia's sense);
+- ``scales`` float32 (N,): SIFT's sigma in pixels;
+- ``oris`` float32 (N,): degrees in [-180, 180), clockwise on screen as everywhere in hloc;
 - ``image_size`` int64 (2,): width, height.
 
-The attribute ``options`` of the file holds, as JSON, what the features were made with; ``missing`` counts the images
-that the last run was to add but could not.
+Attributes of the file: ``options`` holds, as JSON, what the features were made with; ``format`` is the number
+:data:`FORMAT`; ``shard`` is (index, count); ``missing`` counts the images that the last run was to add but could not.
+Attributes of a group: ``fingerprint`` tells the pixels that the features belong to; ``error`` says why there are none,
+and ``unreadable`` that the image file is to blame. Files of other programs need no attributes.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from types import TracebackType
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kornia_lift._extras import require
-from kornia_lift._io import atomic_write
-from kornia_lift.files.h5 import FeatureFileError, check_options, copy_image, image_names, open_h5, read_options
-from kornia_lift.files.lock import FileLock
-from kornia_lift.geometry import lift_from_lafs
-from kornia_lift.matching import Described
+from kornia_lift.features import Features
+from kornia_lift.files.h5 import FeatureFileError, H5File
 
-_PART_SUFFIX = ".part.h5"
+#: 1 (kornia_lift 0.1, no attribute): ``oris`` ran counter-clockwise. 2: clockwise.
+FORMAT = 2
+_MAX_SHARDS = 1_000_000
 
 
-class FeatureFile:
-    """An hloc feature file that is made image by image, and that no crash can damage.
+class UnreadableImageError(FeatureFileError):
+    """The image file could not be read when its features were to be extracted."""
 
-    Each image is first a small file of its own in the folder ``<path>.parts``, complete or absent. :meth:`finish`
-    packs them: the feature file changes in one step, from what it was to what it is to be. A run that was killed
-    leaves its parts; the next one goes on from there.
 
-    Use it as a context manager: from the construction to the end nobody else can write the file.
+def write_features(group: Any, features: Features) -> None:
+    """Write the datasets of one image into an open, empty group."""
+    points = group.create_dataset("keypoints", data=features.keypoints.astype(np.float32))
+    points.attrs["uncertainty"] = float(features.uncertainty)
+    group.create_dataset("descriptors", data=np.ascontiguousarray(features.descriptors.T))
+    if features.scores is not None:
+        group.create_dataset("scores", data=features.scores.astype(np.float32))
+    if features.scales is not None:
+        group.create_dataset("scales", data=features.scales.astype(np.float32))
+    if features.angles is not None:
+        group.create_dataset("oris", data=opposite(features.angles).astype(np.float32))
+    if features.image_size is not None:
+        group.create_dataset("image_size", data=np.asarray(features.image_size, dtype=np.int64))
 
-    Args:
-        path: the file; it need not exist.
-        options: what the features are made with. An existing file made with other options is refused.
-        shard: ``(index, count)`` if this file is one of several that belong together.
-        anew: forget what an existing file holds; it is replaced when the new one is finished.
-        scaling_coef: the enlargement of a ``LocalFeature``'s frames over those of its detector; kept with the options.
+
+def sign(file: Any, options: Mapping[str, Any], shard: tuple[int, int], missing: int = 0) -> None:
+    """Write the attributes of a file."""
+    file.attrs["options"] = json.dumps(options, sort_keys=True)
+    file.attrs["format"] = FORMAT
+    file.attrs["shard"] = shard
+    file.attrs["missing"] = missing
+
+
+def opposite(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Clockwise angles from counter-clockwise ones and vice versa, in [-180, 180)."""
+    return (180 - degrees) % 360 - 180
+
+
+def read_options(file: H5File) -> dict[str, Any]:
+    """What the features of a file were made with; empty if another program made the file.
 
     Raises:
-        FeatureFileError: if the file exists and is not an h5 file, or was made with other options.
-        FileInUseError: if another process writes the file.
-        MissingExtraError: if h5py is not installed.
+        FeatureFileError: if another version of this package wrote the file, in another format.
     """
+    options = file.json_object("options")
+    number = file.attribute(file.root, "format")
+    if number is None and options is None:
+        return {}
+    if number is None:
+        raise FeatureFileError(
+            f"{file.path} was written by kornia_lift 0.1, whose angles (oris) run counter-clockwise: remove it, or use "
+            "--overwrite, and extract the features again"
+        )
+    if not isinstance(number, np.integer) or number != FORMAT:
+        raise FeatureFileError(f"{file.path} has the format {number}, this version reads {FORMAT}: update kornia_lift")
+    return options or {}
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        options: Mapping[str, Any],
-        shard: tuple[int, int] = (0, 1),
-        *,
-        anew: bool = False,
-        scaling_coef: float = 1.0,
-    ) -> None:
-        self.path = Path(path)
-        self.parts = self.path.with_name(f"{self.path.name}.parts")
-        self._options = {**options, "scaling_coef": float(scaling_coef)}
-        self._shard = shard
-        require("h5py", extra="cli")
-        self._lock = FileLock(self.path)
-        try:
-            exists = self.path.exists()
-            #: Whether :meth:`finish` puts a new file in the place of an old one.
-            self.replaces = exists and anew
-            self._keeps = exists and not anew
-            if anew and self.parts.is_dir():
-                shutil.rmtree(self.parts)
-            self._held = self._read_held() if exists else frozenset()
-            self._check_parts()
-        except BaseException:
-            self._lock.close()
-            raise
 
-    def __enter__(self) -> FeatureFile:
-        return self
+def read_shard(file: H5File) -> tuple[int, int]:
+    """Index and count of the shards of a run; (0, 1) if there is only this one."""
+    value = file.attribute(file.root, "shard")
+    if value is None:
+        return 0, 1
+    pair = np.asarray(value)
+    if pair.shape != (2,) or pair.dtype.kind not in "iu" or not 0 <= pair[0] < pair[1] <= _MAX_SHARDS:
+        raise file.error("attribute 'shard'", f"expected (index, count) with at most {_MAX_SHARDS} shards")
+    return int(pair[0]), int(pair[1])
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
-    def close(self) -> None:
-        """Let others write the file. Parts that were not packed stay."""
-        self._lock.close()
+def read_missing(file: H5File) -> int:
+    """How many images the last run was to add but could not."""
+    value = file.attribute(file.root, "missing")
+    if value is None:
+        return 0
+    if not isinstance(value, np.integer) or value < 0:
+        raise file.error("attribute 'missing'", "expected a count")
+    return int(value)
 
-    def __contains__(self, name: str) -> bool:
-        """Whether an image is done."""
-        return (self._keeps and name in self._held) or self._part(name).is_file()
 
-    def would_lose(self, names: Iterable[str]) -> list[str]:
-        """Return which of the images the old file holds and the new one, which replaces it, would not."""
-        return [name for name in names if self.replaces and name in self._held and name not in self]
+def image_names(file: H5File) -> Iterator[str]:
+    """Yield the names of all groups that hold an image, in the order of the file.
 
-    def write(self, name: str, features: Described) -> None:
-        """Add one image.
+    Raises:
+        FeatureFileError: at a link, or at a group that is reached twice.
+    """
+    seen = {file.address(file.root)}
+    waiting = [(name, file.root) for name in reversed(file.members(file.root))]
+    while waiting:
+        path, parent = waiting.pop()
+        name = path.rpartition("/")[2]
+        if file.kind(parent, name) != "group":
+            continue
+        with file.reading(path):
+            group = parent[name]
+        address = file.address(group)
+        if address in seen:
+            raise file.error(path, "a second name of another group, or a circle")
+        seen.add(address)
+        if is_image(file, group):
+            yield path
+        else:
+            waiting.extend((f"{path}/{member}", group) for member in reversed(file.members(group)))
 
-        Args:
-            name: image name, with ``/`` between folders.
-            features: N may be 0.
 
-        Raises:
-            FeatureFileError: if the name is not Unicode, which h5 demands.
-        """
-        centres, enlarged, theta = lift_from_lafs(features.lafs[None])
-        datasets = {
-            "keypoints": centres[0].float().numpy(),
-            "descriptors": np.ascontiguousarray(features.descriptors.T.float().numpy()),
-            "scores": features.scores.float().numpy(),
-            "scales": (enlarged[0].float() / self._options["scaling_coef"]).numpy(),
-            "oris": np.rad2deg(-theta[0].float().numpy()),
-            "image_size": np.asarray(features.image_size),
-        }
-        part = self._part(name)
-        part.parent.mkdir(exist_ok=True)
-        with atomic_write(part) as temporary, open_h5(temporary, "w") as file:
-            self._sign(file)
-            file.attrs["name"] = name
-            group = file.create_group(name)
-            for key, value in datasets.items():
-                group.create_dataset(key, data=value)
+def is_image(file: H5File, group: Any) -> bool:
+    """Whether a group is that of an image: a folder of images may have any name, too."""
+    return file.kind(group, "keypoints") == "dataset" or file.attribute(group, "error") is not None
 
-    def finish(self, missing: int = 0) -> None:
-        """Pack what was written into the feature file. Without any image there will be no file, except a shard's.
 
-        Args:
-            missing: how many images the file was to hold but does not; kept, so that a merge can tell.
+def read_features(file: H5File, group: Any) -> Features:
+    """Read and check one image.
 
-        Raises:
-            FeatureFileError: if a part is damaged, as by a power failure; it is removed, run again to replace it.
-        """
-        parts = list(self._part_files())
-        if parts or (self._shard[1] > 1 and not (self.replaces and missing)):
-            self._pack_all(parts, missing)
-        if self.parts.is_dir():
-            shutil.rmtree(self.parts)
+    Raises:
+        UnreadableImageError: if the image file could not be read.
+        FeatureFileError: if the extraction failed, or a dataset is missing, damaged, or does not agree with the others.
+    """
+    name = group.name.strip("/")
+    failed = file.attribute(group, "error")
+    if failed is not None:
+        if bool(np.asarray(file.attribute(group, "unreadable")).any()):
+            raise UnreadableImageError(str(failed))
+        raise FeatureFileError(f"extraction failed on {name}: {failed}")
+    absent = [key for key in ("keypoints", "descriptors") if file.kind(group, key) is None]
+    if absent:
+        held = ", ".join(file.members(group)[:20]) or "nothing"
+        raise file.error(name, f"no {' and no '.join(absent)}; it has {held}")
+    keypoints = file.array(group, "keypoints", kinds="fiu", ndim=(2,)).astype(np.float64)
+    if keypoints.shape[1] != 2:
+        raise file.error(f"{name}/keypoints", f"shape {keypoints.shape}, expected (N, 2)")
+    descriptors = file.array(group, "descriptors", kinds="fu", ndim=(2,))
+    if descriptors.shape[1] == len(keypoints):
+        descriptors = descriptors.T  # channels first, hloc's way; (N, D) is taken too where it is unambiguous
+    if len(descriptors) != len(keypoints):
+        raise file.error(
+            f"{name}/descriptors", f"shape {descriptors.shape}, expected (D, N) with N = {len(keypoints)} keypoints"
+        )
+    if descriptors.dtype.kind == "u" and descriptors.dtype.itemsize > 1:
+        raise file.error(f"{name}/descriptors", f"values of type {descriptors.dtype}, expected floats or uint8")
+    if descriptors.dtype.kind == "f":
+        descriptors = descriptors.astype(np.float32)
+    oris = _column(file, group, "oris", len(keypoints))
+    scales = _column(file, group, "scales", len(keypoints))
+    if scales is not None and not (scales > 0).all():
+        raise file.error(f"{name}/scales", "expected sigmas above 0")
+    features = Features(
+        keypoints,
+        np.ascontiguousarray(descriptors),
+        _column(file, group, "scores", len(keypoints)),
+        scales,
+        None if oris is None else opposite(oris),
+        _image_size(file, group),
+        _uncertainty(file, group),
+    )
+    problem = features.fault()
+    if problem:
+        raise file.error(name, problem)
+    return features
 
-    def _pack_all(self, parts: list[Path], missing: int) -> None:
-        self.parts.mkdir(exist_ok=True)
-        packed = self.parts / "packed.h5"  # what a killed run leaves of it is removed with the folder
-        try:
-            packed.unlink(missing_ok=True)
-            if self._keeps:
-                shutil.copyfile(self.path, packed)
-            with open_h5(packed, "a") as file:
-                self._sign(file)
-                file.attrs["missing"] = missing
-                for part in parts:
-                    self._pack(part, file)
-            os.replace(packed, self.path)
-        finally:
-            packed.unlink(missing_ok=True)
 
-    def _pack(self, part: Path, file: Any) -> None:
-        try:
-            with open_h5(part, "r") as source:
-                copy_image(source, str(source.attrs["name"]), file)
-        except (FeatureFileError, KeyError, RuntimeError) as error:
-            part.unlink()
-            raise FeatureFileError(f"{part} was damaged and is removed now: run the same command again") from error
+def copy_image(source: H5File, name: str, target: Any) -> None:
+    """Copy one image, checked, into another open file; an image of that name is replaced.
 
-    def _part(self, name: str) -> Path:
-        # a digest: names may be as long as a file system allows, and may begin with a dot
-        try:
-            return self.parts / f"{hashlib.sha256(name.encode()).hexdigest()}{_PART_SUFFIX}"
-        except UnicodeEncodeError as error:
-            raise FeatureFileError(f"{name!r} is not valid Unicode, which an h5 file demands: rename it") from error
+    Raises:
+        FeatureFileError: if the image is damaged.
+    """
+    group = source.group(name)
+    if group is None:
+        raise source.error(name, "no such image")
+    datasets = check_image(source, group)
+    if name in target:
+        del target[name]
+    copy = target.create_group(name)
+    for key, value in _group_attributes(source, group).items():
+        copy.attrs[key] = value
+    for key in datasets:
+        # the values, not the object: what HDF5 reads of a damaged file it may fail to copy
+        copied = copy.create_dataset(key, data=source.values(group, key))
+        if key == "keypoints":
+            copied.attrs["uncertainty"] = _uncertainty(source, group)
 
-    def _part_files(self) -> Iterator[Path]:
-        # a dot begins the name of a file that a killed run was writing
-        return iter(sorted(part for part in self.parts.glob(f"*{_PART_SUFFIX}") if not part.name.startswith(".")))
 
-    def _read_held(self) -> frozenset[str]:
-        try:
-            if self._keeps:
-                check_options(self.path, read_options(self.path), self._options)
-            with open_h5(self.path, "r") as file:
-                return frozenset(image_names(file))
-        except FeatureFileError:
-            if self._keeps:
-                raise
-            return frozenset()  # a damaged file is no loss
+def check_image(file: H5File, group: Any) -> list[str]:
+    """Names of the datasets of an image; raises if one of them cannot be used."""
+    if file.attribute(group, "error") is None:
+        read_features(file, group)
+    names = file.members(group)
+    for key in names:
+        file.checked(group, key)
+    return names
 
-    def _check_parts(self) -> None:
-        for part in self._part_files():
-            try:
-                found = read_options(part)
-            except FeatureFileError:
-                part.unlink()  # damaged by a power failure: the image is made again
-                continue
-            check_options(self.parts, found, self._options)
-            break  # one run made them all
 
-    def _sign(self, file: Any) -> None:
-        file.attrs["options"] = json.dumps(self._options, sort_keys=True)
-        file.attrs["shard"] = self._shard
+def _group_attributes(file: H5File, group: Any) -> dict[str, Any]:
+    found = {key: file.attribute(group, key) for key in ("fingerprint", "error", "unreadable")}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _column(file: H5File, group: Any, key: str, count: int) -> NDArray[np.float64] | None:
+    if file.kind(group, key) is None:
+        return None
+    values = file.array(group, key, kinds="fiu", ndim=(1, 2))
+    if values.size != count or max(values.shape, default=0) != count:
+        raise file.error(f"{group.name}/{key}", f"shape {values.shape}, expected ({count},)")
+    values = values.astype(np.float64).reshape(-1)
+    if not np.isfinite(values).all():
+        raise file.error(f"{group.name}/{key}", f"{int((~np.isfinite(values)).sum())} values are not finite")
+    return values
+
+
+def _image_size(file: H5File, group: Any) -> tuple[int, int] | None:
+    if file.kind(group, "image_size") is None:
+        return None
+    size = file.array(group, "image_size", kinds="iuf")
+    if size.shape != (2,) or not np.isfinite(size).all() or (size < 1).any() or (size > 2**31).any():
+        raise file.error(f"{group.name}/image_size", "expected width and height in pixels")
+    return int(size[0]), int(size[1])
+
+
+def _uncertainty(file: H5File, group: Any) -> float:
+    value = file.attribute(group["keypoints"], "uncertainty")
+    if value is None:
+        return 1.0
+    number = np.asarray(value)
+    if number.shape != () or number.dtype.kind not in "fiu" or not 0 < float(number) < math.inf:
+        raise file.error(f"{group.name}/keypoints", "its attribute 'uncertainty' is no number above 0")
+    return float(number)

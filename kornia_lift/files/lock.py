@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-# a file system may have no locks at all, as some network mounts: a single run must still work there
-_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+# Not the package filelock: it leaves its lock file behind, and fails where the file system has no locks (ENOLCK).
+# As some network mounts have none: a single run must still work there
+NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 class FileInUseError(OSError):
@@ -49,7 +50,7 @@ class FileLock:
                 ) from error
             except OSError as error:
                 os.close(descriptor)
-                if error.errno not in _NO_LOCKS:
+                if error.errno not in NO_LOCKS:
                     raise
                 return
             if current:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from kornia_lift._io import atomic_write
-from kornia_lift.files.h5 import FeatureFileError, copy_image, image_names, open_h5, read_options
+from kornia_lift.files.disk import check_space, naming
+from kornia_lift.files.h5 import FeatureFileError, H5File, open_h5
+from kornia_lift.files.hloc import (
+    check_image,
+    copy_image,
+    image_names,
+    read_missing,
+    read_options,
+    read_shard,
+    sign,
+)
 from kornia_lift.files.lock import FileLock
+
+_NAMED = 10  # missing shards that an error lists
 
 
 @dataclass(frozen=True)
@@ -31,51 +40,76 @@ def merge_feature_files(parts: Sequence[Path], target: Path) -> Merged:
         target: the new file; it may exist and is replaced then.
 
     Raises:
-        FeatureFileError: if a file is not readable, options differ, a shard is missing, or two files hold different
+        FeatureFileError: if a file is damaged, options differ, a shard is missing, or two files hold different
             features of the same image.
         FileInUseError: if another process writes ``target``.
+        OSError: if ``target`` cannot be written.
     """
-    options = read_options(parts[0])
+    with H5File(parts[0]) as file:
+        options = read_options(file)
     _check_shards(parts)
     holder: dict[str, Path] = {}
     missing = 0
     for part in parts:
-        if read_options(part) != options:
-            raise FeatureFileError(f"{part} was made with other options than {parts[0]}")
-        with open_h5(part, "r") as file:
-            missing += int(file.attrs.get("missing", 0))
+        with H5File(part) as file:
+            if read_options(file) != options:
+                raise FeatureFileError(f"{part} was made with other options than {parts[0]}")
+            missing += read_missing(file)
             for name in image_names(file):
                 if name not in holder:
                     holder[name] = part
-                elif not _same(file[name], holder[name], name):
+                elif not _same(file, holder[name], name):
                     raise FeatureFileError(
                         f"both {holder[name]} and {part} hold the image {name!r}, with different features"
                     )
-    with FileLock(target), atomic_write(target) as temporary, open_h5(temporary, "w") as merged:
-        merged.attrs["options"] = json.dumps(options, sort_keys=True)
-        merged.attrs["missing"] = missing
-        for part in parts:
-            with open_h5(part, "r") as file:
-                for name in image_names(file):
-                    if holder[name] == part:
-                        copy_image(file, name, merged)
+    _check_folders(holder)
+    # one name, under the lock: what a killed merge leaves is overwritten by the next one, and removed
+    temporary = target.with_name(f".{target.name[:200]}.merging")
+    with FileLock(target), naming(target):
+        try:
+            temporary.unlink(missing_ok=True)
+            check_space(target, parts)
+            with open_h5(temporary, "w") as merged:
+                sign(merged, options, (0, 1), missing)
+                for part in parts:
+                    with H5File(part) as file:
+                        for name in image_names(file):
+                            if holder[name] == part:
+                                copy_image(file, name, merged)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     return Merged(len(holder), missing)
 
 
-def _same(group: Any, path: Path, name: str) -> bool:
-    with open_h5(path, "r") as file:
-        other = file[name]
-        return set(group) == set(other) and all(np.array_equal(group[key][()], other[key][()]) for key in group)
+def _same(file: H5File, path: Path, name: str) -> bool:
+    with H5File(path) as other:
+        groups = file.group(name), other.group(name)
+        keys, others = check_image(file, groups[0]), check_image(other, groups[1])
+        return sorted(keys) == sorted(others) and all(
+            np.array_equal(file.values(groups[0], key), other.values(groups[1], key)) for key in keys
+        )
+
+
+def _check_folders(holder: Mapping[str, Path]) -> None:
+    """Raise if an image has the name of a folder of another one: both would be one group."""
+    for name, path in holder.items():
+        for folder in map(str, PurePosixPath(name).parents):
+            if folder in holder:
+                raise FeatureFileError(
+                    f"the image {folder!r} of {holder[folder]} has the name of a folder of {name!r} in {path}"
+                )
 
 
 def _check_shards(parts: Sequence[Path]) -> None:
     """Raise if shards of a run are missing. Files that are no shards are taken as they are."""
     present: dict[int, set[int]] = {}
     for part in parts:
-        with open_h5(part, "r") as file:
-            index, count = (int(value) for value in file.attrs.get("shard", (0, 1)))
+        with H5File(part) as file:
+            index, count = read_shard(file)
         present.setdefault(count, set()).add(index)
     for count, indices in present.items():
-        missing = sorted(set(range(count)) - indices)
-        if missing:
-            raise FeatureFileError(f"shard {', '.join(map(str, missing))} of {count} is missing")
+        if len(indices) < count:
+            missing = [k for k in range(count) if k not in indices]
+            names = ", ".join(map(str, missing[:_NAMED])) + (", ..." if len(missing) > _NAMED else "")
+            raise FeatureFileError(f"shard {names} of {count} is missing")

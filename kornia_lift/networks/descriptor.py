@@ -25,7 +25,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class LIFTDescriptor(nn.Module):
-    r"""Describe 64x64 grayscale patches by 128 numbers (paper Sec. 3.3, LIFT spec 1.4).
+    r"""Describe 64x64 grayscale patches by 128 numbers (paper Sec. 3.3).
 
     Three blocks of convolution, tanh, L2 pooling and subtractive normalisation; 280 320 parameters. Without gradient,
     in float32 on a CPU, the second convolution runs in the frequency domain: three to five times faster, the same up to
@@ -38,7 +38,7 @@ class LIFTDescriptor(nn.Module):
             normalised (norms of about 40); use ``normalize=False`` with published weights to reproduce it.
         mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units. ``None``, with
             ``std``: every patch is normalised by its own mean and standard deviation (an option of the authors'
-            TensorFlow code, LIFT spec 1.5), so that the descriptor does not change with the light. Weights from a file
+            TensorFlow code), so that the descriptor does not change with the illumination. Weights from a file
             bring their own choice.
         std: standard deviation of the training patches; the input is divided by it.
         chunk_size: patches that go through the network at once when no gradient is recorded; bounds the memory
@@ -114,7 +114,7 @@ class LIFTDescriptor(nn.Module):
         z = normalize_patches(patch, self.mean, self.std)
         convolutions = [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
         weights = [cast(Tensor, t) for layer in convolutions for t in (layer.weight, layer.bias)]
-        if len(z) >= FEW and is_plain(z, *weights):
+        if is_plain(z, *weights) and z.shape[0] >= FEW:
             out = describe(z, self._plan.get(*weights, cast(SubtractiveNorm2d, self.features[3]).window))
         else:
             # channels_last: the convolutions run in their fast CPU and tensor-core layout
@@ -123,6 +123,7 @@ class LIFTDescriptor(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         check_patches(patch, PATCH_SIZE, type(self).__name__)
-        if torch.is_grad_enabled() or len(patch) <= self.chunk_size:
+        # no chunks in a graph: they would fix the number of patches
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or patch.shape[0] <= self.chunk_size:
             return self._describe(patch)
         return torch.cat([self._describe(part) for part in patch.split(self.chunk_size)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ def normalize_patches(patch: Tensor, mean: Tensor | None, std: Tensor | None) ->
     Args:
         patch: shape (B, 1, H, W), values in [0, 1].
         mean: of the training patches, anything that broadcasts. ``None``, with ``std``: every patch is normalised by
-            its own mean and standard deviation (an option of the authors' TensorFlow code, LIFT spec 1.5).
+            its own mean and standard deviation (an option of the authors' TensorFlow code).
         std: of the training patches.
 
     """
@@ -95,7 +96,7 @@ def ghh(z: Tensor, num_sum: int = 4, num_max: int = 4) -> Tensor:
 
 
 class L2Pool2d(nn.Module):
-    r"""Pooling by the Euclidean norm of the window, stride = window (DeepDesc, LIFT spec 1.4).
+    r"""Pooling by the Euclidean norm of the window, stride = window (DeepDesc).
 
     It is a sum of squares, not a mean; borders that do not fill a window are dropped.
 
@@ -124,7 +125,7 @@ class L2Pool2d(nn.Module):
 
 
 class SubtractiveNorm2d(nn.Module):
-    r"""Subtract from every channel the local Gaussian mean over all channels (DeepDesc, LIFT spec 1.4).
+    r"""Subtract from every channel the local Gaussian mean over all channels (DeepDesc).
 
     The mean is corrected at the borders: the 5x5 kernel is divided by the part of it that lies inside the map.
     There is no divisive part.
@@ -140,12 +141,27 @@ class SubtractiveNorm2d(nn.Module):
 
     def __init__(self, kernel_size: int = 5, sigma: float = 1.25) -> None:
         super().__init__()
-        half = kernel_size // 2
-        offsets = torch.arange(-half, half + 1, dtype=torch.float64)
-        window = torch.exp(-(offsets**2) / (2.0 * sigma**2))
+        self.kernel_size = kernel_size
+        self.sigma = sigma
         # a constant, not a weight: separable, sums to 1
-        self.register_buffer("window", (window / window.sum()).to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("window", self._window(), persistent=False)
         self.window: Tensor
+
+    def _window(self) -> Tensor:
+        half = self.kernel_size // 2
+        # by hand, since torch would put it on the meta device when the module is made there
+        taps = [math.exp(-(t**2) / (2.0 * self.sigma**2)) for t in range(-half, half + 1)]
+        return torch.tensor([tap / sum(taps) for tap in taps], dtype=torch.get_default_dtype())
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Make the window again: a module made on the meta device has none, and no state dict holds it."""
+        super()._load_from_state_dict(*args, **kwargs)
+        if self.window.is_meta:
+            with torch.device("cpu"):
+                self.window = self._window()
+        else:
+            with torch.no_grad():
+                self.window.copy_(self._window())
 
     def forward(self, x: Tensor) -> Tensor:
         window = self.window.to(x)

@@ -22,7 +22,7 @@ FEW = 8  # patches for which the plain network is as fast as the inference path
 
 
 class LIFTOrientation(nn.Module):
-    r"""Estimate the orientation of 64x64 grayscale patches (paper Sec. 3.2, LIFT spec 1.3).
+    r"""Estimate the orientation of 64x64 grayscale patches (paper Sec. 3.2).
 
     Three convolutions with max pooling and two fully-connected layers with GHH activations, whose two outputs are the
     sine and the cosine of the angle up to a common factor. Without gradient, in float32 on a CPU, the convolutions run
@@ -37,7 +37,7 @@ class LIFTOrientation(nn.Module):
             Theano order. Weights of one order are wrong in the other.
         mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units. ``None``, with
             ``std``: every patch is normalised by its own mean and standard deviation (an option of the authors'
-            TensorFlow code, LIFT spec 1.5), so that the angle does not change with the light. Weights from a file bring
+            TensorFlow code), so that the angle does not change with the illumination. Weights from a file bring
             their own choice.
         std: standard deviation of the training patches; the input is divided by it.
         dropout: probability of dropping a hidden unit in train mode.
@@ -92,7 +92,7 @@ class LIFTOrientation(nn.Module):
         self.fc1 = nn.Linear(50 * (5 if pool3 else 11) ** 2, HIDDEN * NUM_SUM * NUM_MAX)
         self.fc2 = nn.Linear(HIDDEN, 2 * NUM_SUM * NUM_MAX)
         for layer in (self.conv1, self.conv2, self.conv3, self.fc1, self.fc2):
-            # the Theano release draws from N(0, 1/fan_in) (LIFT spec 4.8)
+            # the Theano release draws from N(0, 1/fan_in)
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
             nn.init.zeros_(cast(Tensor, layer.bias))
         self._plan = PlanCache(plan_orientation)
@@ -114,7 +114,7 @@ class LIFTOrientation(nn.Module):
         convolutions = [cast(Tensor, t) for c in (self.conv1, self.conv2, self.conv3) for t in (c.weight, c.bias)]
         linear = self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
         drops = self.training and self.dropout > 0
-        if len(x) >= FEW and not drops and is_plain(x, *convolutions, *linear):
+        if not drops and is_plain(x, *convolutions, *linear) and x.shape[0] >= FEW:
             x = vector(x, self._plan.get(*convolutions), linear, self.pool3)
             return x if self.output_order == "cs" else x.flip(1)
         # pooling first gives the same as the paper's order and leaves a quarter of the work to the ReLU
@@ -136,6 +136,7 @@ class LIFTOrientation(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         check_patches(patch, PATCH_SIZE, type(self).__name__)
-        if torch.is_grad_enabled() or len(patch) <= self.chunk_size:
+        # no chunks in a graph: they would fix the number of patches
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or patch.shape[0] <= self.chunk_size:
             return self._angle(patch)
         return torch.cat([self._angle(part) for part in patch.split(self.chunk_size)])

@@ -117,7 +117,8 @@ class CalibratedScene:
             model: folder with ``cameras``, ``images`` and ``points3D``, ``.bin`` or ``.txt``.
             images: folder of the images. Their names are those in the model: paths below this folder.
             name: name of the scene; that of the folder that holds the images by default.
-            min_shared: pairs are images that share at least this many points.
+            min_shared: pairs are images that share at least this many points. Their overlap is the share of the
+                points of the image that has fewer.
 
         Convention: COLMAP puts the centre of the first pixel at (0.5, 0.5); K is shifted to ours.
 
@@ -135,10 +136,10 @@ class CalibratedScene:
         paths = [Path(images) / image.name for image in entries]
         seen = [{p.point3D_id for p in image.points2D if p.has_point3D()} for image in entries]
         close = [
-            Pair(i, j)
+            Pair(i, j, overlap=shared / min(len(seen[i]), len(seen[j])))
             for i in range(len(entries))
             for j in range(i + 1, len(entries))
-            if len(seen[i] & seen[j]) >= min_shared
+            if (shared := len(seen[i] & seen[j])) >= min_shared
         ]
         names = [image.name for image in entries]
         pairs, skipped = _existing(close, paths, names)

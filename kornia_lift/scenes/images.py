@@ -10,18 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift import _io
 from kornia_lift._extras import require
-from kornia_lift._io import ImageFileError, load_image
+from kornia_lift._io import SUFFIXES, ImageFileError, load_image
 from kornia_lift._safe_read import check_regular
 
 #: Suffixes looked for, in this order, where a layout names an image without one.
-IMAGE_SUFFIXES = tuple(
-    case(suffix)
-    for case in (str.lower, str.upper)
-    for suffix in sorted(_io.IMAGE_SUFFIXES, key=lambda suffix: (suffix not in (".jpg", ".png"), suffix))
-)
-
+IMAGE_SUFFIXES = tuple(written for suffix in SUFFIXES for written in (suffix, suffix.upper()))
 
 _EXIF_ORIENTATION = 0x0112
 

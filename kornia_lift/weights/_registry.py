@@ -16,7 +16,7 @@ class ShippedModel:
     Args:
         file: file name inside ``kornia_lift/weights``.
         sha256: checksum of the file; a file that differs is refused.
-        upright: the model was made for images that are not turned: the feature then assigns no orientation.
+        upright: the model was made for images that are not rotated: the feature then assigns no orientation.
         sizes: the squares whose descriptors are averaged, see :class:`~kornia_lift.patches.PatchDescriptor`.
         licence: SPDX identifier of the licence of the weights.
 

@@ -1,17 +1,13 @@
-"""A quick feature, photographs made on the spot, and the command line called in-process."""
+"""The command line called in-process, and a folder of images."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from kornia.feature import SIFTFeature, laf_from_center_scale_ori
 from torch import nn
 
 pytest.importorskip("cv2")
@@ -20,27 +16,8 @@ pytest.importorskip("PIL.Image")
 pytest.importorskip("skimage")
 pytest.importorskip("tqdm")
 
-import h5py
-
 from kornia_lift.cli import main
-from kornia_lift.matching import Described
-
-NAMES = ["a.png", "b.jpg", "deep/c.png"]  # of the fixture ``folder``
-OPTIONS = ("-n", 60)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a command left behind."""
-
-    code: int
-    out: str
-    err: str
-
-
-def sift(args: argparse.Namespace) -> nn.Module:
-    """A feature without learned weights: what is tested here is the command, not LIFT."""
-    return SIFTFeature(args.num_features, upright=args.upright)
+from tests.cli.helpers import Answer, astronaut, save, sift
 
 
 @pytest.fixture
@@ -61,23 +38,6 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
     return run
 
 
-def astronaut(size: int = 160) -> np.ndarray:
-    """A real photograph, reduced, (size, size, 3) uint8."""
-    import cv2
-    from skimage import data
-
-    return np.asarray(cv2.resize(data.astronaut(), (size, size), interpolation=cv2.INTER_AREA))
-
-
-def save(path: Path, pixels: np.ndarray) -> Path:
-    """Write an RGB or gray array in the format of the suffix."""
-    from PIL import Image
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path)
-    return path
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three photographs, one of them in a folder below."""
@@ -89,25 +49,3 @@ def folder(tmp_path: Path) -> Path:
     }.items():
         save(tmp_path / "photos" / name, np.ascontiguousarray(part))
     return tmp_path / "photos"
-
-
-def one_line(text: str) -> str:
-    """The only line of a text."""
-    lines: Sequence[str] = text.splitlines()
-    assert len(lines) == 1, text
-    return lines[0]
-
-
-def contents(path: Path) -> dict[str, dict[str, np.ndarray]]:
-    with h5py.File(path) as file:
-        return {name: {key: file[name][key][()] for key in file[name]} for name in NAMES if name in file}
-
-
-def options_of(path: str) -> dict[str, object]:
-    with h5py.File(path) as file:
-        return dict(json.loads(file.attrs["options"]))
-
-
-def described(count: int) -> Described:
-    lafs = laf_from_center_scale_ori(torch.rand(1, count, 2) * 50)[0]
-    return Described(lafs, torch.rand(count), torch.nn.functional.normalize(torch.rand(count, 128), dim=1), (64, 64))

@@ -1,10 +1,11 @@
-"""``kornia-lift extract``: what the file holds, faults, names."""
+"""``kornia-lift extract``: what the file holds, errors, names."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+import shutil
+import time
 from pathlib import Path
 
 import h5py
@@ -14,12 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lift import LIFTFeature
-from kornia_lift.files.h5 import image_names
+from kornia_lift.files import FeatureReader
 from kornia_lift.geometry import lafs_from_lift
-
-from .conftest import NAMES, OPTIONS, Answer, astronaut, contents, one_line, options_of, save
-
-Call = Callable[..., Answer]
+from tests.cli.helpers import NAMES, OPTIONS, Call, astronaut, contents, one_line, options_of, save
 
 
 def test_file_has_the_format_of_hloc(call: Call, folder: Path) -> None:
@@ -47,7 +45,7 @@ def test_file_has_the_format_of_hloc(call: Call, folder: Path) -> None:
         assert (image["scales"] > 0).all()
 
 
-def test_mirrored_photograph_has_mirrored_keypoints(call: Call, tmp_path: Path) -> None:
+def test_mirrored_image_has_mirrored_keypoints(call: Call, tmp_path: Path) -> None:
     """Known answer for the frame: x' = 127 - x, and an angle a becomes 180 - a."""
     pixels = astronaut(128)
     save(tmp_path / "p/a.png", pixels)
@@ -93,6 +91,7 @@ def test_bad_input_ends_with_one_line(call: Call, folder: Path, tmp_path: Path) 
         (["absent", "--out", "f.h5"], "absent does not exist"),
         (["none", "--out", "f.h5"], "no images in the folder none"),
         ([folder, "--out", "f.txt"], "must end in .h5"),
+        ([folder, "--out", "f.h5", "--apply-exif", "--ignore-exif"], "not allowed with"),
         ([folder, "--out", "no/f.h5"], "its folder does not exist"),
         ([folder, "--out", "text.h5"], "cannot open text.h5"),
         ([folder, "--out", "f.h5", "--shard", "2/2"], "expected I/N"),
@@ -121,7 +120,7 @@ def test_any_name_that_a_file_can_have(call: Call, tmp_path: Path, name: str) ->
     assert call("extract", tmp_path / "photos" / name, "--out", "f.h5", *OPTIONS).code == 0
     with h5py.File("f.h5") as file:
         assert list(file) == [name]
-    assert "1 were there already" in call("extract", tmp_path / "photos" / name, "--out", "f.h5", *OPTIONS).out
+    assert "1 already present, skipped" in call("extract", tmp_path / "photos" / name, "--out", "f.h5", *OPTIONS).out
 
 
 def test_name_that_is_not_unicode_fails_alone(call: Call, folder: Path) -> None:
@@ -140,15 +139,15 @@ def test_name_that_is_not_unicode_fails_alone(call: Call, folder: Path) -> None:
 
 def test_folder_with_the_name_of_a_dataset(call: Call, folder: Path) -> None:
     save(folder / "deep/keypoints/e.png", astronaut(64))
-    for done in ("4 images, ", "0 images, 0 keypoints, 4 were there already"):
+    for done in ("4 images, ", "0 images, 0 keypoints, 4 already present, skipped"):
         answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
         assert answer.code == 0
         assert answer.out.startswith(done)
-    with h5py.File("f.h5") as file:
-        assert list(image_names(file)) == ["a.png", "b.jpg", "deep/c.png", "deep/keypoints/e.png"]
+    with FeatureReader("f.h5") as file:
+        assert list(file.names()) == ["a.png", "b.jpg", "deep/c.png", "deep/keypoints/e.png"]
 
 
-def test_photograph_with_the_name_of_a_folder_is_refused(call: Call, folder: Path, tmp_path: Path) -> None:
+def test_image_with_the_name_of_a_folder_is_refused(call: Call, folder: Path, tmp_path: Path) -> None:
     save(tmp_path / "other/a.png/x.png", astronaut(64))
     answer = call("extract", folder, "other", "--out", "f.h5")
     assert answer.code == 2
@@ -159,8 +158,8 @@ def test_links_to_folders_are_followed(call: Call, folder: Path, tmp_path: Path)
     (tmp_path / "links").mkdir()
     (tmp_path / "links/scene").symlink_to(folder)
     assert "3 images, " in call("extract", "links", "--out", "f.h5", *OPTIONS).out
-    with h5py.File("f.h5") as file:
-        assert list(image_names(file)) == [f"scene/{name}" for name in NAMES]
+    with FeatureReader("f.h5") as file:
+        assert list(file.names()) == [f"scene/{name}" for name in NAMES]
 
 
 class KnownFrame(nn.Module):
@@ -204,3 +203,99 @@ def test_folder_that_cannot_be_written_is_found_first(
     answer = call(command, folder if command == "extract" else "g.h5", "--out", "f.h5", make_feature=never)
     assert answer.code == 2
     assert one_line(answer.err) == "kornia-lift: cannot write f.h5: Permission denied (folder .)"
+
+
+def with_exif(path: Path, pixels: np.ndarray, orientation: int) -> Path:
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("option", [[], ["--ignore-exif"], ["--apply-exif"]])
+def test_exif_is_left_to_hloc_and_colmap(call: Call, tmp_path: Path, option: list[str]) -> None:
+    """Keypoints are in the stored pixels, of 96 x 128, unless asked for those that viewers show."""
+    pixels = np.ascontiguousarray(astronaut(128)[:96])
+    with_exif(tmp_path / "p/a.png", pixels, 6)
+    with_exif(tmp_path / "p/b.png", pixels, 1)
+    save(tmp_path / "p/c.png", pixels)
+    answer = call("extract", "p", "--out", "f.h5", *OPTIONS, *option)
+    assert answer.code == 0
+    applied = option == ["--apply-exif"]
+    with h5py.File("f.h5") as file:
+        assert [file[name]["image_size"][()].tolist() for name in ("a.png", "b.png", "c.png")] == [
+            [96, 128] if applied else [128, 96],
+            [128, 96],
+            [128, 96],
+        ]
+        same = np.array_equal(file["a.png/keypoints"][()], file["b.png/keypoints"][()])
+    assert same is not applied
+    assert options_of("f.h5")["exif"] is applied
+    assert "1 of 3 images have an EXIF tag that rotates them" in answer.out.splitlines()[1]
+    assert ("stored pixels" in answer.out) is True
+    other = call("extract", "p", "--out", "f.h5", *OPTIONS, "--ignore-exif" if applied else "--apply-exif")
+    assert other.code == 2
+    assert "exif" in one_line(other.err)
+
+
+def test_suffix_in_any_case(call: Call, folder: Path) -> None:
+    assert call("extract", folder / "a.png", "--out", "x.H5", *OPTIONS).code == 0
+    assert Path("x.H5").is_file()
+
+
+def test_image_whose_features_are_not_finite_fails_alone(call: Call, folder: Path) -> None:
+    from kornia.feature import SIFTFeature
+
+    def broken(args: argparse.Namespace) -> nn.Module:
+        feature, calls = SIFTFeature(args.num_features), []
+
+        def hook(module: nn.Module, inputs: object, out: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+            calls.append(1)
+            return (*out[:2], out[2] * float("nan")) if len(calls) == 2 else out
+
+        feature.register_forward_hook(hook)
+        return feature
+
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS, make_feature=broken)
+    assert answer.code == 1
+    assert "b.jpg: " in answer.err and "descriptors are not finite" in answer.err
+    assert list(contents(Path("f.h5"))) == ["a.png", "deep/c.png"]
+    assert "1 images, " in call("extract", folder, "--out", "f.h5", *OPTIONS).out
+
+
+def test_file_with_links_is_refused_and_others_stay(call: Call, folder: Path) -> None:
+    call("extract", folder / "a.png", "--out", "other.h5", *OPTIONS)
+    call("extract", folder / "a.png", "--out", "f.h5", *OPTIONS)
+    before = Path("other.h5").read_bytes()
+    with h5py.File("f.h5", "a") as file:
+        file["deep"] = h5py.ExternalLink("other.h5", "/")
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
+    assert answer.code == 2
+    assert "f.h5: deep: a link to other.h5:/; links are not followed" in one_line(answer.err)
+    assert Path("other.h5").read_bytes() == before
+
+
+def test_parts_removed_during_the_run_end_it(call: Call, folder: Path) -> None:
+    from kornia.feature import SIFTFeature
+
+    def removing(args: argparse.Namespace) -> nn.Module:
+        feature, calls = SIFTFeature(args.num_features), []
+
+        def hook(module: nn.Module, inputs: object) -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                while len(list(Path("f.h5.parts").glob("[!.]*.part.h5"))) < 2:  # written by a thread
+                    time.sleep(0.01)
+                shutil.rmtree("f.h5.parts")
+
+        feature.register_forward_pre_hook(hook)
+        return feature
+
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS, make_feature=removing)
+    assert answer.code == 2
+    assert "finished images were removed from f.h5.parts during the run: run the same command again" in answer.err
+    assert call("extract", folder, "--out", "f.h5", *OPTIONS).code == 0
+    assert list(contents(Path("f.h5"))) == NAMES

@@ -1,11 +1,11 @@
-"""``kornia-lift match`` on photographs whose true motion is known."""
+"""``kornia-lift match`` on images whose true motion is known."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
-from collections.abc import Callable
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from .conftest import Answer, astronaut, one_line, save
+from tests.cli.helpers import Call, astronaut, one_line, save
 
-Call = Callable[..., Answer]
-SHIFT = 12  # pixels to the left in the second photograph
+SHIFT = 12  # pixels to the left in the second image
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def test_report_and_picture(call: Call, pair: tuple[Path, Path]) -> None:
     answer = call("match", *pair, "-n", 200, "--geometry", "homography")
     assert answer.code == 0
     assert answer.err == ""
-    for word in ("keypoints A", "keypoints B", "tentative", "verified", "USAC_MAGSAC", "detector", "lift_matches.jpg"):
+    for word in ("keypoints A", "keypoints B", "putative", "verified", "USAC_MAGSAC", "detector", "lift_matches.jpg"):
         assert word in answer.out
     with Image.open("lift_matches.jpg") as picture:
         assert picture.size == (2 * (192 - SHIFT) + 8, 192)
@@ -42,7 +41,7 @@ def test_json_holds_the_true_motion(call: Call, pair: tuple[Path, Path]) -> None
     assert answer.code == 0
     report = json.loads(answer.out)
     rows = np.array(report["matches"]["rows"], dtype=float)
-    assert len(rows) == report["tentative"] >= report["verified"] >= 50
+    assert len(rows) == report["putative"] >= report["verified"] >= 50
     verified = rows[rows[:, 5] == 1]
     assert len(verified) == report["verified"]
     assert np.abs(verified[:, 0] - SHIFT - verified[:, 2]).max() < 2.5
@@ -66,7 +65,7 @@ def test_fundamental_matrix_by_default(call: Call, pair: tuple[Path, Path]) -> N
     assert distance[rows[:, 5] == 1].max() < 4
 
 
-def test_positions_are_those_of_the_photograph_when_reduced(call: Call, tmp_path: Path) -> None:
+def test_positions_are_those_of_the_image_when_reduced(call: Call, tmp_path: Path) -> None:
     pixels = astronaut(384)
     first = save(tmp_path / "a.png", pixels)
     report = json.loads(call("match", first, first, "-n", 150, "--resize", 192, "--json").out)
@@ -76,7 +75,7 @@ def test_positions_are_those_of_the_photograph_when_reduced(call: Call, tmp_path
 
 
 def test_16_bit_gray_with_alpha_and_exif(call: Call, tmp_path: Path) -> None:
-    """The same photograph in every dress matches itself."""
+    """The same image in every dress matches itself."""
     import cv2
 
     pixels = astronaut(160)
@@ -87,23 +86,53 @@ def test_16_bit_gray_with_alpha_and_exif(call: Call, tmp_path: Path) -> None:
     gray = save(tmp_path / "gray.png", np.asarray(Image.fromarray(pixels).convert("L")))
     exif = Image.Exif()
     exif[0x0112] = 6  # stored lying on its left side
-    turned = tmp_path / "turned.png"
-    Image.fromarray(np.ascontiguousarray(np.rot90(pixels))).save(turned, exif=exif)
-    for other in (deep, alpha, gray, turned):
+    rotated = tmp_path / "rotated.png"
+    Image.fromarray(np.ascontiguousarray(np.rot90(pixels))).save(rotated, exif=exif)
+    for other in (deep, alpha, gray, rotated):
         report = json.loads(call("match", plain, other, "-n", 100, "--geometry", "homography", "--json").out)
         rows = np.array(report["matches"]["rows"], dtype=float)
         assert report["verified"] > 50, other
         assert np.median(np.hypot(*(rows[:, :2] - rows[:, 2:4]).T)) < 0.1, other
 
 
+def test_infinite_threshold_is_valid_json(call: Call, pair: tuple[Path, Path]) -> None:
+    answer = call("match", *pair, "-n", 60, "--threshold", "inf", "--json")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    assert json.loads(answer.out, parse_constant=refuse)["threshold"] is None
+
+
+def test_report_says_how_many_matches_the_picture_shows(call: Call, pair: tuple[Path, Path]) -> None:
+    answer = call("match", *pair, "-n", 400)
+    verified = int(re.search(r"verified +(\d+)", answer.out)[1])
+    assert verified > 150
+    assert f"(150 of the {verified} verified matches, evenly chosen)" in answer.out
+    answer = call("match", *pair, "-n", 60)
+    verified = int(re.search(r"verified +(\d+)", answer.out)[1])
+    assert f"({verified} verified matches)" in answer.out
+
+
+def test_unrelated_images_probably_do_not_overlap(call: Call, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (192, 192, 3)).astype(np.uint8)
+    first, second = save(tmp_path / "a.png", astronaut(192)), save(tmp_path / "b.png", noise)
+    answer = call("match", first, second, "-n", 300, "--ratio", 1)
+    assert answer.code == 1
+    assert "the images probably do not overlap" in answer.out
+    report = json.loads(call("match", first, first, "-n", 300, "--json").out)
+    assert report["overlap"] is True and report["log10_false_alarms"] < -100
+
+
 def test_nothing_to_match(call: Call, tmp_path: Path) -> None:
     blank = save(tmp_path / "blank.png", np.full((64, 64, 3), 128, np.uint8))
     answer = call("match", blank, blank, "-n", 20, "--out", "m.png")
-    assert answer.code == 0
-    assert "no fundamental found" in answer.out
+    assert answer.code == 1
+    assert "no common fundamental" in answer.out
+    assert "probably do not overlap" in answer.out
     assert Path("m.png").exists()
     report = json.loads(call("match", blank, blank, "-n", 20, "--json").out)
-    assert (report["tentative"], report["verified"], report["matrix"]) == (0, 0, None)
+    assert (report["putative"], report["verified"], report["matrix"], report["overlap"]) == (0, 0, None, False)
 
 
 def test_bad_images_end_with_one_line(call: Call, tmp_path: Path, pair: tuple[Path, Path]) -> None:
@@ -128,7 +157,7 @@ def test_bad_images_end_with_one_line(call: Call, tmp_path: Path, pair: tuple[Pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--out", "m.gif"], r"a picture must end in .jpg"),
+        (["--out", "m.gif"], r"the name of a picture must end in .jpg"),
         (["--out", "absent/m.png"], "the folder absent does not exist"),
         (["--num-features", "0"], "expected a whole number from 1 to 1000000, got '0'"),
         (["--num-features", "99999999999"], "expected a whole number from 1 to 1000000, got '99999999999'"),
@@ -149,7 +178,7 @@ def test_bad_options_end_with_one_line(call: Call, pair: tuple[Path, Path], opti
 
 
 @pytest.mark.parametrize("how", ["itself", "link", "default"])
-def test_a_photograph_is_not_replaced_by_the_picture(call: Call, pair: tuple[Path, Path], how: str) -> None:
+def test_a_image_is_not_replaced_by_the_picture(call: Call, pair: tuple[Path, Path], how: str) -> None:
     first, second = pair
     if how == "default":
         second = second.rename("lift_matches.jpg")
@@ -159,12 +188,12 @@ def test_a_photograph_is_not_replaced_by_the_picture(call: Call, pair: tuple[Pat
     options = {"itself": ["--out", second.name], "link": ["--out", "m.png"], "default": []}[how]
     answer = call("match", first, second, *options, make_feature=never)
     assert answer.code == 2
-    assert "one of the photographs" in one_line(answer.err)
+    assert "one of the images to match" in one_line(answer.err)
     assert second.read_bytes() == before
 
 
 def never(args: argparse.Namespace) -> nn.Module:
-    """The fault is to be found before anything is computed."""
+    """The error is to be found before anything is computed."""
     raise AssertionError("a feature was built")
 
 
@@ -197,16 +226,16 @@ class Nothing(nn.Module):
         return torch.zeros(1, 1, 2, 3), torch.zeros(1, 1), torch.zeros(1, 1, 128)
 
 
-def test_picture_of_a_tall_photograph(call: Call, tmp_path: Path) -> None:
+def test_picture_of_a_tall_image(call: Call, tmp_path: Path) -> None:
     """WebP holds 16383 pixels: found after all the work, if the picture is not reduced."""
     tall = save(tmp_path / "tall.png", np.zeros((17000, 16), dtype=np.uint8))
-    assert call("match", tall, tall, "--out", "m.webp", make_feature=lambda args: Nothing()).code == 0
+    assert call("match", tall, tall, "--out", "m.webp", make_feature=lambda args: Nothing()).code == 1
     with Image.open("m.webp") as picture:
         assert picture.height == 8000
 
 
-def test_turned_photograph(call: Call, tmp_path: Path) -> None:
-    """The matrix that is found is the turn that was made."""
+def test_rotated_image(call: Call, tmp_path: Path) -> None:
+    """The matrix that is found is the rotation that was made."""
     pixels = astronaut(192)
     first, second = save(tmp_path / "a.png", pixels), save(tmp_path / "b.png", np.ascontiguousarray(np.rot90(pixels)))
     report = json.loads(call("match", first, second, "-n", 300, "--geometry", "homography", "--json").out)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from kornia.feature import SIFTFeature
 
-from kornia_lift.cli.extract import shard_of
-
-from .conftest import NAMES, OPTIONS, Answer, astronaut, contents, one_line, save
-
-Call = Callable[..., Answer]
+from kornia_lift.extraction import shard_of
+from tests.cli.helpers import NAMES, OPTIONS, Call, astronaut, contents, one_line, save
 
 
 def test_merge_tells_what_shards_lack(call: Call, folder: Path) -> None:
@@ -48,7 +44,7 @@ def test_shards_merge_to_the_same_file(call: Call, folder: Path, monkeypatch: py
     # A merged file is a feature file: nothing is left to do.
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert "3 were there already" in call("extract", folder, "--out", "f.h5", *OPTIONS).out
+    assert "3 already present, skipped" in call("extract", folder, "--out", "f.h5", *OPTIONS).out
 
 
 def test_merge_refuses_what_does_not_belong_together(call: Call, folder: Path) -> None:
@@ -77,7 +73,7 @@ def test_shard_without_images_still_counts(call: Call, folder: Path) -> None:
     assert answer.out == "3 images from 5 files in f.h5\n"
 
 
-def test_added_photographs_keep_the_shards_of_the_others(call: Call, folder: Path) -> None:
+def test_added_images_keep_the_shards_of_the_others(call: Call, folder: Path) -> None:
     def shards() -> list[Path]:
         for index in range(2):
             assert call("extract", folder, "--out", "f.h5", *OPTIONS, "--shard", f"{index}/2").code == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import errno
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,10 +16,8 @@ from kornia.feature import SIFTFeature
 from torch import nn
 
 from kornia_lift.files import FeatureFile, FileInUseError
-
-from .conftest import NAMES, OPTIONS, Answer, astronaut, contents, described, one_line, options_of, save
-
-Call = Callable[..., Answer]
+from tests.cli.helpers import NAMES, OPTIONS, Call, astronaut, contents, one_line, options_of, save
+from tests.feature_files import random_features
 
 
 def test_resumes_by_skipping(call: Call, folder: Path) -> None:
@@ -38,7 +36,7 @@ def test_resumes_by_skipping(call: Call, folder: Path) -> None:
     assert answer.code == 0
     assert seen == [(1, 1, 100, 128)]
     assert "1 images, " in answer.out
-    assert "3 were there already" in answer.out
+    assert "3 already present, skipped" in answer.out
     for name, image in contents(Path("f.h5")).items():
         for key, value in image.items():
             np.testing.assert_array_equal(value, before[name][key])
@@ -66,7 +64,7 @@ def test_a_stop_between_two_images_loses_nothing(call: Call, folder: Path) -> No
     assert answer.code == 130
     assert "interrupted" in answer.err
     assert list(contents(Path("f.h5"))) == NAMES[:2]
-    assert "2 were there already" in call("extract", folder, "--out", "f.h5", *OPTIONS).out
+    assert "2 already present, skipped" in call("extract", folder, "--out", "f.h5", *OPTIONS).out
     assert list(contents(Path("f.h5"))) == NAMES
 
 
@@ -94,13 +92,13 @@ def test_image_that_cannot_be_written_is_made_again(call: Call, folder: Path, mo
 def test_goes_on_from_the_parts_of_a_killed_run(call: Call, folder: Path) -> None:
     call("extract", folder, "--out", "whole.h5", *OPTIONS)
     with FeatureFile(Path("f.h5"), options_of("whole.h5")) as killed:
-        killed.write("a.png", described(0))
-        killed.write("deep/c.png", described(5))
+        killed.write("a.png", random_features(0))
+        killed.write("deep/c.png", random_features(5))
     assert not Path("f.h5").exists()
     (killed.parts / ".1234.tmp.part.h5").write_text("the file that was being written")
     answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
     assert answer.code == 0
-    assert "1 images, " in answer.out and "2 were there already" in answer.out
+    assert "1 images, " in answer.out and "2 already present, skipped" in answer.out
     assert not killed.parts.exists()
     found = contents(Path("f.h5"))
     assert list(found) == NAMES
@@ -114,10 +112,12 @@ def test_damaged_part_is_named_and_removed(call: Call, folder: Path) -> None:
     with FeatureFile(Path("f.h5"), options_of("f.h5")) as killed:
         for name in ("d.png", "e.png", "f.png"):
             save(folder / name, astronaut(64))
-            killed.write(name, described(3))
+            killed.write(name, random_features(3))
     parts = sorted(killed.parts.iterdir())
-    for damaged in (parts[0], parts[2]):  # the first is found before the images are made, the last when they are packed
-        damaged.write_bytes(b"cut off by a power failure")
+    parts[0].write_bytes(b"cut off by a power failure")  # found before the images are extracted
+    with h5py.File(parts[2], "a") as part:  # found when they are packed
+        name = part.attrs["name"]
+        part[f"{name}/scores"][0] = np.nan
     answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
     assert answer.code == 2
     assert f"{parts[2]} was damaged" in one_line(answer.err)
@@ -162,12 +162,12 @@ def test_interrupted_overwrite_leaves_the_old_file(call: Call, folder: Path) -> 
     again = ("extract", folder, "--out", "f.h5", "-n", 61)
     answer = call(*again, "--overwrite", make_feature=stops_at(3))
     assert answer.code == 130
-    assert "f.h5 stays as it was, since the run did not end; the new images wait in f.h5.parts" in answer.err
+    assert "f.h5 was not replaced, since the run did not end; the new images are in f.h5.parts" in answer.err
     assert Path("f.h5").read_bytes() == before
     # what was made is of use once the old file is out of the way
     assert "num_features 60, not 61" in one_line(call(*again).err)
     Path("f.h5").unlink()
-    assert "1 images, " in (out := call(*again).out) and "2 were there already" in out
+    assert "1 images, " in (out := call(*again).out) and "2 already present, skipped" in out
     assert list(contents(Path("f.h5"))) == NAMES
     assert sorted(path.name for path in Path().iterdir()) == ["f.h5", "photos"]
 
@@ -185,7 +185,7 @@ def test_overwrite_loses_no_image_that_fails_now(call: Call, folder: Path) -> No
     again = ("extract", folder, "--out", "f.h5", "-n", 61, "--overwrite")
     answer = call(*again)
     assert answer.code == 1
-    assert "f.h5 stays as it was, since it holds 1 images that failed now" in answer.err
+    assert "f.h5 was not replaced, since it holds 1 images that failed now" in answer.err
     assert "1 of 3 images failed" in answer.err
     assert Path("f.h5").read_bytes() == before
     (folder / "b.jpg").rename(folder / "new.jpg")  # a broken image that the old file does not hold
@@ -205,7 +205,7 @@ def test_two_runs_cannot_write_one_file(call: Call, folder: Path) -> None:
             answer = call(*argv)
             assert answer.code == 2
             assert "f.h5 is being written by another run" in one_line(answer.err)
-        other.write("x.png", described(3))
+        other.write("x.png", random_features(3))
         other.finish()
     with h5py.File("f.h5") as file:
         assert list(file) == ["x.png"]
@@ -230,17 +230,6 @@ def test_a_killed_run_leaves_no_lock(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_locks(descriptor: int) -> None:
-        raise OSError(errno.ENOLCK, "No locks available")
-
-    monkeypatch.setattr("kornia_lift.files.lock._lock", no_locks)
-    with FeatureFile(tmp_path / "f.h5", {}) as file:
-        file.write("a.png", described(3))
-        file.finish()
-    assert (tmp_path / "f.h5").is_file()
-
-
 def test_temporary_files_of_others_stay(call: Call, folder: Path) -> None:
     """A run of another shard, or of a file whose name begins like ours, may be writing them."""
     others = [Path(".f.shard-0-of-2.12345678.tmp.h5"), Path(".f.more.12345678.tmp.h5")]
@@ -252,10 +241,28 @@ def test_temporary_files_of_others_stay(call: Call, folder: Path) -> None:
 
 def test_what_a_kill_while_packing_leaves_is_removed(call: Call, folder: Path) -> None:
     call("extract", folder, "--out", "whole.h5", *OPTIONS)
-    options = {key: value for key, value in options_of("whole.h5").items() if key != "scaling_coef"}
-    with FeatureFile("f.h5", options) as killed:
-        killed.write("a.png", described(3))
+    with FeatureFile("f.h5", options_of("whole.h5")) as killed:
+        killed.write("a.png", random_features(3))
     (killed.parts / "packed.h5").write_bytes(b"half of it")
     assert call("extract", folder, "--out", "f.h5", *OPTIONS).code == 0
     assert not killed.parts.exists()
     assert list(contents(Path("f.h5"))) == NAMES
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
+def test_sigterm_keeps_what_is_done(call: Call, folder: Path) -> None:
+    def terminated(args: argparse.Namespace) -> nn.Module:
+        feature, calls = SIFTFeature(args.num_features), []
+
+        def hook(module: nn.Module, inputs: object) -> None:
+            calls.append(1)
+            if len(calls) == 3:
+                signal.raise_signal(signal.SIGTERM)
+
+        feature.register_forward_pre_hook(hook)
+        return feature
+
+    before = signal.getsignal(signal.SIGTERM)
+    assert call("extract", folder, "--out", "f.h5", *OPTIONS, make_feature=terminated).code == 143
+    assert list(contents(Path("f.h5"))) == NAMES[:2]
+    assert signal.getsignal(signal.SIGTERM) == before

@@ -76,15 +76,16 @@ def test_images_padded_to_one_size_keep_their_keypoints() -> None:
 
 
 def test_only_the_padded_image_of_a_batch_loses_anything() -> None:
-    photo = bright_texture(200, 200, seed=1)
-    turned = ImageWarp(angle_deg=45.0)(bright_texture(141, 141))[..., :200, :200]
-    padding = find_padding(torch.cat([photo, turned, torch.zeros_like(photo)]))
+    image = bright_texture(200, 200, seed=1)
+    rotated = ImageWarp(angle_deg=45.0)(bright_texture(141, 141))[..., :200, :200]
+    padding = find_padding(torch.cat([image, rotated, torch.zeros_like(image)]))
     assert padding is not None
     assert padding.flatten(1).any(1).tolist() == [False, True, False]
     with torch.no_grad():
-        batch = detector()(torch.cat([photo, turned]))[0]
-        assert torch.equal(batch[:1], detector()(photo)[0])
-        assert torch.equal(batch[1:], detector()(turned)[0])
+        batch = detector()(torch.cat([image, rotated]))[0]
+        # the same keypoints in the same order; the scale may differ in its last digit
+        torch.testing.assert_close(batch[:1], detector()(image)[0], atol=1e-4, rtol=0)
+        torch.testing.assert_close(batch[1:], detector()(rotated)[0], atol=1e-4, rtol=0)
 
 
 def test_edges_that_a_rectified_lens_bends_inwards_are_padding() -> None:

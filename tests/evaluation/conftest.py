@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_lift.evaluation.features.record import Features
+from kornia_lift.features import Features
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
 

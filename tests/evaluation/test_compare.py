@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 import pytest
 
-from kornia_lift.cli.evaluate import main
-from kornia_lift.evaluation.features.files import FeatureStore
+from kornia_lift.cli import main
 from kornia_lift.evaluation.measures.statistics import compare
-from kornia_lift.evaluation.protocols import only_second_images
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, describe_options
 from kornia_lift.evaluation.runner import FAILED, OK, Options, PairResult
+from kornia_lift.evaluation.selection import all_pairs, only_second_images, spread_pairs
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS, ImageWarp, warp_scene
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
-from kornia_lift.scenes.scene import HasLocalAffine, Scene
+from kornia_lift.scenes.scene import HasLocalAffine, Pair, Scene
+from tests.feature_files import random_features, writing
 
 from .conftest import features, grid_points, plane_homography, unit_vectors, write_plane_scene, write_sequence
 
@@ -126,10 +126,11 @@ def test_a_file_that_holds_no_features_is_told_in_one_line(tmp_path: Path, capsy
     assert whole(args) == 2
     said = capsys.readouterr().err
     assert said.startswith("kornia-lift: ")
-    assert "bad.h5 cannot be opened as an h5 feature file" in said
+    assert "bad.h5 as an h5 file" in said
     other = tmp_path / "out" / "features" / "opencv-orb-1000.h5"
-    with FeatureStore(other, {"feature": "something else"}):
-        pass
+    other.parent.mkdir(parents=True)
+    with writing(other, {"feature": "something else"}) as store:
+        store.write("a/1", random_features(1))
     args[3] = "opencv-orb"
     assert whole(args) == 2
     assert "was made with" in capsys.readouterr().err
@@ -167,9 +168,40 @@ def test_ready_features_are_drawn_only_where_the_photograph_is_whole(tmp_path: P
     cv2.imwrite(str(root / "2.jpg"), cv2.imread(str(root / "2.png")))
     (root / "2.png").unlink()
     (root / "2.jpg").write_bytes((root / "2.jpg").read_bytes()[:-2000])
-    with FeatureStore(tmp_path / "own.h5", {}) as store:
+    with writing(tmp_path / "own.h5", {}) as store:
         for name in "12":
-            store.write("seq", name, features(grid_points(), unit_vectors(len(grid_points()))))
+            store.write(f"seq/{name}", features(grid_points(), unit_vectors(len(grid_points()))))
     out = tmp_path / "out"
     assert main(["evaluate", str(tmp_path / "data"), "-f", str(tmp_path / "own.h5"), "-o", str(out)]) == 0
     assert "cannot read" in (out / "report.html").read_text()
+
+
+def test_pairs_are_spread_over_the_overlap(tmp_path: Path) -> None:
+    scene = HomographySequence.load(write_sequence(tmp_path / "seq", dict.fromkeys(range(2, 8), np.eye(3))))
+    scene.pairs = tuple(Pair(0, k, overlap=0.1 * o) for k, o in zip(range(1, 7), (3, 9, 1, 7, 5, 8), strict=True))
+    overlaps = lambda s: [round(10 * p.overlap) for p in s.pairs]  # noqa: E731
+    assert overlaps(spread_pairs(scene, 3)) == [1, 5, 9]
+    assert overlaps(spread_pairs(scene, 1)) == [7]
+    assert overlaps(spread_pairs(scene, 9)) == [1, 3, 5, 7, 8, 9]
+    assert overlaps(spread_pairs(scene, 2, min_overlap=0.45)) == [5, 9]
+    with pytest.raises(ValueError, match="no pair with an overlap"):
+        spread_pairs(scene, 2, min_overlap=0.95)
+    with pytest.raises(ValueError, match="at least one pair"):
+        spread_pairs(scene, 0)
+    assert len(all_pairs(scene).pairs) == 21
+
+
+def test_the_command_takes_some_pairs_of_each_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_photographs(tmp_path / "data" / "seq", 4)
+    args = ["evaluate", str(tmp_path / "data"), "-f", "opencv-orb", "-o", str(tmp_path / "out"), "-q", "--no-page"]
+    assert main([*args, "--max-pairs", "2"]) == 0
+    assert "2 pairs, 0 failed, 0 skipped" in capsys.readouterr().out
+
+
+def test_crowding_and_errors_are_better_if_smaller(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {
+        name: [PairResult("s", str(k), "9", OK, "", {"crowding": v + 0.001 * k}) for k in range(6)]
+        for name, v in (("a", 0.1), ("b", 0.5))
+    }
+    assert main(["compare", write(tmp_path / "r.json", rows), "a", "b", "-m", "crowding"]) == 0
+    assert "a is better than b" in capsys.readouterr().out

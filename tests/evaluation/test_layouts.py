@@ -15,6 +15,7 @@ from kornia_lift.scenes.folders import load_scenes
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import UNKNOWN, VISIBLE, HasPose
 from kornia_lift.scenes.static import StaticSequence
+from tests.feature_files import writing
 
 from .conftest import features, unit_vectors, write_plane_scene
 
@@ -65,14 +66,16 @@ def test_without_depth_only_the_pose_is_measured(tmp_path: Path) -> None:
     scene = CalibratedScene.from_strecha(write_strecha(tmp_path / "urd", plane))
     generator = np.random.default_rng(0)
     world = np.c_[generator.uniform(-1.2, 1.2, (150, 2)), generator.uniform(4, 9, 150)]
-    with FeatureStore(tmp_path / "f.h5", {}) as store:
+    with writing(tmp_path / "f.h5", {}) as store:
         for k in (0, 1):
             image = (world @ plane.rotations[k].T + plane.translations[k]) @ plane.intrinsics[k].T
-            store.write("urd", str(k), features(image[:, :2] / image[:, 2:], unit_vectors(150)))
+            store.write(f"urd/{k}", features(image[:, :2] / image[:, 2:], unit_vectors(150)))
     with FeatureStore(tmp_path / "f.h5") as store:
         result = evaluate(store, [scene])[0]
     assert result.status == OK
-    assert "only the pose" in result.reason
+    assert "only cameras and matches were measured" in result.reason
+    assert result.values["epipolar_precision"] == 1
+    assert 50 < result.values["epipolar_matches"] < 150  # thinned
     assert result.values["pose_error"] < 0.5
     assert "matching_score" not in result.values
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from kornia_lift.evaluation import PairScores, evaluate_feature, evaluate_warps, score_scene_pair
-from kornia_lift.evaluation.features.record import Features, from_lafs
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
-from kornia_lift.evaluation.measures.metrics import average_precision, score_pair
+from kornia_lift.evaluation.measures.metrics import score_pair
+from kornia_lift.evaluation.measures.precision import average_precision, trapezoid_precision
 from kornia_lift.evaluation.warps import IDENTITY, ImageWarp
+from kornia_lift.features import Features, from_lafs
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import INVISIBLE, UNKNOWN, VISIBLE, Transferred
@@ -134,6 +135,16 @@ def test_average_precision_by_hand() -> None:
     assert average_precision(np.zeros(0), np.zeros(0, bool), 3) == 0
 
 
+def test_trapezoid_precision_by_hand() -> None:
+    """Precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1; then down to 0."""
+    correct = np.array([True, False, True])
+    assert trapezoid_precision(correct, 2) == pytest.approx(1 * 0.5 + 0.5 * (1 / 2 + 2 / 3) / 2)
+    assert trapezoid_precision(correct, 4) == pytest.approx(
+        1 * 0.25 + 0.25 * (1 / 2 + 2 / 3) / 2
+    )  # none behind the last
+    assert trapezoid_precision(correct, 0) == trapezoid_precision(correct[:0], 3) == 0
+
+
 def test_neighbours_agree_with_brute_force_over_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("kornia_lift.evaluation.measures.matching._ROWS_AT_ONCE", 7)
     points = np.zeros((20, 2)), np.zeros((31, 2))
@@ -210,7 +221,7 @@ def test_broken_features_count_as_zero(sequence: HomographySequence) -> None:
 
     result = evaluate_feature(broken, [sequence], 50)
     assert (result["matching_score"], result["failed"]) == (0, 1)
-    with pytest.raises(TypeError, match="An extractor must give"):
+    with pytest.raises(TypeError, match="an extractor must return"):
         evaluate_feature(lambda image: image, [sequence], 50)
 
 
@@ -220,7 +231,7 @@ def test_empty_slots_of_a_local_feature_are_dropped() -> None:
     found = from_lafs(lafs, torch.tensor([[2.0, 1, 0]]), torch.rand(1, 3, 8), (100, 50))
     assert len(found) == 2
     assert found.scales is not None
-    np.testing.assert_allclose(found.scales, 1.0)
+    np.testing.assert_allclose(found.scales, 63 / 64)  # a LAF spans 6 * 64/63 sigma
     np.testing.assert_allclose(found.keypoints, [[10, 20], [10, 20]])
     with pytest.raises(ValueError, match="responses must be"):
         from_lafs(lafs, torch.zeros(1, 2), torch.rand(1, 3, 8), (100, 50))

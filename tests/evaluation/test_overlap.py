@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kornia_lift.evaluation.features.record import Features
-from kornia_lift.evaluation.measures.overlap import OverlapOptions, greedy_one_to_one, overlap_error, score_overlap
+from kornia_lift.evaluation.measures.one_to_one import greedy_one_to_one
+from kornia_lift.evaluation.measures.overlap import OverlapOptions, overlap_error, score_overlap
+from kornia_lift.features import Features
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography
 from kornia_lift.scenes.scene import Pair
 

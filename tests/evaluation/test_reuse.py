@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
 import torch
 
 from kornia_lift import LIFTFeature, ScaleSpaceConfig
+from kornia_lift.evaluation.candidates import Candidate, candidate, lift_candidate
+from kornia_lift.evaluation.comparison import feature_path, run
 from kornia_lift.evaluation.features.extraction import extract_to_file
-from kornia_lift.evaluation.features.files import FeatureFileError, FeatureStore, UnreadableImageError
-from kornia_lift.evaluation.protocols import Candidate, candidate, feature_path, lift_candidate, run
+from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, evaluate
+from kornia_lift.files import FeatureFileError, UnreadableImageError
 from kornia_lift.scenes.homographies import HomographySequence
+from tests.feature_files import writing
 
 from .conftest import features, grid_points, unit_vectors, write_sequence
 
@@ -24,13 +31,13 @@ Found = tuple[np.ndarray, np.ndarray]
 
 
 def brightness(image: torch.Tensor) -> Found:
-    """A feature that shows which photograph it was found in."""
+    """A feature that shows which image it was extracted from."""
     points = grid_points()
     return points, np.full((len(points), 4), float(image.mean()), np.float32)
 
 
 def sequence_at(folder: Path, value: int, name: str = "seq") -> HomographySequence:
-    """Two uniform photographs; photographs of all folders have the same names."""
+    """Two uniform images; images of all folders have the same names."""
     root = write_sequence(folder / name, {2: np.eye(3)})
     for number in (1, 2):
         cv2.imwrite(str(root / f"{number}.png"), np.full((90, 120), value, np.uint8))
@@ -41,43 +48,43 @@ def extract(path: Path, scene: HomographySequence, feature: Callable[[torch.Tens
     return extract_to_file(feature, [scene], path, num_features=10, options={})
 
 
-def test_other_photographs_of_the_same_names_are_extracted_anew(tmp_path: Path) -> None:
+def test_other_images_of_the_same_names_are_extracted_anew(tmp_path: Path) -> None:
     dark, bright = sequence_at(tmp_path / "a", 51), sequence_at(tmp_path / "b", 204)
     path = tmp_path / "f.h5"
     assert [extract(path, s) for s in (dark, dark, bright, bright)] == [2, 0, 2, 0]
     with FeatureStore(path) as store:
         np.testing.assert_allclose(store.read("seq", "1").descriptors, 0.8, rtol=1e-6)
-    cv2.imwrite(str(bright.image_path(1)), np.zeros((90, 120), np.uint8))  # one photograph is edited
+    cv2.imwrite(str(bright.image_path(1)), np.zeros((90, 120), np.uint8))  # one image is edited
     assert extract(path, bright) == 1
     with FeatureStore(path) as store:
         assert (store.read("seq", "2").descriptors == 0).all()
 
 
-def test_features_of_unknown_photographs_are_extracted_anew(tmp_path: Path) -> None:
+def test_features_of_unknown_images_are_extracted_anew(tmp_path: Path) -> None:
     """Files of earlier releases say nothing about the pixels."""
     scene = sequence_at(tmp_path, 51)
-    with FeatureStore(tmp_path / "f.h5", {"num_features": 10}) as store:
+    with writing(tmp_path / "f.h5", {"num_features": 10}) as store:
         for name in scene.names:
-            store.write("seq", name, features(grid_points(), unit_vectors(len(grid_points()))))
+            store.write(f"seq/{name}", features(grid_points(), unit_vectors(len(grid_points()))))
     assert extract(tmp_path / "f.h5", scene) == 2
     assert extract(tmp_path / "f.h5", scene) == 0
 
 
 def test_a_file_of_another_program_needs_no_fingerprint(tmp_path: Path) -> None:
     scene = sequence_at(tmp_path, 51)
-    with FeatureStore(tmp_path / "own.h5", {}) as store:
+    with writing(tmp_path / "own.h5", {}) as store:
         for name in scene.names:
-            store.write("seq", name, features(grid_points(), unit_vectors(len(grid_points()))))
+            store.write(f"seq/{name}", features(grid_points(), unit_vectors(len(grid_points()))))
     results = run("t", [Candidate("own", file=tmp_path / "own.h5")], {"homography": [scene]}, tmp_path / "cache")
     assert results.features[0].pairs["homography"][0].values["matching_score"] == 1
 
 
-def test_two_photographs_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
     groups = {"one": [sequence_at(tmp_path / "a", 51)], "two": [sequence_at(tmp_path / "b", 204)]}
     entry = Candidate("x", lambda n: brightness)  # type: ignore[arg-type, return-value]
-    with pytest.raises(FeatureFileError, match="Two different images are called seq/1"):
+    with pytest.raises(FeatureFileError, match="two different images are called seq/1"):
         run("t", [entry], groups, tmp_path / "cache", options=Options(10))
-    groups["two"] = groups["one"]  # the same photographs under two headings are fine
+    groups["two"] = groups["one"]  # the same images under two headings are fine
     assert run("t", [entry], groups, tmp_path / "cache", options=Options(10)).groups == ["one", "two"]
 
 
@@ -104,7 +111,7 @@ def test_other_options_of_one_model_have_a_file_of_their_own(tmp_path: Path) -> 
     assert paths[:3] == paths[3:]
 
 
-def test_a_photograph_cut_off_skips_its_pairs_until_it_is_mended(tmp_path: Path) -> None:
+def test_an_image_cut_off_skips_its_pairs_until_it_is_replaced(tmp_path: Path) -> None:
     root = write_sequence(tmp_path / "seq", {2: np.eye(3), 3: np.eye(3)})
     cv2.imwrite(str(root / "2.jpg"), cv2.imread(str(root / "2.png")))  # whose header alone tells the size
     (root / "2.png").unlink()
@@ -125,9 +132,51 @@ def test_a_photograph_cut_off_skips_its_pairs_until_it_is_mended(tmp_path: Path)
 
 def test_a_scene_named_like_an_image_is_not_its_features(tmp_path: Path) -> None:
     good = features(grid_points(), unit_vectors(len(grid_points())))
-    with FeatureStore(tmp_path / "f.h5", {}) as store:
-        store.write("1", "7", good)
-        store.write("cams", "left/0000.jpg", good)
+    with writing(tmp_path / "f.h5", {}) as store:
+        store.write("1/7", good)
+        store.write("cams/left/0000.jpg", good)
+    with FeatureStore(tmp_path / "f.h5") as store:
         with pytest.raises(FeatureFileError, match="no features of image seq/1"):
             store.read("seq", "1")
         assert len(store.read("cams", "left/0000.jpg")) == len(good)
+
+
+def test_damaged_features_of_an_image_are_named_and_extracted_again(tmp_path: Path) -> None:
+    scene, path = sequence_at(tmp_path, 51), tmp_path / "f.h5"
+    assert extract(path, scene) == 2
+    with h5py.File(path, "a") as file:
+        file["seq/1/keypoints"][0, 0] = np.nan
+        del file["seq/2/descriptors"]
+    said: list[str] = []
+    again = extract_to_file(brightness, [scene], path, num_features=10, options={}, progress=said.append)
+    assert again == 2
+    assert any("seq/1" in line and "not finite; the features of seq/1 are extracted again" in line for line in said)
+    with FeatureStore(path) as store:
+        assert store.damaged() == {}
+        assert np.isfinite(store.read("seq", "1").keypoints).all()
+    path.write_bytes(path.read_bytes()[:96])  # as a kill in the middle of writing left it before
+    assert extract(path, scene) == 2
+    assert extract(path, scene) == 0
+
+
+def test_a_run_that_is_killed_continues_where_it_stopped(tmp_path: Path) -> None:
+    scene = sequence_at(tmp_path, 51)
+    script = f"""
+import os, signal
+import numpy as np
+from kornia_lift.evaluation.features.extraction import extract_to_file
+from kornia_lift.scenes.homographies import HomographySequence
+seen = []
+def dying(image):
+    seen.append(1)
+    if len(seen) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.ones((4, 2)), np.ones((4, 4))
+scene = HomographySequence.load({str(scene.root)!r})
+extract_to_file(dying, [scene], {str(tmp_path / "f.h5")!r}, num_features=10, options={{}})
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not (tmp_path / "f.h5").exists()
+    assert extract(tmp_path / "f.h5", scene) == 1
+    assert extract(tmp_path / "f.h5", scene) == 0

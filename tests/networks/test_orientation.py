@@ -98,8 +98,8 @@ def test_ramps_give_kornias_sign_through_the_orienter(degrees: float) -> None:
     angle = math.radians(degrees)
     ramp = 0.5 + 0.3 * (t[None, :] * math.cos(angle) - t[:, None] * math.sin(angle))
     laf = lafs_from_lift(torch.tensor([[[47.5, 47.5]]]), torch.tensor([[5.0]]))
-    turned = LAFOrienter(64, angle_detector=ramp_network())(laf, ramp[None, None])
-    error = (get_laf_orientation(turned).item() - degrees + 180) % 360 - 180
+    rotated = LAFOrienter(64, angle_detector=ramp_network())(laf, ramp[None, None])
+    error = (get_laf_orientation(rotated).item() - degrees + 180) % 360 - 180
     assert abs(error) < 5  # the hand-made network samples 5 x 5 values
 
 
@@ -107,7 +107,7 @@ def test_ramps_give_kornias_sign_through_the_orienter(degrees: float) -> None:
 def test_frames_turn_with_the_image(degrees: float) -> None:
     """Whatever the weights, the angle of an oriented frame minus the angle in its own patch is the frame's angle.
 
-    The image turned by an angle and frames turned by the same angle show the same patches, so the network must add
+    The image rotated by an angle and frames rotated by the same angle show the same patches, so the network must add
     the same angle: signs of kornia's rotation, of the frame and of the network agree.
     """
     image = texture(129, 129)
@@ -155,8 +155,8 @@ def test_own_statistics_make_the_angle_independent_of_the_light() -> None:
     patch = texture(64, 64, batch=3)
     with torch.no_grad():
         angles = network(patch), network(0.6 * patch + 0.3)
-    turned = torch.remainder(angles[1] - angles[0] + torch.pi, 2 * torch.pi) - torch.pi
-    assert turned.abs().max() < 0.1
+    rotated = torch.remainder(angles[1] - angles[0] + torch.pi, 2 * torch.pi) - torch.pi
+    assert rotated.abs().max() < 0.1
 
 
 def test_half_of_the_statistics_is_refused() -> None:

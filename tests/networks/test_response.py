@@ -101,7 +101,7 @@ def test_finds_scale_maxima_in_kornias_scale_space() -> None:
 
 
 @pytest.mark.parametrize("zoom", [0.5, 2.0])
-def test_scale_maxima_follow_a_photograph_that_is_rescaled(zoom: float) -> None:
+def test_scale_maxima_follow_an_image_that_is_rescaled(zoom: float) -> None:
     data = pytest.importorskip("skimage.data")
     photo = torch.from_numpy(data.camera()[:192, 100:292]).float()[None, None] / 255
     other = torch.nn.functional.interpolate(photo, scale_factor=zoom, mode="bilinear", antialias=True)

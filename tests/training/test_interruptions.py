@@ -52,6 +52,8 @@ MODERN = ModernConfig(
     refine_anchors=6,
     photos_per_batch=1,
     candidates=30,
+    warped_pairs=2,
+    shapes=4,
     crops=CropConfig(size=80, per_photo=2, max_step=1.5),
     views=CropConfig(size=110, per_photo=1, min_step=1.0, max_step=1.2, scale=1.6),
 )

@@ -23,6 +23,7 @@ refine_images = 2
 refine_anchors = 6
 photos_per_batch = 1
 candidates = 30
+warped_pairs = 2
 [modern.cut]
 points_per_photo = 12
 points_per_scene = 40
@@ -34,6 +35,9 @@ max_step = 1.5
 [modern.views]
 size = 110
 max_step = 1.2
+[modern.pairs]
+max_images = 3
+max_size = 400
 [modern.descriptor]
 steps = 1
 [modern.orientation]
@@ -114,7 +118,9 @@ def test_a_store_of_scenes_trains_both_recipes_as_their_folders_do(tmp_path: Pat
     sides = []
     for number, (text, source) in enumerate(((TINY, tmp_path / "set"), (TINY_PAPER, tmp_path / "set"), (TINY, data))):
         config, out = write_config(tmp_path, source, text), tmp_path / str(number)
-        assert main(["train", str(config), "--out", str(out), "--stages", "descriptor"]) == 0
+        # the detector is ranked on the pairs of the scenes
+        stages = ["descriptor"] if number else ["descriptor", "orientation", "repeatable", "matchable"]
+        assert main(["train", str(config), "--out", str(out), "--stages", *stages]) == 0
         sides.append(json.loads((out / "split.json").read_text()))
     assert sides[0] == sides[1] == sides[2]
     assert sorted(sides[0]["training"] + sides[0]["held_out"]) == ["sfm/et", "sfm/lund_door"]

@@ -14,11 +14,11 @@ from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.training.checkpoint import load_checkpoint
 from kornia_lift.training.config import ConfigError, read_mapping
 from kornia_lift.training.data.store import Store, load_store, save_store
+from kornia_lift.training.recipes import recipe_path, shipped_recipes
 from kornia_lift.training.run import read_run, with_budget
 
 from .helpers import picture, with_image
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TINY = """
 recipe = "paper"
 data = ["{folder}/store.npz"]
@@ -50,10 +50,15 @@ def config(tiny_store: Store, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", ["paper", "modern"])
-def test_the_shipped_configs_are_valid(name: str) -> None:
-    run = read_run(read_mapping(CONFIGS / f"{name}.toml"))
+def test_the_shipped_recipes_are_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert name in shipped_recipes()
+    run = read_run(read_mapping(recipe_path(Path(name))))
     assert run.recipe == name
     assert run.chosen_stages
+    monkeypatch.chdir(tmp_path)
+    assert recipe_path(Path(f"{name}.toml")) == Path(f"{name}.toml")  # a path stays a path
+    (tmp_path / name).touch()
+    assert recipe_path(Path(name)) == Path(name)
 
 
 def test_train_writes_weights_log_and_checkpoint(

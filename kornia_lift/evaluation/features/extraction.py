@@ -1,28 +1,69 @@
-"""Step one of two: the features of all images that a set of scenes asks for, into a file."""
+"""Features of the images that a set of scenes asks for: extracted when they are asked for, or all into a file."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
-from kornia_lift.evaluation.features.files import FeatureFileError, FeatureStore
-from kornia_lift.evaluation.validation import to_features
+from kornia_lift.evaluation.features.files import damaged_entries
+from kornia_lift.features import Features, from_lafs
+from kornia_lift.files import FeatureFile, FeatureFileError, UnreadableImageError
 from kornia_lift.scenes.scene import Scene
 
+#: Takes an image (1, C, H, W) in [0, 1] and returns what a kornia ``LocalFeature`` returns, ``(lafs, responses,
+#: descriptors)``, or ``(keypoints (N, 2), descriptors (N, D)[, scores (N,)])``, or :class:`Features`.
+Extract = Callable[[Tensor], Any]
 
-def fingerprint(image: Tensor) -> str:
-    """What tells the pixels of an image (1, C, H, W) from those of another: a digest of its shape and values."""
-    digest = hashlib.blake2b(f"{tuple(image.shape)} {image.dtype}".encode(), digest_size=16)
-    digest.update(image.detach().cpu().contiguous().numpy().data)
-    return digest.hexdigest()
+
+class ExtractedFeatures:
+    """Features by scene and image, extracted when they are first read.
+
+    Args:
+        extract: see :data:`Extract`.
+        scenes: the scenes that images are read from.
+        num_features: keypoints per image, those of highest score.
+        memory: features by (scene, image); filled here, so that a second evaluation extracts only what is new.
+    """
+
+    def __init__(
+        self,
+        extract: Extract,
+        scenes: Iterable[Scene],
+        num_features: int,
+        memory: MutableMapping[tuple[str, str], Features] | None = None,
+    ) -> None:
+        self._extract = extract
+        self._scenes = {scene.name: scene for scene in scenes}
+        self._count = num_features
+        self._memory = {} if memory is None else memory
+
+    def read(self, scene: str, image: str) -> Features:
+        """The features of one image.
+
+        Raises:
+            UnreadableImageError: if the image cannot be read.
+        """
+        key = (scene, image)
+        if key not in self._memory:
+            source = self._scenes[scene]
+            try:
+                pixels = source.image(source.names.index(image))
+            except (ValueError, OSError) as error:
+                raise UnreadableImageError(str(error)) from error
+            with torch.no_grad():
+                output = self._extract(pixels)
+            self._memory[key] = to_features(output, (pixels.shape[-1], pixels.shape[-2])).top(self._count)
+        return self._memory[key]
 
 
 def extract_to_file(
-    extract: Callable[[Tensor], Any],
+    extract: Extract,
     scenes: Iterable[Scene],
     path: str | Path,
     *,
@@ -32,17 +73,18 @@ def extract_to_file(
 ) -> int:
     """Extract the features of every image that occurs in a pair; what the file holds for the same pixels is kept.
 
-    An extractor that raises, or a photograph that cannot be read, does not stop the run: the error is recorded, and
-    the pairs of that image are reported as failed (the extractor) or skipped (the photograph).
+    An extractor that raises, or an image that cannot be read, does not stop the run: the error is recorded, and
+    the pairs of that image are reported as failed (the extractor) or skipped (the image).
 
     Args:
-        extract: see :func:`kornia_lift.evaluation.evaluate_feature`.
+        extract: see :data:`Extract`.
         scenes: scenes, plain or warped.
-        path: h5 file, new or to be continued. Features of an image of the same name but other pixels, or of unknown
-            pixels, are replaced.
+        path: h5 file, new or to be continued: it changes in one step at the end, and a run that was killed continues
+            from the images in ``<path>.parts``. Features of an image of the same name but other pixels, or of unknown
+            pixels, are replaced, and so are damaged ones.
         num_features: keypoints per image, those of highest score.
         options: what the features are made with; kept in the file, and a file with other options is refused.
-        progress: told about each image.
+        progress: called with a line of text for each image.
 
     Returns:
         How many images were extracted by this call.
@@ -50,32 +92,74 @@ def extract_to_file(
     Raises:
         FeatureFileError: if the file cannot be used, or two of the images have one name.
     """
+    path = Path(path)
+    say = progress or (lambda text: None)
     count = 0
-    seen: dict[tuple[str, str], str] = {}
-    with FeatureStore(path, {**options, "num_features": num_features}) as store:
+    seen: dict[str, str] = {}
+    damaged = damaged_entries(path)
+    for name, reason in damaged.items():
+        say(f"{reason}; the features of {name or 'all images'} are extracted again")
+    with FeatureFile(path, {**options, "num_features": num_features}) as file:
         for scene in scenes:
             for index in sorted({k for pair in scene.pairs for k in (pair.i, pair.j)}):
-                name = scene.names[index]
+                name = f"{scene.name}/{scene.names[index]}"
                 try:
                     image = scene.image(index)
                 except (ValueError, OSError) as error:
                     # Without a fingerprint: the next run tries it again.
-                    store.write_error(scene.name, name, str(error), unreadable=True)
+                    file.write_error(name, str(error), unreadable=True)
                     continue
                 mark = fingerprint(image)
-                if seen.setdefault((scene.name, name), mark) != mark:
-                    raise FeatureFileError(
-                        f"Two different images are called {scene.name}/{name}; rename one of the scenes."
-                    )
-                if store.fingerprint(scene.name, name) == mark:
+                if seen.setdefault(name, mark) != mark:
+                    raise FeatureFileError(f"two different images are called {name}: rename one of the scenes")
+                if name not in damaged and file.fingerprint(name) == mark:
                     continue
-                if progress is not None:
-                    progress(f"{Path(path).stem}: {scene.name}/{name}")
+                say(f"{path.stem}: {name}")
                 try:
-                    found = to_features(extract(image), (image.shape[-1], image.shape[-2])).top(num_features)
+                    with torch.no_grad():
+                        output = extract(image)
+                    found = to_features(output, (image.shape[-1], image.shape[-2])).top(num_features)
+                    problem = found.fault()
                 except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-                    store.write_error(scene.name, name, f"{type(error).__name__}: {error}", fingerprint=mark)
+                    problem = f"{type(error).__name__}: {error}"
+                if problem:
+                    file.write_error(name, problem, fingerprint=mark)
                 else:
-                    store.write(scene.name, name, found, fingerprint=mark)
+                    file.write(name, found, fingerprint=mark)
                 count += 1
+        file.finish()
     return count
+
+
+def to_features(output: Any, image_size: tuple[int, int]) -> Features:
+    """Understand what an extractor returns; see :data:`Extract`.
+
+    Raises:
+        TypeError: if it is none of the three forms.
+    """
+    if isinstance(output, Features):
+        return output
+    if isinstance(output, (tuple, list)) and len(output) in (2, 3):
+        head = output[0]
+        if isinstance(head, Tensor) and head.ndim == 4:
+            if len(output) != 3:
+                raise TypeError("an extractor that returns frames must return (lafs, responses, descriptors)")
+            return from_lafs(output[0], output[1], output[2], image_size)
+        arrays = [v.detach().cpu().numpy() if isinstance(v, Tensor) else np.asarray(v) for v in output]
+        return Features(
+            arrays[0].astype(np.float64),
+            arrays[1],
+            arrays[2].astype(np.float64) if len(arrays) == 3 else None,
+            image_size=image_size,
+        )
+    raise TypeError(
+        "an extractor must return (lafs, responses, descriptors), (keypoints, descriptors[, scores]) or Features; "
+        f"got {type(output).__name__}"
+    )
+
+
+def fingerprint(image: Tensor) -> str:
+    """What tells the pixels of an image (1, C, H, W) from those of another: a digest of its shape and values."""
+    digest = hashlib.blake2b(f"{tuple(image.shape)} {image.dtype}".encode(), digest_size=16)
+    digest.update(image.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()

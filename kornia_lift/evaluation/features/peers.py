@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from kornia_lift._extras import require
-from kornia_lift.evaluation.features.record import SUPPORT_IN_SIGMA, Features, from_lafs
+from kornia_lift.features import Features, from_lafs
+from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 
 Extractor = Callable[[Tensor], Features]
 
@@ -55,7 +56,7 @@ def opencv_orb(num_features: int) -> Extractor:
 
 
 def local_feature(feature: nn.Module, num_features: int) -> Extractor:
-    """Any kornia ``LocalFeature``; colour is turned to grey first.
+    """Any kornia ``LocalFeature``; colour is converted to gray first.
 
     Args:
         feature: gives ``(lafs, responses, descriptors)``.
@@ -63,7 +64,7 @@ def local_feature(feature: nn.Module, num_features: int) -> Extractor:
     """
     feature = feature.eval()
     # LocalFeature enlarges the detector's frames by this before it describes them; sigma is the detector's.
-    support = SUPPORT_IN_SIGMA * float(getattr(feature, "scaling_coef", 1.0))
+    support = LAF_SCALE_PER_SIGMA * float(getattr(feature, "scaling_coef", 1.0))
 
     def extract(image: Tensor) -> Features:
         with torch.inference_mode():
@@ -93,7 +94,7 @@ def keynet(num_features: int, *, shape: str = "orinet", descriptor: str = "hardt
         ValueError: if shape or descriptor is none of these.
     """
     if shape not in ("orinet", "affnet") or descriptor not in ("tfeat", "hardtfeat"):
-        raise ValueError(f"shape is orinet or affnet, descriptor tfeat or hardtfeat; got {shape!r}, {descriptor!r}.")
+        raise ValueError(f"shape is orinet or affnet, descriptor tfeat or hardtfeat; got {shape!r}, {descriptor!r}")
     detector = kf.KeyNetDetector(
         True,
         num_features=num_features,
@@ -126,6 +127,54 @@ def aliked(num_features: int, *, model: str = "aliked-n16") -> Extractor:
     return extract
 
 
+def xfeat(num_features: int) -> Extractor:
+    """XFeat (Potje et al., CVPR 2024), its sparse keypoints of highest score.
+
+    It resizes the image to multiples of 32 and reports pixel ``i`` of the copy at ``i`` times the ratio of the sizes;
+    here it is put at the centre of that pixel, up to half a pixel of the image away.
+
+    Args:
+        num_features: keypoints per image.
+    """
+    network = kf.XFeat.from_pretrained(top_k=num_features).eval()
+
+    def extract(image: Tensor) -> Features:
+        with torch.inference_mode():
+            found = network.detectAndCompute(image)[0]
+        width, height = _size(image)
+        ratio = np.array([side / max(32, side // 32 * 32) for side in (width, height)])
+        return Features(
+            found["keypoints"].double().cpu().numpy() + (ratio - 1) / 2,
+            found["descriptors"].float().cpu().numpy(),
+            found["scores"].double().cpu().numpy(),
+            image_size=(width, height),
+        ).top(num_features)
+
+    return extract
+
+
+def disk(num_features: int) -> Extractor:
+    """DISK (Tyszkiewicz et al., NeurIPS 2020), weights trained with depth, the maxima of highest score.
+
+    Args:
+        num_features: keypoints per image.
+    """
+    network = kf.DISK.from_pretrained("depth").eval()
+
+    def extract(image: Tensor) -> Features:
+        with torch.inference_mode():
+            colour = image if image.shape[1] == 3 else image.expand(-1, 3, -1, -1)
+            found = network(colour, n=num_features, pad_if_not_divisible=True)[0]
+        return Features(
+            found.keypoints.double().cpu().numpy(),
+            found.descriptors.float().cpu().numpy(),
+            found.detection_scores.double().cpu().numpy(),
+            image_size=_size(image),
+        ).top(num_features)
+
+    return extract
+
+
 class HardTFeat(nn.Module):
     """TFeat's network with the weights that Mishkin et al. trained with HardNet's loss; unit vectors.
 
@@ -143,7 +192,7 @@ class HardTFeat(nn.Module):
         path = path or Path(torch.hub.get_dir()) / "checkpoints" / "HardTFeat.pth"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} does not exist. Put HardTFeat.pth of github.com/ducha-aiki/affnet there, or set TORCH_HOME."
+                f"{path} does not exist. Put HardTFeat.pth of github.com/ducha-aiki/affnet there, or set TORCH_HOME"
             )
         stored = torch.load(path, map_location="cpu", weights_only=True)
         stored = stored.get("state_dict", stored)
@@ -177,6 +226,8 @@ PEERS: dict[str, Callable[[int], Extractor]] = {
     "aliked-t16": lambda n: aliked(n, model="aliked-t16"),
     "aliked-n16": lambda n: aliked(n, model="aliked-n16"),
     "aliked-n16rot": lambda n: aliked(n, model="aliked-n16rot"),
+    "xfeat": xfeat,
+    "disk": disk,
 }
 
 
@@ -198,7 +249,7 @@ def _from_opencv(keypoints: Any, descriptors: Any, width: int, dtype: Any, image
         np.array([k.response for k in keypoints], dtype=np.float64),
         # The size of a keypoint is the diameter of a circle of radius sigma.
         np.array([k.size / 2 for k in keypoints], dtype=np.float64),
-        # OpenCV turns clockwise on screen, kornia counter-clockwise.
+        # OpenCV's angles run clockwise on screen, kornia's counter-clockwise.
         np.array([-k.angle for k in keypoints], dtype=np.float64),
         image_size=_size(image),
     )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_lift.evaluation.features.record import Features
+from kornia_lift.features import Features
 
 _ROWS_AT_ONCE = 2048
 

@@ -1,12 +1,16 @@
-"""The measures in the 3 px form: repeatability, matching score, NN mAP and mean matching accuracy.
+"""The measures of keypoints and descriptors in the 3 px form: repeatability, matching score, NN mAP, MMA.
 
 Definitions (the same in ``docs/evaluation.md``). A keypoint of image A belongs to the *common view region* if
-its transfer to B is visible; keypoints whose transfer is unknown or invisible ask no question. Every measure is
+its transfer to B is visible; keypoints whose transfer is unknown or invisible do not count. Every measure is
 taken from A to B and from B to A, and the two are averaged, which makes it symmetric.
 
 * repeatability: share of A's keypoints in the common view region that have a keypoint of B within 3 px.
+* repeatability, one-to-one: greedy one-to-one pairs of keypoints of both common view regions within 3 px, nearest
+  first / the smaller number of keypoints in the two regions. Keypoints that crowd around one location count once.
 * matching score: share of A's keypoints in the common view region whose nearest descriptor among *all* of B lies
-  within 3 px of their place in B. Plain nearest neighbour, neither ratio test nor mutual check.
+  within 3 px of their location in B. Plain nearest neighbour, neither ratio test nor mutual check.
+* matching score, one-to-one: mutual nearest neighbours within 3 px / the smaller number of keypoints in the two
+  common view regions.
 * NN mAP: those nearest neighbours ranked by distance; average precision, where recall counts against A's keypoints
   in the common view region that have a keypoint of B within 3 px.
 * MMA: of the mutual nearest neighbours whose first point is in the common view region, the share within t px,
@@ -21,12 +25,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_lift.evaluation.features.record import Features
+from kornia_lift.evaluation.measures.correct import THRESHOLD
 from kornia_lift.evaluation.measures.matching import Neighbours, nearest_neighbours
+from kornia_lift.evaluation.measures.one_to_one import greedy_one_to_one
+from kornia_lift.evaluation.measures.precision import average_precision
+from kornia_lift.features import Features
 from kornia_lift.scenes.scene import VISIBLE, FloatArray, Scene, Transferred
 
-#: Pixel threshold of the 3 px form.
-THRESHOLD = 3.0
 #: Thresholds of the MMA curve, pixels.
 MMA_THRESHOLDS = tuple(range(1, 11))
 
@@ -37,17 +42,21 @@ class PairScores:
 
     Attributes:
         repeatability: 0 to 1.
+        repeatability_one_to_one: 0 to 1.
         matching_score: 0 to 1.
+        matching_score_one_to_one: 0 to 1.
         nn_map: 0 to 1.
         mma: mean matching accuracy at 1..10 px, each 0 to 1.
         common: keypoints in the common view region, mean of both images.
         correspondences: of these, those with a keypoint of the other image within the threshold.
-        correct: right nearest neighbours.
+        correct: correct nearest neighbours.
         mutual: mutual nearest neighbours in the common view region.
     """
 
     repeatability: float
+    repeatability_one_to_one: float
     matching_score: float
+    matching_score_one_to_one: float
     nn_map: float
     mma: tuple[float, ...]
     common: float
@@ -60,7 +69,7 @@ class PairScores:
         return {**asdict(self), "mma": list(self.mma)}
 
 
-ZERO_SCORES = PairScores(0.0, 0.0, 0.0, (0.0,) * len(MMA_THRESHOLDS), 0.0, 0.0, 0.0, 0.0)
+ZERO_SCORES = PairScores(0.0, 0.0, 0.0, 0.0, 0.0, (0.0,) * len(MMA_THRESHOLDS), 0.0, 0.0, 0.0, 0.0)
 
 
 def score_pair(
@@ -88,28 +97,16 @@ def score_pair(
     if len(first) == 0 or len(second) == 0:
         return ZERO_SCORES
     found = neighbours or nearest_neighbours(first, second)
-    there = _one_way(
-        forward,
-        second.keypoints,
-        match=found.forward,
-        distance=found.forward_distance,
-        mutual=found.mutual(),
-        threshold=threshold,
-    )
-    back = _one_way(
-        backward,
-        first.keypoints,
-        match=found.backward,
-        distance=found.backward_distance,
-        mutual=found.swapped().mutual(),
-        threshold=threshold,
-    )
-    repeatability, matching_score, nn_map, common, correspondences, correct, mutual, *curve = (
+    there = _one_way(forward, backward, second.keypoints, found, threshold)
+    back = _one_way(backward, forward, first.keypoints, found.swapped(), threshold)
+    repeated, repeated_once, matched, matched_once, nn_map, common, correspondences, correct, mutual, *curve = (
         (there + back) / 2
     ).tolist()
     return PairScores(
-        repeatability=repeatability,
-        matching_score=matching_score,
+        repeatability=repeated,
+        repeatability_one_to_one=repeated_once,
+        matching_score=matched,
+        matching_score_one_to_one=matched_once,
         nn_map=nn_map,
         mma=tuple(curve),
         common=common,
@@ -132,62 +129,50 @@ def score_scene_pair(
     )
 
 
-def average_precision(distance: FloatArray, correct: NDArray[np.bool_], relevant: int) -> float:
-    """Average precision of matches ranked by distance; equal distances are retrieved together.
+def _one_way(
+    moved: Transferred, other: Transferred, targets: FloatArray, neighbours: Neighbours, threshold: float
+) -> FloatArray:
+    """One direction: the first five scores of :class:`PairScores`, its four counts, the MMA curve.
 
     Args:
-        distance: distance of each match, shape (N,).
-        correct: whether it is right, shape (N,).
-        relevant: how many right matches there are to find (the denominator of recall).
+        moved: keypoints carried to the image of the targets.
+        other: the targets carried back.
+        targets: keypoints of that image, shape (M, 2).
+        neighbours: from the keypoints to the targets.
+        threshold: pixels.
     """
-    if relevant == 0 or len(distance) == 0:
-        return 0.0
-    order = np.argsort(distance, kind="stable")
-    ranked = distance[order]
-    hits = np.cumsum(correct[order])
-    ends = np.append(np.flatnonzero(ranked[1:] > ranked[:-1]), len(ranked) - 1)
-    precision = hits[ends] / (ends + 1.0)
-    gained = np.diff(hits[ends], prepend=0)
-    return float((precision * gained).sum() / relevant)
-
-
-def _one_way(
-    moved: Transferred,
-    targets: FloatArray,
-    *,
-    match: NDArray[np.int64],
-    distance: FloatArray,
-    mutual: NDArray[np.bool_],
-    threshold: float,
-) -> FloatArray:
-    """Repeatability, matching score, NN mAP, four counts, MMA curve of one direction."""
-    common = moved.status == VISIBLE
+    common, in_other = moved.status == VISIBLE, other.status == VISIBLE
     count = int(common.sum())
     if count == 0:
-        return np.zeros(7 + len(MMA_THRESHOLDS))
+        return np.zeros(9 + len(MMA_THRESHOLDS))
     points = moved.points[common]
-    error = np.hypot(*(points - targets[match[common]]).T)
-    right = error <= threshold
-    has_partner = _nearest_point(points, targets) <= threshold
-    correspondences = int(has_partner.sum())
-    among = error[mutual[common]]
-    curve = [float((among <= t).mean()) if len(among) else 0.0 for t in MMA_THRESHOLDS]
+    distance = _distances(points, targets)
+    error = distance[np.arange(count), neighbours.forward[common]]
+    right, mutual = error <= threshold, neighbours.mutual()[common]
+    correspondences = int((distance.min(axis=1) <= threshold).sum())
+    # both the keypoint and its partner are in the common view region, of which the smaller one limits the number
+    smaller = min(count, int(in_other.sum()))
+    pairs = greedy_one_to_one(distance[:, in_other], np.nextafter(threshold, np.inf))
+    matched = right & mutual & in_other[neighbours.forward[common]]
+    curve = [float((error[mutual] <= t).mean()) if mutual.any() else 0.0 for t in MMA_THRESHOLDS]
     return np.array(
         [
             correspondences / count,
+            len(pairs) / max(smaller, 1),
             right.mean(),
-            average_precision(distance[common], right, correspondences),
+            matched.sum() / max(smaller, 1),
+            average_precision(neighbours.forward_distance[common], right, correspondences),
             count,
             correspondences,
             right.sum(),
-            len(among),
+            mutual.sum(),
             *curve,
         ]
     )
 
 
-def _nearest_point(points: FloatArray, targets: FloatArray) -> FloatArray:
-    """Distance from each point to the nearest target, shape (N,)."""
+def _distances(points: FloatArray, targets: FloatArray) -> NDArray[np.float64]:
+    """Distance from each point (N, 2) to each target (M, 2), shape (N, M)."""
     square = np.square(points[:, 0, None] - targets[:, 0])
     square += np.square(points[:, 1, None] - targets[:, 1])
-    return np.asarray(np.sqrt(square.min(axis=1)))
+    return np.asarray(np.sqrt(square))

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_lift.evaluation.features.record import Features
+from kornia_lift.evaluation.measures.one_to_one import greedy_one_to_one
+from kornia_lift.evaluation.measures.precision import trapezoid_precision
+from kornia_lift.features import Features
 from kornia_lift.scenes.scene import VISIBLE, FloatArray, HasLocalAffine, Pair, Transferred
 
 #: Radius to which a reference region is brought in the normalised convention, pixels.
@@ -92,37 +94,6 @@ def overlap_error(
     union = np.pi + np.pi * np.sqrt(np.maximum(det, 0.0)) - intersection
     error = 100.0 * (1.0 - intersection / union)
     return np.asarray(np.where(far, _NO_OVERLAP, np.clip(error, 0.0, _NO_OVERLAP)))
-
-
-def greedy_one_to_one(cost: FloatArray, limit: float = np.inf) -> NDArray[np.int64]:
-    """Pairs of rows and columns by smallest cost first, each row and column used once.
-
-    Mutual minima of what is left are taken together, which gives the same pairs as taking them one by one.
-
-    Args:
-        cost: shape (N, M).
-        limit: only costs below it count.
-
-    Returns:
-        (row, column) of the pairs, shape (K, 2).
-    """
-    rows, columns = np.arange(cost.shape[0]), np.arange(cost.shape[1])
-    pairs = [np.zeros((0, 2), np.int64)]
-    left = np.where(cost < limit, cost, np.inf)
-    while left.size:
-        best_column, best_row = left.argmin(axis=1), left.argmin(axis=0)
-        r = np.arange(len(rows))
-        mutual = (best_row[best_column] == r) & np.isfinite(left[r, best_column])
-        if not mutual.any():
-            break
-        chosen = best_column[mutual]
-        pairs.append(np.stack([rows[mutual], columns[chosen]], axis=1))
-        keep = np.ones(len(columns), dtype=bool)
-        keep[chosen] = False
-        # Rows without any finite cost cannot be chosen any more.
-        stay = ~mutual & np.isfinite(left.min(axis=1))
-        left, rows, columns = left[stay][:, keep], rows[stay], columns[keep]
-    return np.concatenate(pairs)
 
 
 def score_overlap(
@@ -205,7 +176,7 @@ def _one_way(
             corresponding = np.zeros(error.shape, dtype=bool)
             corresponding[regions[:, 0], regions[:, 1]] = True
             hit = corresponding[rows, columns]
-            scores = len(regions) / smaller, float(hit.sum()) / smaller, _area(hit, len(regions))
+            scores = len(regions) / smaller, float(hit.sum()) / smaller, trapezoid_precision(hit, len(regions))
             values |= dict(zip(form.measures, scores, strict=True))
     return values
 
@@ -231,14 +202,3 @@ def _descriptor_distance(
     a, b = a.astype(np.float64), b.astype(np.float64)
     square = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * a @ b.T
     return np.asarray(np.sqrt(np.maximum(square, 0.0)))
-
-
-def _area(hit: NDArray[np.bool_], relevant: int) -> float:
-    """Trapezoid of precision over recall, closed as in the orientation benchmark."""
-    if relevant == 0 or len(hit) == 0:
-        return 0.0
-    found = np.cumsum(hit)
-    recall, precision = found / relevant, found / np.arange(1, len(hit) + 1)
-    recall = np.concatenate([[0.0], recall, [recall[-1], 1.0]])
-    precision = np.concatenate([[precision[0]], precision, [0.0, 0.0]])
-    return float(np.trapezoid(precision, recall))

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift.evaluation.measures.metrics import average_precision
+from kornia_lift.evaluation.measures.precision import average_precision
 from kornia_lift.scenes.patch_sets import PatchSet
 from kornia_lift.scenes.scene import FloatArray
 

@@ -15,14 +15,15 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
-from kornia_lift.evaluation.features.files import FeatureStore
-from kornia_lift.evaluation.features.record import Features
+from kornia_lift.evaluation.candidates import Candidate
+from kornia_lift.evaluation.comparison import open_features
+from kornia_lift.evaluation.measures.correct import THRESHOLD
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
-from kornia_lift.evaluation.measures.metrics import THRESHOLD
-from kornia_lift.evaluation.protocols import Candidate, feature_path
+from kornia_lift.evaluation.report.blocks import to_html
 from kornia_lift.evaluation.report.plots import plots, svg
 from kornia_lift.evaluation.report.results import Results
-from kornia_lift.evaluation.report.tables import report
+from kornia_lift.evaluation.report.tables import one_measure, report
+from kornia_lift.features import Features
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.scenes.scene import VISIBLE, Scene
 from kornia_lift.viz import draw_matches
@@ -55,18 +56,18 @@ def write_page(
         path: HTML file.
         results: what to show.
         groups: the scenes by group, for the pictures.
-        cache: folder of the feature files.
-        candidates: the features, to find their files.
+        cache: folder of the extracted features.
+        candidates: the features, to find them there.
     """
     names = [f.name for f in results.features]
     baseline = "opencv-sift" if "opencv-sift" in names else None
-    body = [_markdown_to_html(report(results, baseline=baseline)), '<h2>Curves</h2><div class="plots">']
+    body = [to_html(report(results, baseline=baseline)), '<h2>Curves</h2><div class="plots">']
     body += [svg(figure) for figure in plots(results).values()]
     body.append("</div><h2>Matches</h2>")
     body.append(
         f"<p>{SHOWN_FEATURES} features per image; nearest neighbours of the keypoints in the common view region, green "
         f"if within {THRESHOLD:g} px of the truth, red if not; circles of twice the keypoint's scale, at most 150 "
-        "matches drawn. The pair is the one where the first feature's matching score is the median.</p>"
+        "matches drawn. The pair is the one where the first feature has its median number of correct matches.</p>"
     )
     for group, scenes in groups.items():
         body += _group_pictures(results, group, scenes, cache, candidates)
@@ -81,7 +82,7 @@ def write_page(
 
 
 def match_picture(scene: Scene, pair: tuple[int, int], features: tuple[Features, Features]) -> tuple[Any, int, int]:
-    """Two photographs side by side with right matches green and wrong ones red.
+    """Two images side by side with correct matches green and wrong ones red.
 
     Args:
         scene: the scene.
@@ -89,7 +90,7 @@ def match_picture(scene: Scene, pair: tuple[int, int], features: tuple[Features,
         features: of both images.
 
     Returns:
-        RGB picture (H, W, 3), the number of right matches, the number of all.
+        RGB picture (H, W, 3), the number of correct matches, the number of all.
     """
     first, second = features
     moved = scene.transfer(pair[0], pair[1], first.keypoints)
@@ -100,7 +101,7 @@ def match_picture(scene: Scene, pair: tuple[int, int], features: tuple[Features,
     order = np.argsort(found.forward_distance[common], kind="stable")
     common, partner, right = common[order], partner[order], (error <= THRESHOLD)[order]
     lafs = _frames(first, common), _frames(second, partner)
-    picture = draw_matches(scene.image(pair[0]), scene.image(pair[1]), lafs, right=right, max_width=1160)
+    picture = draw_matches(scene.image(pair[0]), scene.image(pair[1]), lafs, correct=right, max_width=1160)
     return picture, int(right.sum()), len(right)
 
 
@@ -108,7 +109,8 @@ def _group_pictures(
     results: Results, group: str, scenes: Sequence[Scene], cache: Path, candidates: Sequence[Candidate]
 ) -> list[str]:
     rows = results.features[0].pairs.get(group, ()) if results.features else ()
-    scored = sorted((p for p in rows if "matching_score" in p.values), key=lambda p: p.values["matching_score"])
+    measure = one_measure(results, group)
+    scored = sorted((p for p in rows if measure in p.values), key=lambda p: p.values[measure])
     if not scored:
         return []
     chosen = scored[len(scored) // 2]
@@ -117,13 +119,15 @@ def _group_pictures(
     parts = [f"<h3>{html.escape(f'{chosen.scene} {chosen.first}–{chosen.second}')}</h3>"]
     for entry in candidates:
         try:
-            with FeatureStore(entry.file or feature_path(cache, entry, results.options["num_features"])) as store:
-                features = tuple(store.read(scene.name, scene.names[k]).top(SHOWN_FEATURES) for k in pair)
+            with open_features(entry, cache, results.options["num_features"]) as source:
+                features = tuple(source.read(scene.name, scene.names[k]).top(SHOWN_FEATURES) for k in pair)
             picture, right, count = match_picture(scene, pair, (features[0], features[1]))
-        except (ValueError, OSError) as error:  # no features in the file, or a photograph that cannot be drawn
+        except (ValueError, OSError) as error:  # no features of it, or an image that cannot be drawn
             parts.append(f"<p>{html.escape(entry.name)}: {html.escape(str(error))}</p>")
             continue
-        share = f"{right} of {count} right ({right / count:.0%})" if count else "no keypoint in the common view region"
+        share = (
+            f"{right} of {count} correct ({right / count:.0%})" if count else "no keypoint in the common view region"
+        )
         parts.append(
             f'<figure><img alt="matches of {html.escape(entry.name)}" src="{_data_url(picture)}">'
             f"<figcaption>{html.escape(entry.name)}: {share}</figcaption></figure>"
@@ -146,36 +150,5 @@ def _data_url(picture: Any) -> str:
     cv2 = require("cv2", extra="eval")
     done, encoded = cv2.imencode(".jpg", picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
     if not done:
-        raise RuntimeError("OpenCV could not encode the picture.")
+        raise RuntimeError("OpenCV could not encode the picture")
     return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode()
-
-
-def _markdown_to_html(text: str) -> str:
-    """The few constructs that :func:`kornia_lift.evaluation.report.tables.report` writes."""
-    parts: list[str] = []
-    rows: list[str] = []
-    for line in [*text.splitlines(), ""]:
-        if line.startswith("|"):
-            rows.append(line)
-            continue
-        if rows:
-            parts.append(_table(rows))
-            rows = []
-        level = len(line) - len(line.lstrip("#"))
-        if level:
-            parts.append(f"<h{level}>{html.escape(line[level:].strip())}</h{level}>")
-        elif line:
-            parts.append(f"<p>{html.escape(line)}</p>")
-    return "\n".join(parts)
-
-
-def _table(rows: Sequence[str]) -> str:
-    cells = [[c.strip() for c in row.strip("|").split("|")] for row in rows]
-    lines = []
-    for k, row in enumerate(cells):
-        if k == 1:
-            continue  # the line under the heading
-        tag = "th" if k == 0 else "td"
-        texts = [f"<b>{html.escape(c.strip('*'))}</b>" if c.startswith("**") else html.escape(c) for c in row]
-        lines.append("<tr>" + "".join(f"<{tag}>{t}</{tag}>" for t in texts) + "</tr>")
-    return "<table>" + "".join(lines) + "</table>"

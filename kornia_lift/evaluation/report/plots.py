@@ -1,4 +1,4 @@
-"""Curves of a result: MMA over the threshold, matching score by viewpoint angle and by sequence."""
+"""Curves of a result: MMA over the threshold, correct matches by viewpoint angle and by sequence."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.measures.metrics import MMA_THRESHOLDS
 from kornia_lift.evaluation.report.results import Results
+from kornia_lift.evaluation.report.tables import heading, one_measure
 
 #: Edges of the bins of viewpoint angles, degrees.
 ANGLE_BINS = (0, 10, 20, 30, 40, 60, 90)
@@ -27,22 +28,23 @@ def mma_plot(results: Results, group: str) -> Any | None:
         return None
     figure, axes = _figure("error threshold (px)", "mean matching accuracy", group)
     for name, curve in curves.items():
-        axes.plot(MMA_THRESHOLDS, curve, marker=".", label=name)
+        axes.plot(MMA_THRESHOLDS, curve, marker=".", label=_plain(name))
     axes.set_ylim(0, 1)
     axes.legend(fontsize=7)
     return figure
 
 
 def angle_plot(results: Results, group: str) -> Any | None:
-    """Matching score over the viewpoint angle; None if the pairs of the group have no angles."""
+    """Correct matches over the viewpoint angle; None if the pairs of the group have no angles."""
     pairs = [p for f in results.features for p in f.pairs.get(group, ()) if p.angle_deg is not None]
     if not pairs:
         return None
-    figure, axes = _figure("viewpoint angle (degrees)", "matching score", group)
+    measure = one_measure(results, group)
+    figure, axes = _figure("viewpoint angle (degrees)", heading(measure), group)
     for feature in (f for f in results.features if group in f.pairs):
-        known = [p for p in feature.pairs.get(group, ()) if p.angle_deg is not None and "matching_score" in p.values]
+        known = [p for p in feature.pairs.get(group, ()) if p.angle_deg is not None and measure in p.values]
         angles = np.array([p.angle_deg for p in known], dtype=np.float64)
-        scores = np.array([p.values["matching_score"] for p in known])
+        scores = np.array([p.values[measure] for p in known])
         bins = np.digitize(angles, ANGLE_BINS)
         used = np.unique(bins)
         axes.plot(
@@ -50,26 +52,27 @@ def angle_plot(results: Results, group: str) -> Any | None:
             [scores[bins == b].mean() for b in used],
             marker="o",
             markersize=3,
-            label=feature.name,
+            label=_plain(feature.name),
         )
-    axes.set_ylim(0, 1)
+    axes.set_ylim(0)
     axes.legend(fontsize=7)
     return figure
 
 
 def sequence_plot(results: Results, group: str) -> Any | None:
-    """Matching score by sequence as bars; None for fewer than two sequences."""
-    scenes = list(dict.fromkeys(s for f in results.features for s in f.values(group, "matching_score")))
+    """Correct matches by sequence as bars; None for fewer than two sequences."""
+    measure = one_measure(results, group)
+    scenes = list(dict.fromkeys(s for f in results.features for s in f.values(group, measure)))
     if len(scenes) < 2:
         return None
-    figure, axes = _figure("", "matching score", group)
+    figure, axes = _figure("", heading(measure), group)
     measured = [f for f in results.features if group in f.pairs]
     width = 0.8 / len(measured)
     for k, feature in enumerate(measured):
-        values = feature.values(group, "matching_score")
+        values = feature.values(group, measure)
         heights = [float(values[s].mean()) if s in values else 0.0 for s in scenes]
-        axes.bar(np.arange(len(scenes)) + (k + 0.5) * width - 0.4, heights, width, label=feature.name)
-    axes.set_xticks(np.arange(len(scenes)), scenes, rotation=20, fontsize=7)
+        axes.bar(np.arange(len(scenes)) + (k + 0.5) * width - 0.4, heights, width, label=_plain(feature.name))
+    axes.set_xticks(np.arange(len(scenes)), [_plain(s) for s in scenes], rotation=20, fontsize=7)
     axes.legend(fontsize=7)
     return figure
 
@@ -109,6 +112,11 @@ def _figure(x: str, y: str, title: str) -> tuple[Any, Any]:
     axes = figure.add_subplot()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.set_title(title, fontsize=9)
+    axes.set_title(_plain(title), fontsize=9)
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def _plain(name: str) -> str:
+    """A name as it is: matplotlib would read what stands between two dollar signs as mathematics."""
+    return name.replace("$", r"\$")

@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -20,8 +20,12 @@ from kornia_lift.evaluation.runner import FAILED, SKIPPED, Options, PairResult, 
 from kornia_lift.scenes.scene import FloatArray
 
 FORMAT = "kornia_lift.evaluation/1"
-#: How the names of measures end of which the smaller value is the better one.
+#: How the names of errors end. Of these the smaller value is better, and a pair may have none.
 ERROR_SUFFIX = "_error"
+#: Other measures of which the smaller value is better.
+SMALLER_IS_BETTER = frozenset({"crowding"})
+#: What to compare where a pair has no error, because no match of it is correct.
+_COUNTED_INSTEAD = {"median_error": "correct_matches", "median_epipolar_error": "epipolar_matches"}
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,11 @@ class FeatureResults:
         return values_by_scene(self.pairs.get(group, ()), measure)
 
     def estimate(self, group: str, measure: str) -> Estimate | None:
-        """Mean over scenes with its 95 % interval; None if the group lacks the measure."""
+        """Mean over scenes with its 95 % interval; None if the group lacks the measure, or a value is infinite."""
         values = self.values(group, measure)
-        return bootstrap_mean(values) if values else None
+        if not values or not all(np.isfinite(v).all() for v in values.values()):
+            return None
+        return bootstrap_mean(values)
 
     def counts(self, group: str) -> dict[str, int]:
         """How many pairs were evaluated, failed and skipped."""
@@ -91,7 +97,7 @@ class Results:
         for feature in self.features:
             if feature.name == name:
                 return feature
-        raise KeyError(f"No feature {name!r}; there are {', '.join(f.name for f in self.features)}.")
+        raise KeyError(f"no feature {name!r}; available: {', '.join(f.name for f in self.features)}")
 
     def save(self, path: str | Path) -> None:
         """Write JSON."""
@@ -102,8 +108,9 @@ class Results:
             "provenance": dict(self.provenance),
             "features": [_to_dict(f) for f in self.features],
         }
+        text = json.dumps(content, allow_nan=False) + "\n"
         with atomic_write(path) as temporary:
-            Path(temporary).write_text(json.dumps(content) + "\n")
+            Path(temporary).write_text(text)
 
     @classmethod
     def load(cls, path: str | Path) -> Results:
@@ -112,42 +119,61 @@ class Results:
         Raises:
             ValueError: if it is something else.
         """
+        if Path(path).exists() and not Path(path).is_file():
+            raise ValueError(f"{path} is not a regular file, expected a result file of the evaluation")
         try:
             content = json.loads(Path(path).read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{path} is no result file of the evaluation (format {FORMAT}).")
-        features = [_from_dict(f) for f in content["features"]]
-        return cls(content["title"], features, content["options"], content["provenance"])
+            raise ValueError(f"{path} is no result file of the evaluation (format {FORMAT})")
+        try:
+            features = [_from_dict(f) for f in content["features"]]
+            title, options, made = str(content["title"]), dict(content["options"]), dict(content["provenance"])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} is a damaged result file: {type(error).__name__}: {error}") from None
+        return cls(title, features, options, made)
+
+
+def merge(first: Results, second: Results) -> Results:
+    """Rows of both; where a feature is in both, the row of ``second``.
+
+    Raises:
+        ValueError: if they were measured with other options.
+    """
+    check_same_options(first, second)
+    newer = {f.name: f for f in second.features}
+    rows = [newer.pop(f.name, f) for f in first.features]
+    return replace(second, title=first.title, features=[*rows, *newer.values()])
 
 
 def compare_features(first: FeatureResults, second: FeatureResults, group: str, measure: str) -> Comparison:
     """Whether ``first`` beats ``second``, on the pairs that both were measured on.
 
-    Of a measure that ends in ``_error`` the smaller value is the better one.
+    Of errors, and of crowding, the smaller value is the better one.
 
     Raises:
         ValueError: if they share no pair with this measure; or if an error is infinite, as it is for a pair without
             an estimate, or does not exist, as for a failed pair: then the mean says nothing, the area under the
             curve does.
     """
-    is_error = measure.endswith(ERROR_SUFFIX)
+    is_error, smaller = measure.endswith(ERROR_SUFFIX), smaller_is_better(measure)
     tables = [
         {(p.scene, p.first, p.second): p.values[measure] for p in f.pairs.get(group, ()) if measure in p.values}
         for f in (first, second)
     ]
     shared = [k for k in tables[0] if k in tables[1]]
     if not shared:
-        raise ValueError(f"{first.name} and {second.name} share no pair of {group!r} with the measure {measure!r}.")
+        raise ValueError(f"{first.name} and {second.name} share no pair of {group!r} with the measure {measure!r}")
     if is_error:
         for feature, table in zip((first, second), tables, strict=True):
             failed = sum(p.status == FAILED for p in feature.pairs[group])
             lacking = failed + sum(not np.isfinite(v) for v in table.values())
             if lacking:
+                instead = _COUNTED_INSTEAD.get(measure, measure.replace(ERROR_SUFFIX, "_auc_5"))
                 raise ValueError(
                     f"{measure} has no mean in {group!r}: {feature.name} has no estimate for {lacking} pairs; compare "
-                    f"{measure.replace(ERROR_SUFFIX, '_auc_5')}, where they count as zero."
+                    f"{instead}, where they count as zero"
                 )
     by_scene: list[dict[str, FloatArray]] = []
     for table in tables:
@@ -155,7 +181,12 @@ def compare_features(first: FeatureResults, second: FeatureResults, group: str, 
         for key in shared:
             found.setdefault(key[0], []).append(table[key])
         by_scene.append({scene: np.array(values) for scene, values in found.items()})
-    return compare(by_scene[0], by_scene[1], lower_is_better=is_error)
+    return compare(by_scene[0], by_scene[1], lower_is_better=smaller)
+
+
+def smaller_is_better(measure: str) -> bool:
+    """Whether the smaller value of a measure is the better one."""
+    return measure.endswith(ERROR_SUFFIX) or measure in SMALLER_IS_BETTER
 
 
 def check_same_options(first: Results, second: Results) -> None:
@@ -168,9 +199,8 @@ def check_same_options(first: Results, second: Results) -> None:
     different = [k for k in dict.fromkeys([*one, *other]) if one.get(k) != other.get(k)]
     if different:
         raise ValueError(
-            "The two results were measured with different options: "
+            "the two results were measured with different options: "
             + "; ".join(f"{k} {one.get(k)!r} and {other.get(k)!r}" for k in different)
-            + "."
         )
 
 
@@ -230,10 +260,11 @@ def _processor() -> str:
 def _to_dict(feature: FeatureResults) -> dict[str, Any]:
     summary: dict[str, Any] = {}
     for group in feature.pairs:
-        estimates = {m: feature.estimate(group, m) for m in feature.measures(group) if not m.endswith(ERROR_SUFFIX)}
+        # an infinite error, of a pair without an estimate, has no mean
+        estimates = {m: e for m in feature.measures(group) if (e := feature.estimate(group, m)) is not None}
         summary[group] = {
             "counts": feature.counts(group),
-            "mean": {m: {k: round(v, 5) for k, v in asdict(e).items()} for m, e in estimates.items() if e},
+            "mean": {m: {k: round(v, 5) for k, v in asdict(e).items()} for m, e in estimates.items()},
         }
     return {
         "name": feature.name,
@@ -254,7 +285,7 @@ def _from_dict(content: dict[str, Any]) -> FeatureResults:
                 p["status"],
                 p["reason"],
                 # null stands for infinity, which JSON does not have.
-                {k: float("inf") if v is None else v for k, v in p["values"].items()},
+                {k: float("inf") if v is None else float(v) for k, v in p["values"].items()},
                 p["angle_deg"],
             )
             for p in pairs

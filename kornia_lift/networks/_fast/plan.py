@@ -65,14 +65,11 @@ class PlanCache(Generic[T]):
 
 def is_plain(x: Tensor, *weights: Tensor) -> bool:
     """Say whether the inference path may compute with ``x``: float32 on a CPU, no gradient, tracing or autocast."""
+    if torch.compiler.is_compiling():  # first, since a graph cannot hold what follows
+        return False
     plain_types = (Tensor, torch.nn.Parameter)  # subclasses have their own way with memory and products
     return (
         _ENABLED.get()
-        and not (
-            torch.is_grad_enabled()
-            or torch.compiler.is_compiling()
-            or torch.jit.is_tracing()
-            or torch.is_autocast_enabled("cpu")
-        )
+        and not (torch.is_grad_enabled() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"))
         and all(type(t) in plain_types and t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, *weights))
     )

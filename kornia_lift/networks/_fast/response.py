@@ -27,11 +27,16 @@ class ResponsePlan:
         weight: filters, shape (16, 1, K, K); sum index, then max index.
         bias: shape (16,).
 
+    Attributes:
+        margin: K - 1.
+        bias: of the 8 pairs, real and imaginary part, shape (8, 1, 1, 2).
+
     """
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self._pairs = torch.complex(*_pairs(weight[:, 0]))
         self._bias = torch.complex(*_pairs(bias))
+        self.bias = torch.view_as_real(self._bias)[:, None, None]
         self._spectra: dict[tuple[int, int], Tensor] = {}
         self.margin = weight.shape[-1] - 1
 
@@ -56,12 +61,14 @@ def _tiles(outputs: int, margin: int) -> tuple[int, list[int]]:
     return side, [max(0, min(start, outputs - step)) for start in range(0, outputs, step)]
 
 
-def score(z: Tensor, plan: ResponsePlan) -> Tensor:
+def score(z: Tensor, plan: ResponsePlan, gain: Tensor | None = None) -> Tensor:
     """Run filters and activation on normalised images, where the whole filter lies in the image.
 
     Args:
         z: images minus mean, over standard deviation, float32, shape (B, 1, H, W).
         plan: the filters.
+        gain: of each window, by which the responses of its filters are multiplied before the biases are added, shape
+            (B, 1, H - K + 1, W - K + 1); then no filter has a mean.
 
     Returns:
         Scores, shape (B, 1, H - K + 1, W - K + 1).
@@ -73,13 +80,26 @@ def score(z: Tensor, plan: ResponsePlan) -> Tensor:
     spectrum, constant = plan.spectrum(rows, cols)
     z = F.pad(z, (0, max(0, cols - z.shape[-1]), 0, max(0, rows - z.shape[-2])))
     out = z.new_empty(len(z), 1, max(height, rows - margin), max(width, cols - margin))
+    if gain is not None:
+        gain = F.pad(gain, (0, out.shape[-1] - width, 0, out.shape[-2] - height))
     step = NUM_MAX
     for image, top, left in product(range(len(z)), tops, lefts):
-        pairs = torch.fft.fft2(z[image, 0, top : top + rows, left : left + cols]) * spectrum
-        pairs[:, 0, 0] += constant
-        responses = torch.view_as_real(torch.fft.ifft2(pairs)[:, : rows - margin, : cols - margin])
+        tile = z[image, 0, top : top + rows, left : left + cols]
+        inner = (slice(top, top + rows - margin), slice(left, left + cols - margin))
+        if gain is None:
+            pairs = torch.fft.fft2(tile) * spectrum
+            pairs[:, 0, 0] += constant
+            responses = torch.view_as_real(torch.fft.ifft2(pairs)[:, : rows - margin, : cols - margin])
+        else:
+            # filters without mean do not see the mean of the tile, rounding errors grow with it
+            pairs = torch.fft.fft2(tile - tile.mean()) * spectrum
+            responses = torch.view_as_real(torch.fft.ifft2(pairs)[:, : rows - margin, : cols - margin])
+            # real and imaginary parts as one row: the loop over it is a long one
+            row = gain[image, 0][inner].repeat_interleave(2, dim=-1)
+            bias = plan.bias.repeat(1, 1, cols - margin, 1).flatten(2)
+            responses = torch.addcmul(bias, responses.flatten(2), row).unflatten(2, (-1, 2))
         total = _maximum(responses[:step]).add_(_maximum(responses[step:]))
-        place = out[image, 0, top : top + rows - margin, left : left + cols - margin]
+        place = out[image, 0][inner]
         torch.sub(total[..., 0], total[..., 1], out=place)
     return out[:, :, :height, :width]
 

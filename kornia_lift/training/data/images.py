@@ -66,10 +66,15 @@ def read_gray(path: Path, max_size: int | None = None) -> Tensor:
         image = None
     if image is None:
         raise ValueError(f"OpenCV cannot read the image {path}; convert it to JPEG or PNG, or remove it")
-    if max_size is not None and max(image.shape) > max_size:
-        factor = max_size / max(image.shape)
-        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    return torch.from_numpy(image)
+    return torch.from_numpy(image) if max_size is None else scale_down(torch.from_numpy(image), max_size)
+
+
+def scale_down(image: Tensor, max_size: int) -> Tensor:
+    """Scale an 8-bit gray image (H, W) down to a larger side of ``max_size`` pixels; smaller ones stay as they are."""
+    if max(image.shape) <= max_size:
+        return image
+    cv2, factor = require("cv2", extra="train"), max_size / max(image.shape)
+    return torch.from_numpy(cv2.resize(image.numpy(), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA))
 
 
 def to_gray(image: Tensor) -> Tensor:

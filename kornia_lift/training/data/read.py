@@ -20,6 +20,7 @@ from kornia_lift.scenes.colmap import read_model
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Scene
+from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.frames import (
     Frames,
     frames_at,
@@ -40,7 +41,7 @@ from kornia_lift.training.data.sift import (
     one_per_location,
 )
 from kornia_lift.training.data.sources import Source
-from kornia_lift.training.data.store import Camera, Kind, Observations, Store, StoredImage, join_observations
+from kornia_lift.training.data.store import Kind, Observations, Store, StoredImage, join_observations
 from kornia_lift.training.limits import check_limits
 
 EMPTY_PER_IMAGE = 100
@@ -200,14 +201,13 @@ def _scene_store(source: Source, read: _Read, options: ReadOptions, rng: np.rand
     counts["confirmed"] = _count(frames.point[observation])
     kept &= drop_repeated_locations(frames, observation, keypoint)
     sigma, theta = np.zeros(len(frames)), np.zeros(len(frames))
-    xy = frames.xy.copy()
     for index, points in enumerate(large):
         mine = frames.image[observation] == index
         rows, columns = observation[mine], keypoint[mine]
-        sigma[rows], theta[rows], xy[rows] = points.sigma[columns], points.theta[columns], points.xy[columns]
+        sigma[rows], theta[rows] = points.sigma[columns], points.theta[columns]
     size = np.array([image.shape[::-1] for image in read.images]).reshape(-1, 2)
     reach = SUPPORT * sigma[:, None]
-    fits = ((xy >= reach) & (xy <= size[frames.image] - 1 - reach)).all(axis=1)
+    fits = ((frames.xy >= reach) & (frames.xy <= size[frames.image] - 1 - reach)).all(axis=1)
     usable = kept & (sigma > 0) & fits
     usable = usable & _twice(frames.point, usable)
     sigma[~usable] = 0
@@ -219,7 +219,7 @@ def _scene_store(source: Source, read: _Read, options: ReadOptions, rng: np.rand
             "overlapping images"
         )
     point = np.unique(frames.point[rows], return_inverse=True)[1]
-    table = Observations(frames.image[rows], point, xy[rows], sigma[rows], theta[rows], zoom[rows], angle[rows])
+    table = Observations(frames.image[rows], point, frames.xy[rows], sigma[rows], theta[rows], zoom[rows], angle[rows])
     return _store(source, read, table, counts, options, rng)
 
 

@@ -22,6 +22,7 @@ from torch import Tensor
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
 from kornia_lift._safe_read import DamagedFileError, parse_json, read_npz
+from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.images import encode_jpeg
 
 __all__ = ["Camera", "Kind", "Observations", "Store", "StoreError", "StoredImage", "encode_jpeg", "join_stores",
@@ -95,26 +96,6 @@ def join_observations(parts: Sequence[Observations]) -> Observations:
     """Concatenate tables."""
     names = [f.name for f in dataclasses.fields(Observations)]
     return Observations(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
-
-
-@dataclass(frozen=True)
-class Camera:
-    """The camera of an image.
-
-    Args:
-        model: name of the camera model, as COLMAP calls it.
-        params: its parameters; pixel centres at half integers, as COLMAP has them.
-        size: width and height in pixels.
-        rotation: R of X_camera = R X + t, shape (3, 3).
-        translation: t, shape (3,).
-
-    """
-
-    model: str
-    params: tuple[float, ...]
-    size: tuple[int, int]
-    rotation: NDArray[np.float64]
-    translation: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.networks.contrast import LocalContrast
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.photometric import Photometric
+from kornia_lift.training.data.posed_pairs import PairConfig
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.modern.crops import CropConfig
@@ -45,9 +47,15 @@ class ModernConfig:
         margin: of the descriptor's loss.
         blob_strength: size of the blob filter from which the response starts.
         photos_per_batch: images of a detector batch, each with several crops.
+        contrast: how the response normalises local contrast; ``None`` as in the paper.
+        tolerance: standard deviation, in pixels, of where the repeatable stage wants a keypoint again.
         scale_space: the run-time detector whose detections the matchable stage ranks.
-        candidates: detections ranked per crop.
+        candidates: detections ranked per image.
+        pairs: which pairs of images of reconstructed scenes the matchable stage uses, and when a match is correct.
+        warped_pairs: pairs of warped crops that it uses beside them, of single images and of exposures.
+        ranking_weight: factor of its ranking loss; that of the repeatability is 1.
         crops: how pairs of crops are drawn for the repeatability.
+        shapes: drawn images of lines and polygons among those of the crops, which teach that edges are not found again.
         crop_light: photometric augmentation of crops.
         views: how the larger pairs of the matchable stage are drawn.
         descriptor: loop of the first descriptor stage.
@@ -73,16 +81,18 @@ class ModernConfig:
     margin: float = 0.25
     blob_strength: float = 80.0
     photos_per_batch: int = 3
-    scale_space: ScaleSpaceConfig = field(
-        default_factory=lambda: ScaleSpaceConfig(
-            min_sigma=1.4, max_sigma=12.0, levels_per_octave=3, scale_nms=0, edge_threshold=None
-        )
-    )
-    candidates: int = 400
+    contrast: LocalContrast | None = field(default_factory=LocalContrast)
+    tolerance: float = 0.7
+    scale_space: ScaleSpaceConfig = field(default_factory=ScaleSpaceConfig)
+    candidates: int = 1200
+    pairs: PairConfig = field(default_factory=PairConfig)
+    warped_pairs: int = 40
+    ranking_weight: float = 0.2
     crops: CropConfig = field(default_factory=CropConfig)
+    shapes: int = 50
     crop_light: Photometric = field(default_factory=Photometric)
     views: CropConfig = field(
-        default_factory=lambda: CropConfig(size=400, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
+        default_factory=lambda: CropConfig(size=480, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
     )
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 1e-3, weight_decay=1e-4))
     orientation: LoopConfig = field(default_factory=lambda: _loop(3000, 5e-4, weight_decay=1e-3))
@@ -94,6 +104,9 @@ class ModernConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_limits(self, "images_per_batch", "refine_images", "photos_per_batch", "candidates", at_least=1)
+        check_limits(
+            self, "images_per_batch", "refine_images", "photos_per_batch", "candidates", "warped_pairs", at_least=1
+        )
         check_limits(self, "anchors_per_image", "refine_anchors", at_least=2)
-        check_limits(self, "margin", "blob_strength", above=0)
+        check_limits(self, "margin", "blob_strength", "tolerance", above=0)
+        check_limits(self, "ranking_weight", "shapes", "warped_pairs", at_least=0)

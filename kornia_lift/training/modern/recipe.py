@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,15 +11,15 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import torch
-from kornia.feature import LAFDescriptor, LAFOrienter
 from torch import Tensor, nn
 
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature import LIFTFeature
-from kornia_lift.geometry import DESCRIPTOR_SIZE
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import LIFTResponse
+from kornia_lift.patches import PatchDescriptor, PatchOrienter
+from kornia_lift.training.data.posed_pairs import posed_pairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.modern.config import ModernConfig
@@ -27,7 +28,9 @@ from kornia_lift.training.modern.descriptor import HardestDescriptorStage
 from kornia_lift.training.modern.matchable import MatchableDetectorStage
 from kornia_lift.training.modern.orientation import EquivariantOrientationStage
 from kornia_lift.training.modern.pairs import PatchPairs, WarpConfig
+from kornia_lift.training.modern.ranking import RankingSet, RankingSetBuilder
 from kornia_lift.training.modern.repeatable import RepeatableDetectorStage, init_as_blob_detector
+from kornia_lift.training.modern.shapes import draw_shapes
 from kornia_lift.training.modern.tracks import PatchTracks, cut_tracks
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
@@ -66,7 +69,7 @@ class ModernRecipe(Recipe):
 
     def make_networks(self) -> None:
         """Make the networks; the response starts as a blob detector."""
-        self.response = LIFTResponse(False)
+        self.response = LIFTResponse(False, contrast=self.config.contrast)
         init_as_blob_detector(self.response, strength=self.config.blob_strength)
         self.response.to(self.device)
         self.orientation = LIFTOrientation(False).to(self.device)
@@ -95,18 +98,41 @@ class ModernRecipe(Recipe):
         return HardestDescriptorStage(self.descriptor, *pairs, orientation=self.orientation.eval(), margin=c.margin)
 
     def _repeatability(self) -> RepeatableDetectorStage:
-        crops = self._crop_pairs(self.config.crops)
-        return RepeatableDetectorStage(self.response, *crops, photos=self.config.photos_per_batch)
+        c: ModernConfig = self.config
+        crops = self._crop_pairs(c.crops)
+        return RepeatableDetectorStage(self.response, *crops, photos=c.photos_per_batch, tolerance=c.tolerance)
 
     def _matchability(self) -> MatchableDetectorStage:
         c: ModernConfig = self.config
+        crops = self._crop_pairs(c.views)
+        return MatchableDetectorStage(
+            self.response,
+            self._repeatability(),
+            self._ranking("training", self.data, crops[0], c.warped_pairs),
+            self._ranking("held-out", self.held_out, crops[1], c.warped_pairs // 4 + 1),
+            weight=c.ranking_weight,
+        )
+
+    def _ranking(self, part: str, store: Store, crops: WarpedCrops, warped: int) -> RankingSet:
+        """Detections of the response as it is now, matched through the frozen orientation and descriptor."""
+        c: ModernConfig = self.config
+        # the images lie on the CPU
+        response, orientation, descriptor = (
+            copy.deepcopy(network).cpu().eval() for network in (self.response, self.orientation, self.descriptor)
+        )
         feature = LIFTFeature(
             pretrained=False,
-            detector=LIFTDetector(c.candidates, c.scale_space, resp_module=self.response),
-            orienter=LAFOrienter(DESCRIPTOR_SIZE, angle_detector=self.orientation.eval()),
-            descriptor=LAFDescriptor(self.descriptor.eval(), patch_size=DESCRIPTOR_SIZE),
+            detector=LIFTDetector(c.candidates, c.scale_space, resp_module=response),
+            orienter=PatchOrienter(orientation),
+            descriptor=PatchDescriptor(descriptor),
         )
-        return MatchableDetectorStage(feature, self.response, self._repeatability(), self._crop_pairs(c.views)[0])
+        builder = RankingSetBuilder(feature, response)
+        with _named(part):
+            images, pairs = posed_pairs(store, c.pairs)
+        builder.add_posed(images, pairs, c.pairs)
+        builder.add_warped(crops, warped, torch.Generator().manual_seed(c.seed), c.pairs.exact, c.pairs.loose)
+        with _named(part):
+            return builder.build()
 
     def _pairs(self, warp: WarpConfig, groups: int, per_group: int) -> tuple[PatchPairs, PatchPairs]:
         if self._tracks is None:
@@ -121,9 +147,11 @@ class ModernRecipe(Recipe):
 
     def _crop_pairs(self, crops: CropConfig) -> tuple[WarpedCrops, WarpedCrops]:
         if crops not in self._crops:
-            light = self.config.crop_light
-            train, held_out = (WarpedCrops(aligned_images(s), crops, light) for s in (self.data, self.held_out))
-            self._crops[crops] = train, held_out
+            c: ModernConfig = self.config
+            images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
+            if crops == c.crops:
+                images += [[shapes] for shapes in draw_shapes(c.shapes, c.seed)]
+            self._crops[crops] = WarpedCrops(images, crops, c.crop_light), WarpedCrops(held_out, crops, c.crop_light)
         return self._crops[crops]
 
 

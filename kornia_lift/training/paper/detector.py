@@ -72,11 +72,13 @@ class _DetectorStage(ABC):
         self.options = options or DetectorOptions()
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
-        """P1..P4 as the detector sees them (N, 4, 48, 48), the position of the point in P1..P3 (N, 4, 2), their angle
-        (N, 4), and the first of them as the descriptor sees them (N, k, 128, 128).
+        """Draw quadruplets of patches and where the point lies in them.
 
-        The 48 pixels are cut from the image, not from the 128: at run time the detector sees the resized
-        image too.
+        Returns:
+            P1..P4 as the detector sees them (N, 4, 48, 48), the position of the point in P1..P3 (N, 4, 2), their
+            rotation (N, 4), and the first of them as the descriptor sees them (N, k, 128, 128). The 48 pixels are cut
+            from the image, not from the 128: at run time the detector sees the resized image too.
+
         """
         o = self.options
         return self._batch(self.train, self.train.draw(generator, o.quadruplets * o.mining_ratio), generator)

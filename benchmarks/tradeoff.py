@@ -1,0 +1,64 @@
+"""Time against correct matches and against pose AUC: all models and peers in one plot.
+
+    python benchmarks/tradeoff.py
+
+Reads benchmarks/results/speed.json (1600x1200 pixels, 1000 keypoints) and accuracy.json, writes tradeoff.svg beside
+them. A method that one of the two files lacks is left out and named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+from pathlib import Path
+
+from kornia_lift._extras import require
+from kornia_lift._io import atomic_write
+from kornia_lift.evaluation.report.results import Results
+
+RESULTS = Path(__file__).parent / "results"
+#: Names of the same method in the two files.
+ACCURACY_NAME = {"keynet-orinet-hardnet": "keynet-orinet-hardtfeat"}
+PANELS = (
+    ("posed", "correct_matches", "correct matches, Herz-Jesus-P8"),
+    ("homography", "correct_matches", "correct matches, Oxford"),
+    ("posed", "pose_auc_5", "pose AUC@5°, Herz-Jesus-P8"),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    folder = parser.parse_args().results
+    rows = json.loads((folder / "speed.json").read_text())["comparison"]
+    seconds = {
+        ACCURACY_NAME.get(r["method"], r["method"]): statistics.median(s["total"] for s in r["seconds"] or [r["first"]])
+        for r in rows
+    }
+    results = Results.load(folder / "accuracy.json")
+    measured = {f.name: f for f in results.features}
+    both = [name for name in seconds if name in measured]
+    lacking = sorted({*seconds, *measured} - set(both))
+    if lacking:
+        print(f"left out, since time or accuracy was not measured: {', '.join(lacking)}", file=sys.stderr)
+    figure = require("matplotlib.figure", extra="eval").Figure(figsize=(15, 4.6), layout="constrained")
+    for axes, (group, measure, label) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
+        for name in both:
+            estimate = measured[name].estimate(group, measure)
+            if estimate is None:
+                continue
+            axes.plot(seconds[name], estimate.value, "o", color="tab:red" if name.startswith("lift") else "tab:blue")
+            axes.annotate(name, (seconds[name], estimate.value), (4, 4), textcoords="offset points", fontsize=7)
+        axes.set_xscale("log")
+        axes.set_xlabel("seconds per image, 1600x1200, 1000 keypoints")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.3)
+    with atomic_write(folder / "tradeoff.svg") as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

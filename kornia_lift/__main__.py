@@ -1,0 +1,7 @@
+"""``python -m kornia_lift``: the command ``kornia-lift``, for where the script is not on the path."""
+
+import sys
+
+from kornia_lift.cli import main
+
+sys.exit(main())

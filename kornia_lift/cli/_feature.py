@@ -1,0 +1,80 @@
+"""From the options of a command to the feature, its device, and what a result file says of both."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kornia_lift.cli._options import CommandError
+from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.weights._registry import MODELS
+
+FeatureFactory = Callable[[argparse.Namespace], nn.Module]
+
+
+def build_feature(args: argparse.Namespace) -> tuple[nn.Module, torch.device, torch.dtype]:
+    """Build the feature that the options ask for, where they ask for it.
+
+    Raises:
+        CommandError: if there is no such model or device.
+    """
+    feature = (args.make_feature or make_lift_feature)(args)
+    device = choose_device(args.device)
+    try:
+        torch.ones(1, device=device).item()  # not every device that torch can name computes: meta
+        return feature.to(device).eval(), device, getattr(torch, args.dtype)  # the dtype follows the images
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
+        raise CommandError(f"--device {args.device}: cannot compute there: {str(error).splitlines()[0]}") from error
+
+
+def make_lift_feature(args: argparse.Namespace) -> nn.Module:
+    """Build LIFT."""
+    from kornia_lift.feature import LIFTFeature
+
+    try:
+        # without the option the model says: lift assigns an orientation, lift-upright does not
+        return LIFTFeature(args.num_features, upright=args.upright or None, pretrained=args.model)
+    except (ValueError, OSError) as error:
+        raise CommandError(f"--model: {error}") from error
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a name; ``auto`` is the first GPU, or that of a torchrun process, else the CPU."""
+    if name == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise CommandError(f"--device {name}: not a device; try cpu, cuda or cuda:1") from error
+
+
+def provenance(args: argparse.Namespace) -> dict[str, Any]:
+    """Return what decides about a feature, for files that hold results."""
+    return {
+        "feature": "kornia_lift",
+        "model": args.model if args.model in MODELS else Path(args.model).name,
+        "weights_sha256": _digest(args.model),
+        "scale_space": repr(ScaleSpaceConfig()),
+        "num_features": args.num_features,
+        "upright": args.upright,
+        "resize": args.resize,
+        "exif": args.apply_exif,
+        "dtype": args.dtype,
+    }
+
+
+def _digest(model: str) -> str | None:
+    """Short checksum of the weights: two files may have one name, and a shipped model may change with a release."""
+    if model in MODELS:
+        return MODELS[model].sha256[:16]
+    path = Path(model)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None

@@ -1,0 +1,80 @@
+"""``kornia-lift build-dataset``: training data from images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from kornia_lift.cli._options import CommandError
+
+_EPILOG = """\
+examples:
+  kornia-lift build-dataset holiday/church/ --out dataset/          images of one place; runs the reconstruction
+  kornia-lift build-dataset scenes/*/ --out dataset/                folders with images/ and a COLMAP model in sparse/
+  kornia-lift build-dataset data/ --out dataset/                    sfm/, posed/, photos/ and illumination/ in one store
+  kornia-lift build-dataset hpatches/*/ --out dataset/              homography sequences, images 1.. and files H_1_k
+  kornia-lift build-dataset holiday/all/ --single --out dataset/    unrelated images; second views are synthetic
+
+A file that exists is kept if it was made of the same images with the same options; otherwise it is an error.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the sub-parsers."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "build-dataset",
+        help="make training data from images",
+        description="Make one file of training data per folder of images.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folders")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the data set")
+    parser.add_argument("--single", action="store_true", help="the images show different scenes")
+    parser.add_argument(
+        "--max-size", type=int, default=1024, help="larger side of reconstructed and single images, pixels"
+    )
+    parser.add_argument("--quality", type=int, default=88, help="of the stored JPEG images")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build one store per folder; a folder that fails is named, the others are built."""
+    from kornia_lift._extras import MissingExtraError
+    from kornia_lift.training.data.build import BuildOptions, build_store, same_names, store_path
+    from kornia_lift.training.data.report import funnel_lines
+
+    clash = same_names(args.folders)
+    if clash:
+        raise CommandError(clash)
+    args.out.mkdir(parents=True, exist_ok=True)
+    options = BuildOptions(args.single, args.max_size, args.quality, args.seed)
+    failed = 0
+    for folder in args.folders:
+        path = store_path(folder, args.out)
+        try:
+            store = build_store(folder, args.out, options, say=lambda text: print(text, file=sys.stderr))
+        except MissingExtraError:
+            raise
+        except (OSError, ValueError) as error:
+            said = str(error)
+            print(said if str(folder) in said else f"{folder}: {said}", file=sys.stderr)
+            failed += 1
+            continue
+        if store is None:
+            print(f"{path} exists, made of the same images; kept")
+            continue
+        points = len(set(store.tracks.point.tolist()))
+        print(
+            f"{path}: {len(store.images)} images, {points} locations in {len(store.tracks)} views, {len(store.empty)} "
+            f"empty regions, {path.stat().st_size / 2**20:.1f} MiB"
+        )
+        for scene, counts in store.counts.items():
+            print(f"{scene}:", *funnel_lines(counts), sep="\n")
+    if failed == len(args.folders):
+        raise CommandError("no data set was built")
+    return 1 if failed else 0

@@ -1,0 +1,115 @@
+"""``kornia-lift export-colmap``: a feature file in, a COLMAP database with features and matches out."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kornia_lift.cli._options import CommandError, real
+
+if TYPE_CHECKING:
+    from kornia_lift.reconstruction import Matches
+
+_DESCRIPTION = """\
+Write a COLMAP database: images and cameras, keypoints, descriptors as bytes, putative matches, and, unless --no-verify
+is given, the matches that agree with one two-view geometry. Extract the features with the pixels as stored, which is
+the default of `kornia-lift extract`: COLMAP does not rotate images.
+"""
+_EPILOG = """\
+examples:
+  kornia-lift extract photos/ --out features.h5
+  kornia-lift export-colmap features.h5 --images photos/ --out database.db
+  colmap mapper --database_path database.db --image_path photos --output_path models
+"""
+CAMERA_MODES = ("AUTO", "SINGLE", "PER_FOLDER", "PER_IMAGE")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the sub-parsers."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "export-colmap",
+        help="write a COLMAP database from a feature file",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("features", type=Path, metavar="FEATURES.h5", help="file of `kornia-lift extract`, or of hloc")
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")
+    parser.add_argument("--out", type=Path, required=True, metavar="DATABASE.db", help="the database; must not exist")
+    add_pair_options(parser)
+    parser.add_argument("--no-verify", action="store_true", help="write putative matches only")
+    parser.set_defaults(run=run)
+
+
+def add_pair_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which images are matched, how, and with which cameras."""
+    group = parser.add_argument_group("matching and cameras")
+    group.add_argument(
+        "--pairs", type=Path, metavar="FILE", help="pairs to match, two image names per line (default: every pair)"
+    )
+    group.add_argument(
+        "--ratio",
+        type=real(0, 1),
+        default=0.9,
+        help="nearest / second-nearest distance at most, both ways; 1: no ratio test (default: %(default)s)",
+    )
+    group.add_argument(
+        "--camera-mode",
+        choices=CAMERA_MODES,
+        default="AUTO",
+        help="which images share a camera of unknown intrinsics; AUTO: those of one size and EXIF focal length "
+        "(default: %(default)s)",
+    )
+    group.add_argument(
+        "--camera",
+        metavar="MODEL,PARAMS",
+        help="known intrinsics, the same for all images: a COLMAP model and its parameters, as PINHOLE,fx,fy,cx,cy",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Match, write, verify."""
+    if args.out.exists():
+        raise CommandError(f"--out {args.out} exists: remove it or choose another name")
+    if not args.images.is_dir():
+        raise CommandError(f"--images {args.images} is not a folder")
+    names, matches = write(args, args.features, args.out, None)
+    count = sum(map(len, matches.values()))
+    print(f"{names} images, {count} putative matches in {len(matches)} pairs: {args.out}")
+    if not args.no_verify:
+        from kornia_lift.files import colmap
+
+        print(f"{colmap.verify(args.out)} pairs verified")
+    return 0
+
+
+def write(args: argparse.Namespace, features: Path, database: Path, parts: Path | None) -> tuple[int, Matches]:
+    """Match the images of a feature file and write the database; returns the number of images and the matches."""
+    from kornia_lift import reconstruction
+    from kornia_lift._extras import require
+    from kornia_lift.files import colmap
+    from kornia_lift.files.reader import FeatureReader
+
+    with FeatureReader(features) as reader:
+        found = {name: reader.read(name) for name in reader.names()}
+    if len(found) < 2:
+        raise CommandError(f"{features} holds {len(found)} images, at least 2 are needed")
+    try:
+        pairs = (
+            reconstruction.exhaustive_pairs(found)
+            if args.pairs is None
+            else reconstruction.read_pairs(args.pairs, found)
+        )
+        camera = None
+        if args.camera is not None:
+            camera = reconstruction.parse_camera(args.camera, reconstruction.one_size(found.items()))
+        with require("tqdm", extra="cli").tqdm(total=len(pairs), unit="pair", disable=None, desc="matching") as bar:
+            matches = reconstruction.match_pairs(found.__getitem__, pairs, args.ratio, parts=parts, progress=bar.update)
+        colmap.write_database(
+            database, found, matches, images=args.images, cameras=camera, camera_mode=args.camera_mode
+        )
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    return len(found), matches

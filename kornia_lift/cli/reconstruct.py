@@ -1,0 +1,96 @@
+"""``kornia-lift reconstruct``: a folder of images in, a COLMAP model out."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+from kornia_lift.cli import export_colmap, extract
+from kornia_lift.cli._options import CommandError, add_feature_options, positive
+
+_DESCRIPTION = """\
+Reconstruct a scene: extract LIFT features, match every pair of images (or those of a list), verify the matches by
+two-view geometry, and find cameras and points by COLMAP's incremental mapping. A run that was stopped continues where
+it was: features and matches are kept in the output folder.
+"""
+_EPILOG = """\
+examples:
+  kornia-lift reconstruct photos/ --out model
+  kornia-lift reconstruct photos/ --out model --camera PINHOLE,2759.48,2764.16,1520.69,1006.81
+  colmap gui --import_path model/0 --database_path model/database.db --image_path photos
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to the sub-parsers."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "reconstruct",
+        help="reconstruct a scene from a folder of images, with COLMAP's mapper",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of the images")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="MODEL",
+        help="folder for features.h5, database.db and the models 0, 1, ...",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the robust estimators (default: %(default)s)")
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=min(4, os.cpu_count() or 1),
+        metavar="N",
+        help="threads that read images ahead (default: %(default)s)",
+    )
+    export_colmap.add_pair_options(parser)
+    # COLMAP reads the stored pixels
+    add_feature_options(parser, num_features=4000, resize=1600, apply_exif=False)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Extract, match, verify, map."""
+    from kornia_lift.files import colmap
+
+    if not args.images.is_dir():
+        raise CommandError(f"{args.images} is not a folder of images")
+    if args.apply_exif:
+        raise CommandError("--apply-exif: COLMAP reads the stored pixels, features must be in them too")
+    args.out.mkdir(parents=True, exist_ok=True)
+    features, database = args.out / "features.h5", args.out / "database.db"
+    extraction = argparse.Namespace(**{**vars(args), "inputs": [args.images], "out": features})
+    extraction.overwrite, extraction.shard = False, None
+    failed = extract.run(extraction)
+    # one folder of matches for each set of features and each ratio
+    key = hashlib.sha256(f"{features.stat().st_size} {_digest(features)} {args.ratio}".encode()).hexdigest()[:16]
+    database.unlink(missing_ok=True)
+    _, matches = export_colmap.write(args, features, database, args.out / "matches" / key)
+    print(f"{sum(map(len, matches.values()))} putative matches in {len(matches)} pairs")
+    print(f"{colmap.verify(database, seed=args.seed)} pairs verified")
+    model = colmap.map_database(
+        database, args.out, images=args.images, refine_intrinsics=args.camera is None, seed=args.seed
+    )
+    if model is None:
+        raise CommandError("no model was found: too few images overlap, or --num-features is too small")
+    print(
+        f"{model.num_reg_images()} images registered, {model.num_points3D()} points seen "
+        f"{model.compute_mean_track_length():.1f} times on average, reprojection error "
+        f"{model.compute_mean_reprojection_error():.2f} px: {args.out}"
+    )
+    return failed
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,284 @@
+"""The detector of the TILDE release (Verdie et al., CVPR 2015): piecewise-linear filters, full or separable, as text.
+
+LIFT's detector is of this kind; TILDE's own sees gradients and colours beside the gray values.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kornia_lift._checks import check_image
+from kornia_lift.weights import WeightFileError
+
+MAX_BYTES = 64 * 2**20  # the largest released file has 1 MB
+GAIN = 1e9
+_MOST = 256  # of any number in a header
+_DERIVATIVE = (-0.109604, -0.276691, 0.0, 0.276691, 0.109604)
+_SMOOTHING = (0.037659, 0.249153, 0.426375, 0.249153, 0.037659)
+_RGB_TO_XYZ = ((0.430574, 0.341550, 0.178325), (0.222015, 0.706655, 0.071330), (0.020183, 0.129553, 0.939180))
+_BLUR_SIZE, _BLUR_SIGMA = 21, 2.0
+
+
+class TILDEResponse(nn.Module):
+    r"""Score every pixel by TILDE's filters: a ``resp_module`` for :class:`~kornia_lift.LIFTDetector`.
+
+    TILDE knows one scale, and its score has hardly a maximum over scale: kornia's ``ScaleSpaceDetector``, which demands
+    one, finds next to nothing with it.
+
+    .. math:: s = g \, G_2 * \sum_{i} (-1)^{i+1} \max_j (w_{ij} * c + b_{ij})
+
+    with the channels c of the image the Gaussian G of 2 pixels, and the gain g.
+
+    Args:
+        num_sum: number of maxima in the signed sum.
+        num_max: filters in each maximum.
+        channels: 1: gray; 6: gradient along x and y, its magnitude, and L, u, v of the colours.
+        size: side of the filters, odd.
+        rank: number of separable filters per channel; 0 for full filters.
+        gain: the score is multiplied by it. The released filters give scores of the order of 1e-9, too small for the
+            Newton steps of detectors in float32.
+
+    Shape:
+        - Input: :math:`(B, 1|3, H, W)`, RGB or gray, values in [0, 1]; gray images have the colours of gray
+        - ``sigmas``: accepted as kornia passes it, not used: the filters have one size
+        - Output: :math:`(B, 1, H, W)`
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if the input has another shape.
+
+    """
+
+    def __init__(
+        self,
+        num_sum: int = 4,
+        num_max: int = 4,
+        channels: int = 6,
+        size: int = 21,
+        rank: int = 4,
+        gain: float = GAIN,
+    ) -> None:
+        super().__init__()
+        self.gain = gain
+        self.num_sum, self.num_max, self.channels, self.size, self.rank = num_sum, num_max, channels, size, rank
+        filters, inner = num_sum * num_max, channels * rank
+        self.bias = nn.Parameter(torch.zeros(filters))
+        if rank:
+            self.vertical = nn.Parameter(torch.zeros(inner, 1, size, 1))
+            self.horizontal = nn.Parameter(torch.zeros(inner, 1, 1, size))
+            self.mixing = nn.Parameter(torch.zeros(filters, inner, 1, 1))
+        else:
+            self.weight = nn.Parameter(torch.zeros(filters, channels, size, size))
+
+    def extra_repr(self) -> str:
+        return f"num_sum={self.num_sum}, num_max={self.num_max}, channels={self.channels}, rank={self.rank}"
+
+    def responses(self, image: Tensor) -> Tensor:
+        """Return the linear responses, (B, num_sum * num_max, H, W), sum index first."""
+        stack = tilde_channels(image) if self.channels == 6 else _gray(image)
+        stack = _pad_symmetric(stack, self.size // 2)
+        if self.rank:
+            inner = F.conv2d(stack, self.vertical.to(stack), groups=self.channels)
+            inner = F.conv2d(inner, self.horizontal.to(stack), groups=inner.shape[1])
+            return F.conv2d(inner, self.mixing.to(stack), self.bias.to(stack))
+        return F.conv2d(stack, self.weight.to(stack), self.bias.to(stack))
+
+    def forward(self, x: Tensor, sigmas: Tensor | None = None) -> Tensor:
+        check_image(x, type(self).__name__)
+        largest = self.responses(x).unflatten(1, (self.num_sum, self.num_max)).amax(2)
+        score = largest[:, 1::2].sum(1, keepdim=True) - largest[:, 0::2].sum(1, keepdim=True)
+        return self.gain * _blur(score)
+
+
+def tilde_channels(image: Tensor) -> Tensor:
+    """Return TILDE's six channels of an image.
+
+    Args:
+        image: gray or RGB, values in [0, 1], shape (B, 1 or 3, H, W).
+
+    Returns:
+        Shape (B, 6, H, W), values around 0 to 255: derivatives along x and y (of the colour with the largest gradient;
+        half of it, plus 128), its magnitude, and L, u, v.
+
+    """
+    rgb = image.expand(-1, 3, -1, -1)
+    gradient = torch.stack([_filter(rgb * 255, _SMOOTHING, _DERIVATIVE), _filter(rgb * 255, _DERIVATIVE, _SMOOTHING)])
+    magnitude = gradient.square().sum(0).sqrt()  # B, 3, H, W
+    # of equal gradients, as in gray images, the first colour of the file's order: blue
+    steepest = magnitude.flip(1).argmax(1, keepdim=True)
+    gx, gy, m = (t.flip(1).gather(1, steepest) for t in (gradient[0], gradient[1], magnitude))
+    return torch.cat([gx / 2 + 128, gy / 2 + 128, m, _luv(rgb)], 1)
+
+
+def _luv(rgb: Tensor) -> Tensor:
+    x, y, z = torch.einsum("ij,bjhw->ibhw", rgb.new_tensor(_RGB_TO_XYZ), rgb)[:, :, None]
+    level = (1024 * y).floor() / 1024  # the release reads L from a table
+    lightness = torch.where(level > (6 / 29) ** 3, 116 * level.clamp(min=1e-9) ** (1 / 3) - 16, level * (29 / 3) ** 3)
+    total = x + 15 * y + 3 * z + 1e-35
+    u = 13 * lightness * (4 * x / total - 0.197833)
+    v = 13 * lightness * (9 * y / total - 0.468331)
+    return torch.cat([lightness * 2.55, (u + 134) * (255 / 354), (v + 140) * (255 / 256)], 1)
+
+
+def _gray(image: Tensor) -> Tensor:
+    if image.shape[1] == 3:
+        image = (image * image.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    return image * 255
+
+
+def _filter(x: Tensor, vertical: tuple[float, ...], horizontal: tuple[float, ...]) -> Tensor:
+    """Correlate every channel with a separable 5x5 filter."""
+    batch, channels, height, width = x.shape
+    x = _pad_symmetric(x, len(vertical) // 2).flatten(0, 1)[:, None]
+    x = F.conv2d(x, x.new_tensor(vertical).view(1, 1, -1, 1))
+    return F.conv2d(x, x.new_tensor(horizontal).view(1, 1, 1, -1)).view(batch, channels, height, width)
+
+
+def _blur(score: Tensor) -> Tensor:
+    at = torch.arange(_BLUR_SIZE, dtype=score.dtype, device=score.device) - _BLUR_SIZE // 2
+    window = torch.exp(-at.square() / (2 * _BLUR_SIGMA**2))
+    window = window / window.sum()
+    score = _pad_mirror(score, _BLUR_SIZE // 2)
+    return F.conv2d(F.conv2d(score, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
+
+
+def _pad_mirror(x: Tensor, margin: int) -> Tensor:
+    """Mirror at the border pixels, which are not repeated."""
+    for axis in (-2, -1):
+        side = x.shape[axis]
+        at = torch.arange(-margin, side + margin, device=x.device)
+        period = max(1, 2 * (side - 1))
+        at = at.remainder(period)
+        x = x.index_select(axis, torch.minimum(at, period - at) if side > 1 else torch.zeros_like(at))
+    return x
+
+
+def _pad_symmetric(x: Tensor, margin: int) -> Tensor:
+    """Mirror at the border, so that its pixels are repeated."""
+    for axis in (-2, -1):
+        side = x.shape[axis]
+        at = torch.arange(-margin, side + margin, device=x.device).remainder(2 * side)
+        x = x.index_select(axis, torch.minimum(at, 2 * side - 1 - at))
+    return x
+
+
+def load_tilde(path: str | os.PathLike[str]) -> TILDEResponse:
+    """Load a filter file of TILDE: separable (``Mexico24.txt``, ``NewMexico8_1c.txt``) or full (``Mexico.txt``).
+
+    Args:
+        path: the file.
+
+    Returns:
+        The network in eval mode, for images in [0, 1].
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        kornia_lift.weights.WeightFileError: if the file is not such a text, or describes another network.
+
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weight file {path}")
+    if path.stat().st_size > MAX_BYTES:
+        raise WeightFileError(f"{path} has {path.stat().st_size} bytes, a TILDE filter file at most {MAX_BYTES}")
+    try:
+        rows = _Rows(path.read_text(encoding="ascii").splitlines())
+        rows.take(1)  # the ratio by which the release resizes images
+        header = rows.integers()
+        network = _separable(header, rows) if len(header) == 5 else _full(header, rows)
+        rows.end()
+    except (ValueError, UnicodeDecodeError) as error:
+        raise WeightFileError(f"{path} is not a TILDE filter file: {error}") from error
+    return network.eval()
+
+
+class _Rows:
+    """The numbers of a text, line by line."""
+
+    def __init__(self, lines: list[str]) -> None:
+        self._lines = lines
+        self._at = 0
+
+    def numbers(self) -> list[float]:
+        if self._at >= len(self._lines):
+            raise ValueError(f"it ends after {self._at} lines")
+        self._at += 1
+        try:
+            return [float(word) for word in self._lines[self._at - 1].split()]
+        except ValueError as error:
+            raise ValueError(f"line {self._at}: {error}") from error
+
+    def take(self, count: int) -> list[float]:
+        found = self.numbers()
+        if len(found) != count:
+            raise ValueError(f"line {self._at}: expected {count} numbers, got {len(found)}")
+        return found
+
+    def block(self, rows: int, columns: int) -> Tensor:
+        return torch.tensor([self.take(columns) for _ in range(rows)], dtype=torch.float64)
+
+    def integers(self) -> list[int]:
+        found = self.numbers()
+        if len(found) not in (3, 5) or not all(0 < n <= _MOST and n == int(n) for n in found):
+            raise ValueError(f"line {self._at}: expected a header of 3 or 5 whole numbers, got {found[:8]}")
+        return [int(n) for n in found]
+
+    def at_end(self) -> bool:
+        return not any(line.strip() for line in self._lines[self._at :])
+
+    def end(self) -> None:
+        if not self.at_end():
+            raise ValueError(f"lines from {self._at + 1} on are more than the header announces")
+
+
+def _check(channels: int, size: int) -> None:
+    if channels not in (1, 6) or size % 2 == 0:
+        raise ValueError(f"expected 1 or 6 channels and an odd size, got {channels} and {size}")
+
+
+def _separable(header: list[int], rows: _Rows) -> TILDEResponse:
+    num_max, num_sum, rank, channels, size = header
+    _check(channels, size)
+    inner, filters = channels * rank, num_sum * num_max
+    network = TILDEResponse(num_sum, num_max, channels, size, rank)
+    bias = torch.tensor(rows.take(filters), dtype=torch.float64)
+    mixing = rows.block(filters, inner)
+    pairs = rows.block(2 * inner, size).view(inner, 2, size)
+    _fill(network.bias, bias)
+    _fill(network.mixing, mixing[:, :, None, None])
+    _fill(network.vertical, pairs[:, 0, None, :, None])
+    _fill(network.horizontal, pairs[:, 1, None, None, :])
+    return network
+
+
+def _full(header: list[int], rows: _Rows) -> TILDEResponse:
+    num_max, channels, size = header
+    _check(channels, size)
+    weights: list[Tensor] = []
+    bias: list[float] = []
+    num_sum = 0
+    while header:
+        if header != [num_max, channels, size]:
+            raise ValueError(f"its groups differ: {header} and {[num_max, channels, size]}")
+        num_sum += 1
+        for _ in range(num_max):
+            weights.append(rows.block(channels * size, size).view(channels, size, size))
+            bias += rows.take(1)
+        header = [] if rows.at_end() else rows.integers()
+    if num_sum != 4:  # the header does not tell, and a file may be cut off between two groups
+        raise ValueError(f"expected 4 groups of filters, got {num_sum}")
+    network = TILDEResponse(num_sum, num_max, channels, size, rank=0)
+    _fill(network.weight, torch.stack(weights) * size**2)  # the released filters are divided by their area
+    _fill(network.bias, torch.tensor(bias, dtype=torch.float64))
+    return network
+
+
+def _fill(parameter: Tensor, values: Tensor) -> None:
+    if not values.isfinite().all():
+        raise ValueError("it holds NaN or infinity")
+    with torch.no_grad():
+        parameter.copy_(values.view(parameter.shape))

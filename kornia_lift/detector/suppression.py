@@ -1,0 +1,91 @@
+"""Greedy non-maximum suppression of keypoints by location, across all scales: the strongest one of every location."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+UNDECIDED, KEPT, SUPPRESSED = 0, 1, 2
+FIRST_LOOK = 4096  # candidates of an image looked at first; then twice as many, until enough of them survive
+
+
+def suppress(image: Tensor, xy: Tensor, score: Tensor, radius: Tensor, count: int | None = None) -> Tensor:
+    """Keep a keypoint unless a stronger kept one lies closer than the radius of that stronger one.
+
+    This is the exact result of going through the keypoints of each image by decreasing score (of equal scores, the
+    first one first). Memory grows with the number of keypoints and of pairs that are closer than a radius.
+
+    Args:
+        image: index of the image of each keypoint, shape (M,).
+        xy: locations in pixels, shape (M, 2).
+        score: shape (M,).
+        radius: within which each keypoint suppresses weaker ones, pixels, shape (M,).
+        count: keypoints wanted per image: candidates too weak to be among them need not be looked at. All by default.
+
+    Returns:
+        Indices of the kept keypoints, by image and decreasing score; at least the ``count`` strongest of each image.
+
+    """
+    image, xy, score, radius = image.detach(), xy.detach(), score.detach(), radius.detach()
+    order = score.argsort(descending=True, stable=True)
+    order = order[image[order].argsort(stable=True)]
+    image, xy, radius = image[order], xy[order], radius[order]
+    total = torch.bincount(image) if len(image) else image
+    rank = torch.arange(len(image), device=image.device) - (total.cumsum(0) - total)[image]
+    alive, looked_at = torch.ones_like(image, dtype=torch.bool), FIRST_LOOK
+    while True:
+        # what survives among the strongest does not depend on the weaker ones
+        first = ((rank < looked_at) & alive).nonzero()[:, 0]
+        survives = _greedy(image[first], xy[first], radius[first])
+        alive[first[~survives]] = False
+        kept = first[survives]
+        done = total <= looked_at
+        if count is not None:
+            done |= torch.bincount(image[kept], minlength=len(total)) >= count
+        if bool(done.all()):
+            return order[kept]
+        looked_at *= 2
+
+
+def _greedy(image: Tensor, xy: Tensor, radius: Tensor) -> Tensor:
+    """Say which keypoints, the strongest of each image first, survive; shape (M,)."""
+    weaker, stronger = _close_pairs(image, xy, radius)
+    state = torch.full_like(image, UNDECIDED)
+    while len(weaker):
+        # kept: everything that could still suppress it has been suppressed
+        waiting = torch.zeros_like(state, dtype=torch.bool).index_fill_(0, weaker, True)
+        state[(state == UNDECIDED) & ~waiting] = KEPT
+        state[weaker[state[stronger] == KEPT]] = SUPPRESSED
+        left = (state[weaker] == UNDECIDED) & (state[stronger] == UNDECIDED)
+        weaker, stronger = weaker[left], stronger[left]
+    return state != SUPPRESSED
+
+
+def _close_pairs(image: Tensor, xy: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """List the pairs of a keypoint and a stronger one within whose radius it lies, as two index tensors (P,).
+
+    Keypoints with radii within one octave are looked up in one grid of cells of the largest of these radii: what lies
+    within a radius is in the 3x3 cells around, three runs of the keypoints sorted by cell.
+    """
+    weaker, stronger = [image.new_empty(0)], [image.new_empty(0)]
+    reaching = radius > 0
+    octave = torch.where(reaching, radius, torch.ones_like(radius)).log2().floor()
+    for this in octave[reaching].unique().tolist():
+        mine = ((octave == this) & reaching).nonzero()[:, 0]
+        cell = (xy / 2 ** (this + 1)).floor().long()
+        cell -= cell.amin(0) - 1  # a frame of empty cells keeps rows and images apart
+        cols, rows = (cell.amax(0) + 2).tolist()
+        key = (image * rows + cell[:, 1]) * cols + cell[:, 0]
+        key, by_cell = key.sort()
+        for shift in (-cols, 0, cols):
+            middle = (image[mine] * rows + cell[mine, 1]) * cols + cell[mine, 0] + shift
+            start = torch.searchsorted(key, middle - 1)
+            length = torch.searchsorted(key, middle + 1, right=True) - start
+            one = mine.repeat_interleave(length)
+            run = torch.arange(len(one), device=one.device) - (length.cumsum(0) - length).repeat_interleave(length)
+            other = by_cell[start.repeat_interleave(length) + run]
+            # keypoints come by decreasing score: a larger index is weaker
+            close = (other > one) & ((xy[one] - xy[other]).square().sum(1) < radius[one].square())
+            weaker.append(other[close])
+            stronger.append(one[close])
+    return torch.cat(weaker), torch.cat(stronger)

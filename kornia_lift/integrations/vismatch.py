@@ -1,0 +1,71 @@
+"""LIFT with mutual nearest neighbours as a matcher of vismatch (https://github.com/gmberton/vismatch).
+
+    from kornia_lift.integrations.vismatch import LIFTMatcher
+
+    result = LIFTMatcher(device="cpu")("left.jpg", "right.jpg")
+    result["num_inliers"], result["inlier_kpts0"]
+
+vismatch 1.4 asks for kornia below 0.8.3, this package for 0.9: install vismatch without its requirements
+(``pip install --no-deps vismatch``) beside this package, then those that its base class needs.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kornia_lift._extras import require
+from kornia_lift.feature import LIFTFeature
+from kornia_lift.integrations._extract import extract
+from kornia_lift.matching import match_descriptors
+
+_HINT = "pip install --no-deps vismatch, and what its base class needs"
+
+_BaseMatcher = require("vismatch", hint=_HINT).BaseMatcher
+
+
+class LIFTMatcher(_BaseMatcher):  # type: ignore[misc, valid-type]
+    """Matcher of vismatch: LIFT features, mutual nearest neighbours that pass the ratio test.
+
+    Args:
+        device: where to compute.
+        max_num_keypoints: keypoints per image.
+        ratio: nearest over second-nearest descriptor distance at most, in both directions; 1 switches the test off.
+        weights: name of a shipped model, or path of a ``.safetensors`` file.
+        upright: assign no orientation; ``None``: as the model says.
+        kwargs: of ``BaseMatcher``: ``ransac_iters``, ``ransac_conf``, ``ransac_reproj_thresh``.
+
+    """
+
+    def __init__(
+        self,
+        device: str = "cpu",
+        max_num_keypoints: int = 2048,
+        ratio: float = 0.95,
+        weights: str | os.PathLike[str] = "lift",
+        upright: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(device, **kwargs)
+        self.ratio = ratio
+        self.feature = LIFTFeature(max_num_keypoints, upright, device, pretrained=weights)
+
+    def _forward(self, img0: Tensor, img1: Tensor) -> tuple[Tensor | None, ...]:
+        """Match two images (3, H, W); returns what vismatch's base class asks for."""
+        first, second = (extract(self.feature, image[None])[0] for image in (img0, img1))
+        pairs, confidence = match_descriptors(
+            first.descriptors.float().cpu(), second.descriptors.float().cpu(), self.ratio
+        )
+        index = torch.from_numpy(pairs).to(first.xy.device)
+        return (
+            first.xy[index[:, 0]],
+            second.xy[index[:, 1]],
+            first.xy,
+            second.xy,
+            first.descriptors,
+            second.descriptors,
+            torch.from_numpy(confidence),
+        )

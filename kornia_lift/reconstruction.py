@@ -1,0 +1,150 @@
+"""From feature files to COLMAP: pairs, matches, database, model."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations, groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kornia_lift._extras import require
+from kornia_lift._io import atomic_write
+from kornia_lift.features import Features
+from kornia_lift.matching import match_descriptors
+
+Pair = tuple[str, str]
+Matches = dict[Pair, NDArray[np.int64]]
+
+
+def exhaustive_pairs(names: Iterable[str]) -> list[Pair]:
+    """Return every pair of images once."""
+    return list(combinations(sorted(names), 2))
+
+
+def read_pairs(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]:
+    """Read a list of pairs, as hloc and COLMAP write it: two image names per line, separated by a space.
+
+    Args:
+        path: the list; names cannot hold spaces. Empty lines and lines that begin with # are skipped.
+        names: the images that there are.
+
+    Returns:
+        The pairs, each once, in either order of its names.
+
+    Raises:
+        ValueError: if a line does not hold two different known names.
+
+    """
+    known = frozenset(names)
+    found: dict[Pair, None] = {}
+    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+        words = line.split()
+        if not words or words[0].startswith("#"):
+            continue
+        if len(words) != 2 or words[0] == words[1]:
+            raise ValueError(f"{path}, line {number}: expected the names of two images, got {line!r}")
+        for name in words:
+            if name not in known:
+                raise ValueError(f"{path}, line {number}: there are no features of the image {name!r}")
+        first, second = sorted(words)
+        found[first, second] = None
+    return list(found)
+
+
+def match_pairs(
+    features: Callable[[str], Features],
+    pairs: Sequence[Pair],
+    ratio: float,
+    *,
+    parts: Path | None = None,
+    progress: Callable[[int], object] = lambda count: None,
+) -> Matches:
+    """Match the features of image pairs by mutual nearest neighbours.
+
+    Args:
+        features: returns the features of an image; called once per image and first image of its pairs.
+        pairs: what to match.
+        ratio: see :func:`~kornia_lift.matching.match_descriptors`.
+        parts: folder that keeps finished matches, made if it does not exist: a run that was stopped goes on from there.
+            It belongs to one feature file and one ratio.
+        progress: called with the number of pairs that are done, after each image.
+
+    Returns:
+        Index pairs (M, 2) by names, in the order of ``pairs``.
+
+    """
+    found: Matches = {}
+    for first, group in groupby(sorted(pairs), key=lambda pair: pair[0]):
+        seconds = [second for _, second in group]
+        part = (
+            None
+            if parts is None
+            else parts / f"{hashlib.sha256(json.dumps([first, seconds]).encode()).hexdigest()}.npz"
+        )
+        rows = _read_part(part, len(seconds))
+        if rows is None:
+            here = torch.from_numpy(features(first).descriptors)
+            rows = [match_descriptors(here, torch.from_numpy(features(name).descriptors), ratio)[0] for name in seconds]
+            if part is not None:
+                part.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_write(part) as temporary:
+                    np.savez(temporary, *[row.astype(np.int32) for row in rows])
+        found.update({(first, name): row for name, row in zip(seconds, rows, strict=True)})
+        progress(len(seconds))
+    return {pair: found[pair] for pair in pairs}
+
+
+def _read_part(part: Path | None, count: int) -> list[NDArray[np.int64]] | None:
+    if part is None or not part.is_file():
+        return None
+    with np.load(part, allow_pickle=False) as file:
+        rows = [file[f"arr_{i}"].astype(np.int64) for i in range(len(file.files))]
+    return rows if len(rows) == count else None
+
+
+def parse_camera(text: str, size: tuple[int, int]) -> Any:
+    """Build a ``pycolmap.Camera`` of known intrinsics from text such as ``PINHOLE,fx,fy,cx,cy``.
+
+    Args:
+        text: name of a COLMAP camera model and its parameters, in COLMAP's pixels (the corner of the image is (0, 0)).
+        size: width and height of the images.
+
+    Raises:
+        ValueError: if COLMAP has no such model, or it has another number of parameters.
+
+    """
+    pycolmap = require("pycolmap", extra="colmap")
+    model, *values = text.split(",")
+    try:
+        parameters = [float(value) for value in values]
+        camera = pycolmap.Camera(model=model, width=size[0], height=size[1], params=parameters)
+        valid = camera.verify_params()
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ValueError(f"camera {text!r}: {' '.join(str(error).split())}") from error
+    if not valid:
+        raise ValueError(f"camera {text!r}: the model {model} does not have {len(parameters)} parameters")
+    camera.has_prior_focal_length = True
+    return camera
+
+
+def one_size(features: Iterable[tuple[str, Features]]) -> tuple[int, int]:
+    """Return the width and height that all images have.
+
+    Raises:
+        ValueError: if they differ, or the features do not say.
+
+    """
+    sizes = {found.image_size: name for name, found in features}
+    if len(sizes) != 1 or None in sizes:
+        some = ", ".join(f"{name} {size}" for size, name in list(sizes.items())[:3])
+        raise ValueError(f"one camera for all images needs images of one size, got {some or 'none'}")
+    (size,) = sizes
+    assert size is not None
+    return size

@@ -1,0 +1,59 @@
+"""``convert`` and ``export-onnx``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kornia_lift.convert import TILDEResponse, load_converted
+from tests.cli.conftest import Answer
+
+
+def test_convert(call: Callable[..., Answer], shared: Path, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    (tmp_path / "LICENCE").write_text("Only for cats.")
+    source = shared / "weights_upstream/NewMexico8_1c.txt"
+    answer = call("convert", source, "--out", "tilde.safetensors", "--licence", "LICENCE")
+    assert answer.code == 0, answer.err
+    assert "tilde: TILDEResponse" in answer.out
+    assert "licence: TILDE (Verdie et al., CVPR 2015)" in answer.out
+    assert "Only for cats." in answer.out
+    assert isinstance(load_converted("tilde.safetensors"), TILDEResponse)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("absent.t7", "--out", "a.safetensors"), "no weights absent.t7"),
+        (("text.txt", "--out", "a.bin"), "ends in .safetensors"),
+        (("text.txt", "--out", "a.safetensors"), "text.txt is not a TILDE filter file"),
+        (("text.md", "--out", "a.safetensors"), "expected a .t7 (DeepDesc)"),
+    ],
+)
+def test_convert_refuses(call: Callable[..., Answer], tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    for name in ("text.txt", "text.md"):
+        (tmp_path / name).write_text("nothing")
+    answer = call("convert", *arguments)
+    assert answer.code == 2
+    assert message in answer.err
+
+
+def test_export_onnx(call: Callable[..., Answer], tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    answer = call("export-onnx", "--out", "networks")
+    assert answer.code == 0, answer.err
+    assert sorted(path.name for path in (tmp_path / "networks").iterdir()) == [
+        "descriptor.onnx",
+        "orientation.onnx",
+        "response.onnx",
+    ]
+    assert answer.out.count("differs from torch by at most") == 3
+
+
+def test_export_of_an_unknown_model(call: Callable[..., Answer]) -> None:
+    answer = call("export-onnx", "--out", "networks", "--model", "sift")
+    assert answer.code == 2
+    assert "--model: unknown pretrained model 'sift'" in answer.err

@@ -1,0 +1,124 @@
+"""``export-colmap`` and ``reconstruct``: from images to a database and a model, by COLMAP itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.cli.conftest import Answer
+
+pycolmap = pytest.importorskip("pycolmap")
+
+FOCAL, SIZE = 300.0, (320, 240)  # width, height
+CAMERA = f"PINHOLE,{FOCAL},{FOCAL},160,120"
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four views of two textured planes at different depths, by a camera that moves sideways and up."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    folder = tmp_path_factory.mktemp("views")
+    layers = []
+    for depth, share in ((6.0, 1.0), (4.0, 0.5)):
+        texture = np.zeros((480, 640))
+        for cell in (6, 12, 24):
+            texture += cv2.resize(rng.random((480 // cell, 640 // cell)), (640, 480), interpolation=cv2.INTER_CUBIC)
+        texture = (255 * (texture - texture.min()) / np.ptp(texture)).astype(np.uint8)
+        layers.append((depth, share, texture))
+    for k, (x, y) in enumerate([(0.0, 0.0), (0.4, 0.0), (0.8, 0.15), (1.2, 0.0)]):
+        picture = np.zeros((SIZE[1], SIZE[0]), np.uint8)
+        for depth, share, texture in layers:
+            # plane at this depth, 640 x 480 texture pixels of 0.0125 units, centred at (0.6, 0)
+            scale = 0.0125 * FOCAL / depth
+            shift = [
+                160 + FOCAL * (0.6 - x) / depth - scale * 320,
+                120 - FOCAL * y / depth - scale * 240 * (2 - share),
+            ]
+            warp = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+            flags = cv2.INTER_AREA
+            here = cv2.warpAffine(texture, warp, SIZE, flags=flags)
+            mask = cv2.warpAffine(np.full_like(texture, 255), warp, SIZE)
+            if share < 1:  # the nearer plane covers the lower half
+                mask[: SIZE[1] // 2] = 0
+            picture = np.where(mask > 0, here, picture)
+        cv2.imwrite(str(folder / f"view{k}.png"), picture)
+    return folder
+
+
+def test_database_holds_what_the_file_holds(call: Callable[..., Answer], views: Path, tmp_path: Path) -> None:
+    assert call("extract", views, "--out", "features.h5", "-n", 800).code == 0
+    (tmp_path / "pairs.txt").write_text("# neighbours\nview0.png view1.png\n\nview2.png view1.png\n")
+    answer = call(
+        "export-colmap", "features.h5", "--images", views, "--out", "a.db", "--pairs", "pairs.txt", "--camera", CAMERA
+    )
+    assert answer.code == 0, answer.err
+    assert "4 images" in answer.out
+    assert "2 pairs verified" in answer.out
+    with pycolmap.Database.open("a.db") as database:
+        (camera,) = database.read_all_cameras()
+        assert camera.model.name == "PINHOLE"
+        assert camera.params.tolist() == [FOCAL, FOCAL, 160, 120]
+        assert camera.has_prior_focal_length
+        assert sorted(image.name for image in database.read_all_images()) == [f"view{k}.png" for k in range(4)]
+        assert database.num_matched_image_pairs() == 2
+    again = call("export-colmap", "features.h5", "--images", views, "--out", "a.db")
+    assert again.code == 2
+    assert "a.db exists" in again.err
+
+
+def test_reconstruction_of_known_motion(call: Callable[..., Answer], views: Path, tmp_path: Path) -> None:
+    arguments = ("reconstruct", views, "--out", "model", "-n", 1500, "--camera", CAMERA)
+    answer = call(*arguments)
+    assert answer.code == 0, answer.err
+    assert "4 images registered" in answer.out
+    model = pycolmap.Reconstruction("model/0")
+    centres = {image.name: image.projection_center() for image in model.images.values()}
+    path = np.array([centres[f"view{k}.png"] for k in range(4)])
+    true = np.array([(0.0, 0.0, 0.0), (0.4, 0.0, 0.0), (0.8, 0.15, 0.0), (1.2, 0.0, 0.0)])
+    steps = np.linalg.norm(np.diff(path, axis=0), axis=1)
+    expected = np.linalg.norm(np.diff(true, axis=0), axis=1)
+    np.testing.assert_allclose(steps / steps.sum(), expected / expected.sum(), atol=0.02)
+    # again: what is there is used
+    features = (tmp_path / "model/features.h5").stat().st_mtime_ns
+    parts = {path: path.stat().st_mtime_ns for path in (tmp_path / "model/matches").rglob("*.npz")}
+    assert len(parts) == 3
+    assert call(*arguments).code == 0
+    assert (tmp_path / "model/features.h5").stat().st_mtime_ns == features
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "model/matches").rglob("*.npz")} == parts
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--camera", "PINHOLE,300"), "the model PINHOLE does not have 1 parameters"),
+        (("--camera", "FISH,300"), "camera 'FISH,300'"),
+        (("--pairs", "pairs.txt"), "pairs.txt, line 1: there are no features of the image 'absent.png'"),
+    ],
+)
+def test_wrong_arguments(
+    call: Callable[..., Answer], views: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    (tmp_path / "pairs.txt").write_text("view0.png absent.png\n")
+    assert call("extract", views, "--out", "features.h5", "-n", 50).code == 0
+    answer = call("export-colmap", "features.h5", "--images", views, "--out", "a.db", *arguments)
+    assert answer.code == 2
+    assert message in answer.err
+    assert not (tmp_path / "a.db").exists()
+
+
+def test_stored_pixels_are_needed(call: Callable[..., Answer], views: Path) -> None:
+    answer = call("reconstruct", views, "--out", "model", "--apply-exif")
+    assert answer.code == 2
+    assert "COLMAP reads the stored pixels" in answer.err
+
+
+def test_images_that_are_left_out_are_named(call: Callable[..., Answer], folder: Path) -> None:
+    (folder / "phone.heic").touch()
+    answer = call("extract", folder, "--out", "features.h5", "-n", 20)
+    assert answer.code == 0
+    assert "left out 1 .heic (phone.heic)" in answer.err

@@ -1,0 +1,99 @@
+"""Exported networks give the same for other batch and image sizes than those they were exported with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kornia.feature import extract_patches_from_pyramid
+from torch import Tensor, nn
+
+from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTOrientation, LIFTResponse
+from kornia_lift.integrations.onnx import export_onnx, export_program, run_onnx
+from kornia_lift.networks.contrast import LocalContrast
+from tests.pictures import texture
+
+NETWORKS = [LIFTResponse, LIFTOrientation, LIFTDescriptor]
+
+
+def contrasting(window: str) -> LIFTResponse:
+    """The shipped filters on images of normalised local contrast."""
+    response = LIFTResponse()
+    response.set_contrast(LocalContrast(window=window))  # type: ignore[arg-type]
+    return response
+
+
+EXPORTED: dict[str, Callable[[], nn.Module]] = {
+    **{kind.__name__: kind for kind in NETWORKS},
+    "contrast in the filter's window": lambda: contrasting("filter"),
+    "contrast in a Gaussian window": lambda: contrasting("gaussian"),
+}
+
+
+def inputs(kind: type[nn.Module]) -> list[Tensor]:
+    """Real input of several sizes: images for the response, patches around keypoints for the others."""
+    if kind is LIFTResponse:
+        return [texture(70, 90), texture(200, 131, batch=3)]
+    image = texture(150, 160)
+    with torch.no_grad():
+        lafs, _ = LIFTDetector(30)(image)
+        patches = extract_patches_from_pyramid(image, lafs, 64)[0]
+    return [patches, patches[:1]]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's exporter and of onnx
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("name", EXPORTED)
+def test_onnxruntime_agrees_on_real_input(tmp_path: Path, name: str) -> None:
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    network = EXPORTED[name]()
+    kind = type(network)
+    path = tmp_path / "network.onnx"
+    export_onnx(network, path)
+    assert list(tmp_path.iterdir()) == [path]
+    for x in inputs(kind):
+        with torch.no_grad():
+            expected = network(x).numpy()
+        found = run_onnx(path, x)
+        assert found.shape == expected.shape
+        difference = np.abs(found - expected)
+        if kind is LIFTOrientation:
+            difference = np.abs((found - expected + np.pi) % (2 * np.pi) - np.pi)
+        assert difference.max() < 1e-3 * max(1, np.abs(expected).max())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", EXPORTED)
+def test_exported_program_has_free_sizes(name: str) -> None:
+    network = EXPORTED[name]()
+    program = export_program(network).module()
+    for x in inputs(type(network)):
+        with torch.no_grad():
+            torch.testing.assert_close(program(x), network(x), atol=1e-4, rtol=1e-3)
+
+
+def test_other_modules_are_refused() -> None:
+    with pytest.raises(TypeError, match="export expects one of LIFTResponse, LIFTOrientation, LIFTDescriptor"):
+        export_program(LIFTDetector(5, pretrained=False))
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("assign", [False, True])
+def test_networks_are_made_on_the_meta_device(kind: type[nn.Module], assign: bool) -> None:
+    """`to_empty` or `assign=True`, then a state dict: constants that no state dict holds are there too."""
+    full = kind()
+    with torch.device("meta"):
+        empty = kind(pretrained=False)
+    if not assign:
+        empty = empty.to_empty(device="cpu")
+        for buffer in empty.buffers():
+            buffer.fill_(float("nan"))
+    empty.load_state_dict(full.state_dict(), assign=assign)
+    x = inputs(kind)[0]
+    with torch.no_grad():
+        torch.testing.assert_close(empty.eval()(x), full(x))

@@ -1,0 +1,78 @@
+"""``match_images``: from paths or tensors to verified matches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kornia.core.exceptions import ShapeError
+from torch import Tensor, nn
+
+from kornia_lift import LIFTFeature, draw_matches, load_image, match_images
+from tests.pictures import texture
+
+pytest.importorskip("cv2")
+
+
+@pytest.fixture(scope="module")
+def feature() -> LIFTFeature:
+    return LIFTFeature(300)
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[Tensor, Tensor]:
+    """A texture, and the same moved by (12, 7) pixels."""
+    large = texture(220, 260)
+    return large[..., 10:210, 5:245], large[..., 3:203, 17:257][..., :243]
+
+
+def test_a_shift_is_found(feature: LIFTFeature, pair: tuple[Tensor, Tensor]) -> None:
+    match = match_images(*pair, feature, geometry="homography")
+    assert match.verified.sum() > 100
+    assert match.model is not None
+    expected = np.array([[1, 0, -12], [0, 1, 7], [0, 0, 1]])
+    np.testing.assert_allclose(match.model / match.model[2, 2], expected, atol=0.3)
+    first, second = (points[match.verified] for points in match.points)
+    np.testing.assert_allclose(np.median(first - second, axis=0), [12, -7], atol=0.1)
+
+
+def test_paths_and_tensors_give_the_same(tmp_path: Path, feature: LIFTFeature, pair: tuple[Tensor, Tensor]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    paths = [tmp_path / "left.png", tmp_path / "right.png"]
+    for path, tensor in zip(paths, pair, strict=True):
+        image.fromarray((tensor[0, 0] * 255).round().byte().numpy()).save(path)
+    tensors = [load_image(path) for path in paths]
+    expected = match_images(*tensors, feature)
+    assert np.array_equal(match_images(paths[0], str(paths[1]), feature).pairs, expected.pairs)
+    colour = [tensor[0].expand(3, -1, -1) for tensor in tensors]
+    assert len(match_images(*colour, feature).pairs) == pytest.approx(len(expected.pairs), abs=5)
+    picture = draw_matches(*tensors, expected)
+    assert picture.shape == (200, 240 + 8 + 240, 3)
+    assert (picture != draw_matches(*tensors, tuple(torch.zeros(0, 2, 3) for _ in paths))).any()
+
+
+def test_no_gradient_is_recorded_and_the_default_is_lift(pair: tuple[Tensor, Tensor]) -> None:
+    match = match_images(pair[0].requires_grad_(), pair[1])
+    assert not match.first.lafs.requires_grad
+    assert len(match.first) > 300  # 2000 slots
+
+
+def test_any_kornia_feature() -> None:
+    from kornia.feature import SIFTFeature
+
+    feature: nn.Module = SIFTFeature(200)
+    assert match_images(texture(120, 160), texture(120, 160), feature).verified.sum() > 50
+
+
+def test_refusals(tmp_path: Path, feature: LIFTFeature) -> None:
+    image = texture(60, 60)
+    with pytest.raises(FileNotFoundError, match=r"absent\.jpg does not exist"):
+        match_images(tmp_path / "absent.jpg", image, feature)
+    with pytest.raises(ShapeError, match=r"expects one image, \(1, 1\|3, H, W\), got \(2, 1, 60, 60\)"):
+        match_images(image, image.expand(2, -1, -1, -1), feature)
+    with pytest.raises(ValueError, match=r"pixel values in \[0, 1\]"):
+        match_images(image * 255, image, feature)
+    with pytest.raises(TypeError, match="floating-point"):
+        match_images((image * 255).byte(), image, feature)
