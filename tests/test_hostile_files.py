@@ -35,10 +35,10 @@ from kornia_lift.training.data.store import (
     save_store,
 )
 from kornia_lift.training.log import read_log
+from kornia_lift.training.recipes import recipe_path
 from kornia_lift.training.run import read_run
 
 CASES = int(os.environ.get("KORNIA_LIFT_FUZZ_CASES", "60"))
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def a_store(path: Path) -> None:
@@ -65,7 +65,7 @@ def cameras(path: Path, **changes: Any) -> Path:
 
 
 CAMERA_FILE = "50 0 25\n0 50 20\n0 0 1\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n0 0 0\n50 40\n"
-CONFIG = (ROOT / "configs" / "paper.toml").read_text()
+CONFIG = recipe_path(Path("paper")).read_text()
 LOG = "".join(
     json.dumps({"step": s, "kind": kind, "loss": 0.5, "error": 0.2}) + "\n"
     for s in range(4)

@@ -94,9 +94,14 @@ def frames_from_colmap(model: Any, max_reprojection: float = 1.5) -> tuple[tuple
 
 
 def plane_basis(normal: Array) -> Array:
-    """Return two orthonormal columns that span the plane of the given normal, shape (3, 2)."""
+    """Return two orthonormal columns that span the plane of the given normal, shape (3, 2).
+
+    Seen from the side to which the normal points, the second one is clockwise from the first, as y is from x in an
+    image. The other way round a camera would see every patch of the plane mirrored.
+    """
     _, _, rows = np.linalg.svd(normal.reshape(1, 3))
-    return rows[1:].T
+    first, second = rows[1:]
+    return np.stack([first, second if np.cross(first, second) @ normal < 0 else -second], axis=1)
 
 
 def projection_jacobian(ray: Array, directions: Array, focal: float) -> Array:

@@ -117,9 +117,9 @@ class ModernRecipe(Recipe):
         """Detections of the response as it is now, matched through the frozen orientation and descriptor."""
         c: ModernConfig = self.config
         # the images lie on the CPU
-        response, orientation, descriptor = (
-            copy.deepcopy(network).cpu().eval() for network in (self.response, self.orientation, self.descriptor)
-        )
+        response = copy.deepcopy(self.response).cpu().eval()
+        orientation = copy.deepcopy(self.orientation).cpu().eval()
+        descriptor = copy.deepcopy(self.descriptor).cpu().eval()
         feature = LIFTFeature(
             pretrained=False,
             detector=LIFTDetector(c.candidates, c.scale_space, resp_module=response),

@@ -29,6 +29,14 @@ def test_jacobian_is_the_derivative_of_the_projection() -> None:
     assert np.allclose(projection_jacobian(ray, directions, focal), numeric, atol=1e-4)
 
 
+def test_a_camera_that_faces_a_plane_sees_its_basis_unmirrored() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        ray = rng.normal(size=3) + [0, 0, 4]
+        basis = plane_basis(-ray / np.linalg.norm(ray))
+        assert np.linalg.det(projection_jacobian(ray, basis, 500.0)) > 0
+
+
 def test_nearest_similarity_of_similarities_and_of_a_mirror() -> None:
     angle = np.array([0.0, 0.7, -2.5])
     scale = np.array([1.0, 3.0, 0.2])
