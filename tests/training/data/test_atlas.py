@@ -13,7 +13,7 @@ from kornia.feature import extract_patches_simple
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.training.paper.atlas import ImageAtlas, gray_statistics, square_axes
 
-from .conftest import texture
+from .helpers import texture
 
 
 def smooth(height: int, width: int) -> torch.Tensor:

@@ -17,7 +17,7 @@ from kornia_lift.training.data.sources import Source
 from kornia_lift.training.modern.tracks import CutConfig, cut_tracks
 from tests.evaluation.conftest import HEIGHT, WIDTH, plane_homography, write_plane_scene
 
-from .conftest import texture
+from .helpers import texture
 
 cv2 = pytest.importorskip("cv2")
 

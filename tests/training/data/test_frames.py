@@ -32,7 +32,7 @@ def test_jacobian_is_the_derivative_of_the_projection() -> None:
 def test_a_camera_that_faces_a_plane_sees_its_basis_unmirrored() -> None:
     rng = np.random.default_rng(0)
     for _ in range(20):
-        ray = rng.normal(size=3) + [0, 0, 4]
+        ray = rng.normal(size=3) + np.array([0.0, 0.0, 4.0])
         basis = plane_basis(-ray / np.linalg.norm(ray))
         assert np.linalg.det(projection_jacobian(ray, basis, 500.0)) > 0
 

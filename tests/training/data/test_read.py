@@ -15,7 +15,7 @@ from kornia_lift.training.data.read import NoCorrespondenceError, ReadOptions, r
 from kornia_lift.training.data.sources import Source, find_sources
 from kornia_lift.training.data.store import Store
 
-from .conftest import RotatedScene, texture
+from .helpers import RotatedScene, texture
 
 
 def write(path: Path, picture: np.ndarray) -> Path:
