@@ -17,12 +17,11 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.networks._fast.folded import Precision
 from kornia_lift.networks._fast.plan import is_plain
-from kornia_lift.networks.descriptor import LIFTDescriptor, Precision
-from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.patches import PatchDescriptor, PatchOrienter, PatchPyramid
+from kornia_lift.stages import descriptor_of, orienter_of
 from kornia_lift.weights import is_upright
-from kornia_lift.weights import pooled_sizes as shipped_sizes
 
 Part = TypeVar("Part", bound=nn.Module)
 
@@ -52,7 +51,8 @@ class LIFTFeature(LocalFeature):
         pooled_sizes: squares of several sizes, over that of the frame, whose descriptors are averaged: more matches
             for as many times the work (:class:`~kornia_lift.patches.PatchDescriptor`). ``None``: as the shipped model
             says, one size, three for ``"lift-pooled"``.
-        precision: of the default descriptor on a CPU, see :class:`~kornia_lift.LIFTDescriptor`.
+        precision: of the default descriptor's products on a CPU. ``None``: ``"float32"`` for LIFT's network,
+            ``"auto"`` for the compact one: ``"bfloat16"`` where the CPU multiplies in it.
         compile: compile the default patch networks by ``torch.compile`` at their first use: for training, and for GPUs.
             The inference paths of CPUs stay as they are, nothing is faster there; neither is the detector compiled,
             which gains nothing.
@@ -98,7 +98,7 @@ class LIFTFeature(LocalFeature):
         descriptor: nn.Module | None = None,
         scaling_coef: float = DESCRIBED_SCALE,
         pooled_sizes: Sequence[float] | None = None,
-        precision: Precision = "float32",
+        precision: Precision | None = None,
         compile: bool = False,
     ) -> None:
         num_features = check_count(num_features, type(self).__name__)
@@ -112,12 +112,11 @@ class LIFTFeature(LocalFeature):
         elif config is not None:
             raise ValueError("config describes the default detector: give either config or detector")
         if orienter is None:
-            orienter = PassLAF() if upright else PatchOrienter(LIFTOrientation(pretrained))
+            orienter = PassLAF() if upright else orienter_of(pretrained)
             if compile and not upright:
                 orienter.angle_detector.compile()
         if descriptor is None:
-            sizes = shipped_sizes(pretrained) if pooled_sizes is None else pooled_sizes
-            descriptor = PatchDescriptor(LIFTDescriptor(pretrained, precision=precision), sizes)
+            descriptor = descriptor_of(pretrained, pooled_sizes, precision)
             if compile:
                 descriptor.descriptor.features.compile()  # what runs where the inference path does not
         elif pooled_sizes is not None:

@@ -25,10 +25,7 @@ from torch import nn
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature import DESCRIBED_SCALE, LIFTFeature
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
-from kornia_lift.networks.descriptor import LIFTDescriptor
-from kornia_lift.networks.orientation import LIFTOrientation
-from kornia_lift.patches import PatchDescriptor, PatchOrienter
-from kornia_lift.weights import pooled_sizes
+from kornia_lift.stages import descriptor_of, orienter_of
 
 Detector = Literal["lift", "dog", "hessian", "keynet"]
 Orientation = Literal["lift", "dominant", "orinet", "upright"]
@@ -125,7 +122,7 @@ def _orienter(name: str | nn.Module, pretrained: bool | str | os.PathLike[str]) 
         return name
     match name:
         case "lift":
-            return PatchOrienter(LIFTOrientation(pretrained))
+            return orienter_of(pretrained)
         case "dominant":
             return LAFOrienter(19)  # the patch of kornia's SIFT features
         case "orinet":
@@ -140,7 +137,7 @@ def _descriptor(name: str | nn.Module, pretrained: bool | str | os.PathLike[str]
         return name
     match name:
         case "lift":
-            return PatchDescriptor(LIFTDescriptor(pretrained), pooled_sizes(pretrained))
+            return descriptor_of(pretrained)
         case "sift":
             return LAFDescriptor(SIFTDescriptor(41, rootsift=True), patch_size=41)
         case "tfeat":

@@ -24,10 +24,11 @@ from kornia.feature import (
 from torch import Tensor
 
 from kornia_lift._memory import recompute_frames
-from kornia_lift.geometry import DESCRIPTOR_SIZE
 from kornia_lift.networks._fast.plan import is_plain
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
+from kornia_lift.networks.polar_orientation import PolarOrientation
 
 CHUNK = 512  # patches that exist at once
 GRADIENT_CHUNK = 128  # the same while gradients are recorded: 2.2 MB of activations for each
@@ -86,11 +87,11 @@ class PatchPyramid:
 
     def _level(self, k: int) -> Tensor:
         while len(self._levels) <= k:
-            self._levels.append(_halve(self._levels[-1]))
+            self._levels.append(halve(self._levels[-1]))
         return self._levels[k]
 
 
-def _halve(x: Tensor) -> Tensor:
+def halve(x: Tensor) -> Tensor:
     """Do what ``kornia.geometry.transform.pyrdown`` does, in a tenth of its time on a CPU."""
     size = [side // 2 for side in x.shape[-2:]]
     x = F.pad(x, (2, 2, 2, 2), mode="reflect")
@@ -101,10 +102,14 @@ def _halve(x: Tensor) -> Tensor:
 
 
 class PatchOrienter(LAFOrienter):
-    """kornia's ``LAFOrienter`` for :class:`~kornia_lift.LIFTOrientation`; also takes a :class:`PatchPyramid`.
+    """kornia's ``LAFOrienter`` for networks with a ``patch_size``; also takes a :class:`PatchPyramid`.
 
     Args:
         angle_detector: the network.
+        context: side of the region that the network sees over that of the frame.
+
+    Raises:
+        ValueError: if the context is not positive.
 
     Shape:
         - Input: LAFs (B, N, 2, 3); images (B, 1, H, W)
@@ -112,17 +117,22 @@ class PatchOrienter(LAFOrienter):
 
     """
 
-    def __init__(self, angle_detector: LIFTOrientation) -> None:
-        super().__init__(DESCRIPTOR_SIZE, angle_detector=angle_detector)
+    def __init__(self, angle_detector: LIFTOrientation | PolarOrientation, context: float = 1.0) -> None:
+        super().__init__(angle_detector.patch_size, angle_detector=angle_detector)
+        if not 0 < context < math.inf:
+            raise ValueError(f"the context is a factor above 0, got {context!r}")
+        self.context = float(context)
 
     def forward(self, laf: Tensor, img: Tensor | PatchPyramid) -> Tensor:
+        seen = laf if self.context == 1 else scale_laf(laf, self.context)
         if isinstance(img, Tensor):
             if not is_plain(img, laf) or not laf.numel():
-                return recompute_frames(self._kornia, img, laf, GRADIENT_CHUNK)
+                oriented = recompute_frames(self._kornia, img, seen, GRADIENT_CHUNK)
+                return oriented if self.context == 1 else scale_laf(oriented, 1 / self.context)
             img = PatchPyramid(img)
         angles = [
             self.angle_detector(img.cut(part, self.patch_size).flatten(0, 1)).view(part.shape[:2])
-            for part in laf.split(max(1, CHUNK // len(laf)), dim=1)
+            for part in seen.split(max(1, CHUNK // len(laf)), dim=1)
         ]
         before = get_laf_orientation(laf)
         return set_laf_orientation(laf, torch.cat(angles, 1).rad2deg().view_as(before) + before)
@@ -132,7 +142,7 @@ class PatchOrienter(LAFOrienter):
 
 
 class PatchDescriptor(LAFDescriptor):
-    """kornia's ``LAFDescriptor`` for :class:`~kornia_lift.LIFTDescriptor`; also takes a :class:`PatchPyramid`.
+    """kornia's ``LAFDescriptor`` for networks with a ``patch_size``; also takes a :class:`PatchPyramid`.
 
     Args:
         descriptor: the network.
@@ -149,8 +159,8 @@ class PatchDescriptor(LAFDescriptor):
 
     """
 
-    def __init__(self, descriptor: LIFTDescriptor, sizes: Sequence[float] = (1.0,)) -> None:
-        super().__init__(descriptor, patch_size=DESCRIPTOR_SIZE)
+    def __init__(self, descriptor: LIFTDescriptor | CompactDescriptor, sizes: Sequence[float] = (1.0,)) -> None:
+        super().__init__(descriptor, patch_size=descriptor.patch_size)
         self.sizes = tuple(float(size) for size in sizes)
         if not self.sizes or not all(0 < size < math.inf for size in self.sizes):
             raise ValueError(f"pooled sizes are one or more factors above 0, got {sizes!r}")

@@ -64,7 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--recipe", choices=("modern", "paper"), default="modern")
+    parser.add_argument("--recipe", choices=("modern", "compact", "paper"), default="modern")
     parser.add_argument("--no-posed", action="store_true", help="leave posed/ out of the training")
     parser.add_argument("--max-minutes")
     args = parser.parse_args()

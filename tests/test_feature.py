@@ -27,6 +27,7 @@ from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, ScaleSpaceCon
 from kornia_lift.weights import WeightFileError
 from tests.pictures import blob_response, texture
 
+DENSE = ScaleSpaceConfig(max_sigma=5, nms_radius=2)  # more keypoints than are asked for
 FAST = ScaleSpaceConfig(min_sigma=2, levels_per_octave=3, scale_nms=1)
 
 
@@ -409,8 +410,8 @@ def test_recomputed_activations_give_the_same_gradients(
     monkeypatch: pytest.MonkeyPatch, pooled: tuple[float, ...]
 ) -> None:
     """In chunks, or all at once with everything kept: values, and gradients of weights and image."""
-    image = texture(90, 100).double().requires_grad_()
-    extract = LIFTFeature(30, config=FAST, pooled_sizes=pooled, pretrained=False).double()
+    image = texture(110, 120).double().requires_grad_()
+    extract = LIFTFeature(30, config=DENSE, pooled_sizes=pooled, pretrained=False).double()
     calls = []
     original = _memory.checkpoint
     monkeypatch.setattr("kornia_lift._memory.checkpoint", lambda *a, **k: calls.append(a[0]) or original(*a, **k))
@@ -444,7 +445,7 @@ def test_recomputed_activations_need_little_memory() -> None:
         return tensor
 
     image = texture(200, 220)
-    extract = LIFTFeature(300, config=FAST, pretrained=False)
+    extract = LIFTFeature(300, config=DENSE, pretrained=False)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         _, _, descriptors = extract(image)
     assert descriptors[0].abs().sum(-1).gt(0).sum() > 200

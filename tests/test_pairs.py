@@ -56,7 +56,7 @@ def test_paths_and_tensors_give_the_same(tmp_path: Path, feature: LIFTFeature, p
 def test_no_gradient_is_recorded_and_the_default_is_lift(pair: tuple[Tensor, Tensor]) -> None:
     match = match_images(pair[0].requires_grad_(), pair[1])
     assert not match.first.lafs.requires_grad
-    assert len(match.first) > 300  # 2000 slots
+    assert len(match.first) > 100  # one keypoint per location of a small image; the other slots are dropped
 
 
 def test_any_kornia_feature() -> None:

@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.nn.functional import normalize as normalize_vectors
 
 from kornia_lift import LIFTDescriptor, LIFTFeature, LIFTOrientation, ScaleSpaceConfig
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.patches import PatchDescriptor, PatchOrienter, PatchPyramid
 from tests.pictures import texture
 
@@ -115,3 +117,32 @@ def test_feature_agrees_with_its_differentiable_form(upright: bool) -> None:
     assert (similarity > 0.999).float().mean() > 0.95
     assert similarity.min() > 0.9
     assert lafs.shape == expected[0].shape
+
+
+def test_an_orienter_with_context_sees_more_and_leaves_the_scale() -> None:
+    image, lafs = texture(150, 170), frames(150, 170)
+    network = PolarOrientation(False).eval()
+    plain, wide = PatchOrienter(network), PatchOrienter(network, context=1.7)
+    with torch.no_grad():
+        found = wide(lafs, image)
+        expected = scale_laf(plain(scale_laf(lafs, 1.7), image), 1 / 1.7)
+        assert not torch.allclose(found, plain(lafs, image), atol=1e-2)
+    assert torch.allclose(found, expected, atol=1e-3)
+    with torch.enable_grad():  # kornia's own path
+        same = wide(lafs, image)
+    # rounding may exchange two equally likely directions
+    assert ((same - found).abs().amax((2, 3)) < 0.05).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("context", [0.0, -1.0, float("inf"), float("nan")])
+def test_an_impossible_context_is_refused(context: float) -> None:
+    with pytest.raises(ValueError, match="context is a factor above 0"):
+        PatchOrienter(PolarOrientation(False), context)
+
+
+def test_compact_networks_are_kornias_parts_too() -> None:
+    image, lafs = texture(150, 170), frames(150, 170)
+    network = CompactDescriptor(False, precision="float32").eval()
+    with torch.no_grad():
+        found = PatchDescriptor(network)(PatchPyramid(image), lafs)
+        assert torch.allclose(found, LAFDescriptor(network, patch_size=32)(image, lafs), atol=1e-3)

@@ -66,11 +66,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sentence(found: Comparison, first: str, second: str) -> str:
-    told = f"{first} is {found.verdict} than {second}"
+    verdict = f"{first} is {found.verdict} than {second}"
     if found.verdict == "undecided":
-        told = f"undecided between {first} and {second}"
+        verdict = f"undecided between {first} and {second}"
     return (
-        f"{told} (ratio {found.ratio:.3f}, difference {found.difference.value:+.4f}, 95 % interval "
+        f"{verdict} (ratio {found.ratio:.3f}, difference {found.difference.value:+.4f}, 95 % interval "
         f"{found.difference.low:+.4f} to {found.difference.high:+.4f}, p = {found.p_value:.4f}, wins "
         f"{found.wins:.0%} of {found.pairs} pairs{'; smaller is better' if found.lower_is_better else ''})"
     )

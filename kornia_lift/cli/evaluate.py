@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_lift._io import atomic_write
 from kornia_lift.cli._options import CommandError
 
 if TYPE_CHECKING:
@@ -68,6 +67,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extract, evaluate, report. Returns 1 if a pair failed or was skipped, else 0."""
     from kornia_lift._extras import require
+    from kornia_lift._io import atomic_write
 
     require("h5py", extra="eval")
     from kornia_lift.evaluation.candidates import candidate
@@ -141,6 +141,7 @@ def _reconstruct(
     args: argparse.Namespace, candidates: Sequence[Candidate], groups: Mapping[str, Sequence[Scene]], count: int
 ) -> int:
     """Reconstruct every scene with cameras from every feature. Returns 1 if a scene has no model, else 0."""
+    from kornia_lift._io import atomic_write
     from kornia_lift.evaluation.comparison import run_sfm
     from kornia_lift.evaluation.report.blocks import to_markdown
     from kornia_lift.evaluation.report.sfm_report import sfm_report

@@ -86,7 +86,7 @@ def parts(model: str) -> list[Candidate]:
 
 
 class OpenCVSIFTDetector(nn.Module):
-    """Keypoints and scales of OpenCV SIFT as upright frames, one per place: the detector alone, without orientation.
+    """Keypoints and scales of OpenCV SIFT as upright frames, one per location: the detector alone, without orientation.
 
     Args:
         num_features: number of slots; the keypoints of highest response.
@@ -99,7 +99,7 @@ class OpenCVSIFTDetector(nn.Module):
     def forward(self, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Frames (1, N, 2, 3) and responses (1, N) of an image (1, 1, H, W) in [0, 1]."""
         if mask is not None:
-            raise ValueError("This detector takes no mask.")
+            raise ValueError("this detector takes no mask")
         lafs, responses = image.new_zeros(1, self.num_features, 2, 3), image.new_zeros(1, self.num_features)
         gray = (image[0, 0] * 255).round().clamp(0, 255).byte().cpu().numpy()
         found = require("cv2", extra="eval").SIFT_create().detect(gray, None)

@@ -209,8 +209,8 @@ def _load(source: FeatureSource, scene: Scene, index: int, size: tuple[int, int]
             f"features of image {scene.names[index]} were found at {found.image_size[0]}x{found.image_size[1]}, "
             f"the image is {size[0]}x{size[1]}"
         )
-    fault = found.fault()
-    return f"image {scene.names[index]}: {fault}" if fault else found
+    problem = found.fault()
+    return f"image {scene.names[index]}: {problem}" if problem else found
 
 
 def _pose_is_finite(scene: HasPose, pair: Pair) -> bool:

@@ -33,7 +33,7 @@ _FOCAL_GUESS = 1.2
 
 @runtime_checkable
 class HasCameras(HasPose, Protocol):
-    """A scene whose cameras have a place in the world."""
+    """A scene whose cameras have a pose in the world."""
 
     @property
     def rotations(self) -> FloatArray:

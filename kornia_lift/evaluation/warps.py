@@ -1,4 +1,4 @@
-"""Turned and rescaled copies of photographs, with the transfer that belongs to them."""
+"""Rotated and rescaled copies of images, with the transfer that belongs to them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from kornia_lift.scenes.scene import FloatArray, HasLocalAffine, Pair, Scene, Sk
 
 @dataclass(frozen=True)
 class ImageWarp:
-    """A rotation, or a change of size, of a whole photograph.
+    """A rotation, or a change of size, of a whole image.
 
     Args:
-        angle_deg: degrees counter-clockwise on screen. The canvas grows to hold the whole turned photograph; what
+        angle_deg: degrees counter-clockwise on screen. The canvas grows to hold the whole rotated image; what
             lies outside it is black. Multiples of 90 degrees move pixels without interpolation, others use bilinear.
         factor: size of the copy over the size of the original (anti-aliased bilinear).
 
@@ -33,9 +33,9 @@ class ImageWarp:
 
     def __post_init__(self) -> None:
         if not self.factor > 0:
-            raise ValueError(f"factor must be positive; got {self.factor}.")
+            raise ValueError(f"factor must be positive; got {self.factor}")
         if self.angle_deg % 360 and self.factor != 1.0:
-            raise ValueError("Either turn or rescale, not both at once.")
+            raise ValueError("either rotate or rescale, not both at once")
 
     @property
     def label(self) -> str:
@@ -45,7 +45,7 @@ class ImageWarp:
         return f"scale{self.factor:g}" if self.factor != 1.0 else "identity"
 
     def output_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Width and height of the copy of a photograph of this width and height."""
+        """Width and height of the copy of an image of this width and height."""
         width, height = size
         if self.factor != 1.0:
             return max(1, round(width * self.factor)), max(1, round(height * self.factor))
@@ -54,7 +54,7 @@ class ImageWarp:
         return math.ceil(width * cos + height * sin - 1e-6), math.ceil(width * sin + height * cos - 1e-6)
 
     def matrix(self, size: tuple[int, int]) -> FloatArray:
-        """Homography from the photograph's pixels to the copy's, shape (3, 3).
+        """Homography from the image's pixels to the copy's, shape (3, 3).
 
         Convention: pixel centres at integers; the outlines of the two canvases share their centre.
         """
@@ -68,7 +68,7 @@ class ImageWarp:
         return np.block([[linear, shift[:, None]], [np.array([[0.0, 0.0, 1.0]])]])
 
     def __call__(self, image: Tensor) -> Tensor:
-        """The copy of a photograph (B, C, H, W); device and dtype follow the input."""
+        """The copy of an image (B, C, H, W); device and dtype follow the input."""
         height, width = image.shape[-2:]
         if self.factor != 1.0:
             out_width, out_height = self.output_size((width, height))
@@ -96,7 +96,7 @@ class ImageWarp:
         return (round(cos), round(sin)) if self.angle_deg % 90 == 0 else (cos, sin)
 
 
-#: The upright photograph.
+#: The image as it is.
 IDENTITY = ImageWarp()
 #: The angles of the robustness protocol, degrees.
 ROTATIONS = tuple(ImageWarp(angle_deg=a) for a in (15.0, 45.0, 90.0, 180.0))
@@ -124,7 +124,7 @@ class WarpedScene:
         )
 
     def image(self, index: int) -> Tensor:
-        """Photograph or copy, float in [0, 1], shape (1, C, H, W)."""
+        """Image or copy, float in [0, 1], shape (1, C, H, W)."""
         original, warped = self._split(index)
         image = self.base.image(original)
         return self.warp(image) if warped else image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import partial
-from typing import Literal, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
 from kornia_lift.networks._fast.descriptor import describe, plan_descriptor
+from kornia_lift.networks._fast.folded import Precision, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.layers import L2Pool2d, Layers, SubtractiveNorm2d, normalize_patches, register_statistics
 from kornia_lift.weights import load_network
@@ -19,9 +20,6 @@ from kornia_lift.weights import load_network
 PATCH_SIZE = 64
 DESCRIPTOR_DIM = 128
 FEW = 8  # patches for which the plain network is as fast as the inference path
-
-Precision = Literal["float32", "bfloat16"]
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class LIFTDescriptor(nn.Module):
@@ -44,8 +42,8 @@ class LIFTDescriptor(nn.Module):
         chunk_size: patches that go through the network at once when no gradient is recorded; bounds the memory
             (430 KiB of activations per patch in float32), does not change the result.
         precision: number format of the products on the inference path on a CPU. ``"bfloat16"`` is a fifth faster
-            where the CPU has it (AVX512-BF16, AMX), slow elsewhere; descriptors keep a cosine above 0.999 to those of
-            ``"float32"``. Input, output and weights stay float32.
+            where the CPU has it (AVX512-BF16, AMX), which ``"auto"`` finds out, and slow elsewhere; descriptors keep a
+            cosine above 0.999 to those of ``"float32"``. Input, output and weights stay float32.
 
     Shape:
         - Input: :math:`(B, 1, 64, 64)`, values in [0, 1]
@@ -81,8 +79,6 @@ class LIFTDescriptor(nn.Module):
         precision: Precision = "float32",
     ) -> None:
         super().__init__()
-        if precision not in _DTYPES:
-            raise ValueError(f"precision must be one of {', '.join(_DTYPES)}, got {precision!r}")
         self.precision = precision
         self.normalize = normalize
         self.chunk_size = chunk_size
@@ -103,7 +99,7 @@ class LIFTDescriptor(nn.Module):
             nn.Tanh(),
             L2Pool2d(4),  # 1
         )
-        self._plan = PlanCache(partial(plan_descriptor, dtype=_DTYPES[precision]))
+        self._plan = PlanCache(partial(plan_descriptor, dtype=product_dtype(precision)))
         if pretrained is not False:
             load_network(self, "descriptor", pretrained)
 

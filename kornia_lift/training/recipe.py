@@ -14,9 +14,6 @@ from torch import Tensor, nn
 
 from kornia_lift._io import atomic_write
 from kornia_lift._safe_read import DamagedFileError, parse_json, read_text
-from kornia_lift.networks.descriptor import LIFTDescriptor
-from kornia_lift.networks.orientation import LIFTOrientation
-from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.checkpoint import BEST, load_checkpoint
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.data.split import SplitConfig, describe_sides, split_store
@@ -51,9 +48,9 @@ class Recipe(ABC):
     #: The stages whose networks a stage learns through, or goes on with.
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
-    response: LIFTResponse
-    orientation: LIFTOrientation
-    descriptor: LIFTDescriptor
+    response: nn.Module
+    orientation: nn.Module
+    descriptor: nn.Module
 
     def __init__(
         self, data: Store, out: Path, config: Any, validation: Store | None, device: torch.device | str

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 
+from kornia_lift.training.compact.config import CompactConfig
+from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, to_mapping
 from kornia_lift.training.data.load import load_data
 from kornia_lift.training.data.read import ReadOptions
@@ -25,8 +27,8 @@ from kornia_lift.training.recipe import Recipe, check_needs
 
 WEIGHTS = "weights.safetensors"
 #: The recipes; the options of each are a table of its name.
-RECIPES: Mapping[str, type[PaperRecipe] | type[ModernRecipe]] = MappingProxyType(
-    {"paper": PaperRecipe, "modern": ModernRecipe}
+RECIPES: Mapping[str, type[PaperRecipe] | type[ModernRecipe] | type[CompactRecipe]] = MappingProxyType(
+    {"paper": PaperRecipe, "modern": ModernRecipe, "compact": CompactRecipe}
 )
 
 
@@ -35,7 +37,8 @@ class RunConfig:
     """All options of ``kornia-lift train``.
 
     Args:
-        recipe: ``"paper"`` (LIFT as published) or ``"modern"`` (the one that made the shipped weights).
+        recipe: ``"paper"`` (LIFT as published), ``"modern"`` (the one that made LIFT's shipped weights) or
+            ``"compact"`` (orientation and descriptor on 32x32 patches for the detector of a model).
         data: stores written by ``kornia-lift build-dataset``, folders of them, or folders of scenes and images.
         validation: held-out data of the same forms; where empty, a part of ``data`` is held out as the ``split`` of
             the recipe says.
@@ -44,10 +47,11 @@ class RunConfig:
         read: how folders of images are read; stores were read when they were built.
         paper: options of the paper's recipe.
         modern: options of the modern recipe.
+        compact: options of the compact recipe.
 
     """
 
-    recipe: Literal["paper", "modern"]
+    recipe: Literal["paper", "modern", "compact"]
     data: tuple[Path, ...]
     validation: tuple[Path, ...] = ()
     stages: tuple[str, ...] = ()
@@ -55,6 +59,7 @@ class RunConfig:
     read: ReadOptions = field(default_factory=lambda: ReadOptions(quality=95))
     paper: PaperConfig = field(default_factory=PaperConfig)
     modern: ModernConfig = field(default_factory=ModernConfig)
+    compact: CompactConfig = field(default_factory=CompactConfig)
 
     def __post_init__(self) -> None:
         if not self.data:

@@ -1,6 +1,13 @@
 """Shipped weights, the safe reading of weight files, and the writing of new ones."""
 
-from kornia_lift.weights._load import available_models, is_upright, load_network, load_tensors, pooled_sizes
+from kornia_lift.weights._load import (
+    available_models,
+    is_upright,
+    load_network,
+    load_tensors,
+    network_family,
+    pooled_sizes,
+)
 from kornia_lift.weights._safetensors import WeightFileError, read_safetensors
 from kornia_lift.weights._save import save_model
 
@@ -10,6 +17,7 @@ __all__ = [
     "is_upright",
     "load_network",
     "load_tensors",
+    "network_family",
     "pooled_sizes",
     "read_safetensors",
     "save_model",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import cast, get_args
 
 from torch import Tensor, nn
 
-from kornia_lift.weights._registry import DEFAULT_MODEL, FOLDER, MODELS, ShippedModel
+from kornia_lift.weights._registry import DEFAULT_MODEL, FOLDER, MODELS, Family, ShippedModel
 from kornia_lift.weights._safetensors import WeightFileError, parse_safetensors, read_safetensors
 
 
@@ -27,6 +28,26 @@ def pooled_sizes(pretrained: bool | str | os.PathLike[str]) -> tuple[float, ...]
     """Return the sizes over which a shipped model averages descriptors; files and random weights describe one."""
     model = _shipped(pretrained)
     return (1.0,) if model is None else model.sizes
+
+
+def network_family(pretrained: bool | str | os.PathLike[str]) -> Family:
+    """Return which networks a model has; files say so in their metadata, random weights are for LIFT's.
+
+    Raises:
+        WeightFileError: if a file names networks that this version does not have; see also :func:`load_tensors`.
+
+    """
+    if isinstance(pretrained, bool):
+        return "lift"
+    if (model := _shipped(pretrained)) is not None:
+        return model.family
+    family = load_tensors(pretrained)[1].get("networks", "lift")
+    if family not in get_args(Family):
+        raise WeightFileError(
+            f"{pretrained} holds weights for networks named {family!r}, this version has "
+            f"{', '.join(get_args(Family))}: install a newer kornia_lift"
+        )
+    return cast(Family, family)
 
 
 def _shipped(pretrained: bool | str | os.PathLike[str]) -> ShippedModel | None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 FOLDER = Path(__file__).parent
 DEFAULT_MODEL = "lift"
+
+#: Which networks orient and describe: LIFT's on 64x64 patches, or the compact ones on 32x32.
+Family = Literal["lift", "compact"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class ShippedModel:
         sha256: checksum of the file; a file that differs is refused.
         upright: the model was made for images that are not rotated: the feature then assigns no orientation.
         sizes: the squares whose descriptors are averaged, see :class:`~kornia_lift.patches.PatchDescriptor`.
+        family: the networks that the file has tensors for, beside the response.
         licence: SPDX identifier of the licence of the weights.
 
     """
@@ -26,6 +31,7 @@ class ShippedModel:
     sha256: str
     upright: bool = False
     sizes: tuple[float, ...] = (1.0,)
+    family: Family = "lift"
     licence: str = "Apache-2.0"
 
 

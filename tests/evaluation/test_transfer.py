@@ -155,5 +155,5 @@ def test_warped_scene_composes(sequence: HomographySequence) -> None:
 
 @pytest.mark.parametrize("arguments", [{"factor": 0.0}, {"factor": 2.0, "angle_deg": 10}])
 def test_warp_refuses(arguments: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=r"positive|Either"):
+    with pytest.raises(ValueError, match="positive|either rotate"):
         ImageWarp(**arguments)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from kornia_lift import LIFTDescriptor, LIFTOrientation, LIFTResponse
-from kornia_lift.weights import WeightFileError, available_models, load_tensors, read_safetensors
+from kornia_lift.weights import WeightFileError, available_models, load_tensors, network_family, read_safetensors
 from kornia_lift.weights._registry import FOLDER, MODELS, ShippedModel
 
 
-def write(path: Path, tensors: dict[str, torch.Tensor]) -> Path:
+def write(path: Path, tensors: dict[str, torch.Tensor], **metadata: str) -> Path:
     save = pytest.importorskip("safetensors.torch")
-    save.save_file(tensors, path, metadata={"licence": "Apache-2.0"})
+    save.save_file(tensors, path, metadata={"licence": "Apache-2.0", **metadata})
     return path
 
 
@@ -170,3 +170,12 @@ def test_the_file_says_how_patches_are_normalised(
     loaded = kind(path, **asked)
     x = torch.rand(3, 1, 64, 64)
     assert torch.allclose(loaded(x), original(x), atol=1e-6)
+
+
+def test_a_file_says_which_networks_it_has(tmp_path: Path) -> None:
+    assert network_family(True) == network_family(False) == network_family("lift") == "lift"
+    one = {"response.conv.bias": torch.zeros(16)}
+    assert network_family(write(tmp_path / "silent.safetensors", one)) == "lift"
+    assert network_family(write(tmp_path / "compact.safetensors", one, networks="compact")) == "compact"
+    with pytest.raises(WeightFileError, match="'tiny', this version has lift, compact"):
+        network_family(write(tmp_path / "newer.safetensors", one, networks="tiny"))

@@ -32,7 +32,7 @@ class FeatureStore(FeatureReader):
         return super().read(found)
 
     def damaged(self) -> dict[str, str]:
-        """Images whose features cannot be read, with the reason; not those of which the file says why there are none.
+        """Images whose features cannot be read, with the reason; not those that the file has an error for.
 
         Raises:
             FeatureFileError: if the file as a whole is damaged.

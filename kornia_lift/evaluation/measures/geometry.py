@@ -143,7 +143,7 @@ def auc(errors: NDArray[np.floating] | list[float], threshold: float) -> float:
     """
     values = np.asarray(errors, dtype=np.float64)
     if len(values) == 0:
-        raise ValueError("The area under the curve needs at least one error.")
+        raise ValueError("the area under the curve needs at least one error")
     return float(np.maximum(0.0, 1.0 - values / threshold).mean())
 
 
@@ -151,7 +151,7 @@ def _angular_error(
     rotation: FloatArray, translation: FloatArray, true_rotation: FloatArray, true_translation: FloatArray
 ) -> float:
     cosine = (np.trace(rotation.T @ true_rotation) - 1) / 2
-    turned = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
+    rotated = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     cosine = translation @ true_translation / (np.linalg.norm(translation) * np.linalg.norm(true_translation))
-    # The direction is known but for what cheirality decides, so opposite counts as wrong, not as right.
-    return float(max(turned, np.degrees(np.arccos(np.clip(cosine, -1, 1)))))
+    # The direction is known but for what cheirality decides, so the opposite one counts as wrong.
+    return float(max(rotated, np.degrees(np.arccos(np.clip(cosine, -1, 1)))))

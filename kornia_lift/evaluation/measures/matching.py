@@ -49,7 +49,7 @@ def nearest_neighbours(first: Features, second: Features) -> Neighbours:
     a, b = first.descriptors, second.descriptors
     if a.shape[1] != b.shape[1] or first.is_binary != second.is_binary:
         raise ValueError(
-            f"The two images have different descriptors: {a.dtype} x {a.shape[1]} and {b.dtype} x {b.shape[1]}."
+            f"the two images have different descriptors: {a.dtype} x {a.shape[1]} and {b.dtype} x {b.shape[1]}"
         )
     n, m = len(a), len(b)
     if n == 0 or m == 0:

@@ -3,7 +3,7 @@
 A keypoint is a circle of radius sigma. Keypoints of B are mapped to A, where they become ellipses; two keypoints
 correspond if their regions overlap. The same is done with A mapped to B, and the two are averaged. With the released
 orientation benchmark of the LIFT authors this shares the one-to-one assignments; unlike it, both sets are cropped to
-the common view region first, as the paper says.
+the common view region first, as in the paper.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def score_overlap(
     """
     first, second = features
     if first.scales is None or second.scales is None:
-        raise ValueError("The overlap form needs the scale of each keypoint.")
+        raise ValueError("the overlap form needs the scale of each keypoint")
     in_first, in_second = (np.flatnonzero(m.status == VISIBLE) for m in moved)
     smaller = min(len(in_first), len(in_second))
     if smaller == 0:

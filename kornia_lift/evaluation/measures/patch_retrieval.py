@@ -55,7 +55,7 @@ def retrieval_pairs(
     ids, start, count = np.unique(point_ids[order], return_index=True, return_counts=True)
     usable = np.flatnonzero(count >= 2)
     if len(usable) == 0 or len(ids) < 2:
-        raise ValueError("Pairs need a point with two patches, and a second point.")
+        raise ValueError("pairs need a point with two patches, and a second point")
     anchors, partners = np.empty(len(usable), np.int64), np.empty(len(usable), np.int64)
     for k, point in enumerate(usable):
         a, b = generator.choice(count[point], 2, replace=False)
@@ -98,8 +98,8 @@ def evaluate_descriptor(
             pairs, same = patches.pairs, patches.same
         else:
             pairs, same = retrieval_pairs(patches.point_ids, negatives=negatives, seed=seed)
-    used, place = np.unique(pairs, return_inverse=True)
-    place = place.reshape(pairs.shape)
+    used, position = np.unique(pairs, return_inverse=True)
+    position = position.reshape(pairs.shape)
     described = []
     with torch.inference_mode():
         for start in range(0, len(used), _BATCH):
@@ -108,11 +108,11 @@ def evaluate_descriptor(
     vectors = np.concatenate(described)
     if not np.isfinite(vectors).all():
         raise ValueError(
-            f"{int((~np.isfinite(vectors).all(axis=1)).sum())} of {len(vectors)} descriptors are not finite."
+            f"{int((~np.isfinite(vectors).all(axis=1)).sum())} of {len(vectors)} descriptors are not finite"
         )
     distance = np.concatenate(
         [
-            np.linalg.norm(vectors[place[s : s + 65536, 0]] - vectors[place[s : s + 65536, 1]], axis=1)
+            np.linalg.norm(vectors[position[s : s + 65536, 0]] - vectors[position[s : s + 65536, 1]], axis=1)
             for s in range(0, len(pairs), 65536)
         ]
     ).astype(np.float64)
@@ -127,7 +127,7 @@ def score_distances(distance: FloatArray, same: NDArray[np.bool_]) -> RetrievalS
     """
     positives, negatives = int(same.sum()), int((~same).sum())
     if positives == 0 or negatives == 0:
-        raise ValueError(f"Matching and non-matching pairs are needed; got {positives} and {negatives}.")
+        raise ValueError(f"matching and non-matching pairs are needed; got {positives} and {negatives}")
     # The smallest distance that accepts at least 95 % of the matching pairs.
     threshold = np.sort(distance[same])[int(np.ceil(0.95 * positives)) - 1]
     return RetrievalScores(

@@ -60,7 +60,7 @@ def bootstrap_mean(
     """Mean over scenes of the mean over pairs, with a percentile bootstrap interval (Efron, 1979).
 
     Pairs are drawn with replacement within each scene, so every scene keeps its weight. Pairs of a scene share
-    photographs and are not independent: the interval tells of the choice of pairs, not of other scenes.
+    images and are not independent: the interval covers the choice of pairs, not of other scenes.
 
     Args:
         values: for each scene the values of its pairs, shape (n,).
@@ -101,9 +101,9 @@ def compare(
         ValueError: if scenes or numbers of pairs differ, or a value is not finite.
     """
     if first.keys() != second.keys() or any(len(first[k]) != len(second[k]) for k in first):
-        raise ValueError("A and B must be measured on the same pairs.")
+        raise ValueError("A and B must be measured on the same pairs")
     if not all(np.isfinite(values).all() for table in (first, second) for values in table.values()):
-        raise ValueError("Values that are not finite have no mean.")
+        raise ValueError("values that are not finite have no mean")
     differences = {k: first[k] - second[k] for k in first}
     estimate = bootstrap_mean(differences, confidence=confidence, samples=samples, seed=seed)
     drawn = _bootstrap(differences, samples, seed)
@@ -126,7 +126,7 @@ def _bootstrap(values: dict[str, FloatArray], samples: int, seed: int) -> FloatA
     """Bootstrap samples of the mean over scenes, shape (samples,)."""
     scenes = [np.asarray(v, dtype=np.float64) for v in values.values() if len(v)]
     if not scenes:
-        raise ValueError("There is no value to average.")
+        raise ValueError("there is no value to average")
     generator = np.random.default_rng(seed)
     total = np.zeros(samples)
     for scene in scenes:

@@ -154,8 +154,7 @@ def compare_features(first: FeatureResults, second: FeatureResults, group: str, 
 
     Raises:
         ValueError: if they share no pair with this measure; or if an error is infinite, as it is for a pair without
-            an estimate, or does not exist, as for a failed pair: then the mean says nothing, the area under the
-            curve does.
+            an estimate, or does not exist, as for a failed pair: then there is no mean, but the area under the curve.
     """
     is_error, smaller = measure.endswith(ERROR_SUFFIX), smaller_is_better(measure)
     tables = [

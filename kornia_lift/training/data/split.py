@@ -84,6 +84,13 @@ def split_store(store: Store, split: SplitConfig | None = None) -> tuple[Store, 
     return take_images(store, ~chosen), take_images(store, chosen)
 
 
+def split_names(scenes: list[str], split: SplitConfig) -> tuple[list[str], list[str]]:
+    """Divide names of scenes into those to train on and those held out, as :func:`split_store` does."""
+    named = {n for n, scene in enumerate(scenes) if any(_matches(scene, pattern) for pattern in split.held_out)}
+    held = _draw(["scene"] * len(scenes), [[n] for n in range(len(scenes))], named, split)
+    return [s for n, s in enumerate(scenes) if n not in held], [s for n, s in enumerate(scenes) if n in held]
+
+
 def _class_of(kind: Kind) -> str:
     return kind if kind in ("single", "exposures") else "scene"
 

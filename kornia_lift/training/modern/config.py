@@ -80,7 +80,7 @@ class ModernConfig:
     refine_anchors: int = 64
     margin: float = 0.25
     blob_strength: float = 80.0
-    photos_per_batch: int = 3
+    photos_per_batch: int = 4
     contrast: LocalContrast | None = field(default_factory=LocalContrast)
     tolerance: float = 0.7
     scale_space: ScaleSpaceConfig = field(default_factory=ScaleSpaceConfig)
@@ -96,8 +96,8 @@ class ModernConfig:
     )
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 1e-3, weight_decay=1e-4))
     orientation: LoopConfig = field(default_factory=lambda: _loop(3000, 5e-4, weight_decay=1e-3))
-    repeatable: LoopConfig = field(default_factory=lambda: _loop(2000, 5e-3, clip_norm=None))
-    matchable: LoopConfig = field(default_factory=lambda: _loop(600, 1e-3, clip_norm=None))
+    repeatable: LoopConfig = field(default_factory=lambda: _loop(2000, 5e-3, clip_norm=None, precision="float32"))
+    matchable: LoopConfig = field(default_factory=lambda: _loop(2000, 2e-3, clip_norm=None, precision="float32"))
     refine: LoopConfig = field(default_factory=lambda: _loop(2000, 8e-4, weight_decay=1e-4))
     split: SplitConfig = field(default_factory=SplitConfig)
     use_posed: bool = True

@@ -54,6 +54,10 @@ class ModernRecipe(Recipe):
         {"matchable": ("descriptor", "orientation", "repeatable"), "refine": ("descriptor", "orientation")}
     )
 
+    response: LIFTResponse
+    orientation: LIFTOrientation
+    descriptor: LIFTDescriptor
+
     def __init__(
         self,
         data: Store,

@@ -140,10 +140,10 @@ class RepeatableDetectorStage:
         crops: WarpedCrops,
         validation: WarpedCrops,
         photos: int = 4,
-        min_budget: int = 30,
-        max_budget: int = 150,
+        min_budget: int = 60,
+        max_budget: int = 250,
         tolerance: float = 0.7,
-        pixels_per_crop: int = 500,
+        pixels_per_crop: int = 300,
         seed: int = 0,
     ) -> None:
         self.network: nn.Module = network

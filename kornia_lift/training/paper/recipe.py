@@ -100,6 +100,10 @@ class PaperRecipe(Recipe):
         }
     )
 
+    response: LIFTResponse
+    orientation: LIFTOrientation
+    descriptor: LIFTDescriptor
+
     def __init__(
         self,
         data: Store,

@@ -1,0 +1,152 @@
+"""LFNetDetector: keypoints with scale and orientation from dense maps (Ono et al., NeurIPS 2018)."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch
+from kornia.feature import laf_from_center_scale_ori
+from torch import Tensor, nn
+
+from kornia_lift._checks import check_count, check_image, check_mask
+from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_argmax, soft_nms, strict_maxima
+from kornia_lift.networks.lfnet import SCALES, Grid, LFNetMaps, normalise_maps, resize_maps
+from kornia_lift.weights import load_network
+
+BORDER = 16  # pixels: eight convolutions of radius 2 see beyond the image there
+PATCH_HALF = 16.0  # half side of the described patch over the scale, between the centres of its first and last pixels
+LAF_SCALE = PATCH_HALF * 32 / 31  # kornia counts to the outer edges of these pixels
+REFINE_HALF = 4.5  # the same of the patch of scores whose soft maximum is the sub-pixel position
+REFINE_SIZE = 9
+
+
+class LFNetDetector(nn.Module):
+    r"""Detect keypoints at the maxima of a score that a network gives every pixel, with its scale and orientation.
+
+    Five score maps, of scales from sqrt 2 to 1 / sqrt 2, are suppressed softly over a window of 15 pixels and all
+    scales, and merged into one score and one scale per pixel. Keypoints are strict maxima of 5x5 pixels.
+
+    Args:
+        num_features: number of slots in the output; the keypoints with the highest scores are kept.
+        pretrained: path of a ``.safetensors`` file with tensors ``detector.*``, or ``False`` for random weights (the
+            module then stays in train mode). The package ships none yet.
+        joint: suppress over all scales at once, as the authors' code does; otherwise every scale by itself, at its own
+            resolution, as their paper describes it.
+        refine_strength: of the soft maximum that moves keypoints by fractions of a pixel. The published 1 moves them by
+            hundredths only; it is there for the gradient.
+        grid: how maps are resized; ``"legacy"`` for published weights, see
+            :func:`~kornia_lift.networks.lfnet.resize_maps`.
+
+    Shape:
+        - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`
+        - Output: LAFs :math:`(B, N, 2, 3)`, responses :math:`(B, N)`, :math:`N` = ``num_features``
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if the images or the mask have another shape.
+        TypeError: if the images are not floating point.
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1].
+
+    Convention:
+        Pixel centres lie at integers. A LAF has the scale 16.516 s, so that its 32-pixel patch spans +-16 s between the
+        centres of its outer pixels, and minus the network's angle, which runs clockwise on screen. Keypoints come by
+        decreasing response, then empty slots: zero LAFs with zero response. None lies within 16 pixels of the border:
+        images of fewer than 33 pixels have no keypoints, nor has a constant image.
+
+        Boolean and integer masks keep what is not 0, floating-point masks are factors of the score. Gradients reach the
+        network through response, scale, orientation and position. Several angles or scales per pixel do not exist.
+
+    Example:
+        >>> lafs, responses = LFNetDetector(100).eval()(torch.rand(1, 1, 96, 128))
+        >>> lafs.shape, responses.shape
+        (torch.Size([1, 100, 2, 3]), torch.Size([1, 100]))
+
+    """
+
+    def __init__(
+        self,
+        num_features: int = 512,
+        pretrained: Literal[False] | str | os.PathLike[str] = False,
+        *,
+        joint: bool = True,
+        refine_strength: float = 1.0,
+        grid: Grid = "half",
+    ) -> None:
+        super().__init__()
+        self.num_features = check_count(num_features, type(self).__name__)
+        self.joint = joint
+        self.refine_strength = refine_strength
+        self.maps = LFNetMaps(grid)
+        if pretrained is not False:
+            load_network(self, "detector", pretrained)
+
+    def extra_repr(self) -> str:
+        return f"num_features={self.num_features}, joint={self.joint}, refine_strength={self.refine_strength}"
+
+    def dense(self, img: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the dense maps that training compares between images.
+
+        Args:
+            img: images, shape (B, 1, H, W), values in [0, 1].
+
+        Returns:
+            Score (B, H, W), 0 in a border of 16 pixels; scale (B, H, W); orientation (cosine, sine), (B, 2, H, W).
+
+        """
+        size = img.shape[-2], img.shape[-1]
+        scores, orientation = self.maps(normalise_maps(img))
+        grid = self.maps.grid
+        if self.joint:
+            suppressed = soft_nms(torch.cat([resize_maps(s, size, grid) for s in scores], 1))
+        else:
+            suppressed = torch.cat([resize_maps(soft_nms(s), size, grid) for s in scores], 1)
+        score, scale = merge_scales(suppressed, SCALES)
+        inner = torch.zeros(size, dtype=torch.bool, device=img.device)
+        inner[BORDER : size[0] - BORDER, BORDER : size[1] - BORDER] = True
+        return torch.where(inner, score, 0), scale, orientation.to(score.dtype)
+
+    def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        check_image(img, type(self).__name__, channels=(1,), value_range=True)
+        if mask is not None:
+            check_mask(mask, img, type(self).__name__)
+        count = self.num_features
+        wide = torch.promote_types(img.dtype, torch.float32)
+        lafs = torch.zeros(len(img), count, 2, 3, dtype=wide, device=img.device)
+        responses = torch.zeros(len(img), count, dtype=wide, device=img.device)
+        if not len(img) or min(img.shape[-2:]) <= 2 * BORDER:
+            return lafs, responses.to(img.dtype)
+        score, scale, orientation = self.dense(img)
+        worth = score
+        if mask is not None:
+            worth = score * (mask[:, 0].to(score.dtype) if mask.is_floating_point() else (mask[:, 0] != 0))
+        # of a constant image the score differs by rounding errors only
+        worth = torch.where((img.amax((1, 2, 3)) > img.amin((1, 2, 3)))[:, None, None], worth, 0)
+        image, slot, row, column = self._best(score, worth, count)
+        if not len(image):
+            return lafs, responses.to(img.dtype)
+        s = scale[image, row, column]
+        cosine, sine = orientation[image, :, row, column].unbind(1)
+        cosine = torch.where((cosine == 0) & (sine == 0), cosine + 1, cosine)  # atan2(0, 0) has no gradient
+        at = torch.stack([column, row], 1).to(score.dtype)
+        around = sample_squares(score, image, at, s * REFINE_HALF, REFINE_SIZE)
+        at = at + soft_argmax(around, self.refine_strength) * (s * REFINE_HALF)[:, None]
+        # y points down, kornia's angles run counter-clockwise
+        angle = -torch.rad2deg(torch.atan2(sine, cosine))
+        frames = laf_from_center_scale_ori(at[None], (LAF_SCALE * s)[None, :, None, None], angle[None, :, None])[0]
+        lafs = lafs.index_put((image, slot), frames.to(wide))
+        responses = responses.index_put((image, slot), worth[image, row, column].to(wide))
+        return lafs, responses.to(img.dtype)
+
+    @staticmethod
+    def _best(score: Tensor, worth: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return image, slot, row and column of the maxima of the score, the best ``count`` of each image.
+
+        A mask does not move maxima: its edges would be some.
+        """
+        found = strict_maxima(score) & (worth.detach() > 0)
+        value = torch.where(found, worth.detach(), 0).flatten(1)
+        best = value.topk(min(count, value.shape[1]), dim=1)
+        image, slot = (best.values > 0).nonzero(as_tuple=True)
+        pixel = best.indices[image, slot]
+        width = score.shape[-1]
+        return image, slot, pixel // width, pixel % width

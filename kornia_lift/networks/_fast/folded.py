@@ -1,0 +1,52 @@
+"""Convolutions with batch normalisation in inference: folded into weight and bias, in bfloat16 where that is faster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+def product_dtype(precision: Precision) -> torch.dtype:
+    """Return the type of the products on this CPU: ``"auto"`` is bfloat16 where the CPU multiplies in it.
+
+    Raises:
+        ValueError: if the precision is unknown.
+
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
+    fast = precision == "auto" and torch.cpu._is_avx512_bf16_supported()
+    return torch.bfloat16 if fast or precision == "bfloat16" else torch.float32
+
+
+def fold(*tensors: Tensor, eps: float, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+    """Fold normalisations without parameters into the convolutions before them.
+
+    Args:
+        tensors: weight, running mean and running variance of each layer, one layer after the other.
+        eps: of the normalisations.
+        dtype: of the result.
+
+    Returns:
+        Weight (channels last) and bias of each layer.
+
+    """
+    folded = []
+    for weight, mean, var in zip(tensors[::3], tensors[1::3], tensors[2::3], strict=True):
+        scale = (var + eps).rsqrt()
+        scaled = (weight * scale[:, None, None, None]).to(dtype).contiguous(memory_format=torch.channels_last)
+        folded.append((scaled, (-mean * scale).to(dtype)))
+    return folded
+
+
+def normalised_tensors(layers: Iterable[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> list[Tensor]:
+    """Return the arguments of :func:`fold`."""
+    tensors: list[Tensor] = []
+    for convolution, norm in layers:
+        tensors += [convolution.weight, cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)]
+    return tensors

@@ -1,0 +1,200 @@
+"""CorrespondenceNet: inliers of putative matches (Learning to Find Good Correspondences, Yi et al., CVPR 2018)."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kornia_lift.epipolar import MAX_NORMALISED, check_matches, normalise_matches, weighted_eight_point
+from kornia_lift.weights import load_network
+
+EPSILON = 1e-3  # of both normalisations
+CHANNELS = 128
+BLOCKS = 12
+
+
+class Consensus(NamedTuple):
+    r"""What :class:`CorrespondenceNet` says of a set of matches.
+
+    Attributes:
+        weights: :math:`w = \max(0, \tanh l)` in [0, 1); 0 for outliers and padding. Shape (B, N).
+        essential: essential matrix of the weighted matches, of unit norm; zero where there is none. Shape (B, 3, 3).
+        logits: l, positive for inliers; 0 for padding. Shape (B, N).
+        gap: how well ``essential`` is determined, see :class:`~kornia_lift.epipolar.EightPoint`. Shape (B,).
+    """
+
+    weights: Tensor
+    essential: Tensor
+    logits: Tensor
+    gap: Tensor
+
+
+def context_normalise(x: Tensor, mask: Tensor | None = None) -> Tensor:
+    r"""Context normalisation: mean 0 and variance 1 of each channel over the matches of a pair (paper Eq. 6).
+
+    .. math:: \mathrm{CN}(o_i) = (o_i - \mu) / \sqrt{\sigma^2 + 10^{-3}}
+
+    The variance is biased and there is nothing to learn. It is the only place where matches see each other.
+
+    Args:
+        x: shape (B, C, N).
+        mask: False for padding, which neither counts nor changes; shape (B, N).
+
+    """
+    if mask is None:
+        mean, variance = x.mean(2, keepdim=True), x.var(2, correction=0, keepdim=True)
+    else:
+        kept = mask[:, None].to(x.dtype)
+        count = kept.sum(2, keepdim=True).clamp(min=1)
+        mean = (x * kept).sum(2, keepdim=True) / count
+        variance = ((x - mean).square() * kept).sum(2, keepdim=True) / count
+    return (x - mean) * (variance + EPSILON).rsqrt()
+
+
+class SetBatchNorm(nn.BatchNorm1d):
+    """Batch normalisation over the matches of all pairs, without affine part; padding does not count.
+
+    Shape:
+        - Input, output: (B, C, N); mask (B, N)
+
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=EPSILON, momentum=0.01, affine=False)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        if mask is None or not self.training:
+            return super().forward(x)
+        rows = x.mT  # B, N, C
+        return rows.masked_scatter(mask[..., None], super().forward(rows[mask])).mT
+
+
+class CorrespondenceBlock(nn.Module):
+    """Residual block: twice perceptron, context normalisation, batch normalisation, ReLU; nothing after the sum."""
+
+    def __init__(self, channels: int = CHANNELS) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv1d(channels, channels, 1), SetBatchNorm(channels)
+        self.conv2, self.norm2 = nn.Conv1d(channels, channels, 1), SetBatchNorm(channels)
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        y = F.relu(self.norm1(context_normalise(self.conv1(x), mask), mask))
+        return x + F.relu(self.norm2(context_normalise(self.conv2(y), mask), mask))
+
+
+class CorrespondenceNet(nn.Module):
+    r"""Tell inliers from outliers in a set of putative matches, and estimate the essential matrix from them.
+
+    A perceptron of shared weights looks at every match alone; 12 residual blocks with context normalisation let it know
+    how it stands to the others. One logit per match gives its weight, and the weighted eight-point algorithm the
+    essential matrix, through which gradients reach the network.
+
+    Args:
+        pretrained: path of a ``.safetensors`` file with tensors ``correspondence.*``, or ``False`` for random weights
+            (the module then stays in train mode). The package ships none yet.
+        channels: width of the perceptrons.
+        blocks: number of residual blocks.
+
+    Shape:
+        - Input: matches :math:`(B, N, 4)` as (x1, y1, x2, y2); ``mask`` :math:`(B, N)`, False for padding;
+          ``intrinsics``, two matrices :math:`(3, 3)` or :math:`(B, 3, 3)`
+        - Output: :class:`Consensus`: weights :math:`(B, N)`, essential matrices :math:`(B, 3, 3)`, logits
+          :math:`(B, N)`, gaps :math:`(B,)`
+
+    Raises:
+        TypeError: if the matches are not floating point.
+        kornia.core.exceptions.ShapeError: if a shape differs.
+        ValueError: if matches are not finite, are pixels without ``intrinsics``, or are given ``intrinsics`` although
+            they are normalised already.
+
+    Convention:
+        Normalised coordinates are :math:`K^{-1} (u, v, 1)^T`, pixel centres at integers. With fewer than 8 inliers, or
+        where they do not determine it, the essential matrix is zero; nothing is NaN. Planes and pure rotations are
+        degenerate: with noise they give some essential matrix, with a small gap. The network depends on the set: it is
+        to be given what it was trained with, nearest neighbours without ratio test.
+
+    Example:
+        >>> network = CorrespondenceNet().eval()
+        >>> weights, essential, logits, gap = network(torch.rand(1, 100, 4) - 0.5)
+        >>> weights.shape, essential.shape
+        (torch.Size([1, 100]), torch.Size([1, 3, 3]))
+
+    """
+
+    def __init__(
+        self,
+        pretrained: Literal[False] | str | os.PathLike[str] = False,
+        *,
+        channels: int = CHANNELS,
+        blocks: int = BLOCKS,
+    ) -> None:
+        super().__init__()
+        self.input = nn.Conv1d(4, channels, 1)
+        self.blocks = nn.ModuleList(CorrespondenceBlock(channels) for _ in range(blocks))
+        self.output = nn.Conv1d(channels, 1, 1)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv1d):
+                # 2 / fan_in without root, cut at two standard deviations, as in the authors' code
+                std = 2 / layer.in_channels
+                nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        if pretrained is not False:
+            load_network(self, "correspondence", pretrained)
+
+    def logits(self, matches: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return one logit per match, positive for inliers, 0 for padding.
+
+        Args:
+            matches: normalised coordinates, shape (B, N, 4).
+            mask: False for padding, shape (B, N).
+
+        """
+        x = matches.to(self.input.weight.dtype)
+        if mask is not None:
+            x = x.masked_fill(~mask[..., None], 0)  # NaN in the padding would stay NaN when multiplied by 0
+        if not x.shape[0] or not x.shape[1]:
+            return matches.new_zeros(matches.shape[:2])
+        x = self.input(x.mT)
+        for block in self.blocks:
+            x = block(x, mask)
+        out = self.output(x)[:, 0].to(matches.dtype)
+        return out if mask is None else out.masked_fill(~mask, 0)
+
+    def forward(
+        self, matches: Tensor, mask: Tensor | None = None, intrinsics: tuple[Tensor, Tensor] | None = None
+    ) -> Consensus:
+        check_matches(matches, mask, type(self).__name__)
+        if mask is not None:
+            matches = matches.masked_fill(~mask[..., None], 0)
+        if not torch.compiler.is_compiling():
+            _check_units(matches, intrinsics, type(self).__name__)
+        if intrinsics is not None:
+            matches = normalise_matches(matches, intrinsics)
+        logits = self.logits(matches, mask)
+        weights = F.relu(torch.tanh(logits))
+        essential, gap = weighted_eight_point(matches, weights)
+        return Consensus(weights, essential, logits, gap)
+
+
+def _check_units(matches: Tensor, intrinsics: tuple[Tensor, Tensor] | None, who: str) -> None:
+    """Raise where pixels are given as normalised coordinates or the reverse."""
+    if not matches.numel():
+        return
+    largest = float(matches.detach().abs().amax())
+    if intrinsics is None:
+        if largest > MAX_NORMALISED:
+            raise ValueError(
+                f"{who} expects normalised coordinates (u - cx) / fx, got values up to {largest:g}, which look like "
+                "pixels; give intrinsics=(K1, K2), or kornia_lift.epipolar.assumed_intrinsics where they are unknown"
+            )
+        return
+    focal = min(float(k.detach()[..., 0, 0].amin()) for k in intrinsics)
+    if largest < 2 and focal > MAX_NORMALISED:
+        raise ValueError(
+            f"{who} expects pixels where intrinsics are given, got values up to {largest:g} for a focal length of "
+            f"{focal:g}, which look normalised already; leave intrinsics out"
+        )

@@ -1,0 +1,126 @@
+"""LF-Net's detector network: score maps over scales and an orientation for every pixel (Ono et al., NeurIPS 2018)."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CHANNELS = 16
+SLOPE = 0.2  # of the leaky ReLU
+NORM_EPSILON = 1e-3  # added to the variance of images and score maps
+SCALES = tuple(2.0 ** (0.5 - n / 4) for n in range(5))  # sqrt 2 to 1 / sqrt 2, the largest first
+Grid = Literal["half", "legacy"]
+
+
+class DenseMaps(NamedTuple):
+    """Output of :class:`LFNetMaps`.
+
+    Attributes:
+        scores: normalised score of each scale, each at its own resolution (B, 1, h, w), the largest scale first.
+        orientation: unit vectors (cosine, sine), clockwise on screen, shape (B, 2, H, W).
+    """
+
+    scores: list[Tensor]
+    orientation: Tensor
+
+
+def normalise_maps(x: Tensor) -> Tensor:
+    """Make the mean of every map 0 and its variance 1; constant maps become 0.
+
+    Shape:
+        - Input, output: (B, C, H, W)
+
+    """
+    mean, variance = x.mean((2, 3), keepdim=True), x.var((2, 3), correction=0, keepdim=True)
+    return (x - mean) * (variance + NORM_EPSILON).rsqrt()
+
+
+def resize_maps(x: Tensor, size: tuple[int, int], grid: Grid = "half") -> Tensor:
+    """Resize bilinearly, without smoothing.
+
+    Args:
+        x: shape (B, C, H, W).
+        size: rows and columns.
+        grid: ``"half"``: pixel i of the output lies at ``(i + 0.5) * in / out - 0.5``; ``"legacy"``: at
+            ``i * in / out``, as in TensorFlow 1, for which the published weights were trained.
+
+    """
+    if tuple(x.shape[-2:]) == size:
+        return x
+    if grid == "half":
+        return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    for dim, out in zip((-2, -1), size, strict=True):
+        last = x.shape[dim] - 1
+        at = torch.arange(out, device=x.device, dtype=torch.float64) * (x.shape[dim] / out)
+        low = at.floor().clamp(max=last)
+        share = (at - low).to(x.dtype)
+        share = share[:, None] if dim == -2 else share
+        low = low.long()
+        x = x.index_select(dim, low) * (1 - share) + x.index_select(dim, (low + 1).clamp(max=last)) * share
+    return x
+
+
+class _Block(nn.Module):
+    """Residual block with activations before the convolutions and an identity shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.BatchNorm2d(CHANNELS), _conv(CHANNELS, CHANNELS)
+        self.norm2, self.conv2 = nn.BatchNorm2d(CHANNELS), _conv(CHANNELS, CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.leaky_relu(self.norm1(x), SLOPE))
+        return x + self.conv2(F.leaky_relu(self.norm2(y), SLOPE))
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    layer = nn.Conv2d(inputs, outputs, 5, padding=2)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+    return layer
+
+
+class LFNetMaps(nn.Module):
+    """Fully convolutional network of 16 channels at full resolution: features, score maps, orientation.
+
+    The features are resized once per scale, and every scale has a 5x5 filter of its own: scale s looks at the features
+    reduced by s and finds what is s times as large.
+
+    Args:
+        grid: how maps are resized, see :func:`resize_maps`.
+
+    Shape:
+        - Input: normalised images :math:`(B, 1, H, W)`, see :func:`normalise_maps`
+        - Output: :class:`DenseMaps`
+
+    """
+
+    def __init__(self, grid: Grid = "half") -> None:
+        super().__init__()
+        self.grid = grid
+        self.input = _conv(1, CHANNELS)
+        self.blocks = nn.Sequential(_Block(), _Block(), _Block())
+        self.norm = nn.BatchNorm2d(CHANNELS)
+        self.scores = nn.ModuleList(_conv(CHANNELS, 1) for _ in SCALES)
+        self.orientation = _conv(CHANNELS, 2)
+        with torch.no_grad():  # angle 0 everywhere to begin with
+            self.orientation.weight.zero_()
+            self.orientation.bias.copy_(torch.tensor([1.0, 0.0]))  # type: ignore[union-attr]
+
+    def features(self, image: Tensor) -> Tensor:
+        """Return the features (B, 16, H, W) of normalised images (B, 1, H, W)."""
+        return F.leaky_relu(self.norm(self.blocks(self.input(image))), SLOPE)
+
+    def forward(self, image: Tensor) -> DenseMaps:
+        features = self.features(image)
+        height, width = image.shape[-2:]
+        scores = []
+        for scale, head in zip(SCALES, self.scores, strict=True):
+            size = int(height / scale + 0.5), int(width / scale + 0.5)
+            scores.append(normalise_maps(head(resize_maps(features, size, self.grid))))
+        vector = self.orientation(features)
+        length = vector.square().sum(1, keepdim=True).clamp(min=1e-12)
+        return DenseMaps(scores, vector * length.rsqrt())

@@ -1,0 +1,94 @@
+"""LFNetDescriptor: 256-dimensional descriptors of 32x32 patches (Ono et al., NeurIPS 2018)."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import torch.nn.functional as F
+from kornia.feature import LAFDescriptor
+from torch import Tensor, nn
+
+from kornia_lift._checks import check_image, check_patches
+from kornia_lift.networks.lfnet import normalise_maps
+from kornia_lift.weights import load_network
+
+PATCH_SIZE = 32
+WIDTH = 256
+
+
+class LFNetDescriptor(nn.Module):
+    """Describe 32x32 patches of normalised images by unit vectors.
+
+    Three convolutions of stride 2 and two fully-connected layers, batch normalisation after all but the last.
+
+    Args:
+        pretrained: path of a ``.safetensors`` file with tensors ``descriptor.*``, or ``False`` for random weights (the
+            module then stays in train mode). The package ships none yet.
+
+    Shape:
+        - Input: :math:`(B, 1, 32, 32)`
+        - Output: :math:`(B, 256)`
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if the input is not (B, 1, 32, 32).
+        TypeError: if the input is not floating point.
+
+    Convention:
+        The patches are those of the image whose mean is 0 and whose variance is 1, not of the image itself:
+        :class:`LFNetPatchDescriptor` cuts them so. In kornia's ``LAFDescriptor`` of an image in [0, 1] the network
+        works, but is not what was published.
+
+    Example:
+        >>> LFNetDescriptor().eval()(torch.randn(4, 1, 32, 32)).shape
+        torch.Size([4, 256])
+
+    """
+
+    patch_size = PATCH_SIZE
+
+    def __init__(self, pretrained: Literal[False] | str | os.PathLike[str] = False) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(1, 64, 3, stride=2), nn.BatchNorm2d(64)
+        self.conv2, self.norm2 = nn.Conv2d(64, 128, 3, stride=2), nn.BatchNorm2d(128)
+        self.conv3, self.norm3 = nn.Conv2d(128, 256, 3, stride=2), nn.BatchNorm2d(256)
+        self.fc1, self.norm4 = nn.Linear(4096, 512), nn.BatchNorm1d(512)
+        self.fc2 = nn.Linear(512, WIDTH)
+        for layer in (self.conv1, self.conv2, self.conv3, self.fc1, self.fc2):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        if pretrained is not False:
+            load_network(self, "descriptor", pretrained)
+
+    def forward(self, patch: Tensor) -> Tensor:
+        check_patches(patch, PATCH_SIZE, type(self).__name__)
+        x = patch
+        for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2), (self.conv3, self.norm3)):
+            # TensorFlow pads even sizes at the far side only; padding=1 would sample another grid
+            x = F.relu(norm(conv(F.pad(x, (0, 1, 0, 1)))))
+        x = x.permute(0, 2, 3, 1).flatten(1)  # row, column, channel: the order of the published weights
+        return F.normalize(self.fc2(F.relu(self.norm4(self.fc1(x)))), dim=1)
+
+
+class LFNetPatchDescriptor(nn.Module):
+    """Normalise images, cut a patch per frame, describe it: the descriptor stage of a ``LocalFeature``.
+
+    Args:
+        network: describes the patches; default: an :class:`LFNetDescriptor` with random weights.
+
+    Shape:
+        - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; LAFs :math:`(B, N, 2, 3)`
+        - Output: :math:`(B, N, 256)`
+
+    """
+
+    def __init__(self, network: LFNetDescriptor | None = None) -> None:
+        super().__init__()
+        self.describe = LAFDescriptor(LFNetDescriptor() if network is None else network, patch_size=PATCH_SIZE)
+
+    def forward(self, img: Tensor, lafs: Tensor) -> Tensor:
+        check_image(img, type(self).__name__, channels=(1,))
+        if not len(lafs) or not lafs.shape[1]:
+            return img.new_zeros(len(lafs), lafs.shape[1], WIDTH)
+        descriptors: Tensor = self.describe(normalise_maps(img), lafs)
+        return descriptors

@@ -1,0 +1,224 @@
+"""PolarOrientation: how likely each direction of a patch is its orientation. It is not part of the LIFT paper.
+
+The patch is resampled on circles around its centre, where a rotation of the patch is a shift. Convolutions that are
+circular along the circles commute with shifts: the estimate rotates with the patch by construction, and the network
+has to learn only which direction is found again in another view.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kornia_lift._checks import check_patches
+from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, product_dtype
+from kornia_lift.networks._fast.plan import PlanCache, is_plain
+from kornia_lift.networks.layers import Layers, normalize_patches
+from kornia_lift.weights import load_network
+
+PATCH_SIZE = 32
+RADII = 16
+DIRECTIONS = 72  # samples on each circle, and bins of the distribution
+EPS = 1e-5  # of the batch normalisations
+
+
+def polar_sampling(size: int, radii: int, directions: int) -> Tensor:
+    """Bilinear weights that resample a square patch on circles around its centre.
+
+    Args:
+        size: side of the patch in pixels.
+        radii: number of circles, of which the outermost stays half a step inside the patch.
+        directions: samples on each circle.
+
+    Returns:
+        Matrix (radii * directions, size * size); its rows sum to 1.
+
+    Convention:
+        Direction k is at 2 pi k / directions from the x axis, clockwise on screen (y down).
+
+    """
+    radius = (torch.arange(radii, dtype=torch.float64) + 0.5) * (size / 2 / radii)
+    angle = torch.arange(directions, dtype=torch.float64) * (2 * math.pi / directions)
+    x = ((size - 1) / 2 + radius[:, None] * angle.cos()).clamp(0, size - 1)
+    y = ((size - 1) / 2 + radius[:, None] * angle.sin()).clamp(0, size - 1)
+    pixels = torch.arange(size, dtype=torch.float64)
+    along_x = (1 - (x[..., None] - pixels).abs()).clamp(min=0)
+    along_y = (1 - (y[..., None] - pixels).abs()).clamp(min=0)
+    weights = along_y[..., :, None] * along_x[..., None, :]
+    return weights.view(radii * directions, size * size).to(torch.get_default_dtype())
+
+
+class PolarConvolution(nn.Module):
+    """Convolution, batch normalisation without parameters, ReLU on a polar map (B, C, radii, directions).
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        kernel: extent over radii and over directions; the directions are a circle, beyond the radii are zeros.
+        stride: over radii.
+        dilation: over directions.
+        whole: the kernel covers all radii, one remains.
+
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: tuple[int, int],
+        stride: int = 1,
+        dilation: int = 1,
+        whole: bool = False,
+    ) -> None:
+        super().__init__()
+        self.around = dilation * (kernel[1] // 2)
+        padding = 0 if whole else kernel[0] // 2
+        self.convolution = nn.Conv2d(inputs, outputs, kernel, (stride, 1), (padding, 0), (1, dilation), bias=False)
+        self.norm = nn.BatchNorm2d(outputs, eps=EPS, affine=False)
+        nn.init.orthogonal_(self.convolution.weight, gain=0.6)
+
+    def _close(self, x: Tensor) -> Tensor:
+        closed = torch.cat([x[..., -self.around :], x, x[..., : self.around]], dim=-1)
+        return closed.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.convolution(self._close(x))))
+
+    def folded(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """Do the same in eval mode, with the normalisation folded into the weights."""
+        c = self.convolution
+        return F.conv2d(
+            self._close(x),
+            weight,
+            bias,
+            cast(tuple[int, int], c.stride),
+            cast(tuple[int, int], c.padding),
+            cast(tuple[int, int], c.dilation),
+        ).relu_()
+
+
+class PolarOrientation(nn.Module):
+    r"""Estimate the orientation of 32x32 grayscale patches as a distribution over 72 directions.
+
+    Every patch is normalised by its own mean and deviation. 16 circles of 72 samples, seven circular convolutions of
+    which the fifth closes the radii; five million products. Without gradient, on a CPU, the normalisation is folded
+    into the weights.
+
+    Args:
+        pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
+            for random weights (the module then stays in train mode, where batch statistics normalise).
+        width: channels of the middle layers.
+        precision: number format of the products on a CPU without gradient, see
+            :class:`~kornia_lift.networks.compact_descriptor.CompactDescriptor`.
+        chunk_size: patches that go through the network at once when no gradient is recorded.
+
+    Shape:
+        - Input: :math:`(B, 1, 32, 32)`, values in [0, 1]
+        - Output: :math:`(B,)`, radians in :math:`(-\pi, \pi]`
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if the input is not (B, 1, 32, 32).
+        TypeError: if the input is not floating point.
+
+    Convention:
+        ``forward`` returns the angle in kornia's sense, counter-clockwise on screen, as ``LAFOrienter`` adds it to the
+        frame; the bins of :meth:`logits` count clockwise, as LIFT's angles do.
+
+    Example:
+        >>> orientation = PolarOrientation(pretrained=False).eval()
+        >>> orientation(torch.rand(4, 1, 32, 32)).shape
+        torch.Size([4])
+
+    """
+
+    patch_size = PATCH_SIZE
+
+    def __init__(
+        self,
+        pretrained: bool | str | os.PathLike[str] = False,
+        *,
+        width: int = 16,
+        precision: Precision = "auto",
+        chunk_size: int = 1024,
+    ) -> None:
+        super().__init__()
+        self.precision = precision
+        self.chunk_size = chunk_size
+        # a constant, not a weight
+        self.register_buffer("sampling", polar_sampling(PATCH_SIZE, RADII, DIRECTIONS), persistent=False)
+        self.sampling: Tensor
+        self.features = Layers(
+            # no stride over the directions: it would alias, and a patch rotated by half a step be another patch
+            PolarConvolution(1, width // 2, (3, 3)),  # 16 radii x 72 directions
+            PolarConvolution(width // 2, width, (3, 3), stride=2),  # 8
+            PolarConvolution(width, width, (3, 3)),
+            PolarConvolution(width, 2 * width, (3, 3), stride=2),  # 4
+            PolarConvolution(2 * width, 2 * width, (4, 3), whole=True),  # 1
+            PolarConvolution(2 * width, 2 * width, (1, 5), dilation=3),
+            PolarConvolution(2 * width, 2 * width, (1, 5), dilation=8),  # sees 135 degrees to both sides
+        )
+        self.head = nn.Conv2d(2 * width, 1, 1)
+        self._plan = PlanCache(partial(fold, eps=EPS, dtype=product_dtype(precision)))
+        if pretrained is not False:
+            load_network(self, "orientation", pretrained)
+
+    def extra_repr(self) -> str:
+        return f"precision={self.precision!r}"
+
+    def logits(self, patch: Tensor) -> Tensor:
+        """Return the logits of the directions, bin k at 5 k degrees clockwise from the x axis.
+
+        Shape:
+            - Input: (B, 1, 32, 32), values in [0, 1]
+            - Output: (B, 72)
+
+        """
+        check_patches(patch, PATCH_SIZE, type(self).__name__)
+        x = F.linear(patch.flatten(1), self.sampling.to(patch.dtype)).view(-1, 1, RADII, DIRECTIONS)
+        x = normalize_patches(x, None, None)
+        layers = cast(list[PolarConvolution], list(self.features))
+        tensors = normalised_tensors((layer.convolution, layer.norm) for layer in layers)
+        if len(x) and not self.training and is_plain(x, *tensors):
+            plan = self._plan.get(*tensors)
+            x = x.to(plan[0][0].dtype)
+            for layer, (weight, bias) in zip(layers, plan, strict=True):
+                x = layer.folded(x, weight, bias)
+            x = x.float()
+        else:
+            x = self.features(x)
+        return self.head(x)[:, 0, 0]
+
+    def distribution(self, patch: Tensor) -> Tensor:
+        """Return the probabilities of the directions, see :meth:`logits`; (B, 72)."""
+        # batch statistics are those of the whole batch
+        if self.training or torch.is_grad_enabled() or len(patch) <= self.chunk_size:
+            return self.logits(patch).softmax(1)
+        return torch.cat([self.logits(part).softmax(1) for part in patch.split(self.chunk_size)])
+
+    def forward(self, patch: Tensor) -> Tensor:
+        return -peak_angle(self.distribution(patch))
+
+
+def peak_angle(distribution: Tensor, at: Tensor | None = None) -> Tensor:
+    """Return the angle of a bin and its two neighbours, their mean weighted by the probabilities.
+
+    Args:
+        distribution: probabilities of the directions, shape (B, n).
+        at: number of the bin, shape (B,); the largest one when ``None``.
+
+    Returns:
+        Clockwise angles in radians in (-pi, pi], shape (B,).
+
+    """
+    n = distribution.shape[1]
+    at = distribution.argmax(1) if at is None else at
+    around = (at[:, None] + torch.arange(-1, 2, device=at.device)) % n
+    left, middle, right = distribution.gather(1, around).unbind(1)
+    angle = (at + (right - left) / (left + middle + right)) * (2 * math.pi / n)
+    return torch.atan2(angle.sin(), angle.cos())

@@ -1,0 +1,82 @@
+"""Options of the compact recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from kornia_lift.training.compact.views import ViewConfig
+from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.split import SplitConfig
+from kornia_lift.training.limits import check_limits
+from kornia_lift.training.modern.pairs import WarpConfig
+
+
+def _loop(steps: int, rate: float, **more: Any) -> LoopConfig:
+    base: dict[str, Any] = {
+        "optimizer": "adamw",
+        "schedule": "linear",
+        "warmup_steps": 30,
+        "weight_decay": 1e-4,
+        "precision": "bfloat16",
+        "ema_decay": 0.99,
+        "validate_every": 200,
+        "checkpoint_every": 50,
+        "prefetch": True,
+    }
+    return LoopConfig(steps=steps, learning_rate=rate, **(base | more))
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """Options of the compact recipe.
+
+    Args:
+        detector: model whose response network the result keeps: the name of a shipped one, or a weight file.
+        views: which locations are used, and at which sizes.
+        orientation_warp: noise of the frames and photometric augmentation for the orientation, whose angles are exact.
+        descriptor_warp: the same for the descriptor.
+        context: side of the region that the orientation sees over that of the described one.
+        tolerance: within which two angles agree, radians, about a standard deviation. A narrow one makes estimates
+            precise and leaves as many altogether wrong; the descriptor lives with 20 degrees, not with 90.
+        orientation_images: images of an orientation batch.
+        orientation_pairs: pairs of each.
+        descriptor_images: images of a descriptor batch.
+        descriptor_pairs: pairs of each, look-alikes among which the hardest negative is found.
+        margin: of the descriptor's loss.
+        orientation: loop of the orientation stage.
+        descriptor: loop of the descriptor's first stage, with random angle errors.
+        refine: loop of its second stage, at the angles of the trained orientation.
+        split: what is held out. Scenes with measured depth are never trained on.
+        seed: seed of the initial weights.
+
+    """
+
+    detector: str = "lift"
+    views: ViewConfig = field(default_factory=ViewConfig)
+    orientation_warp: WarpConfig = field(
+        default_factory=lambda: WarpConfig(
+            angle=0.0, shift=0.04, gain=1.5, noise=0.01, blur=0.4, shadow=0.1, jpeg=0.1, jpeg_quality=50
+        )
+    )
+    descriptor_warp: WarpConfig = field(
+        # the blur in pixels of a patch of half the size, and no quality that leaves nothing of 32 pixels
+        default_factory=lambda: WarpConfig(angle=0.07, noise=0.02, blur=0.5, jpeg_quality=40)
+    )
+    context: float = 2.0
+    tolerance: float = 0.3
+    orientation_images: int = 12
+    orientation_pairs: int = 24
+    descriptor_images: int = 3
+    descriptor_pairs: int = 128
+    margin: float = 1.0
+    orientation: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
+    descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
+    refine: LoopConfig = field(default_factory=lambda: _loop(500, 1e-3))
+    split: SplitConfig = field(default_factory=SplitConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_limits(self, "context", "tolerance", "margin", above=0)
+        check_limits(self, "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
+        check_limits(self, "descriptor_pairs", at_least=2)

@@ -1,0 +1,280 @@
+"""Views of the same location, cut from the images for every batch: any scale, any support region, as at run time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from kornia.feature import laf_from_center_scale_ori
+from torch import Generator, Tensor
+
+from kornia_lift._extras import require
+from kornia_lift.patches import halve
+from kornia_lift.training.data.photometric import augment
+from kornia_lift.training.data.store import Store
+from kornia_lift.training.limits import check_limits
+from kornia_lift.training.modern.pairs import WarpConfig
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """Which locations are used, and at which sizes.
+
+    Args:
+        min_reach: smallest half side of the support region in pixels of the view that shows the location smallest.
+        max_reach: largest half side in that view.
+        largest_view: largest half side in any view.
+        points_per_photo: locations taken from each single image.
+        seed: seed of the choice of locations.
+
+    """
+
+    min_reach: float = 11.0
+    max_reach: float = 70.0
+    largest_view: float = 140.0
+    points_per_photo: int = 600
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_limits(self, "min_reach", above=0)
+        check_limits(self, "max_reach", at_least=self.min_reach)
+        check_limits(self, "largest_view", at_least=self.max_reach)
+        check_limits(self, "points_per_photo", at_least=1)
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Locations seen in images.
+
+    Args:
+        images: gray images, uint8, shape (H, W) each.
+        image: index of the image, shape (M,).
+        track: number of the location, shape (M,).
+        xy: position in pixels, pixel centres at integers, shape (M, 2).
+        zoom: pixels per unit of length at the location, shape (M,).
+        turn: clockwise angle of the common frame of the track in this image, radians, shape (M,).
+
+    """
+
+    images: tuple[Tensor, ...]
+    image: Tensor
+    track: Tensor
+    xy: Tensor
+    zoom: Tensor
+    turn: Tensor
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
+def load_observations(store: Store, config: ViewConfig) -> Observations:
+    """Decode the images of a store and choose among the locations that they show.
+
+    Raises:
+        ValueError: if no image shows a location.
+
+    """
+    rng = np.random.default_rng(config.seed)
+    table = store.tracks
+    if not len(table):
+        raise ValueError("the images show no location to learn from: use larger ones, or some with texture")
+    scene_of = np.array([store.scenes.index(image.scene) for image in store.images])[table.image]
+    alone = np.array([image.kind in ("single", "exposures") for image in store.images])[table.image]
+    # of single images and exposures a number of locations, of scenes all
+    chosen = [np.unique(table.point[~alone])]
+    for scene in np.unique(scene_of[alone]):
+        chosen.append(rng.permutation(np.unique(table.point[scene_of == scene]))[: config.points_per_photo])
+    seen = table.take(np.isin(table.point, np.concatenate(chosen)))
+    return Observations(
+        tuple(image.decode() for image in store.images),
+        torch.from_numpy(seen.image).long(),
+        torch.from_numpy(np.unique(seen.point, return_inverse=True)[1]).long(),
+        torch.from_numpy(seen.xy),
+        torch.from_numpy(seen.zoom),
+        torch.from_numpy(seen.angle),
+    )
+
+
+class ViewPairs:
+    """Draws pairs of views, image by image, so that a batch holds look-alikes of the same image.
+
+    Args:
+        seen: the locations.
+        groups: images per batch.
+        per_group: pairs per image. Images that show fewer locations are left out, unless none shows as many: then those
+            that show most give what they have.
+        warp: noise of the frames and photometric augmentation. ``stretch`` is for pairs from one image.
+        config: sizes of the support regions.
+        size: side of the patches in pixels.
+
+    Raises:
+        ValueError: if no image shows two locations.
+
+    """
+
+    def __init__(
+        self, seen: Observations, groups: int, per_group: int, warp: WarpConfig, config: ViewConfig, size: int = 32
+    ) -> None:
+        self.seen, self.groups = seen, groups
+        self.warp, self.config, self.size = warp, config, size
+        self.by_track = torch.argsort(seen.track, stable=True)
+        self.track_count = torch.bincount(seen.track)
+        self.track_begin = self.track_count.cumsum(0) - self.track_count
+        self.rank = torch.empty_like(self.by_track)  # position of an observation inside its track
+        self.rank[self.by_track] = torch.arange(len(seen)) - self.track_begin[seen.track[self.by_track]]
+        self.by_image = torch.argsort(seen.image, stable=True)
+        self.image_count = torch.bincount(seen.image, minlength=len(seen.images))
+        self.image_begin = self.image_count.cumsum(0) - self.image_count
+        self.per_group = min(per_group, int(self.image_count.max()))
+        if self.per_group < 2:
+            raise ValueError("no image shows two locations, which a batch needs; use larger ones, or some with texture")
+        self.usable = torch.nonzero(self.image_count >= self.per_group)[:, 0]
+        size_of = torch.tensor([[i.shape[1], i.shape[0]] for i in seen.images])[seen.image]
+        # half side of the largest region around the location that lies in the image
+        self.room = torch.minimum(seen.xy, size_of - 1 - seen.xy).amin(1)
+        self._pyramids: dict[int, list[np.ndarray]] = {}
+
+    def draw(self, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return anchors, positives (the anchor itself where there is no other view) and half sides of their regions.
+
+        All of shape (N,), N at most ``groups * per_group``.
+        """
+        c, seen = self.config, self.seen
+        chosen = self.usable[torch.randperm(len(self.usable), generator=generator)[: self.groups]]
+        columns: list[tuple[Tensor, ...]] = []
+        for image in chosen.tolist():
+            mine = self.by_image[int(self.image_begin[image]) :][: int(self.image_count[image])]
+            anchor = mine[torch.randperm(len(mine), generator=generator)[: 3 * self.per_group]]
+            n, count = len(anchor), self.track_count[seen.track[anchor]]
+            jump = (torch.rand(n, generator=generator) * (count - 1).clamp(min=1)).long() + 1
+            positive = self.by_track[self.track_begin[seen.track[anchor]] + (self.rank[anchor] + jump) % count]
+            ratio = seen.zoom[positive] / seen.zoom[anchor]
+            # a region of log-uniform size in the smaller view, as large as both images have room for
+            room = torch.minimum(self.room[anchor], self.room[positive] / ratio)
+            room = torch.minimum(room, c.largest_view / ratio.clamp(min=1)) * ratio.clamp(max=1)
+            low, high = math.log(c.min_reach), math.log(c.max_reach)
+            reach = torch.exp(low + torch.rand(n, generator=generator) * (high - low))
+            # too large ones become smaller where that is possible
+            reach = torch.where(
+                reach <= room, reach, torch.exp(low + torch.rand(n, generator=generator) * (room.log() - low))
+            )
+            good = torch.nonzero(room >= c.min_reach)[:, 0][: self.per_group]
+            scale = reach / ratio.clamp(max=1)
+            columns.append((anchor[good], positive[good], scale[good], (scale * ratio)[good]))
+        anchor, positive, reach, other = (torch.cat(column) for column in zip(*columns, strict=True))
+        return anchor, positive, reach, other
+
+    def ambiguous(self, anchor: Tensor, reach: Tensor, radius: float = 0.25) -> Tensor:
+        """Mark pairs of anchors that are no honest negatives: the same location, or nearly, in one image.
+
+        Args:
+            anchor: indices of the anchors, shape (N,).
+            reach: half sides of their regions, shape (N,).
+            radius: locations nearer than this share of the larger half side are the same.
+
+        Returns:
+            Boolean matrix (N, N), true on the diagonal too.
+
+        """
+        seen = self.seen
+        distance = torch.cdist(seen.xy[anchor], seen.xy[anchor])
+        near = distance < radius * torch.maximum(reach[:, None], reach[None])
+        image, track = seen.image[anchor], seen.track[anchor]
+        return near & (image[:, None] == image) | (track[:, None] == track)
+
+    def frames(self, index: Tensor, reach: Tensor, angle: Tensor, generator: Generator, stretch: Tensor) -> Tensor:
+        """Frames of the regions at clockwise angles from the track's common frame, with noise; LAFs (N, 2, 3)."""
+        n, w, seen = len(index), self.warp, self.seen
+
+        def uniform() -> Tensor:
+            return torch.rand(n, generator=generator) * 2 - 1
+
+        def normal(count: int) -> Tensor:
+            return torch.randn(n, count, generator=generator)
+
+        scale = reach * torch.exp(uniform() * math.log(w.scale))
+        xy = seen.xy[index] + normal(2) * (w.shift * reach)[:, None]
+        turn = seen.turn[index] + angle + normal(1)[:, 0] * w.angle
+        lafs = laf_from_center_scale_ori(xy[None], scale[None, :, None, None], -turn.rad2deg()[None, :, None])[0]
+        axis = _rotation(uniform() * math.pi)
+        ratio = stretch.clamp(min=1).sqrt()
+        slant = axis @ torch.diag_embed(torch.stack([1 / ratio, torch.ones(n)], 1)) @ axis.mT
+        return torch.cat([slant @ lafs[:, :, :2], lafs[:, :, 2:]], 2)
+
+    def cut(self, index: Tensor, lafs: Tensor, size: int | None = None) -> Tensor:
+        """Cut the patches of frames from their images.
+
+        Convention:
+            The samples and levels of :class:`~kornia_lift.patches.PatchPyramid`, which is what runs after training;
+            here the pyramids are kept in 8 bits and OpenCV samples them, as a batch has few patches of many images.
+
+        Args:
+            index: observations, shape (N,).
+            lafs: frames, shape (N, 2, 3).
+            size: side of the patches in pixels, that of the batch when ``None``.
+
+        Returns:
+            Patches (N, 1, size, size) in [0, 1].
+
+        """
+        cv2 = require("cv2", extra="train")
+        size = size or self.size
+        out = np.empty((len(index), size, size), np.uint8)
+        scale = lafs[:, :, :2].det().abs().sqrt()
+        levels = (2 / size * scale).log2().floor().clamp(min=0).long().tolist()
+        for row, (image, level, laf) in enumerate(
+            zip(self.seen.image[index].tolist(), levels, lafs.double().numpy(), strict=True)
+        ):
+            pyramid = self._pyramid(image, size)
+            height, width = pyramid[0].shape
+            source = pyramid[min(level, len(pyramid) - 1)]
+            zoom = np.array([source.shape[1] / width, source.shape[0] / height])[:, None]
+            # column u of the patch is at (2 u + 1) / size - 1 of the frame
+            axes = laf[:, :2] * zoom * (2 / size)
+            origin = (laf[:, 2:] + 0.5) * zoom - 0.5 + axes.sum(1, keepdims=True) * (0.5 - size / 2)
+            out[row] = cv2.warpAffine(
+                source,
+                np.concatenate([axes, origin], 1),
+                (size, size),
+                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+        return torch.from_numpy(out)[:, None].float() / 255
+
+    def _pyramid(self, image: int, size: int) -> list[np.ndarray]:
+        """Levels of an image in 8 bits, made at their first use."""
+        if image not in self._pyramids:
+            level = self.seen.images[image][None, None].float()
+            levels = [level]
+            while min(level.shape[-2:]) // 2 >= size:
+                level = halve(level)
+                levels.append(level)
+            self._pyramids[image] = [level[0, 0].round().to(torch.uint8).numpy() for level in levels]
+        return self._pyramids[image]
+
+    def random_stretch(self, anchor: Tensor, positive: Tensor, generator: Generator) -> Tensor:
+        """Draw the slant of pairs from one image; pairs of two real views have their own."""
+        drawn = torch.exp(torch.rand(len(anchor), generator=generator) * math.log(self.warp.stretch))
+        return torch.where(anchor == positive, drawn, torch.ones(()))
+
+    def light(self, patch: Tensor, generator: Generator) -> Tensor:
+        """Photometric augmentation."""
+        return augment(patch, self.warp, generator)
+
+
+def rotate_frames(lafs: Tensor, angle: Tensor) -> Tensor:
+    """Rotate LAFs (N, 2, 3) about their centres, clockwise on screen by angles (N,) in the frame's own coordinates."""
+    return torch.cat([lafs[:, :, :2] @ _rotation(angle), lafs[:, :, 2:]], 2)
+
+
+def wrap_angle(angle: Tensor) -> Tensor:
+    """Return the same angles in (-pi, pi]."""
+    return torch.atan2(angle.sin(), angle.cos())
+
+
+def _rotation(angle: Tensor) -> Tensor:
+    """Matrices that rotate vectors clockwise on screen by ``angle``, shape (N, 2, 2)."""
+    cosine, sine = angle.cos(), angle.sin()
+    return torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)

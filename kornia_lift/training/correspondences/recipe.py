@@ -1,0 +1,72 @@
+"""From a folder of reconstructed scenes and a feature to the weights of the correspondence network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from kornia_lift._extras import require
+from kornia_lift._io import atomic_write
+from kornia_lift.networks.correspondence import CorrespondenceNet
+from kornia_lift.training.config import to_mapping
+from kornia_lift.training.correspondences.config import CorrespondenceConfig
+from kornia_lift.training.correspondences.data import Extractor, match_pairs
+from kornia_lift.training.correspondences.stage import CorrespondenceStage
+from kornia_lift.training.data.sources import find_sources
+from kornia_lift.training.data.split import split_names
+from kornia_lift.training.distributed import rank
+from kornia_lift.training.loop import Result, fit
+
+WEIGHTS = "correspondence.safetensors"
+
+
+class CorrespondenceRecipe:
+    """Match the scenes of a folder by a feature and train the network; started again, it goes on where it was.
+
+    Args:
+        data: folder of the training data; only its reconstructed scenes (``sfm/``) are used.
+        extract: gives the features of an image, such as ``opencv_sift(2000)`` of
+            :mod:`kornia_lift.evaluation.features.peers`. The network is then for the matches of this feature.
+        out: folder of the run.
+        config: options.
+
+    Raises:
+        FileNotFoundError: if there is no data.
+        ValueError: if no pair is left to train on, or to validate with.
+
+    """
+
+    def __init__(self, data: Path, extract: Extractor, out: Path, config: CorrespondenceConfig | None = None) -> None:
+        self.out, self.config = out, config or CorrespondenceConfig()
+        folders = {source.name: source.path for source in find_sources(data) if source.kind == "sfm"}
+        # the images in colour, which a store does not hold
+        train, held_out = ([folders[n] for n in part] for part in split_names(list(folders), self.config.split))
+        torch.manual_seed(self.config.seed)
+        self.network = CorrespondenceNet()
+        self.stage = CorrespondenceStage(
+            self.network,
+            match_pairs(train, extract, self.config),
+            match_pairs(held_out, extract, self.config),
+            self.config,
+        )
+
+    def run(self) -> Result:
+        """Train, and write ``out/correspondence.safetensors``, which ``CorrespondenceNet(pretrained=...)`` reads."""
+        result = fit(self.stage, self.config.loop, self.out, resolved=to_mapping(self.config))
+        if rank() == 0:
+            save_correspondence(self.out / WEIGHTS, self.network, self.config, result)
+        return result
+
+
+def save_correspondence(path: Path, network: CorrespondenceNet, config: CorrespondenceConfig, result: Result) -> None:
+    """Write the network to a ``.safetensors`` file, complete or not at all."""
+    to_bytes = require("safetensors.torch", extra="train").save
+    tensors = {f"correspondence.{n}": t.detach().contiguous().clone() for n, t in network.state_dict().items()}
+    metadata = {
+        "config": json.dumps(to_mapping(config), sort_keys=True),
+        "figures": json.dumps({"step": result.best_step, **result.figures}, sort_keys=True),
+    }
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(to_bytes(tensors, metadata))

@@ -1,0 +1,147 @@
+"""CompactDescriptor: kornia's contract for patch descriptors, invariance to illumination, the folded path."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from kornia.feature import LAFDescriptor
+from torch import Tensor, nn
+from torch.autograd import gradcheck
+
+from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.networks._fast.plan import fast_paths
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from tests.pictures import texture
+
+
+def trained(**options: object) -> CompactDescriptor:
+    """Random weights whose batch statistics are those of textures, in eval mode."""
+    torch.manual_seed(0)
+    network = CompactDescriptor(False, **options)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for seed in range(40):
+            network(texture(32, 32, batch=32, seed=seed))
+    return network.eval()
+
+
+def test_counts_its_products_and_parameters() -> None:
+    network = CompactDescriptor(False).eval()
+    products = 0
+
+    def count(layer: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
+        nonlocal products
+        products += out.numel() * layer.weight[0].numel()  # type: ignore[operator, index]
+
+    for layer in network.features:
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)  # type: ignore[arg-type]
+    with fast_paths(False):
+        network(texture(32, 32))
+    assert products == pytest.approx(29.5e6, rel=0.01)
+    assert sum(p.numel() for p in network.parameters()) == 1_325_856
+
+
+def test_describes_by_unit_vectors_as_kornia_expects() -> None:
+    image = texture(80, 90, batch=2)
+    lafs = lafs_from_lift(torch.rand(2, 7, 2) * 60 + 10, torch.full((2, 7), 2.0))
+    found = LAFDescriptor(trained(), patch_size=32)(image, lafs)
+    assert found.shape == (2, 7, 128)
+    assert torch.allclose(found.norm(dim=2), torch.ones(2, 7), atol=1e-5)
+
+
+def test_contrast_and_brightness_do_not_matter() -> None:
+    network, patch = trained(precision="float32"), texture(32, 32, batch=9)
+    with torch.no_grad():
+        assert ((network(patch) * network(patch * 0.5 + 0.3)).sum(1) > 0.95).all()
+
+
+def test_the_folded_path_gives_the_same() -> None:
+    network, patches = trained(precision="float32"), texture(32, 32, batch=21)
+    with torch.no_grad():
+        found = network(patches)
+        with fast_paths(False):
+            expected = network(patches)
+    assert torch.allclose(found, expected, atol=1e-5)
+    half = trained(precision="bfloat16")
+    with torch.no_grad():
+        assert ((half(patches) * expected).sum(1) > 0.999).all()
+        # every weight that changes is seen
+        half.features[0].weight.mul_(0.5)  # type: ignore[union-attr, operator]
+        with fast_paths(False):
+            expected = half(patches)
+        assert ((half(patches) * expected).sum(1) > 0.999).all()
+
+
+def test_statistics_are_part_of_the_state() -> None:
+    network = trained(precision="float32")
+    other = CompactDescriptor(False, precision="float32")
+    other.load_state_dict(network.state_dict())
+    patches = texture(32, 32, batch=3)
+    with torch.no_grad():
+        assert torch.equal(other.eval()(patches), network(patches))
+
+
+def test_train_mode_uses_the_batch_and_eval_mode_does_not() -> None:
+    network, patches = trained(precision="float32"), texture(32, 32, batch=8)
+    with torch.no_grad():
+        assert torch.allclose(network(patches)[:2], network(patches[:2]), atol=1e-5)
+        network.train()
+        assert not torch.allclose(network(patches)[:2], network(patches[:2]), atol=1e-3)
+
+
+def test_chunks_and_an_empty_batch_do_not_change_the_result() -> None:
+    whole, parts = trained(), trained(chunk_size=2)
+    patches = texture(32, 32, batch=5)
+    with torch.no_grad():
+        assert torch.allclose(whole(patches), parts(patches), atol=2e-3)
+        assert whole(patches[:0]).shape == (0, 128)
+
+
+@pytest.mark.parametrize(
+    ("patch", "error"),
+    [
+        (torch.zeros(1, 1, 32, 32, dtype=torch.uint8), TypeError),
+        (torch.rand(1, 1, 64, 64), ValueError),
+        (torch.rand(32, 32), ValueError),
+    ],
+)
+def test_bad_input_is_refused(patch: Tensor, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        CompactDescriptor(False)(patch)
+
+
+def test_unknown_precision_is_refused() -> None:
+    with pytest.raises(ValueError, match="auto, float32, bfloat16, got 'int8'"):
+        CompactDescriptor(False, precision="int8")  # type: ignore[arg-type]
+
+
+def test_constant_patch_has_finite_output_and_gradient() -> None:
+    network = trained()
+    out = network(torch.full((1, 1, 32, 32), 0.45))
+    assert out.isfinite().all()
+    out.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_gradient_with_respect_to_the_patch_is_exact() -> None:
+    network = trained().double()
+    patch = texture(32, 32).double().requires_grad_()
+    assert gradcheck(network, (patch,), fast_mode=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtype_follows_the_module(dtype: torch.dtype) -> None:
+    out = trained().to(dtype)(texture(32, 32, batch=2).to(dtype))
+    assert out.dtype == dtype
+    assert out.isfinite().all()
+
+
+def test_compiled_and_copied_it_is_the_same() -> None:
+    network, patches = trained(), texture(32, 32, batch=4)
+    with torch.no_grad(), fast_paths(False):
+        expected = network(patches)
+        assert torch.allclose(torch.compile(network, backend="eager", fullgraph=True)(patches), expected, atol=1e-5)
+    with torch.no_grad():
+        assert ((copy.deepcopy(network)(patches) * expected).sum(1) > 0.999).all()

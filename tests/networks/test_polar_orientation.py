@@ -1,0 +1,153 @@
+"""PolarOrientation: it rotates with the patch, whatever its weights; kornia's contract for angle detectors."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from kornia.feature import LAFOrienter, get_laf_orientation
+from torch import Tensor
+from torch.autograd import gradcheck
+
+from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.networks._fast.plan import fast_paths
+from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angle, polar_sampling
+from tests.pictures import texture
+
+
+def trained(**options: object) -> PolarOrientation:
+    """Random weights whose batch statistics are those of textures, in eval mode."""
+    torch.manual_seed(0)
+    network = PolarOrientation(False, **options)  # type: ignore[arg-type]
+    with torch.no_grad():
+        for seed in range(40):
+            network(texture(32, 32, batch=32, seed=seed))
+    return network.eval()
+
+
+def rotated(degrees: float, size: int = 32, batch: int = 12) -> Tensor:
+    """Textures seen by frames that are rotated counter-clockwise on screen: their content rotates clockwise."""
+    image = texture(100, 100, batch=batch)
+    turn = math.radians(degrees)
+    matrix = torch.tensor([[math.cos(turn), math.sin(turn), 0.0], [-math.sin(turn), math.cos(turn), 0.0]]) * 0.4
+    grid = torch.nn.functional.affine_grid(matrix.expand(batch, 2, 3), [batch, 1, size, size], align_corners=False)
+    return torch.nn.functional.grid_sample(image, grid, align_corners=False)
+
+
+def test_the_sampling_matrix_interpolates() -> None:
+    matrix = polar_sampling(32, 16, 72)
+    assert torch.allclose(matrix.sum(1), torch.ones(16 * 72))
+    ramp = torch.arange(32.0).expand(32, 32)  # the column of every pixel
+    found = (matrix @ ramp.flatten()).view(16, 72)
+    angle = torch.arange(72) * (2 * math.pi / 72)
+    assert torch.allclose(found[10], 15.5 + 10.5 * angle.cos(), atol=1e-4)
+    rows = (matrix @ ramp.T.flatten()).view(16, 72)
+    assert rows[10, 18] == pytest.approx(15.5 + 10.5)  # direction 90 degrees: down, clockwise on screen
+
+
+@pytest.mark.parametrize("quarter", [1, 2, 3])
+def test_a_rotated_patch_has_the_shifted_distribution(quarter: int) -> None:
+    network, patch = trained(precision="float32"), texture(32, 32, batch=6)
+    with torch.no_grad():
+        upright = network.distribution(patch)
+        turned = network.distribution(patch.rot90(-quarter, (2, 3)))  # clockwise
+    assert torch.allclose(turned, upright.roll(18 * quarter, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("degrees", [-140, -35, 5, 45])
+def test_the_logits_rotate_with_the_patch(degrees: int) -> None:
+    network = trained(precision="float32")
+    with torch.no_grad():
+        # a frame rotated counter-clockwise sees its content rotated clockwise
+        upright, turned = network.logits(rotated(0)), network.logits(rotated(degrees))
+    expected = upright.roll(degrees // 5, 1)
+    left = (turned - expected).square().mean() / expected.var(1).mean()
+    assert left < 0.1  # what the interpolation changes; 2 for unrelated ones
+    assert (turned - upright).square().mean() > 2 * (turned - expected).square().mean()
+
+
+def test_peak_between_bins() -> None:
+    p = torch.full((1, 72), 1e-9)
+    p[0, 71], p[0, 0] = 0.5, 0.499
+    assert peak_angle(p).rad2deg().item() == pytest.approx(-2.5, abs=0.02)
+    assert peak_angle(p, torch.tensor([0])).rad2deg().item() == pytest.approx(-2.5, abs=0.02)
+
+
+def test_is_an_angle_detector_for_kornia() -> None:
+    image = texture(120, 130)
+    lafs = lafs_from_lift(torch.rand(1, 9, 2) * 60 + 30, torch.full((1, 9), 2.0))
+    network = trained()
+    with torch.no_grad():
+        upright = LAFOrienter(32, angle_detector=network)(lafs, image)
+        again = LAFOrienter(32, angle_detector=network)(upright, image)
+    assert again.shape == lafs.shape
+    assert not torch.allclose(get_laf_orientation(upright), get_laf_orientation(lafs))
+
+
+def test_contrast_and_brightness_do_not_matter() -> None:
+    network, patch = trained(precision="float32"), texture(32, 32, batch=9)
+    with torch.no_grad():
+        change = network.logits(patch) - network.logits(patch * 0.5 + 0.3)
+        assert change.square().mean() < 0.1 * network.logits(patch).var(1).mean()
+
+
+def test_the_folded_path_gives_the_same() -> None:
+    network, patches = trained(precision="float32"), texture(32, 32, batch=21)
+    with torch.no_grad():
+        found = network.logits(patches)
+        with fast_paths(False):
+            expected = network.logits(patches)
+    assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
+    half = trained(precision="bfloat16")
+    with torch.no_grad():
+        assert (half.logits(patches) - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_chunks_and_an_empty_batch_do_not_change_the_result() -> None:
+    whole, parts = trained(precision="float32"), trained(precision="float32", chunk_size=2)
+    patches = texture(32, 32, batch=5)
+    with torch.no_grad():
+        assert torch.allclose(whole(patches), parts(patches), atol=1e-4)
+        assert whole(patches[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("patch", "error"),
+    [(torch.zeros(1, 1, 32, 32, dtype=torch.uint8), TypeError), (torch.rand(1, 1, 64, 64), ValueError)],
+)
+def test_bad_input_is_refused(patch: Tensor, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        PolarOrientation(False)(patch)
+
+
+def test_constant_patch_has_finite_output_and_gradient() -> None:
+    network = trained()
+    out = network(torch.full((1, 1, 32, 32), 0.45))
+    assert out.isfinite().all()
+    out.sum().backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+def test_gradient_with_respect_to_the_patch_is_exact() -> None:
+    network = trained().double()
+    patch = texture(32, 32).double().requires_grad_()
+    assert gradcheck(network, (patch,), fast_mode=True)
+    assert gradcheck(network.logits, (patch,), fast_mode=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_dtype_follows_the_module(dtype: torch.dtype) -> None:
+    out = trained().to(dtype)(texture(32, 32, batch=2).to(dtype))
+    assert out.dtype == dtype
+    assert out.isfinite().all()
+
+
+def test_compiled_and_copied_it_is_the_same() -> None:
+    network, patches = trained(), texture(32, 32, batch=4)
+    with torch.no_grad(), fast_paths(False):
+        expected = network(patches)
+        assert torch.allclose(torch.compile(network, backend="eager", fullgraph=True)(patches), expected, atol=1e-4)
+    with torch.no_grad():
+        assert torch.equal(copy.deepcopy(network)(patches), network(patches))
