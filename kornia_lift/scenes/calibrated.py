@@ -1,4 +1,4 @@
-"""Photographs with poses but without depth: Strecha's published files and COLMAP models. They measure poses only."""
+"""Images with poses but without depth: Strecha's published files and COLMAP models. They measure poses only."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift._io import load_image
+from kornia_lift._safe_read import read_text
+from kornia_lift.scenes.colmap import read_model_files
 from kornia_lift.scenes.images import image_file_size
 from kornia_lift.scenes.scene import UNKNOWN, FloatArray, Pair, SkippedPair, Transferred, as_points
-from kornia_lift.training.data.sfm_frames import read_model_files
 
 
 class CalibratedScene:
-    """Photographs with known cameras. Where a point lies in another image is unknown without depth.
+    """Images with known cameras. Where a point lies in another image is unknown without depth.
 
     Args:
         name: name of the scene.
@@ -55,7 +56,7 @@ class CalibratedScene:
         self.name = name
         self.names: tuple[str, ...] = tuple(p.stem for p in paths) if names is None else tuple(names)
         if len(set(self.names)) != len(paths):
-            raise ValueError(f"{name}: {len(paths)} images need as many different names; got {', '.join(self.names)}.")
+            raise ValueError(f"{name}: {len(paths)} images need as many different names; got {', '.join(self.names)}")
         self.paths = tuple(paths)
         self.intrinsics = intrinsics
         self.rotations = rotations
@@ -79,16 +80,11 @@ class CalibratedScene:
         root = Path(folder)
         files = sorted(p for p in root.rglob("*.camera"))
         if not files:
-            raise FileNotFoundError(f"{root} has no *.camera files.")
+            raise FileNotFoundError(f"{root} has no *.camera files")
         images = {p.name: p for p in root.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".ppm")}
         paths, ks, rs, ts, sizes = [], [], [], [], []
         for file in files:
-            try:
-                numbers = np.array(file.read_text().split(), dtype=np.float64)
-                k, rotation, centre = numbers[:9].reshape(3, 3), numbers[12:21].reshape(3, 3), numbers[21:24]
-                size = int(numbers[24]), int(numbers[25])
-            except (ValueError, IndexError):
-                raise ValueError(f"{file} is no .camera file: expected K, distortion, R, C and size.") from None
+            k, rotation, centre, size = _read_camera(file)
             beside = file.with_suffix("")
             paths.append(beside if beside.is_file() else images.get(file.stem, beside))
             ks.append(k)
@@ -119,7 +115,7 @@ class CalibratedScene:
 
         Args:
             model: folder with ``cameras``, ``images`` and ``points3D``, ``.bin`` or ``.txt``.
-            images: folder of the photographs. Their names are those in the model: paths below this folder.
+            images: folder of the images. Their names are those in the model: paths below this folder.
             name: name of the scene; that of the folder that holds the images by default.
             min_shared: pairs are images that share at least this many points. Their overlap is the share of the
                 points of the image that has fewer.
@@ -164,7 +160,7 @@ class CalibratedScene:
         return len(self.names)
 
     def image(self, index: int) -> Tensor:
-        """Photograph ``index`` as it is stored, float in [0, 1], shape (1, C, H, W)."""
+        """Image ``index`` as it is stored, float in [0, 1], shape (1, C, H, W)."""
         return load_image(self.paths[index], apply_exif=False)
 
     def image_size(self, index: int) -> tuple[int, int]:
@@ -177,7 +173,7 @@ class CalibratedScene:
         if size != self.sizes[index]:
             raise ValueError(
                 f"{self.paths[index].name} is {size[0]}x{size[1]}, its camera is for "
-                f"{self.sizes[index][0]}x{self.sizes[index][1]}."
+                f"{self.sizes[index][0]}x{self.sizes[index][1]}"
             )
         return size
 
@@ -198,6 +194,23 @@ class CalibratedScene:
         """Unknown for all points: there is no depth."""
         start = as_points(points)
         return Transferred(np.full_like(start, np.nan), np.full(len(start), UNKNOWN, dtype=np.int8))
+
+
+def _read_camera(file: Path) -> tuple[FloatArray, FloatArray, FloatArray, tuple[int, int]]:
+    """K, rotation from camera to world, camera centre and image size of a ``.camera`` file."""
+    try:
+        numbers = np.array(read_text(file, limit=2**16).split(), dtype=np.float64)
+        if len(numbers) < 26 or not np.isfinite(numbers).all():
+            raise ValueError(f"{len(numbers)} numbers, or some that are not finite")
+        k, rotation, centre = numbers[:9].reshape(3, 3), numbers[12:21].reshape(3, 3), numbers[21:24]
+        if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
+            raise ValueError("R is no rotation")
+        size = int(numbers[24]), int(numbers[25])
+        if not (0 < size[0] < 2**20 and 0 < size[1] < 2**20 and k[0, 0] > 0 and k[1, 1] > 0):
+            raise ValueError("the size or K is no camera's")
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{file} is no .camera file: expected K, distortion, R, C and size ({error})") from None
+    return k, rotation, centre, size
 
 
 def _existing(

@@ -1,7 +1,7 @@
-"""Whether the files of a binary COLMAP model are whole.
+"""Read COLMAP models, after checking that their files are complete.
 
-pycolmap reads a file that was cut off as far as it goes: depending on where the cut is, it gives wrong cameras without
-a word, or takes the bytes after the end for a length and asks for as much memory.
+pycolmap reads a truncated file as far as it goes: depending on where the cut is, it silently returns wrong cameras, or
+takes the bytes after the end for a length and allocates as much memory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,63 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from kornia_lift._extras import require
+from kornia_lift._safe_read import check_regular
+from kornia_lift.scenes.images import is_inside
+
 _COUNT = struct.Struct("<Q")
+
+
+def model_folder(scene: Path) -> Path:
+    """Return the folder with the COLMAP model of a scene.
+
+    Raises:
+        FileNotFoundError: if there is no model.
+
+    """
+    for candidate in (scene / "sparse", scene / "sparse" / "0"):
+        if any((candidate / f"points3D{suffix}").is_file() for suffix in (".bin", ".txt")):
+            return candidate
+    raise FileNotFoundError(f"{scene} has no COLMAP model in sparse/; make one with `kornia-lift build-dataset`")
+
+
+def read_model(scene: Path) -> Any:
+    """Read the COLMAP model of a scene as a ``pycolmap.Reconstruction``.
+
+    Raises:
+        FileNotFoundError: if there is no model.
+        ValueError: if it is damaged, or one of its files is missing.
+
+    """
+    return read_model_files(model_folder(scene))
+
+
+def read_model_files(folder: Path) -> Any:
+    """Read the COLMAP model, binary or text, whose files lie in a folder; see :func:`read_model`."""
+    pycolmap = require("pycolmap", extra="colmap")
+    try:
+        for path in folder.iterdir():
+            if not path.is_dir():
+                check_regular(path)
+        check_binary_files(folder)
+        model = pycolmap.Reconstruction(str(folder))
+        check_cameras(folder, model)
+        check_image_names(folder, model)
+    except (IndexError, RuntimeError, ValueError) as error:  # pycolmap raises what the damaged bytes lead to
+        raise ValueError(f"the COLMAP model {folder} is damaged or incomplete ({error}); make it again") from error
+    return model
+
+
+def check_image_names(folder: Path, model: Any) -> None:
+    """Check that the image names of a ``pycolmap.Reconstruction`` stay inside the folder of the images.
+
+    Raises:
+        ValueError: naming an absolute name, or one with ``..``.
+
+    """
+    for image in model.images.values():
+        if not is_inside(image.name):
+            raise ValueError(f"{folder.name} names the image {image.name!r}, which is outside the scene's images/")
 
 
 def check_binary_files(folder: Path) -> None:

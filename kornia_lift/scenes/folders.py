@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift.scenes.calibrated import CalibratedScene
+from kornia_lift.scenes.colmap import model_folder
 from kornia_lift.scenes.homographies import HomographySequence, has_numbered_images
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Pair, Scene, SkippedPair, Transferred
 from kornia_lift.scenes.static import StaticSequence
-from kornia_lift.training.data.sfm_frames import model_folder
 
 POSED, HOMOGRAPHY, STATIC, CALIBRATED = "posed", "homography", "static", "calibrated"
 _DEPTH = 3
@@ -40,11 +40,11 @@ class UnreadableScene:
         self.skipped: tuple[SkippedPair, ...] = (SkippedPair(0, 0, reason),)
 
     def image(self, index: int) -> Tensor:
-        """Raise ValueError: there is no photograph."""
+        """Raise ValueError: there is no image."""
         raise ValueError(self.reason)
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Raise ValueError: there is no photograph."""
+        """Raise ValueError: there is no image."""
         raise ValueError(self.reason)
 
     def transfer(self, i: int, j: int, points: NDArray[np.floating] | Tensor) -> Transferred:
@@ -55,7 +55,7 @@ class UnreadableScene:
 class _Found(NamedTuple):
     group: str
     scene: Scene
-    #: It only looks like a scene that lost its ground truth; worth a word beside real scenes.
+    #: It only looks like a scene that lost its ground truth; worth reporting beside real scenes.
     guess: bool = False
 
 
@@ -84,12 +84,12 @@ def load_scenes(folders: Iterable[str | Path]) -> dict[str, list[Scene]]:
     for folder in folders:
         root = Path(folder)
         if not root.is_dir():
-            raise FileNotFoundError(f"{root} is not a folder.")
+            raise FileNotFoundError(f"{root} is not a folder")
         here = _search(root, _DEPTH)
         if all(entry.guess for entry in here):
             raise FileNotFoundError(
-                f"No scene in {root}: a posed scene has cameras.npz, images/ and depth/, a homography sequence has "
-                "images 1..n and files H_1_k; see docs/evaluation.md for the other layouts."
+                f"no scene in {root}: a posed scene has cameras.npz, images/ and depth/, a homography sequence has "
+                "images 1..n and files H_1_k; see docs/evaluation.md for the other layouts"
             )
         found += here
     broken = [entry.scene.reason for entry in found if isinstance(entry.scene, UnreadableScene)]
@@ -99,7 +99,7 @@ def load_scenes(folders: Iterable[str | Path]) -> dict[str, list[Scene]]:
     names: set[str] = set()
     for entry in found:
         if entry.scene.name in names and not entry.guess:
-            raise ValueError(f"Two scenes are called {entry.scene.name!r}; rename one of the folders.")
+            raise ValueError(f"two scenes are called {entry.scene.name!r}; rename one of the folders")
         if not entry.guess:
             names.add(entry.scene.name)
         groups.setdefault(entry.group, []).append(entry.scene)

@@ -1,4 +1,4 @@
-"""Sequences of photographs related by homographies, in the layout of Oxford and HPatches."""
+"""Sequences of images related by homographies, in the layout of Oxford and HPatches."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def check_homography(homography: FloatArray, size: tuple[int, int]) -> str | Non
 
 
 class HomographySequence:
-    """Photographs ``1..n`` of one plane (or from one spot) with the homographies from the first to each other.
+    """Images ``1..n`` of one plane (or from one spot) with the homographies from the first to each other.
 
     Args:
         name: name of the sequence.
@@ -118,20 +118,20 @@ class HomographySequence:
         numbers = sorted(stems)
         if len(numbers) < 2:
             raise FileNotFoundError(
-                f"{root} is no homography sequence: it needs images 1..n (e.g. 1.jpg or 1.ppm) and files H_1_k."
+                f"{root} is no homography sequence: it needs images 1..n (e.g. 1.jpg or 1.ppm) and files H_1_k"
             )
-        faults: dict[int, str] = {}
+        errors: dict[int, str] = {}
         homographies: list[FloatArray | None] = []
         for index, number in enumerate(numbers):
-            homography, fault = _read_homography(root, number, stems[number])
+            homography, problem = _read_homography(root, number, stems[number])
             homographies.append(homography)
-            if fault:
-                faults[index] = fault
+            if problem:
+                errors[index] = problem
         pairs, skipped = [], []
         first = numbers.index(1)
         everything = [(i, j) for i in range(len(numbers)) for j in range(i + 1, len(numbers))]
         for i, j in everything if all_pairs else [(first, j) for j in range(len(numbers)) if j != first]:
-            reasons = [faults[k] for k in (i, j) if k in faults]
+            reasons = [errors[k] for k in (i, j) if k in errors]
             if reasons:
                 skipped.append(SkippedPair(i, j, "; ".join(reasons)))
             else:
@@ -149,11 +149,11 @@ class HomographySequence:
         return len(self.names)
 
     def image_path(self, index: int) -> Path:
-        """File of photograph ``index``."""
+        """File of image ``index``."""
         return find_image(self.root, self.names[index])
 
     def image(self, index: int) -> Tensor:
-        """Photograph ``index``, float in [0, 1], shape (1, C, H, W)."""
+        """Image ``index``, float in [0, 1], shape (1, C, H, W)."""
         return read_image(self.image_path(index))
 
     def image_size(self, index: int) -> tuple[int, int]:
@@ -171,7 +171,7 @@ class HomographySequence:
         first, second = self.homographies[i], self.homographies[j]
         if first is None or second is None:
             lacking = self.names[i if first is None else j]
-            raise ValueError(f"{self.name}: no usable homography for image {lacking}.")
+            raise ValueError(f"{self.name}: no usable homography for image {lacking}")
         homography = second @ np.linalg.inv(first)
         return homography / homography[2, 2]
 
@@ -208,7 +208,7 @@ def has_numbered_images(folder: Path) -> bool:
 def _stems(root: Path) -> dict[int, str]:
     """Names of the images present or named by a homography, by their number; image 1 is always among them."""
     if not root.is_dir():
-        raise FileNotFoundError(f"{root} is not a folder.")
+        raise FileNotFoundError(f"{root} is not a folder")
     stems: dict[int, str] = {}
     named = set()
     for path in sorted(root.iterdir()):
@@ -236,9 +236,9 @@ def _read_homography(root: Path, number: int, stem: str) -> tuple[FloatArray | N
         return None, f"H_1_{number} is missing"
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about an empty file, which the shape tells too
+            warnings.simplefilter("ignore", UserWarning)  # about an empty file, which the shape shows too
             homography = np.loadtxt(path, dtype=np.float64)
     except (ValueError, OSError):
         return None, f"{path.name} does not hold a 3x3 matrix of numbers"
-    fault = check_homography(homography, size)
-    return (None, f"{path.name}: {fault}") if fault else (homography, None)
+    problem = check_homography(homography, size)
+    return (None, f"{path.name}: {problem}") if problem else (homography, None)

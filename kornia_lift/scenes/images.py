@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,18 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift._io import SUFFIXES, ImageFileError, load_image
+from kornia_lift._safe_read import check_regular
 
 #: Suffixes looked for, in this order, where a layout names an image without one.
 IMAGE_SUFFIXES = tuple(written for suffix in SUFFIXES for written in (suffix, suffix.upper()))
 
 _EXIF_ORIENTATION = 0x0112
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name from a file stays below the folder that it is put behind: not absolute, without ``..``."""
+    paths = PurePosixPath(name), PureWindowsPath(name)
+    return bool(name) and "\0" not in name and not any(p.is_absolute() or p.drive or ".." in p.parts for p in paths)
 
 
 def find_image(folder: Path, stem: str) -> Path:
@@ -29,11 +36,11 @@ def find_image(folder: Path, stem: str) -> Path:
         path = folder / f"{stem}{suffix}"
         if path.is_file():
             return path
-    raise FileNotFoundError(f"No image {folder / stem} with one of the suffixes {', '.join(IMAGE_SUFFIXES)}.")
+    raise FileNotFoundError(f"No image {folder / stem} with one of the suffixes {', '.join(IMAGE_SUFFIXES)}")
 
 
 def read_image(path: Path) -> Tensor:
-    """Colour or grey photograph, float in [0, 1], shape (1, C, H, W)."""
+    """Read a colour or gray image, float in [0, 1], shape (1, C, H, W)."""
     return load_image(path)
 
 
@@ -50,8 +57,8 @@ def image_file_size(path: Path, *, apply_exif: bool = True) -> tuple[int, int]:
     """
     with _reading(path), require("PIL.Image", extra="eval").open(path) as image:
         width, height = image.size
-        turned = apply_exif and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5  # 5 to 8 lie on their side
-    return (int(height), int(width)) if turned else (int(width), int(height))
+        sideways = apply_exif and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5  # 5 to 8: rotated by 90 degrees
+    return (int(height), int(width)) if sideways else (int(width), int(height))
 
 
 def read_depth_png(path: Path) -> NDArray[np.uint16]:
@@ -61,13 +68,13 @@ def read_depth_png(path: Path) -> NDArray[np.uint16]:
         FileNotFoundError: if the file does not exist.
         ValueError: if the file is damaged, or not a 16-bit one-channel image.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"Depth map {path} does not exist.")
+    if not path.exists():
+        raise FileNotFoundError(f"depth map {path} does not exist")
     with _reading(path), require("PIL.Image", extra="eval").open(path) as image:
         array = np.asarray(image)
-    # Pillow calls 16-bit grey "I;16" and gives uint16, older releases "I" and int32.
+    # Pillow calls 16-bit gray "I;16" and gives uint16, older releases "I" and int32.
     if array.ndim != 2 or array.dtype not in (np.uint16, np.int32):
-        raise ValueError(f"{path} must be a 16-bit one-channel PNG; got {array.dtype} of shape {array.shape}.")
+        raise ValueError(f"{path} must be a 16-bit one-channel PNG; got {array.dtype} of shape {array.shape}")
     return array.astype(np.uint16)
 
 
@@ -75,6 +82,8 @@ def read_depth_png(path: Path) -> NDArray[np.uint16]:
 def _reading(path: Path) -> Iterator[None]:
     """Turn what decoders raise for a damaged file into one kind of error."""
     try:
+        if path.exists():
+            check_regular(path)
         yield
     except (FileNotFoundError, MemoryError, ImportError):
         raise

@@ -1,17 +1,23 @@
-"""Posed photographs with measured depth, in the layout of the Strecha scenes."""
+"""Posed images with depth maps, in the layout of the Strecha scenes."""
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift.scenes.images import IMAGE_SUFFIXES, find_image, image_file_size, read_depth_png, read_image
+from kornia_lift._safe_read import DamagedFileError, read_npz, read_text
+from kornia_lift.scenes.images import (
+    IMAGE_SUFFIXES,
+    find_image,
+    image_file_size,
+    is_inside,
+    read_depth_png,
+    read_image,
+)
 from kornia_lift.scenes.scene import (
     INVISIBLE,
     UNKNOWN,
@@ -28,6 +34,7 @@ from kornia_lift.scenes.scene import (
 DEPTH_TOLERANCE = 0.02
 #: A visible point must come back to where it started within this many pixels.
 ROUND_TRIP_TOLERANCE = 2.0
+_LARGEST = 2**20  # width or height in pixels, inverse depths per metre
 
 
 def interpolate_inverse_depth(inverse: NDArray[np.uint16], points: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
@@ -60,7 +67,7 @@ def interpolate_inverse_depth(inverse: NDArray[np.uint16], points: FloatArray) -
 
 
 class PosedScene:
-    """Photographs with cameras and depth maps.
+    """Images with cameras and depth maps.
 
     Args:
         name: name of the scene.
@@ -70,7 +77,7 @@ class PosedScene:
         rotations: R, shape (n, 3, 3).
         translations: t, shape (n, 3).
         size: width and height of every image in pixels.
-        depth_scale: inverse depth of one grey level, 1 / metres.
+        depth_scale: inverse depth of one gray level, 1 / metres.
         pairs: pairs to evaluate.
 
     Convention: x ~ K (R X + t), no lens distortion; pixel centres at integers; z-depth, not ray length.
@@ -118,9 +125,9 @@ class PosedScene:
         """
         root = Path(folder)
         path = root / "cameras.npz"
-        if not path.is_file():
+        if not path.exists():
             raise FileNotFoundError(
-                f"{path} does not exist. A posed scene is a folder with cameras.npz, images/ and depth/."
+                f"{path} does not exist. A posed scene is a folder with cameras.npz, images/ and depth/"
             )
         stored = _read_arrays(path)
         names = tuple(str(n) for n in stored["names"].reshape(-1))
@@ -131,10 +138,11 @@ class PosedScene:
         if intrinsics.shape != (n, 3, 3) or rotations.shape != (n, 3, 3) or translations.size != 3 * n:
             raise ValueError(
                 f"{path}: K, R and t must have shape ({n}, 3, 3), ({n}, 3, 3) and ({n}, 3) for {n} names; "
-                f"got {intrinsics.shape}, {rotations.shape} and {translations.shape}."
+                f"got {intrinsics.shape}, {rotations.shape} and {translations.shape}"
             )
         if len(set(names)) != n:
-            raise ValueError(f"{path}: names must be unique; got {', '.join(names)}.")
+            raise ValueError(f"{path}: names must be unique; got {', '.join(names)}")
+        _check_cameras(path, intrinsics, rotations, names)
         pairs, skipped = _check_files(root, names, _read_pairs(root / "pairs.txt", len(names)))
         return cls(
             name=name or root.resolve().name,
@@ -153,11 +161,11 @@ class PosedScene:
         return len(self.names)
 
     def image_path(self, index: int) -> Path:
-        """File of photograph ``index``."""
+        """File of image ``index``."""
         return find_image(self.root / "images", self.names[index])
 
     def image(self, index: int) -> Tensor:
-        """Photograph ``index``, float in [0, 1], shape (1, C, H, W).
+        """Image ``index``, float in [0, 1], shape (1, C, H, W).
 
         Raises:
             ValueError: if its size is not the one of the cameras.
@@ -192,7 +200,7 @@ class PosedScene:
     def transfer(self, i: int, j: int, points: NDArray[np.floating] | Tensor) -> Transferred:
         """Carry points of image ``i`` to image ``j`` through the depth of ``i``.
 
-        A point is visible if the depth of ``j`` at its place agrees within 2 % and the way back through that
+        A point is visible if the depth of ``j`` there agrees within 2 % and the way back through that
         depth lands within 2 px of the start. It is unknown where either depth is, and where the depths agree
         but the way back does not (two measurements that contradict each other).
 
@@ -222,7 +230,7 @@ class PosedScene:
         return Transferred(moved, status)
 
     def undistort(self, index: int, points: FloatArray) -> FloatArray:
-        """The same points (N, 2): these photographs have no lens distortion."""
+        """The same points (N, 2): these images have no lens distortion."""
         return points
 
     def local_affine(self, i: int, j: int, points: FloatArray) -> FloatArray:
@@ -265,29 +273,60 @@ class PosedScene:
         if size != self.size:
             raise ValueError(
                 f"{self.name}: the {what} {self.names[index]!r} is {size[0]}x{size[1]}, the cameras are for "
-                f"{self.size[0]}x{self.size[1]}. Resize one of them (and K with the images)."
+                f"{self.size[0]}x{self.size[1]}. Resize one of them (and K with the images)"
             )
 
 
+#: Kind of dtype and rank of what ``cameras.npz`` must hold.
+_CAMERAS = {
+    "K": ("fiu", 3), "R": ("fiu", 3), "t": ("fiu", -1), "names": ("U", -1), "width": ("fiu", -1),
+    "height": ("fiu", -1), "depth_scale": ("fiu", -1),
+}  # fmt: skip
+
+
 def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Everything that ``cameras.npz`` must hold."""
+    """Everything that ``cameras.npz`` must hold.
+
+    Raises:
+        ValueError: if something is missing, of a wrong shape, or no number.
+
+    """
     try:
-        # Opened here because np.load leaves the file of a damaged archive open.
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            stored = {k: file[k] for k in file.files}
-    except (OSError, EOFError, ValueError, AttributeError, KeyError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged or no npz file ({error}); make or copy it again.") from error
-    missing = [k for k in ("K", "R", "t", "names", "width", "height", "depth_scale") if k not in stored]
-    if missing:
-        raise ValueError(f"{path} lacks {', '.join(missing)}.")
+        stored = read_npz(path, _CAMERAS)
+    except DamagedFileError as error:
+        raise ValueError(f"{error}; make or copy it again") from error
+    for key in ("width", "height", "depth_scale"):
+        value = stored[key]
+        if value.size != 1 or not np.isfinite(value).all() or not 0 < float(value.reshape(-1)[0]) < _LARGEST:
+            raise ValueError(f"{path}: {key} must be one positive number, got {np.array2string(value, threshold=4)}")
+        stored[key] = value.reshape(())
+    for key in ("K", "R", "t"):
+        if not np.isfinite(stored[key].astype(np.float64)).all():
+            raise ValueError(f"{path}: {key} is not finite")
     return stored
+
+
+def _check_cameras(path: Path, intrinsics: FloatArray, rotations: FloatArray, names: tuple[str, ...]) -> None:
+    """Check that cameras can be inverted, and that image names stay inside the scene.
+
+    Raises:
+        ValueError: naming the first that is wrong.
+
+    """
+    for name, k, r in zip(names, intrinsics, rotations, strict=True):
+        if k[0, 0] <= 0 or k[1, 1] <= 0 or not np.allclose(k[2], [0, 0, k[2, 2]]) or k[2, 2] <= 0:
+            raise ValueError(f"{path}: K of {name!r} is no camera matrix")
+        if not np.allclose(r @ r.T, np.eye(3), atol=1e-3) or np.linalg.det(r) < 0:
+            raise ValueError(f"{path}: R of {name!r} is no rotation")
+        if not is_inside(name):
+            raise ValueError(f"{path} names the image {name!r}, which is outside the scene's images/")
 
 
 def _read_pairs(path: Path, count: int) -> tuple[Pair, ...]:
     if not path.is_file():
         return tuple(Pair(i, j) for i in range(count) for j in range(i + 1, count))
     pairs = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         fields = line.split("#")[0].split()
         if not fields:
             continue
@@ -296,9 +335,13 @@ def _read_pairs(path: Path, count: int) -> tuple[Pair, ...]:
             overlap = float(fields[2]) if len(fields) > 2 else None
             angle = float(fields[3]) if len(fields) > 3 else None
         except (ValueError, IndexError):
-            raise ValueError(f"{path}, line {number}: expected 'i j [overlap [angle_deg]]', got {line!r}.") from None
+            raise ValueError(
+                f"{path}, line {number}: expected 'i j [overlap [angle_deg]]', got {line[:80]!r}"
+            ) from None
+        if not all(value is None or np.isfinite(value) for value in (overlap, angle)):
+            raise ValueError(f"{path}, line {number}: overlap and angle must be finite")
         if not (0 <= i < count and 0 <= j < count and i != j):
-            raise ValueError(f"{path}, line {number}: pair {i} {j} does not fit {count} images.")
+            raise ValueError(f"{path}, line {number}: pair {i} {j} does not fit {count} images")
         pairs.append(Pair(i, j, angle_deg=angle, overlap=overlap))
     return tuple(pairs)
 
@@ -306,15 +349,15 @@ def _read_pairs(path: Path, count: int) -> tuple[Pair, ...]:
 def _check_files(
     root: Path, names: tuple[str, ...], pairs: tuple[Pair, ...]
 ) -> tuple[tuple[Pair, ...], tuple[SkippedPair, ...]]:
-    faults: dict[int, str] = {}
+    errors: dict[int, str] = {}
     for index, name in enumerate(names):
         if not any((root / "images" / f"{name}{suffix}").is_file() for suffix in IMAGE_SUFFIXES):
-            faults[index] = f"image images/{name}.* is missing"
+            errors[index] = f"image images/{name}.* is missing"
         elif not (root / "depth" / f"{name}.png").is_file():
-            faults[index] = f"depth map depth/{name}.png is missing"
+            errors[index] = f"depth map depth/{name}.png is missing"
     good, skipped = [], []
     for pair in pairs:
-        reasons = [faults[k] for k in (pair.i, pair.j) if k in faults]
+        reasons = [errors[k] for k in (pair.i, pair.j) if k in errors]
         if reasons:
             skipped.append(SkippedPair(pair.i, pair.j, "; ".join(reasons)))
         else:

@@ -1,4 +1,4 @@
-"""What evaluation and training ask of a scene: photographs, pairs, and where a point of one lies in the other."""
+"""What evaluation and training ask of a scene: images, pairs, and where a point of one lies in the other."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SkippedPair:
 
 @runtime_checkable
 class Scene(Protocol):
-    """Photographs with known geometry.
+    """Images with known geometry.
 
     Convention: points are (x, y) in pixels, the centre of the top-left pixel is (0, 0), y points down.
     """
@@ -86,11 +86,11 @@ class Scene(Protocol):
         ...
 
     def image(self, index: int) -> Tensor:
-        """Photograph ``index``, float in [0, 1], shape (1, C, H, W)."""
+        """Return image ``index``, float in [0, 1], shape (1, C, H, W)."""
         ...
 
     def image_size(self, index: int) -> tuple[int, int]:
-        """Width and height of photograph ``index`` in pixels."""
+        """Return width and height of image ``index`` in pixels."""
         ...
 
     def transfer(self, i: int, j: int, points: NDArray[np.floating] | Tensor) -> Transferred:
@@ -100,7 +100,7 @@ class Scene(Protocol):
 
 @runtime_checkable
 class HasPose(Protocol):
-    """A scene of calibrated photographs."""
+    """A scene of images with known cameras."""
 
     @property
     def intrinsics(self) -> FloatArray:
@@ -133,7 +133,7 @@ def as_points(points: NDArray[np.floating] | Tensor) -> FloatArray:
     """
     array = points.detach().cpu().numpy() if isinstance(points, Tensor) else np.asarray(points)
     if array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(f"Points must have shape (N, 2) as (x, y); got {tuple(array.shape)}.")
+        raise ValueError(f"points must have shape (N, 2) as (x, y); got {tuple(array.shape)}")
     return array.astype(np.float64)
 
 

@@ -1,4 +1,4 @@
-"""Photographs of a camera that never moves, in the layout of the Webcam data set (TILDE, CVPR 2015)."""
+"""Images of a camera that never moves, in the layout of the Webcam data set (TILDE, CVPR 2015)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kornia_lift.scenes.scene import Pair
 
 
 class StaticSequence(HomographySequence):
-    """Images of one view under changing light; the homography between any two is the identity."""
+    """Images of one view under changing illumination; the homography between any two is the identity."""
 
     @classmethod
     def load(cls, folder: str | Path, *, name: str | None = None, all_pairs: bool = False) -> StaticSequence:
@@ -35,7 +35,7 @@ class StaticSequence(HomographySequence):
             if found:
                 break
         if len(found) < 2:
-            raise FileNotFoundError(f"{scene} holds fewer than two images (looked in test/image_color and the folder).")
+            raise FileNotFoundError(f"{scene} holds fewer than two images (looked in test/image_color and the folder)")
         n = len(found)
         pairs = [Pair(i, j) for i in range(n) for j in range(i + 1, n)] if all_pairs else []
         pairs = pairs or [Pair(k, k + n // 2) for k in range(n // 2)]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.stage import Stage
@@ -21,6 +21,12 @@ from kornia_lift.training.stage import Stage
 def step_seed(seed: int, step: int) -> int:
     """Seed of everything random in one step, well mixed, since torch's CPU generator takes only 32 bits of it."""
     return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
+
+
+def to_device_of(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Move a batch to the device of a network."""
+    device = next(network.parameters()).device
+    return {key: value.to(device, non_blocking=True) for key, value in batch.items()}
 
 
 @contextmanager

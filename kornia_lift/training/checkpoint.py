@@ -14,9 +14,11 @@ from kornia_lift._io import atomic_write
 VERSION = 1
 LAST = "last.pt"
 BEST = "best.pt"
-#: Options that may change between a checkpoint and its resumption. No weight depends on them, but for ``max_minutes``
-#: where the learning rate decays: a run out of time has to be given more, and is told that its rate rises again.
-FREE_OPTIONS = frozenset({"max_minutes", "validate_every", "checkpoint_every", "log_every", "prefetch", "tensorboard"})
+#: Options that may change between a checkpoint and its resumption. No weight depends on them, except for
+#: ``max_minutes`` where the learning rate decays: a run out of time needs more, and logs that its rate rises again.
+FREE_OPTIONS = frozenset(
+    {"max_minutes", "validate_every", "checkpoint_every", "checkpoint_minutes", "log_every", "prefetch", "tensorboard"}
+)
 
 
 class CheckpointError(ValueError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from kornia_lift._safe_read import parse_json, read_text
 from kornia_lift.training.limits import check_limits
 
 T = TypeVar("T")
@@ -38,10 +39,11 @@ class LoopConfig:
             scaling). Weights and optimiser stay in float32.
         ema_decay: keep an exponential moving average of the weights, used for validation and the result; shorter at
             the start, ``min(ema_decay, n / (n + 10))`` after n steps.
-        validate_every: steps between two validations.
-        checkpoint_every: steps between two checkpoints.
+        validate_every: steps between two validations; with ``max_minutes`` there is also one every tenth of them.
+        checkpoint_every: steps between two checkpoints, at most.
+        checkpoint_minutes: minutes between two checkpoints, at most.
         log_every: steps between two lines of the log.
-        max_minutes: time for this stage, all resumptions together; it then stops as if killed, but tidily. A schedule
+        max_minutes: time for this stage, all resumptions together; it then stops as if killed, after saving. A schedule
             that decays then follows the clock where that is ahead of the steps: such a run is not repeated to the bit,
             and raising the minutes of a run that was begun raises its rate again.
         seed: the batches are a function of it and of the step.
@@ -62,6 +64,7 @@ class LoopConfig:
     ema_decay: float | None = None
     validate_every: int = 500
     checkpoint_every: int = 500
+    checkpoint_minutes: float = 2.0
     log_every: int = 20
     max_minutes: float | None = None
     seed: int = 0
@@ -73,7 +76,9 @@ class LoopConfig:
         check_limits(self, *whole, at_least=1, error=ConfigError)
         check_limits(self, "warmup_steps", "weight_decay", at_least=0, error=ConfigError)
         check_limits(self, "momentum", at_least=0, below=1, error=ConfigError)
-        check_limits(self, "learning_rate", "clip_norm", "max_minutes", above=0, error=ConfigError)
+        check_limits(
+            self, "learning_rate", "clip_norm", "max_minutes", "checkpoint_minutes", above=0, error=ConfigError
+        )
         check_limits(self, "ema_decay", above=0, below=1, error=ConfigError)
 
 
@@ -88,12 +93,14 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if path.suffix not in (".toml", ".json"):
         raise ConfigError(f"a config is a .toml or .json file, got {path}")
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no config file {path}")
-    text = path.read_text(encoding="utf-8")
     try:
-        mapping = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        text = read_text(path, limit=2**20)
+        mapping = tomllib.loads(text) if path.suffix == ".toml" else parse_json(text)
+    except RecursionError:
+        raise ConfigError(f"{path} is not well formed: nested too deeply") from None
+    except ValueError as error:
         raise ConfigError(f"{path} is not well formed: {error}") from error
     if not isinstance(mapping, dict):
         raise ConfigError(f"{path} must hold a table of options, got {type(mapping).__name__}")
@@ -119,7 +126,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "", base
     prefix = f"{where}." if where else ""
     for key in mapping:
         if key not in fields:
-            raise ConfigError(f"unknown option {prefix}{key}; valid are {', '.join(sorted(fields))}")
+            raise ConfigError(f"unknown option {prefix}{key[:80]}; valid are {', '.join(sorted(fields))}")
     defaults = {name: getattr(base, name) if base is not None else _default(f) for name, f in fields.items()}
     missing = [name for name, value in defaults.items() if name not in mapping and value is dataclasses.MISSING]
     if missing:
@@ -145,24 +152,40 @@ def _convert(hint: Any, value: Any, where: str, default: Any = dataclasses.MISSI
     if origin in (Union, types.UnionType):
         return _convert_union(get_args(hint), value, where, default)
     if origin is Literal:
-        if value not in get_args(hint):
-            raise ConfigError(f"{where} must be one of {', '.join(map(repr, get_args(hint)))}, got {value!r}")
+        if not isinstance(value, str) or value not in get_args(hint):
+            raise ConfigError(f"{where} must be one of {', '.join(map(repr, get_args(hint)))}, got {_shown(value)}")
         return value
     if origin is tuple:
         return _convert_tuple(get_args(hint), value, where)
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
-            raise ConfigError(f"{where} must be a table of options, got {value!r}")
+            raise ConfigError(f"{where} must be a table of options, got {_shown(value)}")
         base = default if isinstance(default, hint) else None  # type: ignore[arg-type]
         return from_mapping(hint, value, where, base)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where} must be finite, got an integer of {len(str(abs(value)))} digits") from None
     if hint is Path and isinstance(value, str):
+        if "\0" in value:
+            raise ConfigError(f"{where} is no path: {_shown(value)}")
         return Path(value)
     # bool is an int to Python, not to a reader of a config
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{where} must be {hint.__name__}, got {value!r}")
+        raise ConfigError(f"{where} must be {hint.__name__}, got {_shown(value)}")
+    if hint is int and abs(value) >= 2**63:
+        raise ConfigError(f"{where} must have at most 64 bits, got {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it, however long it is."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # thousands of digits, or of levels
+        text = type(value).__name__
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _convert_union(options: tuple[Any, ...], value: Any, where: str, default: Any) -> Any:
@@ -180,7 +203,7 @@ def _convert_union(options: tuple[Any, ...], value: Any, where: str, default: An
 
 def _convert_tuple(items: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{where} must be a list, got {value!r}")
+        raise ConfigError(f"{where} must be a list, got {_shown(value)}")
     if len(items) == 2 and items[1] is Ellipsis:
         return tuple(_convert(items[0], v, f"{where}[{i}]") for i, v in enumerate(value))
     if len(value) != len(items):

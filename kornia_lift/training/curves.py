@@ -42,24 +42,24 @@ def find_logs(run: str | Path) -> dict[str, Path]:
 
 
 def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
-    """Draw the logs of runs into one picture, stages of one name into the same panels.
+    """Draw the logs of runs into one figure, stages of one name into the same panels.
 
     Args:
         runs: see :func:`find_logs`.
-        out: picture to write, ``.svg``, ``.png`` or ``.pdf``.
+        out: figure to write, ``.svg``, ``.png`` or ``.pdf``.
 
     Returns:
         ``out`` as a path.
 
     Raises:
         FileNotFoundError: if a run holds no log.
-        ValueError: if a log is damaged or empty, or the name of the picture has another ending.
+        ValueError: if a log is damaged or empty, or the name of the figure has another suffix.
         MissingExtraError: if matplotlib is not installed.
 
     """
     out = Path(out)
     if out.suffix[1:].lower() not in FORMATS:
-        raise ValueError(f"{out}: a picture ends in .{', .'.join(FORMATS)}")
+        raise ValueError(f"{out}: a figure ends in .{', .'.join(FORMATS)}")
     stages: dict[str, list[tuple[int, str, Entries]]] = {}
     for number, run in enumerate(map(Path, runs)):
         name = run.stem if run.is_file() else run.resolve().name
@@ -79,7 +79,7 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
         _draw(row, logs)
     kind = out.suffix[1:].lower()
     with atomic_write(out) as temporary:
-        # no date: such pictures are kept beside the logs under version control
+        # no date: such figures are kept beside the logs under version control
         figure.savefig(temporary, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
     return out
 
@@ -88,21 +88,23 @@ def _read(path: Path) -> Entries:
     entries = read_log(path)
     if not entries:
         raise ValueError(f"{path} is empty: the stage has not begun")
-    for number, entry in enumerate(entries, start=1):
-        if not isinstance(entry, dict) or not {"step", "kind"} <= entry.keys():
-            raise ValueError(f"{path}, line {number} is not from a training: it lacks step or kind")
     return entries
 
 
 def _began(log: Path) -> tuple[float, str]:
-    """When a stage was begun: the time of the log tells when it ended, in a recipe that is the same order."""
+    """Sort key of a stage: the time of its log is when it ended, which in a recipe is the order of the stages."""
     return log.stat().st_mtime, log.parent.name
 
 
 def _series(entries: Entries, kind: str, key: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    rows = [(e["step"], e[key]) for e in entries if e["kind"] == kind and isinstance(e.get(key), int | float)]
+    rows = [(e["step"], e[key]) for e in entries if e["kind"] == kind and _is_number(e.get(key))]
     table = np.array(rows, dtype=np.float64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a figure of a log can be drawn: no text, and no integer that is none of a training."""
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
 
 
 def _draw(row: Sequence[Any], logs: list[tuple[int, str, Entries]]) -> None:
@@ -113,8 +115,8 @@ def _draw(row: Sequence[Any], logs: list[tuple[int, str, Entries]]) -> None:
         if len(step) > 2 * _SMOOTH:
             row[0].plot(step, loss, color=colour, alpha=0.25, linewidth=0.6)
             row[0].plot(step, _running_median(loss), color=colour, linewidth=1.4, label=label)
-        else:
-            row[0].plot(step, loss, color=colour, linewidth=1.2, label=label)
+        else:  # markers, or a single value would be invisible
+            row[0].plot(step, loss, color=colour, marker=".", linewidth=1.2, label=label)
         step, error = _series(entries, "validation", ERROR)
         row[1].plot(step, error, color=colour, marker=".", linewidth=1.2, label=label)
         if len(error) and np.isfinite(error).any():

@@ -46,7 +46,7 @@ def world_size() -> int:
 def process_group(timeout_s: float = 600.0) -> Iterator[None]:
     """Join the processes that ``torchrun`` started; does nothing where it did not.
 
-    A process that ``torchrun`` tells to stop because another one died says so instead of vanishing.
+    A process that ``torchrun`` stops because another one died reports it instead of vanishing.
 
     Args:
         timeout_s: how long to wait for another process (rank 0 validates meanwhile) before giving up.
@@ -61,7 +61,7 @@ def process_group(timeout_s: float = 600.0) -> Iterator[None]:
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout_s))
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise WorkerLostError("told to stop (SIGTERM), most likely because another process of this training died")
+        raise WorkerLostError("stopped by SIGTERM, most likely because another process of this training died")
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

@@ -1,14 +1,17 @@
-"""The record of a training: one JSON object per line, a progress bar, TensorBoard where asked."""
+"""The record of a training: one JSON object per line; a bar or lines on stderr; TensorBoard where asked."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
+from kornia_lift._safe_read import parse_json, read_text
 
 LOG = "log.jsonl"
 
@@ -17,17 +20,23 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """Read a log; a last line that a killed process left unfinished is dropped.
 
     Raises:
-        ValueError: if another line is not JSON.
+        ValueError: if another line is not a JSON object with a whole ``step`` and a text ``kind``.
 
     """
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = read_text(path).splitlines() if path.exists() else []
     entries = []
     for number, line in enumerate(lines, start=1):
         try:
-            entries.append(json.loads(line))
-        except json.JSONDecodeError:
+            entry = parse_json(line)
+        except ValueError:
             if number < len(lines):
                 raise ValueError(f"{path}, line {number} is not JSON: {line[:80]!r}") from None
+            continue
+        if not isinstance(entry, dict) or type(entry.get("step")) is not int or not isinstance(entry.get("kind"), str):
+            raise ValueError(f"{path}, line {number} is not from a training: it lacks step or kind")
+        if abs(entry["step"]) >= 2**53:
+            raise ValueError(f"{path}, line {number} has an impossible step")
+        entries.append(entry)
     return entries
 
 
@@ -36,12 +45,12 @@ class TrainingLog:
 
     Args:
         folder: where ``log.jsonl`` lies.
-        name: of the stage, in front of the progress bar.
+        name: title in front of the progress.
         start: steps already done.
         total: steps in all.
         resumed: a training goes on: lines up to ``start`` are kept, those of steps that will be done again are not.
         tensorboard: also write TensorBoard files to ``folder/tensorboard``.
-        progress: show a progress bar on stderr.
+        progress: show progress on stderr: a bar on a terminal, else one line per validation.
 
     """
 
@@ -68,11 +77,18 @@ class TrainingLog:
                 str(folder / "tensorboard"), purge_step=start
             )
         tqdm = require("tqdm", extra="train").tqdm
-        self._bar = tqdm(total=total, initial=start, desc=name, unit="step", disable=not progress, smoothing=0.05)
+        bar = progress and sys.stderr.isatty()
+        # without tqdm's own estimate, which knows nothing of a time budget
+        form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+        self._bar = tqdm(total=total, initial=start, desc=name, disable=not bar, bar_format=form)
+        self._lines = progress and not bar
+        self._name, self._total, self._left = name, total, 0.0
+        self._first = next((e.get("error") for e in kept if e["kind"] == "validation"), None)
         self._shown: dict[str, str] = {}
 
-    def advance(self) -> None:
-        """One step was done."""
+    def advance(self, seconds_left: float = 0.0) -> None:
+        """One step was done; ``seconds_left`` until the steps or the minutes are used up."""
+        self._left = seconds_left
         self._bar.update()
 
     def write(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
@@ -84,7 +100,15 @@ class TrainingLog:
                 self._board.add_scalar(f"{kind}/{key}", value, step)
         keys = ("loss", "samples_per_s") if kind == "train" else ("error",)
         self._shown |= {key: f"{figures[key]:.4g}" for key in keys if key in figures}
-        self._bar.set_postfix(self._shown)
+        left = str(timedelta(seconds=round(max(0.0, self._left))))
+        self._bar.set_postfix({**self._shown, "left": left})
+        if kind == "validation":
+            if self._first is None:
+                self._first = figures.get("error")
+            if self._lines:
+                said = f"validation error {figures['error']:.4f}"
+                before = f", at the start {self._first:.4f}; {left} left" if step and self._first is not None else ""
+                print(f"{self._name}: step {step} of {self._total}, {said}{before}", file=sys.stderr)
 
     def close(self) -> None:
         """Close the files and the progress bar."""

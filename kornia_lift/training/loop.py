@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +15,17 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from kornia_lift.training import distributed
-from kornia_lift.training.batches import batches_from, step_seed
+from kornia_lift.training.batches import batches_from, step_seed, to_device_of
 from kornia_lift.training.checkpoint import BEST, LAST, check_same_run, load_checkpoint, save_checkpoint
 from kornia_lift.training.config import ConfigError, LoopConfig, to_mapping
 from kornia_lift.training.log import TrainingLog
 from kornia_lift.training.optimization import learning_rate, moving_average, optimizer_of, weights_of
+from kornia_lift.training.signals import StopRequest, TrainingInterrupted, stop_requests
 from kornia_lift.training.stage import ERROR, MiningStage, Stage
 
 LOGGER = logging.getLogger(__name__)
 GRADIENT_SCALE = 2.0**12  # first loss scale of float16; the default 2^16 overflows the first dozen steps
+BUDGET_VALIDATIONS = 10  # of a stage with max_minutes, at least
 
 
 class TrainingDivergedError(RuntimeError):
@@ -32,12 +34,13 @@ class TrainingDivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class Result:
-    """What a training came to.
+    """The result of a training.
 
     Args:
         step: optimiser steps done.
         stopped: ``"steps"`` when all were done, ``"time"`` when ``max_minutes`` ended it.
         error: smallest validation error.
+        start: validation error before the first step.
         best_step: step of that error.
         figures: all validation figures of that step.
         best: checkpoint of that step.
@@ -48,6 +51,7 @@ class Result:
     step: int
     stopped: Literal["steps", "time"]
     error: float
+    start: float
     best_step: int
     figures: dict[str, float]
     best: Path
@@ -62,21 +66,27 @@ def fit(
     *,
     progress: bool = True,
     resolved: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Result:
     """Train ``stage.network``; it then holds the weights of the smallest validation error.
 
     ``out_dir`` receives ``last.pt``, ``best.pt`` and ``log.jsonl``. A process that is killed at any moment goes on from
-    ``last.pt`` when started again, on the CPU to the same bits.
+    ``last.pt`` when started again; every batch and every random number is then the same as without the interruption.
+    SIGINT and SIGTERM end the step that runs, save, and raise; a second one interrupts at once.
 
     Args:
         stage: what to train.
         config: how to train it.
         out_dir: folder of this stage, made where it does not exist.
         resume: continue from ``last.pt`` where there is one; otherwise start anew.
-        progress: show a progress bar on stderr.
+        progress: show progress on stderr: a bar on a terminal, else a line per validation.
         resolved: the whole configuration of the run, stored in the checkpoints for the record.
+        title: what the progress is called; the name of the stage by default.
+        clock: gives seconds; measures ``max_minutes`` and ``checkpoint_minutes``.
 
     Raises:
+        TrainingInterrupted: after SIGINT or SIGTERM, with the state saved.
         TrainingDivergedError: at a loss or gradient that is not finite; the last checkpoint stays as it was. Also at
             the end, where no validation gave a finite error.
         CheckpointError: if ``last.pt`` is damaged, or of another stage or other options.
@@ -88,17 +98,26 @@ def fit(
     advice = f"Start the same command again to go on from {out_dir / LAST}"
     device = next(stage.network.parameters()).device
     with distributed.lost_worker_says(advice), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        run = _Run(stage, config, out_dir, resolved or {})
+        run = _Run(stage, config, out_dir, resolved or {}, clock)
         if resume and distributed.from_first((out_dir / LAST).is_file()):
             run.restore()
-        return run.train(progress and distributed.rank() == 0)
+        with stop_requests() as request:
+            return run.train(request, progress and distributed.rank() == 0, title or stage.name)
 
 
 class _Run:
     """State of one training: what a checkpoint holds, and the steps that change it."""
 
-    def __init__(self, stage: Stage, config: LoopConfig, out_dir: Path, resolved: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        stage: Stage,
+        config: LoopConfig,
+        out_dir: Path,
+        resolved: Mapping[str, Any],
+        clock: Callable[[], float],
+    ) -> None:
         self.stage, self.config, self.out_dir, self.resolved = stage, config, out_dir, dict(resolved)
+        self.clock = clock
         network = stage.network
         self.device = next(network.parameters()).device
         if config.precision == "float16" and self.device.type != "cuda":
@@ -111,19 +130,20 @@ class _Run:
         if config.ema_decay is not None:
             self.averaged = AveragedModel(network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
         self.loss = distributed.loss_module(stage)
-        self.step = 0
+        self.step = self.first_step = 0
         self.elapsed = 0.0
         self.resumed = False
         self.best: dict[str, Any] = {"step": -1, "figures": {ERROR: math.inf}}
+        self.start = math.nan
 
-    def train(self, progress: bool) -> Result:
-        config, started, before = self.config, time.monotonic(), self.elapsed
+    def train(self, request: StopRequest, progress: bool, title: str) -> Result:
+        config, started, before = self.config, self.clock(), self.elapsed
         first = distributed.rank() == 0
         log = None
         if first:
             log = TrainingLog(
                 self.out_dir,
-                self.stage.name,
+                title,
                 self.step,
                 config.steps,
                 resumed=self.resumed,
@@ -131,32 +151,39 @@ class _Run:
                 progress=progress,
             )
         stopped: Literal["steps", "time"] = "time" if self._late() else "steps"
-        samples, since = 0, time.monotonic()
+        samples, since, saved = 0, self.clock(), self.clock()
         try:
             if self.best["step"] < 0:
                 self._validate(log)
                 self._save()
             with batches_from(self.stage, config, self.step) as batches:
                 while self.step < config.steps and stopped == "steps":
+                    self._stop_if(request)
                     batch = next(batches)
                     figures = self._train_step(batch)
                     samples += len(next(iter(batch.values())))
                     self.step += 1
                     # the first process's clock is everyone's: learning rate and end follow it
-                    self.elapsed = distributed.from_first(before + time.monotonic() - started)
+                    spent, self.elapsed = (
+                        self.elapsed,
+                        distributed.from_first(before + self.clock() - started),
+                    )
                     if self._late():
                         stopped = "time"
                     end = stopped == "time" or self.step == config.steps
                     if log is not None:
-                        log.advance()
+                        log.advance(self._seconds_left(before))
                         if end or self.step % config.log_every == 0:
-                            now = time.monotonic()
-                            log.write(self.step, "train", figures | {"samples_per_s": samples / (now - since)})
+                            now = self.clock()
+                            log.write(self.step, "train", figures | {"samples_per_s": samples / max(now - since, 1e-9)})
                             samples, since = 0, now
-                    if end or self.step % config.validate_every == 0:
+                    if end or self.step % config.validate_every == 0 or self._share(spent) != self._share(self.elapsed):
                         self._validate(log)
-                    if end or self.step % config.checkpoint_every == 0:
+                    late = self.clock() - saved >= 60 * config.checkpoint_minutes
+                    if end or late or self.step % config.checkpoint_every == 0:
                         self._save()
+                        saved = self.clock()
+            self._stop_if(request)
         finally:
             if log is not None:
                 log.close()
@@ -171,6 +198,7 @@ class _Run:
             self.step,
             stopped,
             self.best["figures"][ERROR],
+            self.start,
             self.best["step"],
             self.best["figures"],
             best,
@@ -180,6 +208,27 @@ class _Run:
     def _late(self) -> bool:
         return self.config.max_minutes is not None and self.elapsed > 60 * self.config.max_minutes
 
+    def _share(self, elapsed: float) -> int:
+        """Which part of the time budget it is, so that its end validates; 0 without a budget."""
+        minutes = self.config.max_minutes
+        return 0 if minutes is None else int(elapsed / (60 * minutes) * BUDGET_VALIDATIONS)
+
+    def _seconds_left(self, before: float) -> float:
+        """Seconds until the steps or the minutes are used up, at the speed of this process so far."""
+        done = self.elapsed - before
+        pace = done / max(1, self.step - self.first_step)
+        left = pace * (self.config.steps - self.step)
+        return left if self.config.max_minutes is None else min(left, 60 * self.config.max_minutes - self.elapsed)
+
+    def _stop_if(self, request: StopRequest) -> None:
+        if request.number is not None:
+            self._save()
+            raise TrainingInterrupted(
+                f"interrupted in the stage {self.stage.name!r} at step {self.step} of {self.config.steps}, saved; the "
+                f"same command goes on from {self.out_dir / LAST}",
+                request.number,
+            )
+
     def _train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
         config, network = self.config, self.stage.network
         rate = learning_rate(config, self.step, self.elapsed)
@@ -188,7 +237,7 @@ class _Run:
         network.train()
         # dropout draws from the global generators, which fit() put aside
         torch.manual_seed(step_seed(config.seed, self.step) + distributed.rank())
-        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        batch = to_device_of(network, batch)
         if isinstance(self.stage, MiningStage):
             with torch.no_grad(), self._autocast():  # of its own: autocast would keep the weights without gradient
                 batch = self.stage.mine(batch)
@@ -231,6 +280,8 @@ class _Run:
             with torch.no_grad(), weights_of(self.averaged, network):
                 figures = {key: float(value) for key, value in self.stage.validate().items()}
                 error, least = figures[ERROR], self.best["figures"][ERROR]
+                if self.best["step"] < 0:
+                    self.start = error
                 if not math.isfinite(error):
                     LOGGER.warning("stage %r, step %d: the validation error is %s", self.stage.name, self.step, error)
                 # what is not finite is the worst: without this a first NaN would stay the best
@@ -238,7 +289,7 @@ class _Run:
                     self.best = {"step": self.step, "figures": figures}
                     save_checkpoint(self.out_dir / BEST, self._header() | {"network": network.state_dict()})
             log.write(self.step, "validation", figures)
-        self.best = distributed.from_first(self.best)
+        self.best, self.start = distributed.from_first((self.best, self.start))
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -257,6 +308,7 @@ class _Run:
                 self._header()
                 | {
                     "elapsed": self.elapsed,
+                    "start": self.start,
                     "network": self.stage.network.state_dict(),
                     "averaged": averaged,
                     "optimizer": self.optimizer.state_dict(),
@@ -275,6 +327,7 @@ class _Run:
         if self.averaged is not None:
             self.averaged.load_state_dict(state["averaged"])
         self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
+        self.start, self.first_step = state.get("start", math.nan), self.step
         self.resumed = True
         self._say_new_rate(state["config"]["max_minutes"])
 

@@ -1,14 +1,163 @@
-"""What both recipes need: the weights that earlier stages left, and the refusal to train through random ones."""
+"""What all recipes share: hold-out, stages in order, weights that earlier stages left, the final file."""
 
 from __future__ import annotations
 
+import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from kornia_lift._io import atomic_write
+from kornia_lift._safe_read import DamagedFileError, parse_json, read_text
 from kornia_lift.training.checkpoint import BEST, load_checkpoint
+from kornia_lift.training.config import LoopConfig, to_mapping
+from kornia_lift.training.data.split import SplitConfig, describe_sides, split_store
+from kornia_lift.training.data.store import Store
 from kornia_lift.training.distributed import from_first, rank
+from kornia_lift.training.loop import Result, fit
+from kornia_lift.training.stage import Stage
+from kornia_lift.weights import save_model
+
+SPLIT = "split.json"
+
+
+class Recipe(ABC):
+    """Stages that each leave their checkpoint in their own folder and can be resumed.
+
+    Args:
+        data: training data.
+        out: folder of the run.
+        config: options; has the loop of every stage under its name, a ``split`` and a ``seed``.
+        validation: held-out data; where absent, a part of ``data`` is held out as ``config.split`` says.
+        device: where the networks are trained.
+
+    Raises:
+        ValueError: if nothing is left to train on or to validate with, or the run was begun with another split.
+
+    """
+
+    #: Names of the stages, in order.
+    STAGES: ClassVar[tuple[str, ...]]
+    #: Further stages, trained after those and only where they are named.
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()
+    #: The stages whose networks a stage learns through, or goes on with.
+    NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+
+    response: nn.Module
+    orientation: nn.Module
+    descriptor: nn.Module
+
+    def __init__(
+        self, data: Store, out: Path, config: Any, validation: Store | None, device: torch.device | str
+    ) -> None:
+        self.out, self.config, self.device = out, config, torch.device(device)
+        split: SplitConfig = config.split
+        if validation is None:
+            self.data, self.held_out = split_store(data, split)
+        else:
+            self.data, self.held_out = data, validation
+        for what, part in (("train on", self.data), ("hold out", self.held_out)):
+            if not len(part.tracks):
+                raise ValueError(
+                    f"the data leave nothing to {what}: {_count(self.data)} are trained on, {_count(self.held_out)} "
+                    "held out. At least two scenes, or two single images, or one scene of four images, are needed; "
+                    "add images, name validation data, or change the options of the split"
+                )
+        self._sides = describe_sides(self.data, self.held_out)
+        self._check_split()
+        with torch.random.fork_rng([]):
+            torch.manual_seed(config.seed)
+            self.make_networks()
+
+    @abstractmethod
+    def make_networks(self) -> None:
+        """Set ``response``, ``orientation`` and ``descriptor``, on ``device``, with initial weights."""
+
+    @abstractmethod
+    def make_stage(self, name: str) -> Stage:
+        """Return a stage, ready to be trained."""
+
+    def network_of(self, stage: str) -> nn.Module:
+        """Return the network that a stage trains."""
+        network: nn.Module = getattr(self, stage, self.response)
+        return network
+
+    def run(
+        self, stages: Sequence[str] = (), *, given: Collection[str] = (), progress: bool = True
+    ) -> dict[str, Result]:
+        """Train the given stages in the recipe's order; networks of the others come from their folders.
+
+        Args:
+            stages: names of stages; :attr:`STAGES` where empty.
+            given: stages whose networks hold weights that the caller has put there; nothing is read for them.
+            progress: show progress.
+
+        Raises:
+            ValueError: if a stage is unknown, or learns through a network that nobody has trained.
+
+        """
+        every, chosen = (*self.STAGES, *self.OPTIONAL), stages or self.STAGES
+        unknown = sorted(set(chosen) - set(every))
+        if unknown:
+            raise ValueError(f"unknown stages {', '.join(unknown)}; the stages are {', '.join(every)}")
+        order = [name for name in every if name in chosen]
+        check_needs(self.out, order, self.NEEDS, given)
+        self._keep_split()
+        results = {}
+        for name in every:
+            folder = self.out / name
+            if name in order:
+                stage = self.make_stage(name)
+                loop: LoopConfig = getattr(self.config, name)
+                title = f"{name} ({order.index(name) + 1}/{len(order)})"
+                results[name] = fit(
+                    stage, loop, folder, progress=progress, resolved=to_mapping(self.config), title=title
+                )
+                stage.network.eval()
+            elif name not in given and (weights := best_weights(folder)) is not None:
+                self.network_of(name).load_state_dict(weights)
+        return results
+
+    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+        """Write the three networks to one ``.safetensors`` file in half precision."""
+        save_model(path, self.response, self.orientation, self.descriptor, metadata)
+
+    def _check_split(self) -> None:
+        """Check that nothing has changed sides since the run was begun."""
+        path = self.out / SPLIT
+        if not path.exists():
+            return
+        try:
+            before = parse_json(read_text(path))
+            training, held_out = (set(before[key]) for key in ("training", "held_out"))
+        except (DamagedFileError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, which says what is held out, is damaged ({error}); choose another --out"
+            ) from None
+        now = tuple(map(set, self._sides))
+        crossed = (now[1] - now[0]) & (training - held_out) | (now[0] - now[1]) & (held_out - training)
+        if crossed:
+            raise ValueError(
+                f"{', '.join(sorted(crossed)[:5])} changed between training and held-out data since {self.out} was "
+                "begun (the data or the options of the split are others); choose another --out, or name what is held "
+                f"out by split.held_out as in {path}"
+            )
+
+    def _keep_split(self) -> None:
+        if rank() == 0:
+            self.out.mkdir(parents=True, exist_ok=True)
+            sides = dict(zip(("training", "held_out"), self._sides, strict=True))
+            with atomic_write(self.out / SPLIT) as temporary:
+                temporary.write_text(json.dumps(sides, indent=1) + "\n", encoding="utf-8")
+
+
+def _count(store: Store) -> str:
+    return f"{len(store.images)} images of {len(store.scenes)} scenes"
 
 
 def best_weights(folder: Path) -> dict[str, Tensor] | None:

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from types import MappingProxyType
+from typing import Any, Literal
 
 import torch
 
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, to_mapping
+from kornia_lift.training.data.load import load_data
+from kornia_lift.training.data.read import ReadOptions
+from kornia_lift.training.data.split import check_apart
 from kornia_lift.training.distributed import rank
 from kornia_lift.training.loop import Result
 from kornia_lift.training.modern.config import ModernConfig
 from kornia_lift.training.modern.recipe import ModernRecipe
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
+from kornia_lift.training.recipe import Recipe, check_needs
 
 WEIGHTS = "weights.safetensors"
-Options = TypeVar("Options", PaperConfig, ModernConfig, CompactConfig)
-_RECIPES: dict[str, type[PaperRecipe | ModernRecipe | CompactRecipe]] = {
-    "paper": PaperRecipe,
-    "modern": ModernRecipe,
-    "compact": CompactRecipe,
-}
+#: The recipes; the options of each are a table of its name.
+RECIPES: Mapping[str, type[PaperRecipe] | type[ModernRecipe] | type[CompactRecipe]] = MappingProxyType(
+    {"paper": PaperRecipe, "modern": ModernRecipe, "compact": CompactRecipe}
+)
 
 
 @dataclass(frozen=True)
@@ -36,11 +39,12 @@ class RunConfig:
     Args:
         recipe: ``"paper"`` (LIFT as published), ``"modern"`` (the one that made LIFT's shipped weights) or
             ``"compact"`` (orientation and descriptor on 32x32 patches for the detector of a model).
-        data: paper: stores written by ``kornia-lift build-dataset``, or folders of them; modern: the one folder of
-            photographs (``sfm/``, ``photos/``, ``illumination/``, or scenes and photographs directly in it).
-        validation: paper: stores of held-out scenes; where empty, photographs and points of ``data`` are held out.
+        data: stores written by ``kornia-lift build-dataset``, folders of them, or folders of scenes and images.
+        validation: held-out data of the same forms; where empty, a part of ``data`` is held out as the ``split`` of
+            the recipe says.
         stages: which stages to train, in the recipe's order; all of them where empty.
-        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``...; the other recipes run on the CPU.
+        device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``...
+        read: how folders of images are read; stores were read when they were built.
         paper: options of the paper's recipe.
         modern: options of the modern recipe.
         compact: options of the compact recipe.
@@ -52,6 +56,7 @@ class RunConfig:
     validation: tuple[Path, ...] = ()
     stages: tuple[str, ...] = ()
     device: str = "auto"
+    read: ReadOptions = field(default_factory=lambda: ReadOptions(quality=95))
     paper: PaperConfig = field(default_factory=PaperConfig)
     modern: ModernConfig = field(default_factory=ModernConfig)
     compact: CompactConfig = field(default_factory=CompactConfig)
@@ -59,10 +64,6 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not self.data:
             raise ConfigError("data names no training data")
-        if self.recipe != "paper" and (len(self.data) != 1 or self.validation):
-            raise ConfigError(
-                f"the {self.recipe} recipe takes one data folder; what is held out are options of {self.recipe}.split"
-            )
         known = self.all_stages
         unknown = [s for s in self.stages if s not in known]
         if unknown:
@@ -71,14 +72,12 @@ class RunConfig:
     @property
     def all_stages(self) -> tuple[str, ...]:
         """Names of the stages that the recipe has."""
-        if self.recipe == "paper":
-            return (*PaperRecipe.STAGES, *PaperRecipe.OPTIONAL)
-        return _RECIPES[self.recipe].STAGES
+        return (*RECIPES[self.recipe].STAGES, *RECIPES[self.recipe].OPTIONAL)
 
     @property
     def recipe_stages(self) -> tuple[str, ...]:
         """Names of the stages that the recipe consists of."""
-        return _RECIPES[self.recipe].STAGES
+        return RECIPES[self.recipe].STAGES
 
     @property
     def chosen_stages(self) -> tuple[str, ...]:
@@ -86,11 +85,9 @@ class RunConfig:
         return tuple(s for s in self.all_stages if s in self.stages) if self.stages else self.recipe_stages
 
     @property
-    def options(self) -> PaperConfig | ModernConfig | CompactConfig:
+    def options(self) -> Any:
         """Options of the chosen recipe."""
-        if self.recipe == "paper":
-            return self.paper
-        return self.modern if self.recipe == "modern" else self.compact
+        return getattr(self, self.recipe)
 
 
 def read_run(mapping: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -105,9 +102,10 @@ def read_run(mapping: Mapping[str, Any], overrides: Mapping[str, Any] | None = N
 
     """
     mapping = {**mapping, **(overrides or {})}
-    for other in _RECIPES.keys() - {mapping.get("recipe")}:
-        if other in mapping and mapping.get("recipe") in _RECIPES:
-            raise ConfigError(f"the table [{other}] has no effect on the recipe {mapping['recipe']!r}; remove it")
+    recipe = mapping.get("recipe")
+    others = [name for name in RECIPES if name != recipe and name in mapping]
+    if others and isinstance(recipe, str) and recipe in RECIPES:
+        raise ConfigError(f"the table [{others[0]}] has no effect on the recipe {recipe!r}; remove it")
     return from_mapping(RunConfig, mapping)
 
 
@@ -121,42 +119,50 @@ def with_budget(config: RunConfig, minutes: float) -> RunConfig:
         name: dataclasses.replace(loop, max_minutes=minutes * w / sum(weights))
         for (name, loop), w in zip(loops.items(), weights, strict=True)
     }
-    if config.recipe == "paper":
-        return dataclasses.replace(config, paper=_with_loops(config.paper, shares))
-    if config.recipe == "compact":
-        return dataclasses.replace(config, compact=_with_loops(config.compact, shares))
-    return dataclasses.replace(config, modern=_with_loops(config.modern, shares))
+    changes: dict[str, Any] = {config.recipe: dataclasses.replace(options, **shares)}
+    return dataclasses.replace(config, **changes)
 
 
-def _with_loops(options: Options, loops: dict[str, LoopConfig]) -> Options:
-    changes: dict[str, Any] = dict(loops)
-    return dataclasses.replace(options, **changes)
+def make_recipe(config: RunConfig, out: Path, say: Callable[[str], object] = lambda text: None) -> Recipe:
+    """Read the data of a run and make its recipe.
+
+    Args:
+        config: the run.
+        out: its folder.
+        say: called with what is read and what is left out.
+
+    Raises:
+        FileNotFoundError: if data are missing.
+        ConfigError: if there is no such device.
+        ValueError: if the data do not suffice.
+
+    """
+    device, kind = _device(config.device), RECIPES[config.recipe]
+    check_needs(out, config.chosen_stages, kind.NEEDS)
+    data = load_data(config.data, config.read, say)
+    held_out = load_data(config.validation, config.read, say) if config.validation else None
+    if held_out is not None:
+        check_apart(data, held_out)
+    return kind(data, out, config.options, held_out, device)
 
 
-def train(config: RunConfig, out: Path) -> dict[str, Result]:
+def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda text: None) -> dict[str, Result]:
     """Train the chosen stages and write ``out/weights.safetensors``; started again, it goes on where it was.
 
     Args:
         config: the run.
         out: folder of the run; one folder per stage inside.
+        say: called with what is read and what is left out.
 
     Returns:
-        What each stage came to.
+        The result of each stage.
 
     Raises:
         FileNotFoundError: if data are missing.
         ConfigError: if there is no such device.
 
     """
-    device = _device(config.device)
-    recipe: PaperRecipe | ModernRecipe | CompactRecipe
-    if config.recipe == "paper":
-        stores, held_out = _stores(config.data), _stores(config.validation)
-        recipe = PaperRecipe.from_files(stores, out, config.paper, held_out, device)
-    elif config.recipe == "modern":
-        recipe = ModernRecipe(config.data[0], out, config.modern)
-    else:
-        recipe = CompactRecipe(config.data[0], out, config.compact)
+    recipe = make_recipe(config, out, say)
     results = recipe.run(config.chosen_stages)
     if rank() == 0:
         recipe.save(out / WEIGHTS, _metadata(config, results))
@@ -173,19 +179,6 @@ def _device(name: str) -> torch.device:
         first = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used here ({first}); use auto or cpu") from error
     return device
-
-
-def _stores(paths: Sequence[Path]) -> list[Path]:
-    """Files, and all the stores in folders."""
-    found: list[Path] = []
-    for path in paths:
-        inside = sorted(path.glob("*.npz")) if path.is_dir() else [path]
-        if not inside:
-            raise FileNotFoundError(
-                f"{path} holds no training store (*.npz); make one with `kornia-lift build-dataset`"
-            )
-        found += inside
-    return found
 
 
 def _metadata(config: RunConfig, results: Mapping[str, Result]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Shipped weights and the safe reading of weight files."""
+"""Shipped weights, the safe reading of weight files, and the writing of new ones."""
 
 from kornia_lift.weights._load import (
     available_models,
@@ -9,6 +9,7 @@ from kornia_lift.weights._load import (
     pooled_sizes,
 )
 from kornia_lift.weights._safetensors import WeightFileError, read_safetensors
+from kornia_lift.weights._save import save_model
 
 __all__ = [
     "WeightFileError",
@@ -19,4 +20,5 @@ __all__ = [
     "network_family",
     "pooled_sizes",
     "read_safetensors",
+    "save_model",
 ]

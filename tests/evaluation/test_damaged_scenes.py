@@ -115,14 +115,14 @@ def test_everything_damaged_is_listed_beside_what_is_whole(tmp_path: Path) -> No
     assert isinstance(groups["posed"]["cut"], UnreadableScene)
     assert "cameras.npz is missing" in groups["posed"]["without"].skipped[0].reason
     assert "is no .camera file" in groups["calibrated"]["urd"].skipped[0].reason
-    with pytest.raises(FileNotFoundError, match="No scene in"):
+    with pytest.raises(FileNotFoundError, match="no scene in"):
         load_scenes([lost])  # numbered photographs alone are no scene
 
 
 def test_scenes_of_different_groups_need_different_names(tmp_path: Path) -> None:
     write_sequence(tmp_path / "a" / "s", SAME)
     write_plane_scene(tmp_path / "b" / "s")
-    with pytest.raises(ValueError, match="Two scenes are called 's'"):
+    with pytest.raises(ValueError, match="two scenes are called 's'"):
         load_scenes([tmp_path])
 
 

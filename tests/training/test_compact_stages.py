@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -21,16 +22,19 @@ from kornia_lift.training.compact.views import (
     Observations,
     ViewConfig,
     ViewPairs,
-    join_observations,
+    load_observations,
     rotate_frames,
     wrap_angle,
 )
+from kornia_lift.training.data.store import Observations as TrackTable
+from kornia_lift.training.data.store import Store
 from kornia_lift.training.modern.pairs import WarpConfig
 from tests.pictures import texture
 
-from .conftest import picture
+from .helpers import as_single, picture
 
-STILL = WarpConfig(0, 1.0, 0, 1.0, 1.0, offset=0, noise=0, blur=0, shadow=0, jpeg=0)
+PHOTOMETRIC = {"gain": 1.0, "gamma": 1.0, "offset": 0.0, "noise": 0.0, "blur": 0.0, "shadow": 0.0, "jpeg": 0.0}
+STILL = WarpConfig(**PHOTOMETRIC, angle=0.0, scale=1.0, shift=0.0, stretch=1.0)  # type: ignore[arg-type]
 VIEWS = ViewConfig(min_reach=9.0, max_reach=20.0, largest_view=45.0)
 
 
@@ -129,11 +133,18 @@ def test_near_locations_of_one_image_are_no_negatives() -> None:
     assert torch.equal(found, expected)
 
 
-def test_joined_observations_stay_distinct() -> None:
-    joined = join_observations([two_views(3), two_views(5)])
-    assert joined.image.tolist() == [0] * 3 + [1] * 3 + [2] * 5 + [3] * 5
-    assert joined.track.tolist() == [0, 1, 2, 0, 1, 2, 3, 4, 5, 6, 7, 3, 4, 5, 6, 7]
-    assert len(joined.images) == 4
+def test_views_come_from_the_tracks_of_a_store(tiny_store: Store) -> None:
+    seen = load_observations(tiny_store, ViewConfig())
+    assert len(seen.images) == 3 and len(seen) == len(tiny_store.tracks)
+    for row in (0, 45):
+        other = int(torch.nonzero((seen.track == seen.track[row]) & (seen.image != seen.image[row]))[0])
+        later = seen.image[row] < seen.image[other]
+        angle = (seen.turn[other] - seen.turn[row]).rad2deg().item() * (1 if later else -1)
+        assert angle == pytest.approx(40, abs=1e-2)
+    single = load_observations(as_single(tiny_store), ViewConfig(points_per_photo=7))
+    assert len(single) == 7
+    with pytest.raises(ValueError, match="no location to learn from"):
+        load_observations(dataclasses.replace(tiny_store, tracks=TrackTable.none()), ViewConfig())
 
 
 def test_agreement_of_sharp_and_of_ambiguous_directions() -> None:
@@ -178,7 +189,7 @@ def test_descriptor_learns_and_is_validated() -> None:
     torch.manual_seed(0)
     stage = ViewDescriptorStage(CompactDescriptor(False), pairs(), pairs())
     found = losses(stage, 4, 1e-3)
-    assert found[-1] < found[0] - 0.2
+    assert found[-1] < 0.5 * found[0]
     assert set(stage.validate(batches=1)) == {"error", "coarse"}
 
 

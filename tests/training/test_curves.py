@@ -46,6 +46,19 @@ def test_runs_are_laid_over_one_another_and_named(tmp_path: Path) -> None:
     assert {"paper", "modern-0.001"} <= set(shown)
 
 
+def test_a_single_logged_value_is_drawn(tmp_path: Path) -> None:
+    folder = tmp_path / "run" / "refine"
+    folder.mkdir(parents=True)
+    entries = [{"step": 1, "kind": "train", "loss": 0.5}, {"step": 1, "kind": "validation", "error": 0.25}]
+    (folder / "log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in entries))
+    drawn = plot_runs([tmp_path / "run"], tmp_path / "one.svg").read_text()
+    none = write_log(tmp_path / "none" / "refine", [0.25]).parents[1]
+    (none / "refine" / "log.jsonl").write_text(json.dumps(entries[1]) + "\n")
+    without = plot_runs([none], tmp_path / "none.svg").read_text()
+    markers = [len(re.findall(r"<g clip-path[^>]*>\s*<use ", text)) for text in (drawn, without)]
+    assert markers[0] == markers[1] + 1
+
+
 def test_the_same_logs_give_the_same_picture(tmp_path: Path) -> None:
     log = write_log(tmp_path / "descriptor", [0.5])
     one, two = (plot_runs([log], tmp_path / name) for name in ("a.png", "b.png"))
@@ -69,7 +82,7 @@ def test_faults_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (tmp_path / "empty" / "nothing", "a.svg", "holds no log of a training"),
         (empty, "a.svg", "the stage has not begun"),
         (other, "a.svg", "line 1 is not from a training"),
-        (log, "a.jpg", "a picture ends in .svg, .png, .pdf"),
+        (log, "a.jpg", "a figure ends in .svg, .png, .pdf"),
     ):
         assert main(["plot-training", str(run), "--out", str(tmp_path / out)]) == 2
         said = capsys.readouterr().err

@@ -26,7 +26,19 @@ from kornia_lift.training.modern.repeatable import (
 from kornia_lift.training.modern.tracks import CONTEXT, STORED_SIZE, PatchTracks, join_tracks
 from tests.pictures import texture
 
-STILL = WarpConfig(0, 1.0, 0, 1.0, 1.0, offset=0, noise=0, blur=0, shadow=0, jpeg=0)
+STILL = WarpConfig(
+    gain=1.0,
+    gamma=1.0,
+    offset=0.0,
+    noise=0.0,
+    blur=0.0,
+    shadow=0.0,
+    jpeg=0.0,
+    angle=0.0,
+    scale=1.0,
+    shift=0.0,
+    stretch=1.0,
+)
 
 
 def gamma_free(patch: Tensor) -> Tensor:

@@ -10,10 +10,15 @@ import pytest
 import torch
 
 from kornia_lift.geometry import crop_rotate
+from kornia_lift.training.data.negatives import SUPPORT
 from kornia_lift.training.data.store import Store
-from kornia_lift.training.paper.quadruplets import SUPPORT, QuadrupletSampler, SyntheticView, draw_shift, draw_turn
+from kornia_lift.training.paper.quadruplets import QuadrupletSampler, SyntheticView, draw_angle, draw_shift
 
-STILL = SyntheticView(1.0, 1.0, 0.0, 1.0, 1.0, 0.0, blur=0.0, shadow=0.0, jpeg=0.0)
+from .helpers import as_single
+
+STILL = SyntheticView(
+    gain=1.0, gamma=1.0, offset=0.0, noise=0.0, blur=0.0, shadow=0.0, jpeg=0.0, stretch=1.0, zoom=1.0, rotation=0.0
+)
 
 
 def generator() -> torch.Generator:
@@ -55,7 +60,7 @@ def test_turn_and_shift_of_a_patch_can_be_undone(sampler: QuadrupletSampler) -> 
     """Cropping a turned, moved patch at the keypoint and at SIFT's angle plus the turn gives the descriptor's patch."""
     source = generator()
     drawn = sampler.draw(source, 40)
-    turn, shift = draw_turn(source, 40, 2, True), draw_shift(source, 40, 2)
+    turn, shift = draw_angle(source, 40, 2, True), draw_shift(source, 40, 2)
     big = sampler.moved_patches(drawn, (0, 1), turn, shift, source)
     assert big.shape == (40, 2, 128, 128)
     for i in (0, 1):
@@ -83,7 +88,7 @@ def test_a_turned_patch_is_no_smaller_view(sampler: QuadrupletSampler) -> None:
 def test_the_detector_sees_the_same_at_48_pixels(sampler: QuadrupletSampler) -> None:
     source = generator()
     drawn = sampler.draw(source, 20)
-    turn, shift = draw_turn(source, 20, 4, True), draw_shift(source, 20, 4)
+    turn, shift = draw_angle(source, 20, 4, True), draw_shift(source, 20, 4)
     small = sampler.moved_patches(drawn, (0, 1, 2, 3), turn, shift, source, 48)
     big = sampler.moved_patches(drawn, (0,), turn[:, :1], shift[:, :1], source)
     resized = crop_rotate(big, torch.zeros(20, 2), torch.zeros(20), size=48, ratio=1.0)
@@ -94,7 +99,7 @@ def test_perturbation_is_a_fifth_of_the_patch() -> None:
     shift = draw_shift(generator(), 2000, 2)
     assert shift.abs().max() <= 0.2
     assert shift.std() == pytest.approx(0.4 / math.sqrt(12), rel=0.05)
-    assert (draw_turn(generator(), 5, 2, full_circle=False) == 0).all()
+    assert (draw_angle(generator(), 5, 2, full_circle=False) == 0).all()
 
 
 def test_second_views_are_made_where_there_is_one_photograph(single_views: QuadrupletSampler) -> None:
@@ -114,9 +119,8 @@ def test_second_views_are_made_where_there_is_one_photograph(single_views: Quadr
 
 def test_a_synthetic_view_takes_the_angle_of_its_place_along(tiny_store: Store) -> None:
     """A view that is turned and nothing else shows the same patch at the angle it is given."""
-    places = tiny_store.places.take(np.arange(40))
-    turn_only = dataclasses.replace(STILL, turn=math.pi / 6)
-    single = QuadrupletSampler(dataclasses.replace(tiny_store, places=places), synthetic=turn_only)
+    rotation_only = dataclasses.replace(STILL, rotation=math.pi / 6)
+    single = QuadrupletSampler(as_single(tiny_store), synthetic=rotation_only)
     source = generator()
     drawn = single.draw(source, 40)
     assert (drawn.theta[:, 0] - drawn.theta[:, 1]).abs().max() > 0.3
@@ -136,6 +140,6 @@ def test_a_store_that_cannot_give_quadruplets_says_why(tiny_store: Store) -> Non
     none = tiny_store.empty.take(np.zeros(0, dtype=int))
     with pytest.raises(ValueError, match="no region free of keypoints"):
         QuadrupletSampler(dataclasses.replace(tiny_store, empty=none))
-    one = tiny_store.places.take(tiny_store.places.point == 3)
+    one = tiny_store.tracks.take(tiny_store.tracks.point == 3)
     with pytest.raises(ValueError, match="at least two points, the store has 1"):
-        QuadrupletSampler(dataclasses.replace(tiny_store, places=one))
+        QuadrupletSampler(dataclasses.replace(tiny_store, tracks=one))

@@ -19,7 +19,7 @@ from kornia_lift.training.paper.siamese import (
     describe,
     freeze,
     locate,
-    nearest_is_right,
+    nearest_is_correct,
     orient,
     rotate_offsets,
     score_map,
@@ -113,7 +113,7 @@ def test_average_precision_by_hand() -> None:
     assert average_precision(distance, torch.tensor([True, False, False, True])) == pytest.approx(0.75)
 
 
-def test_nearest_is_right_compares_all() -> None:
+def test_nearest_is_correct_compares_all() -> None:
     first, second = torch.tensor([[0.0], [5.0], [9.0]]), torch.tensor([[1.0], [8.0], [9.5]])
-    assert nearest_is_right(first, second).tolist() == [True, True, True]
-    assert nearest_is_right(first, second[[1, 0, 2]]).tolist() == [False, False, True]
+    assert nearest_is_correct(first, second).tolist() == [True, True, True]
+    assert nearest_is_correct(first, second[[1, 0, 2]]).tolist() == [False, False, True]

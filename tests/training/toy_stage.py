@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
-import time
 from pathlib import Path
 
 import torch
@@ -23,10 +23,10 @@ class ToyStage:
 
     name = "toy"
 
-    def __init__(self, *, size: int = 8, dropout: float = 0.2, pause: float = 0.0, device: str = "cpu") -> None:
+    def __init__(self, *, size: int = 8, dropout: float = 0.2, device: str = "cpu") -> None:
         generator = torch.Generator().manual_seed(3)
         self.truth = torch.randn(4, 2, generator=generator)
-        self.size, self.pause = size, pause
+        self.size = size
         self.network: nn.Module = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 2))
         for parameter in self.network.parameters():
             with torch.no_grad():
@@ -34,7 +34,6 @@ class ToyStage:
         self.network.to(device)
 
     def batch(self, generator: torch.Generator, step: int) -> dict[str, Tensor]:
-        time.sleep(self.pause)
         x = torch.randn(self.size, 4, generator=generator)
         return {"x": x, "y": x @ self.truth}
 
@@ -54,6 +53,7 @@ def main() -> int:
     parser.add_argument("--config", default="{}")
     parser.add_argument("--stage", default="{}")
     parser.add_argument("--die-at", type=int, default=None, help="step at which rank 1 dies")
+    parser.add_argument("--kill-at", type=int, default=None, help="step at which the process kills itself")
     parser.add_argument("--own-folders", action="store_true", help="one folder per process, as on several machines")
     args = parser.parse_args()
     with distributed.process_group(timeout_s=30):
@@ -67,6 +67,15 @@ def main() -> int:
                 return draw(generator, step)
 
             stage.batch = batch  # type: ignore[method-assign]
+        if args.kill_at is not None:
+            draw_batch = stage.batch
+
+            def kill(generator: torch.Generator, step: int) -> dict[str, Tensor]:
+                if step == args.kill_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return draw_batch(generator, step)
+
+            stage.batch = kill  # type: ignore[method-assign]
         out = args.out / str(distributed.rank()) if args.own_folders else args.out
         fit(stage, LoopConfig(**json.loads(args.config)), out, progress=False)
     if left := [name for name in thread_names() if "gloo" in name]:

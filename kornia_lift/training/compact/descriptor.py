@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from kornia_lift.networks.polar_orientation import PolarOrientation
+from kornia_lift.training.batches import to_device_of
 from kornia_lift.training.compact.views import ViewPairs, rotate_frames, wrap_angle
 from kornia_lift.training.distributed import gather
 from kornia_lift.training.modern.descriptor import hardest_in_batch_loss
@@ -85,7 +86,8 @@ class ViewDescriptorStage:
         """Clockwise angles of frames, as the trained orientation estimates them."""
         assert self.orientation is not None
         wide = torch.cat([frames[:, :, :2] * self.context, frames[:, :, 2:]], 2)
-        return -self.orientation(pairs.light(pairs.cut(index, wide, self.orientation.patch_size), generator))
+        patches = pairs.light(pairs.cut(index, wide, self.orientation.patch_size), generator)
+        return -self.orientation(patches.to(next(self.orientation.parameters()).device)).to(patches)
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Loss of the whole batch; of several processes each describes its part."""
@@ -119,7 +121,8 @@ class ViewDescriptorStage:
             wrong = 0.0
             for _ in range(batches):
                 upright_share = 0.0 if self.orientation is not None else self.upright_share
-                batch = self._batch(self.validation, generator, upright_share, coarse_share)
+                drawn = self._batch(self.validation, generator, upright_share, coarse_share)
+                batch = to_device_of(self.network, drawn)
                 wrong += 1 - self._loss(self._describe(batch), batch["not_negative"])[1]["correct"]
             figures[name] = wrong / batches
         self.network.train()

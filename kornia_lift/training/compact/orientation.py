@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angle
+from kornia_lift.training.batches import to_device_of
 from kornia_lift.training.compact.views import ViewPairs, wrap_angle
 
 
@@ -108,7 +109,7 @@ class AgreementOrientationStage:
         generator = torch.Generator().manual_seed(self.seed)
         losses, errors, certainties = [], [], []
         for _ in range(batches):
-            batch = self._batch(self.validation, generator)
+            batch = to_device_of(self.network, self._batch(self.validation, generator))
             first, second = self._distributions(batch)
             loss, error = self._compare(first, second, batch["turns"])
             losses.append(float(loss))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,10 +12,10 @@ from torch import Generator, Tensor
 
 from kornia_lift._extras import require
 from kornia_lift.patches import halve
-from kornia_lift.training.data.images import PhotoSources, read_bracket, read_gray
-from kornia_lift.training.data.sfm_frames import nearest_similarity, read_sfm
+from kornia_lift.training.data.photometric import augment
+from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
-from kornia_lift.training.modern.pairs import WarpConfig, relight
+from kornia_lift.training.modern.pairs import WarpConfig
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,6 @@ class ViewConfig:
         max_reach: largest half side in that view.
         largest_view: largest half side in any view.
         points_per_photo: locations taken from each single image.
-        photo_size: larger side of single images and brackets in pixels; larger ones are scaled down.
         seed: seed of the choice of locations.
 
     """
@@ -37,14 +35,13 @@ class ViewConfig:
     max_reach: float = 70.0
     largest_view: float = 140.0
     points_per_photo: int = 600
-    photo_size: int = 1024
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_limits(self, "min_reach", above=0)
         check_limits(self, "max_reach", at_least=self.min_reach)
         check_limits(self, "largest_view", at_least=self.max_reach)
-        check_limits(self, "points_per_photo", "photo_size", at_least=1)
+        check_limits(self, "points_per_photo", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -72,72 +69,31 @@ class Observations:
         return len(self.image)
 
 
-def load_observations(sources: PhotoSources, config: ViewConfig) -> Observations:
-    """Read all images and the locations that they show.
+def load_observations(store: Store, config: ViewConfig) -> Observations:
+    """Decode the images of a store and choose among the locations that they show.
 
     Raises:
-        ValueError: if no source shows a location, or an image cannot be read.
+        ValueError: if no image shows a location.
 
     """
     rng = np.random.default_rng(config.seed)
-    parts = [_scene_observations(scene) for scene in sources.sfm]
-    for path in sources.photos:
-        parts.append(_textured([read_gray(path, config.photo_size)], config.points_per_photo, rng))
-    for folder in sources.brackets:
-        parts.append(_textured(read_bracket(folder, config.photo_size), config.points_per_photo, rng))
-    parts = [part for part in parts if len(part)]
-    if not parts:
+    table = store.tracks
+    if not len(table):
         raise ValueError("the images show no location to learn from: use larger ones, or some with texture")
-    return join_observations(parts)
-
-
-def join_observations(parts: list[Observations]) -> Observations:
-    """Concatenate, renumbering images and tracks so that they stay distinct."""
-    images = [image for part in parts for image in part.images]
-    first_image = np.cumsum([0, *(len(part.images) for part in parts[:-1])]).tolist()
-    first_track = np.cumsum([0, *(int(part.track.max()) + 1 for part in parts[:-1])]).tolist()
+    scene_of = np.array([store.scenes.index(image.scene) for image in store.images])[table.image]
+    alone = np.array([image.kind in ("single", "exposures") for image in store.images])[table.image]
+    # of single images and exposures a number of locations, of scenes all
+    chosen = [np.unique(table.point[~alone])]
+    for scene in np.unique(scene_of[alone]):
+        chosen.append(rng.permutation(np.unique(table.point[scene_of == scene]))[: config.points_per_photo])
+    seen = table.take(np.isin(table.point, np.concatenate(chosen)))
     return Observations(
-        tuple(images),
-        torch.cat([part.image + first for part, first in zip(parts, first_image, strict=True)]),
-        torch.cat([part.track + first for part, first in zip(parts, first_track, strict=True)]),
-        torch.cat([part.xy for part in parts]),
-        torch.cat([part.zoom for part in parts]),
-        torch.cat([part.turn for part in parts]),
-    )
-
-
-def _scene_observations(scene: Path) -> Observations:
-    """Observations of the points of a reconstructed scene that two images or more show."""
-    seen = read_sfm(scene)
-    zoom, turn, proper = nearest_similarity(seen.jacobian)
-    views = np.bincount(seen.point[proper], minlength=int(seen.point.max(initial=-1)) + 1)
-    keep = proper & (views[seen.point] >= 2)
-    return Observations(
-        tuple(read_gray(scene / "images" / name) for name in seen.images),
-        torch.from_numpy(seen.image[keep]).long(),
-        torch.from_numpy(seen.point[keep]).long(),
-        torch.from_numpy(seen.xy[keep]).float(),
-        torch.from_numpy(zoom[keep]).float(),
-        torch.from_numpy(turn[keep]).float(),
-    )
-
-
-def _textured(images: list[Tensor], count: int, rng: np.random.Generator) -> Observations:
-    """Observations of one image, or of aligned images of one scene, at locations where SIFT sees something."""
-    cv2 = require("cv2", extra="train")
-    middle = images[len(images) // 2].numpy()
-    found = cv2.SIFT_create(nfeatures=20 * count, contrastThreshold=0.02).detect(middle, None)
-    # one location under several scales or angles is one location
-    xy = np.unique(np.array([k.pt for k in found], dtype=np.float64).reshape(-1, 2), axis=0)
-    xy = xy[rng.permutation(len(xy))[:count]]
-    n, views = len(xy), len(images)
-    return Observations(
-        tuple(images),
-        torch.arange(views).repeat_interleave(n),
-        torch.arange(n).repeat(views),
-        torch.from_numpy(xy).float().repeat(views, 1),
-        torch.ones(n * views),
-        torch.zeros(n * views),
+        tuple(image.decode() for image in store.images),
+        torch.from_numpy(seen.image).long(),
+        torch.from_numpy(np.unique(seen.point, return_inverse=True)[1]).long(),
+        torch.from_numpy(seen.xy),
+        torch.from_numpy(seen.zoom),
+        torch.from_numpy(seen.angle),
     )
 
 
@@ -305,7 +261,7 @@ class ViewPairs:
 
     def light(self, patch: Tensor, generator: Generator) -> Tensor:
         """Photometric augmentation."""
-        return relight(patch, self.warp, generator)
+        return augment(patch, self.warp, generator)
 
 
 def rotate_frames(lafs: Tensor, angle: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from torch import Generator, Tensor
 from kornia_lift.features import Features
 from kornia_lift.matching import shrink
 from kornia_lift.scenes.calibrated import CalibratedScene
+from kornia_lift.scenes.colmap import model_folder
 from kornia_lift.scenes.scene import FloatArray
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
-from kornia_lift.training.data.sfm_frames import model_folder
 
 Extractor = Callable[[Tensor], Features]
 MIN_BASELINE = 1e-5  # of the reconstruction's unit: below, there is no direction of translation

@@ -14,7 +14,8 @@ from kornia_lift.training.config import to_mapping
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
 from kornia_lift.training.correspondences.data import Extractor, match_pairs
 from kornia_lift.training.correspondences.stage import CorrespondenceStage
-from kornia_lift.training.data.split import split_sources
+from kornia_lift.training.data.sources import find_sources
+from kornia_lift.training.data.split import split_names
 from kornia_lift.training.distributed import rank
 from kornia_lift.training.loop import Result, fit
 
@@ -39,13 +40,15 @@ class CorrespondenceRecipe:
 
     def __init__(self, data: Path, extract: Extractor, out: Path, config: CorrespondenceConfig | None = None) -> None:
         self.out, self.config = out, config or CorrespondenceConfig()
-        train, held_out = split_sources(data, split=self.config.split)
+        folders = {source.name: source.path for source in find_sources(data) if source.kind == "sfm"}
+        # the images in colour, which a store does not hold
+        train, held_out = ([folders[n] for n in part] for part in split_names(list(folders), self.config.split))
         torch.manual_seed(self.config.seed)
         self.network = CorrespondenceNet()
         self.stage = CorrespondenceStage(
             self.network,
-            match_pairs(train.sfm, extract, self.config),
-            match_pairs(held_out.sfm, extract, self.config),
+            match_pairs(train, extract, self.config),
+            match_pairs(held_out, extract, self.config),
             self.config,
         )
 

@@ -1,4 +1,4 @@
-"""Regions without any keypoint: the fourth patch of a quadruplet (paper Sec. 3.2, LIFT spec 5)."""
+"""Support of training patches, and regions without any keypoint: the fourth patch of a quadruplet (paper Sec. 3.2)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from kornia_lift.training.data.sift import Keypoints
 
 #: Half side, in sigma, of what a detector patch may need at any rotation.
 ROTATED_SUPPORT = DETECTOR_HALF_SUPPORT * 2**0.5
+PERTURBATION = 0.2  # of the half side of P, uniform in x and y: 20 % of 24 sigma in all (paper Sec. 3.2)
+#: Half side, in sigma, of what a training patch may need: rotated by any angle, and moved by the perturbation.
+SUPPORT = ROTATED_SUPPORT * (1 + PERTURBATION)
 MAX_OVERLAP = 0.1
 
 
@@ -21,21 +24,21 @@ def free_regions(
     rng: np.random.Generator,
     draws_per_region: int = 20,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Draw regions that no SIFT keypoint lies in, kept by the reconstruction or not.
+    """Draw regions that no SIFT keypoint lies in, whether the reconstruction kept it or not.
 
     A region is free if no keypoint's centre lies in its descriptor support (+-6 sigma) and no keypoint's own support
     overlaps it, nor an accepted region, by more than 0.1 (intersection over union).
 
     Args:
-        size: width and height of the photograph.
+        size: width and height of the image.
         keypoints: all of its SIFT keypoints.
         scales: scales of the positives; those of the regions are drawn from them.
-        count: regions wanted; fewer are returned where the photograph is full of keypoints.
+        count: regions wanted; fewer are returned where the image is full of keypoints.
         rng: source of the draws.
         draws_per_region: candidates tried for each region wanted.
 
     Returns:
-        Centres (N, 2) and scales (N,), whose whole rotated support lies in the photograph.
+        Centres (N, 2) and scales (N,), whose whole rotated support lies in the image.
 
     """
     if not len(scales) or not count:

@@ -1,22 +1,130 @@
-"""Cast shadows and JPEG compression of patches, each a function of parameters that the caller's generator drew.
+"""Photometric augmentation of patches: contrast, gamma, brightness, noise, blur, cast shadows, JPEG compression.
 
-kornia has augmentations of both kinds, but they draw from torch's global generator, which belongs to the thread that
-trains, not to the one that fetches batches; its illuminations add a ramp where a shadow multiplies by a step; and its
-differentiable JPEG codec, whose gradient nobody needs here, takes five times as long as OpenCV's.
+Each is a function of parameters that the caller's generator drew. kornia has augmentations of these kinds, but they
+draw from torch's global generator, which belongs to the thread that trains, not to the one that fetches batches; its
+illuminations add a ramp where a shadow multiplies by a step; and its differentiable JPEG codec, whose gradient nobody
+needs here, takes five times as long as OpenCV's.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from kornia_lift._extras import require
+from kornia_lift.training.limits import check_limits
 
-SHADOW_COLUMNS = 3
 BEST_QUALITY = 90  # above it compression leaves no trace worth learning
+SHADOW_COLUMNS = 3
+#: A row of :func:`draw_photometric` that changes nothing: gain, gamma, offset, noise, blur, JPEG quality, shadow.
+UNCHANGED = (1.0, 1.0, 0.0, 0.0, 0.0, 0.0, *(0.0,) * SHADOW_COLUMNS)
+
+
+@dataclass(frozen=True)
+class Photometric:
+    """How much illumination, sensor and compression change a patch.
+
+    Args:
+        gain: largest factor of contrast.
+        gamma: largest exponent of the gray values.
+        offset: largest change of brightness, in [0, 1] gray units.
+        noise: largest standard deviation of pixel noise, in gray units.
+        blur: largest standard deviation of additional blur, in pixels of the descriptor's patch; half of the patches
+            stay sharp.
+        shadow: share of the patches over which the edge of a cast shadow runs.
+        shadow_depth: largest share of the light that it takes.
+        jpeg: share of the patches that are compressed as JPEG.
+        jpeg_quality: lowest quality; the highest is 90.
+
+    """
+
+    gain: float = 1.6
+    gamma: float = 1.5
+    offset: float = 0.12
+    noise: float = 0.03
+    blur: float = 1.0
+    shadow: float = 0.15
+    shadow_depth: float = 0.6
+    jpeg: float = 0.15
+    jpeg_quality: int = 30
+
+    def __post_init__(self) -> None:
+        check_limits(self, "gain", "gamma", at_least=1)
+        check_limits(self, "offset", "noise", at_least=0)
+        check_limits(self, "blur", at_least=0, at_most=8)
+        check_limits(self, "shadow", "shadow_depth", "jpeg", at_least=0, at_most=1)
+        check_limits(self, "jpeg_quality", at_least=1, at_most=BEST_QUALITY)
+
+
+def augment(patches: Tensor, config: Photometric, generator: Generator) -> Tensor:
+    """Change the illumination of patches (N, 1, S, S) in [0, 1], each by its own draw; the result is in [0, 1]."""
+    return apply_photometric(patches, draw_photometric(generator, len(patches), config), generator)
+
+
+def draw_photometric(generator: Generator, count: int, config: Photometric) -> Tensor:
+    """Draw the change of each patch.
+
+    Args:
+        generator: CPU generator. Nothing is drawn for shadows and compression where their share is 0.
+        count: number of patches, N.
+        config: how much of each.
+
+    Returns:
+        Rows for :func:`apply_photometric`, on the CPU, shape (N, 9).
+
+    """
+
+    def uniform(low: float = 0.0, high: float = 1.0) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    gain, gamma = (torch.exp(uniform(-1, 1) * math.log(limit)) for limit in (config.gain, config.gamma))
+    offset, noise = uniform(-config.offset, config.offset), uniform(0, config.noise)
+    blur = uniform(-1, 1).clamp(min=0) * config.blur
+    quality = draw_qualities(generator, count, config.jpeg, config.jpeg_quality)
+    rows = torch.stack([gain, gamma, offset, noise, blur, quality], dim=1)
+    return torch.cat([rows, draw_shadows(generator, count, config.shadow, config.shadow_depth)], dim=1)
+
+
+def apply_photometric(patches: Tensor, rows: Tensor, generator: Generator, density: float = 1.0) -> Tensor:
+    """Change patches as drawn: shadow, blur, gamma, contrast about the mean, brightness, noise, compression.
+
+    Args:
+        patches: (N, 1, S, S) in [0, 1].
+        rows: see :func:`draw_photometric`, (N, 9).
+        generator: source of the pixel noise.
+        density: pixels per pixel of the descriptor's patch, of which the blur is a multiple.
+
+    """
+    gain, gamma, offset, noise = rows[:, :4, None, None, None].to(patches).unbind(1)
+    x = cast_shadows(patches, rows[:, 6:])
+    x = _blur(x, rows[:, 4] * density)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    x = (x.clamp(1e-4, 1) ** gamma - mean) * gain + mean + offset
+    grain = torch.randn(x.shape, generator=generator).to(patches)
+    return compress((x + grain * noise).clamp(0, 1), rows[:, 5])
+
+
+def _blur(patches: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur of the patches whose standard deviation in pixels, (N,), is not 0."""
+    chosen = torch.nonzero(sigma)[:, 0]
+    if not len(chosen):
+        return patches
+    sigma = sigma[chosen].to(patches)
+    radius = max(1, math.ceil(2 * float(sigma.max())))
+    taps = torch.arange(-radius, radius + 1, device=patches.device)
+    kernel = torch.exp(-0.5 * (taps / sigma[:, None].clamp(min=1e-3)) ** 2)
+    kernel = (kernel / kernel.sum(1, keepdim=True))[:, None, :, None]
+    there = chosen.to(patches.device)
+    stacked = F.pad(patches[there].transpose(0, 1), (radius,) * 4, mode="replicate")
+    blurred = F.conv2d(F.conv2d(stacked, kernel, groups=len(chosen)), kernel.transpose(2, 3), groups=len(chosen))
+    out = patches.clone()
+    out[there] = blurred.transpose(0, 1)
+    return out
 
 
 def draw_shadows(generator: Generator, count: int, share: float, depth: float) -> Tensor:
@@ -29,7 +137,7 @@ def draw_shadows(generator: Generator, count: int, share: float, depth: float) -
         depth: largest share of the light that a shadow takes.
 
     Returns:
-        Direction in radians, place of the edge in half patch sides, and depth, 0 without shadow; (count, 3).
+        Direction in radians, offset of the edge in half patch sides, and depth, 0 without shadow; (count, 3).
 
     """
     if not share:
@@ -56,8 +164,8 @@ def cast_shadows(patches: Tensor, shadows: Tensor, softness: float = 0.05) -> Te
         return patches
     direction, edge, depth = (column.view(-1, 1, 1, 1).to(patches) for column in shadows[chosen].unbind(1))
     size = patches.shape[-1]
-    place = ((torch.arange(size) + 0.5) * (2 / size) - 1).to(patches)
-    along = direction.cos() * place + direction.sin() * place[:, None]
+    position = ((torch.arange(size) + 0.5) * (2 / size) - 1).to(patches)
+    along = direction.cos() * position + direction.sin() * position[:, None]
     out, chosen = patches.clone(), chosen.to(patches.device)
     out[chosen] *= 1 - depth * torch.sigmoid((along - edge) / softness)
     return out
@@ -75,7 +183,7 @@ def draw_qualities(generator: Generator, count: int, share: float, lowest: int) 
 
 
 def compress(patches: Tensor, qualities: Tensor) -> Tensor:
-    """Write patches as JPEG and read them again, those whose quality is not 0.
+    """Compress patches as JPEG and decode them again, those whose quality is not 0.
 
     Args:
         patches: (N, 1, S, S) in [0, 1].

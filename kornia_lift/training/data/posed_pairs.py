@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.scene import FloatArray
-from kornia_lift.training.data.images import PhotoSources, ScenePart, read_gray
-from kornia_lift.training.data.sfm_frames import model_folder, read_model
+from kornia_lift.training.data.cameras import Camera
+from kornia_lift.training.data.images import scale_down
+from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
 
 
@@ -75,43 +74,43 @@ class PosedImage:
 
     Args:
         gray: the image, uint8, shape (H, W), possibly smaller than what the camera is for.
-        scene: its scene.
-        index: of the image in the scene.
+        camera: its camera.
 
     Convention: points are (x, y) in pixels of ``gray``, pixel centres at integers.
     """
 
-    def __init__(self, gray: Tensor, scene: CalibratedScene, index: int) -> None:
+    def __init__(self, gray: Tensor, camera: Camera) -> None:
         self.gray = gray
-        self.factor = gray.shape[1] / scene.sizes[index][0]
-        self._scene, self._index = scene, index
+        self.factor = gray.shape[1] / camera.size[0]
+        self._camera = camera
 
     def ideal(self, points: FloatArray) -> FloatArray:
         """Undistorted positions (N, 2), in pixels of the camera, of points of the image."""
-        return self._scene.undistort(self._index, (points + 0.5) / self.factor - 0.5)
+        return self._camera.undistort((points + 0.5) / self.factor - 0.5)
 
 
-def posed_pairs(sources: PhotoSources, config: PairConfig | None = None) -> tuple[list[PosedImage], list[PosedPair]]:
-    """List the pairs of all reconstructed scenes of a split and read their images.
+def posed_pairs(store: Store, config: PairConfig | None = None) -> tuple[list[PosedImage], list[PosedPair]]:
+    """List the pairs of images of all scenes with cameras.
 
     Args:
-        sources: the split; its scenes and parts of scenes are used.
+        store: the data.
         config: which pairs.
 
     Returns:
         The images that are in a pair, and the pairs; both empty where there are no scenes with enough common points.
 
     Raises:
-        ValueError: if a COLMAP model is damaged or an image cannot be read.
+        StoreError: if an image cannot be decoded.
 
     """
     config = config or PairConfig()
     images: list[PosedImage] = []
     pairs: list[PosedPair] = []
-    scenes: list[tuple[Path, ScenePart | None]] = [(folder, None) for folder in sources.sfm]
-    scenes += [(part.scene, part) for part in sources.parts]
-    for folder, part in scenes:
-        found_images, found_pairs = _scene_pairs(folder, part, config)
+    for scene in store.scenes:
+        members = [n for n, image in enumerate(store.images) if image.scene == scene and image.camera is not None]
+        if len(members) < 2:
+            continue
+        found_images, found_pairs = _scene_pairs(store, members, config)
         pairs += [
             PosedPair(p.first + len(images), p.second + len(images), p.fundamental, p.shared) for p in found_pairs
         ]
@@ -119,39 +118,31 @@ def posed_pairs(sources: PhotoSources, config: PairConfig | None = None) -> tupl
     return images, pairs
 
 
-def _scene_pairs(folder: Path, part: ScenePart | None, config: PairConfig) -> tuple[list[PosedImage], list[PosedPair]]:
-    scene = CalibratedScene.from_colmap(model_folder(folder), folder / "images", name=folder.name, min_shared=1)
-    observed = _observations(folder, scene.names)
-    allowed = [
-        k for k, name in enumerate(scene.names) if (part is None or name in part.images) and scene.paths[k].is_file()
-    ]
-    count = min(config.max_images, len(allowed))
-    allowed = [allowed[n] for n in np.linspace(0, len(allowed) - 1, count).round().astype(int)]
-    chosen = choose_partners([observed[k] for k in allowed], config)
-    number: dict[int, int] = {}
-    images: list[PosedImage] = []
-    for k in sorted({allowed[n] for pair in chosen for n in pair}):
-        number[k] = len(images)
-        images.append(PosedImage(read_gray(scene.paths[k], config.max_size), scene, k))
+def _scene_pairs(store: Store, members: Sequence[int], config: PairConfig) -> tuple[list[PosedImage], list[PosedPair]]:
+    count = min(config.max_images, len(members))
+    chosen = [members[n] for n in np.linspace(0, len(members) - 1, count).round().astype(int)]
+    observed = [_observations(store, k) for k in chosen]
+    partners = choose_partners(observed, config)
+    cameras = [camera for k in chosen if (camera := store.images[k].camera) is not None]
+    images = {
+        n: PosedImage(scale_down(store.decode(chosen[n]), config.max_size), cameras[n])
+        for n in sorted({n for pair in partners for n in pair})
+    }
+    number = {n: position for position, n in enumerate(images)}
     pairs = []
-    for a, b in chosen:
-        i, j = allowed[a], allowed[b]
+    for i, j in partners:
         common = sorted(observed[i].keys() & observed[j].keys())
         shared = np.stack(
-            [
-                (np.array([observed[k][point] for point in common]) + 0.5) * images[number[k]].factor - 0.5
-                for k in (i, j)
-            ]
+            [(np.array([observed[n][point] for point in common]) + 0.5) * images[n].factor - 0.5 for n in (i, j)]
         )
-        pairs.append(PosedPair(number[i], number[j], _fundamental(scene, i, j), shared))
-    return images, pairs
+        pairs.append(PosedPair(number[i], number[j], fundamental_matrix(cameras[i], cameras[j]), shared))
+    return list(images.values()), pairs
 
 
-def _observations(folder: Path, names: Sequence[str]) -> list[dict[int, FloatArray]]:
-    """Return for each image the pixel position of each point that it observes."""
-    images = {image.name: image for image in read_model(folder).images.values()}
-    # COLMAP puts the centre of the first pixel at (0.5, 0.5)
-    return [{p.point3D_id: p.xy - 0.5 for p in images[name].points2D if p.has_point3D()} for name in names]
+def _observations(store: Store, image: int) -> dict[int, FloatArray]:
+    """Return the pixel position of each location that an image observes."""
+    mine = store.tracks.take(store.tracks.image == image)
+    return dict(zip(mine.point.tolist(), mine.xy.astype(np.float64), strict=True))
 
 
 def choose_partners(observed: Sequence[dict[int, FloatArray]], config: PairConfig) -> list[tuple[int, int]]:
@@ -172,11 +163,12 @@ def choose_partners(observed: Sequence[dict[int, FloatArray]], config: PairConfi
     return sorted(chosen)
 
 
-def _fundamental(scene: CalibratedScene, i: int, j: int) -> FloatArray:
-    rotation, t = scene.relative_pose(i, j)
+def fundamental_matrix(first: Camera, second: Camera) -> FloatArray:
+    """F with x_2^T F x_1 = 0 for the undistorted points of two cameras, shape (3, 3)."""
+    rotation = second.rotation @ first.rotation.T
+    t = second.translation - rotation @ first.translation
     cross = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
-    inverse_i, inverse_j = np.linalg.inv(scene.intrinsics[i]), np.linalg.inv(scene.intrinsics[j])
-    return np.asarray(inverse_j.T @ cross @ rotation @ inverse_i)
+    return np.asarray(np.linalg.inv(second.intrinsics).T @ cross @ rotation @ np.linalg.inv(first.intrinsics))
 
 
 def epipolar_distance(

@@ -1,4 +1,4 @@
-"""From a folder of photographs to a COLMAP model: structure from motion with pycolmap on the CPU."""
+"""From a folder of images to a COLMAP model: structure from motion with pycolmap on the CPU."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from kornia_lift._extras import require
-from kornia_lift.training.data.images import check_whole, list_photos
+from kornia_lift.training.data.images import check_image_file, images_in
 
-MIN_PHOTOGRAPHS = 3
+MIN_IMAGES = 3
 
 
 class ReconstructionError(ValueError):
-    """Photographs that cannot be put together."""
+    """Images that cannot be reconstructed."""
 
 
 def reconstruct(
-    photos: Path,
+    folder: Path,
     out: Path,
     *,
     max_size: int = 1024,
@@ -31,45 +31,45 @@ def reconstruct(
     """Reconstruct a scene.
 
     Args:
-        photos: folder of the photographs, all of one scene.
+        folder: folder of the images, all of one scene.
         out: receives ``images/`` (scaled down, as the model sees them) and ``sparse/``; written only at success.
-        max_size: larger side of the scaled photographs in pixels.
+        max_size: larger side of the scaled images in pixels.
         seed: of the estimators.
         threads: for pycolmap, -1 for all.
-        say: is told what begins now, since it takes minutes, and what came of it.
+        say: called with what begins now, since it takes minutes, and with the result.
 
     Returns:
-        ``out``, with the largest model in ``out/sparse``; photographs that are not in it are left out.
+        ``out``, with the largest model in ``out/sparse``; images that are not in it are left out.
 
     Raises:
-        ReconstructionError: if there are too few photographs, or no model comes of them.
-        ValueError: if a photograph is damaged.
+        ReconstructionError: if there are too few images, or no model results.
+        ValueError: if an image is damaged.
 
     """
     pycolmap = require("pycolmap", extra="train")
     cv2 = require("cv2", extra="train")
-    paths = list_photos(photos)
-    if len(paths) < MIN_PHOTOGRAPHS:
+    paths = images_in(folder)
+    if len(paths) < MIN_IMAGES:
         raise ReconstructionError(
-            f"{photos} holds {len(paths)} photographs (.jpg, .jpeg, .png), at least {MIN_PHOTOGRAPHS} of one scene are "
-            "needed; for single photographs use --single"
+            f"{folder} holds {len(paths)} images, at least {MIN_IMAGES} of one scene are needed; for single "
+            "images use --single"
         )
     for path in paths:
-        check_whole(path)
+        check_image_file(path)
     out.parent.mkdir(parents=True, exist_ok=True)
     work_folder = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
     with work_folder as work, _errors_only(pycolmap):
         scene, database = Path(work) / "scene", Path(work) / "database.db"
         (scene / "images").mkdir(parents=True)
-        say(f"reconstruction from {len(paths)} photographs: SIFT")
+        say(f"reconstruction from {len(paths)} images: SIFT")
         for path in paths:
             image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if image is None:
-                raise ReconstructionError(f"OpenCV cannot read the photograph {path}; convert or remove it")
+                raise ReconstructionError(f"OpenCV cannot read the image {path}; convert or remove it")
             factor = min(1.0, max_size / max(image.shape[:2]))
             if factor < 1:
                 image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-            # a.jpg and a.png are two photographs
+            # a.jpg and a.png are two images
             name = path.name if path.suffix.lower() == ".jpg" else f"{path.name}.jpg"
             cv2.imwrite(str(scene / "images" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
         extraction = pycolmap.FeatureExtractionOptions()
@@ -86,17 +86,17 @@ def reconstruct(
         mapping = pycolmap.IncrementalPipelineOptions()
         mapping.num_threads = threads
         mapping.random_seed = seed
-        mapping.min_model_size = MIN_PHOTOGRAPHS
+        mapping.min_model_size = MIN_IMAGES
         (Path(work) / "models").mkdir()
         say("finding cameras and points")
         models = pycolmap.incremental_mapping(database, scene / "images", Path(work) / "models", mapping)
         best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
-        if best is None or best.num_reg_images() < MIN_PHOTOGRAPHS:
+        if best is None or best.num_reg_images() < MIN_IMAGES:
             raise ReconstructionError(
-                f"no reconstruction comes of the {len(paths)} photographs in {photos}: too few matches. Photograph the "
-                "scene from overlapping viewpoints that are apart (not turning on the spot), with texture in sight"
+                f"no reconstruction results from the {len(paths)} images in {folder}: too few matches. Take "
+                "images from overlapping viewpoints that are apart (do not rotate on the spot), of textured parts"
             )
-        say(f"{best.num_reg_images()} of {len(paths)} photographs fit together, {best.num_points3D()} points")
+        say(f"{best.num_reg_images()} of {len(paths)} images were registered, {best.num_points3D()} points")
         kept = {image.name for image in best.images.values() if image.has_pose}
         for path in (scene / "images").iterdir():
             if path.name not in kept:
@@ -111,7 +111,7 @@ def reconstruct(
 
 @contextmanager
 def _errors_only(pycolmap: Any) -> Iterator[None]:
-    """Keep pycolmap from telling of every step."""
+    """Keep pycolmap from logging every step."""
     before = pycolmap.logging.minloglevel
     pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""SIFT keypoints, and which of them show one place: those whose scale and angle the geometry confirms."""
+"""SIFT keypoints, and which of them the geometry of a scene confirms in scale and angle."""
 
 from __future__ import annotations
 
@@ -7,20 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift.scenes.scene import VISIBLE, Scene
-from kornia_lift.training.data.sfm_frames import SfmObservations, nearest_similarity
+from kornia_lift.training.data.frames import Array, Frames, Indices, nearest_similarity
 
-MIN_SIGMA = 2.0  # smallest keypoint that LIFT learns from (LIFT spec 5)
-
-Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
+MIN_SIGMA = 2.0  # smallest keypoint that LIFT learns from, pixels
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """When a keypoint is taken for the projection of a place.
+    """When a keypoint is taken for the projection of a location.
 
     Args:
         distance: pixels to the projection.
@@ -35,13 +32,13 @@ class Tolerance:
 
     def agree(self, log_scale: Array, angle: Array) -> NDArray[np.bool_]:
         """Whether differences of log scale and of angle (radians, any period) are within the limits."""
-        turn = np.abs(np.remainder(angle + np.pi, 2 * np.pi) - np.pi)
-        return (np.abs(log_scale) <= math.log(self.scale)) & (turn <= math.radians(self.angle))
+        rotation = np.abs(np.remainder(angle + np.pi, 2 * np.pi) - np.pi)
+        return (np.abs(log_scale) <= math.log(self.scale)) & (rotation <= math.radians(self.angle))
 
 
 @dataclass(frozen=True)
 class Keypoints:
-    """SIFT keypoints of one photograph.
+    """SIFT keypoints of one image.
 
     Args:
         xy: pixels, pixel centres at integers, shape (N, 2).
@@ -57,15 +54,26 @@ class Keypoints:
     def __len__(self) -> int:
         return len(self.xy)
 
+    def take(self, rows: Indices | NDArray[np.bool_]) -> Keypoints:
+        """Return the chosen rows."""
+        return Keypoints(self.xy[rows], self.sigma[rows], self.theta[rows])
 
-def detect_sift(image: NDArray[np.uint8], min_sigma: float = MIN_SIGMA) -> Keypoints:
-    """Find OpenCV's SIFT keypoints of at least ``min_sigma`` in a gray image (H, W)."""
+
+def detect_sift(image: Tensor) -> Keypoints:
+    """Detect OpenCV's SIFT keypoints in a gray image, uint8, shape (H, W)."""
     cv2 = require("cv2", extra="train")
-    # without the precise one, OpenCV's doubling of the photograph moves every keypoint by a quarter of a pixel
+    # without the precise one, OpenCV's doubling of the image moves every keypoint by a quarter of a pixel
     sift = cv2.SIFT_create(enable_precise_upscale=True)
-    found = [k for k in sift.detect(image, None) if k.size >= 2 * min_sigma]  # size is a diameter
-    table = np.array([(*k.pt, k.size / 2, math.radians(k.angle)) for k in found], dtype=np.float64).reshape(-1, 4)
+    # size is a diameter
+    rows = [(*k.pt, k.size / 2, math.radians(k.angle)) for k in sift.detect(image.numpy(), None)]
+    table = np.array(rows, dtype=np.float64).reshape(-1, 4)
     return Keypoints(table[:, :2], table[:, 2], table[:, 3])
+
+
+def one_per_location(keypoints: Keypoints) -> Keypoints:
+    """Keep the largest keypoint at every position: SIFT repeats a position for every scale and angle that it has."""
+    order = np.argsort(-keypoints.sigma, kind="stable")
+    return keypoints.take(np.sort(order[np.unique(keypoints.xy[order], axis=0, return_index=True)[1]]))
 
 
 def near_pairs(a: Array, b: Array, distance: float) -> tuple[Indices, Indices]:
@@ -81,37 +89,38 @@ def near_pairs(a: Array, b: Array, distance: float) -> tuple[Indices, Indices]:
 
 
 def confirm_tracks(
-    seen: SfmObservations, keypoints: list[Keypoints], tolerance: Tolerance | None = None
+    frames: Frames, keypoints: list[Keypoints], tolerance: Tolerance | None = None
 ) -> tuple[Indices, Indices]:
-    """Choose, for every observation of a reconstruction, the SIFT keypoint that the cameras confirm.
+    """Choose, for every observation of a location, the SIFT keypoint that the geometry confirms.
 
-    A reconstruction keeps no scale and no angle, and SIFT often finds several of both at one place. All views of a
-    point must agree on one keypoint once the change of scale and of angle from view to view, which the cameras give,
-    is undone; the largest agreeing set of views is kept.
+    A reconstruction keeps no scale and no angle, and SIFT often finds several of both at one position. All views of a
+    location must agree on one keypoint once the change of scale and of angle from view to view, which the geometry
+    gives, is undone; the largest agreeing set of views is kept.
 
     Args:
-        seen: observations of the points.
-        keypoints: SIFT keypoints of every photograph of ``seen.images``.
+        frames: observations of the locations.
+        keypoints: SIFT keypoints of every image.
         tolerance: when an observation and a keypoint go together.
 
     Returns:
-        Observations that are kept, and the keypoint of each in its photograph; every point of them has two or more.
+        Observations that are confirmed, and the keypoint of each in its image; every location of them has two or more.
 
     """
     tolerance = tolerance or Tolerance()
-    zoom, turn, proper = nearest_similarity(seen.jacobian)
-    observations, chosen = [], []
+    zoom, angle_of_view, proper = nearest_similarity(frames.jacobian)
+    observations, chosen = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
     for index, points in enumerate(keypoints):
-        mine = np.flatnonzero((seen.image == index) & proper)
-        first, second = near_pairs(seen.xy[mine], points.xy, tolerance.distance)
+        mine = np.flatnonzero((frames.image == index) & proper)
+        first, second = near_pairs(frames.xy[mine], points.xy, tolerance.distance)
         observations.append(mine[first])
         chosen.append(second)
     observation, keypoint = np.concatenate(observations), np.concatenate(chosen)
-    sigma = np.concatenate([k.sigma[c] for k, c in zip(keypoints, chosen, strict=True)])
-    theta = np.concatenate([k.theta[c] for k, c in zip(keypoints, chosen, strict=True)])
-    log_scale, angle = np.log(sigma / zoom[observation]), theta - turn[observation]
-    order = np.argsort(seen.point[observation], kind="stable")
-    borders = np.flatnonzero(np.diff(seen.point[observation][order])) + 1
+    every = [Keypoints(np.zeros((0, 2)), np.zeros(0), np.zeros(0)), *keypoints]
+    sigma = np.concatenate([k.sigma[c] for k, c in zip(every, chosen, strict=True)])
+    theta = np.concatenate([k.theta[c] for k, c in zip(every, chosen, strict=True)])
+    log_scale, angle = np.log(sigma / zoom[observation]), theta - angle_of_view[observation]
+    order = np.argsort(frames.point[observation], kind="stable")
+    borders = np.flatnonzero(np.diff(frames.point[observation][order])) + 1
     kept: list[int] = []
     for rows in np.split(order, borders):
         if len(rows) < 2:
@@ -129,88 +138,34 @@ def confirm_tracks(
     return observation[kept], keypoint[kept]
 
 
-def merge_points(image: Indices, keypoint: Indices, point: Indices) -> tuple[Indices, Indices, Indices]:
-    """Give points that share a keypoint one number: COLMAP makes a point for each of SIFT's angles at a place.
+def drop_repeated_locations(frames: Frames, observation: Indices, keypoint: Indices) -> NDArray[np.bool_]:
+    """Say which observations to keep, so that no keypoint belongs to two locations.
 
-    Left apart, they would serve as negatives of each other with the same patch.
-
-    Args:
-        image: photograph of each observation, shape (N,).
-        keypoint: keypoint in it, shape (N,).
-        point: number of the point, shape (N,).
-
-    Returns:
-        The same, with one keypoint per photograph and point, and the points numbered from 0.
-
-    """
-    number = np.unique(point, return_inverse=True)[1]
-    label = np.arange(len(number))
-    owner: dict[tuple[int, int], int] = {}
-    for view in zip(image.tolist(), keypoint.tolist(), number.tolist(), strict=True):
-        roots = _root(label, owner.setdefault(view[:2], view[2])), _root(label, view[2])
-        label[max(roots)] = min(roots)
-    root = np.array([_root(label, n) for n in number.tolist()], dtype=np.int64)
-    rows = np.sort(np.unique(np.stack([root, image]), axis=1, return_index=True)[1])
-    return image[rows], keypoint[rows], np.unique(root[rows], return_inverse=True)[1]
-
-
-def confirm_scene(
-    scene: Scene, keypoints: list[Keypoints], tolerance: Tolerance | None = None
-) -> tuple[Indices, Indices, Indices]:
-    """Group the SIFT keypoints of photographs with dense ground truth (depth or homographies) into places.
+    COLMAP makes a point for each of SIFT's angles at a position, and a location that is followed from two images is
+    listed twice. Kept both, they would serve as negatives of each other with the same patch. Of the locations that
+    share a keypoint the one with most confirmed views stays.
 
     Args:
-        scene: gives where a point of one photograph lies in another.
-        keypoints: SIFT keypoints of every photograph of ``scene.names``.
-        tolerance: when two keypoints are one place.
+        frames: all observations.
+        observation: confirmed observations, shape (N,).
+        keypoint: keypoint of each in its image, shape (N,).
 
     Returns:
-        Photograph, keypoint in it, and number of the place, for all places seen twice or more.
+        For each observation of ``frames`` whether its location is kept, shape (M,).
 
     """
-    tolerance = tolerance or Tolerance(distance=1.5)
-    begin = np.concatenate([[0], np.cumsum([len(k) for k in keypoints])])
-    label = np.arange(begin[-1])
-    for pair in scene.pairs:
-        a, b = keypoints[pair.i], keypoints[pair.j]
-        first, second = _corresponding(scene, pair.i, pair.j, a, b, tolerance)
-        for one, other in zip((first + begin[pair.i]).tolist(), (second + begin[pair.j]).tolist(), strict=True):
-            roots = _root(label, one), _root(label, other)
-            label[max(roots)] = min(roots)
-    root = np.array([_root(label, node) for node in range(len(label))], dtype=np.int64)
-    image = np.repeat(np.arange(len(keypoints)), np.diff(begin))
-    # one keypoint per photograph and place: the first, they agree within the tolerance
-    _, unique = np.unique(np.stack([root, image]), axis=1, return_index=True)
-    count = np.bincount(root[unique], minlength=len(label))
-    rows = np.sort(unique[count[root[unique]] >= 2])
-    place = np.unique(root[rows], return_inverse=True)[1]
-    return image[rows], rows - begin[image[rows]], place
-
-
-def _corresponding(
-    scene: Scene, i: int, j: int, a: Keypoints, b: Keypoints, tolerance: Tolerance
-) -> tuple[Indices, Indices]:
-    here = scene.transfer(i, j, a.xy)
-    moved = []
-    for axis in range(2):
-        beside = a.xy.copy()
-        beside[:, axis] += a.sigma
-        moved.append(scene.transfer(i, j, beside))
-    visible = (here.status == VISIBLE) & (moved[0].status == VISIBLE) & (moved[1].status == VISIBLE)
-    rows = np.flatnonzero(visible)
-    if not len(rows):
-        return rows, rows
-    local = np.stack([m.points[rows] - here.points[rows] for m in moved], axis=2) / a.sigma[rows, None, None]
-    zoom, turn, proper = nearest_similarity(local)
-    first, second = near_pairs(here.points[rows], b.xy, tolerance.distance)
-    off_scale = np.log(b.sigma[second] / (a.sigma[rows][first] * zoom[first]))
-    off_angle = b.theta[second] - a.theta[rows][first] - turn[first]
-    good = tolerance.agree(off_scale, off_angle) & proper[first]
-    return rows[first[good]], second[good]
-
-
-def _root(label: Indices, node: int) -> int:
-    while label[node] != node:
-        label[node] = label[label[node]]
-        node = int(label[node])
-    return node
+    point = frames.point[observation]
+    count = np.bincount(point, minlength=int(frames.point.max(initial=-1)) + 1)
+    dropped = np.zeros(len(count), dtype=bool)
+    taken: dict[tuple[int, int], int] = {}
+    order = np.lexsort((point, -count[point]))
+    views = zip(frames.image[observation][order].tolist(), keypoint[order].tolist(), point[order].tolist(), strict=True)
+    groups: dict[int, list[tuple[int, int]]] = {}
+    for image, number, owner in views:
+        groups.setdefault(owner, []).append((image, number))
+    for owner, keys in groups.items():
+        if any(key in taken for key in keys):
+            dropped[owner] = True
+        else:
+            taken.update(dict.fromkeys(keys, owner))
+    return ~dropped[frames.point]

@@ -1,33 +1,28 @@
-"""Hold photographs out of the training: by name where a data set declares its split, else a share by chance."""
+"""Hold images out of the training: by name where the split is declared, else a share of each kind by chance."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-import json
-from collections import defaultdict
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from kornia_lift._io import atomic_write
-from kornia_lift.training.data.images import PhotoSources, ScenePart, list_photos, list_scene_photos, list_sources
-from kornia_lift.training.distributed import rank
+from kornia_lift.training.data.store import Kind, Observations, Store
 
 #: The split that the data of the shipped weights declare; nothing of it may be trained on.
 DECLARED_SPLIT = (
-    "sfm/cyprus_arches",
-    "sfm/golden_statue",
-    "sfm/reichstag",
-    "sfm/street2",
+    "cyprus_arches",
+    "golden_statue",
+    "reichstag",
+    "street2",
     "photos/kodak*",
     "photos/pop-os*",
-    "illumination/living_room1",
+    "living_room1",
 )
-SPLIT = "split.json"
-_KINDS = ("sfm", "photos", "brackets")
-_Item = tuple[str, Path]
 
 
 @dataclass(frozen=True)
@@ -35,9 +30,10 @@ class SplitConfig:
     """What is held out of the training, to measure and choose by.
 
     Args:
-        held_out: names of scene folders, photographs and folders of exposures, relative to the data folder, with ``*``
-            and ``?``. Of a kind of which no name is there, a share is drawn.
-        share: that share, at least one of each kind that has two or more.
+        held_out: names of scenes, exposures and single images, with ``*`` and ``?``; ``church`` also names
+            ``sfm/church``. Of the scenes, of the exposures, and of the single images, a share is drawn where none is
+            named.
+        share: that share, at least one of each that has two or more.
         seed: of the drawing.
 
     """
@@ -51,131 +47,185 @@ class SplitConfig:
             raise ValueError(f"the share held out must be at least 0 and below 1, got {self.share}")
 
 
-def find_sources(
-    root: Path, validation: bool = False, posed: bool = False, split: SplitConfig | None = None
-) -> PhotoSources:
-    """List the photographs of one part of the data below ``root``; see :func:`split_sources`."""
-    return split_sources(root, posed, split)[1 if validation else 0]
+def split_store(store: Store, split: SplitConfig | None = None) -> tuple[Store, Store]:
+    """Divide a store into a part to train on and one held out; either may come out empty.
 
-
-def split_sources(
-    root: Path, posed: bool = False, split: SplitConfig | None = None
-) -> tuple[PhotoSources, PhotoSources]:
-    """Divide the photographs below ``root`` into those to train on and those held out.
-
-    Scenes, photographs and brackets go as a whole to one side, and what shares a file (byte by byte) goes to the same
-    side, so that nothing crosses. Where there is one scene and nothing else to hold out, its photographs and its points
-    are divided, which is the weaker test: both sides show one place.
+    Scenes, exposures and single images go as a whole to one side, and those that share an image go to the same side,
+    so that nothing crosses. Where there is one scene and nothing else to hold out, its images *and* its locations are
+    divided, which is the weaker test: both sides show one place.
 
     Args:
-        root: folder of the data, see :func:`~kornia_lift.training.data.images.list_sources`.
-        posed: list the posed scenes too; all of them belong to the training.
+        store: all data.
         split: what to hold out.
 
     Raises:
-        FileNotFoundError: if there is no data.
-        ValueError: if a name of ``split.held_out``, other than the default, is not there.
+        ValueError: if a name of ``split.held_out``, other than the default, is not in the data.
 
     """
     split = split or SplitConfig()
-    sources = list_sources(root, posed)
-    items: list[_Item] = [(kind, path) for kind in _KINDS for path in getattr(sources, kind)]
-    names = [path.relative_to(root).as_posix() for _, path in items]
-    named = {n for n, name in enumerate(names) if any(fnmatchcase(name, pattern) for pattern in split.held_out)}
+    units = store.scenes
+    number = {unit: n for n, unit in enumerate(units)}
+    kinds = ["scene"] * len(units)
+    first: dict[bytes, int] = {}
+    links = []
+    for image in store.images:
+        unit = number[image.scene]
+        kinds[unit] = _class_of(image.kind)
+        links.append((unit, first.setdefault(hashlib.sha256(image.jpeg).digest(), unit)))
+    named = {n for n, unit in enumerate(units) if any(_matches(unit, pattern) for pattern in split.held_out)}
     if split.held_out != DECLARED_SPLIT:
-        idle = [pattern for pattern in split.held_out if not any(fnmatchcase(name, pattern) for name in names)]
+        idle = [pattern for pattern in split.held_out if not any(_matches(unit, pattern) for unit in units)]
         if idle:
-            raise ValueError(f"held_out names {idle[0]!r}, which is not in {root}; it holds {', '.join(names[:10])}")
-    groups = _groups_by_content(items)
+            raise ValueError(f"held_out names {idle[0]!r}, which is not in the data: {', '.join(units[:10])}")
+    held = _draw(kinds, _connected_groups(len(units), links), named, split)
+    if not held and kinds.count("scene") == 1 and split.share:
+        return divide_scene(store, units[kinds.index("scene")], split)
+    chosen = np.array([number[image.scene] in held for image in store.images], dtype=bool)
+    return take_images(store, ~chosen), take_images(store, chosen)
+
+
+def split_names(scenes: list[str], split: SplitConfig) -> tuple[list[str], list[str]]:
+    """Divide names of scenes into those to train on and those held out, as :func:`split_store` does."""
+    named = {n for n, scene in enumerate(scenes) if any(_matches(scene, pattern) for pattern in split.held_out)}
+    held = _draw(["scene"] * len(scenes), [[n] for n in range(len(scenes))], named, split)
+    return [s for n, s in enumerate(scenes) if n not in held], [s for n, s in enumerate(scenes) if n in held]
+
+
+def _class_of(kind: Kind) -> str:
+    return kind if kind in ("single", "exposures") else "scene"
+
+
+def _matches(unit: str, pattern: str) -> bool:
+    return fnmatchcase(unit, pattern) or fnmatchcase(unit, f"*/{pattern}")
+
+
+def _draw(kinds: list[str], groups: list[list[int]], named: set[int], split: SplitConfig) -> set[int]:
+    """Units to hold out: the named ones and, of the classes without any, a share; groups are not divided."""
     held = {n for group in groups if named & set(group) for n in group}
-    left = {kind: sum(items[n][0] == kind for n in range(len(items)) if n not in held) for kind in _KINDS}
+    classes = sorted(set(kinds))
+    left = {kind: sum(k == kind for n, k in enumerate(kinds) if n not in held) for kind in classes}
     rng = np.random.default_rng(split.seed)
-    for kind in _KINDS:
-        total = len(getattr(sources, kind))
+    for kind in classes:
+        total = kinds.count(kind)
         drawn = rng.permutation(len(groups))
-        if any(items[n][0] == kind for n in named) or total < 2 or not split.share:
+        if any(kinds[n] == kind for n in named) or total < 2 or not split.share:
             continue
         target = max(1, round(split.share * total))
         for group in (groups[g] for g in drawn.tolist()):
-            mine = {k: sum(items[n][0] == k for n in group if n not in held) for k in _KINDS}
-            # neither more than asked nor the last one of a kind
+            mine = {k: sum(kinds[n] == k for n in group if n not in held) for k in classes}
+            # neither more than asked nor the last one of a class
             room = total - left[kind] + mine[kind] <= target and all(left[k] > m for k, m in mine.items() if m)
             if mine[kind] and room:
                 held.update(group)
                 left = {k: left[k] - m for k, m in mine.items()}
+    return held
 
-    divided = _divide(sources.sfm[0], split) if not held and len(sources.sfm) == 1 and split.share else None
-    if divided is not None:
-        return replace(sources, sfm=(), parts=(divided[0],)), PhotoSources((), (), (), parts=(divided[1],))
 
-    def part(chosen: bool) -> PhotoSources:
-        of = {k: tuple(p for n, (kind, p) in enumerate(items) if kind == k and (n in held) == chosen) for k in _KINDS}
-        return PhotoSources(of["sfm"], of["photos"], of["brackets"], () if chosen else sources.posed)
+def _connected_groups(count: int, links: Iterable[tuple[int, int]]) -> list[list[int]]:
+    """Return the connected components of a graph of ``count`` nodes, in the order of their first members."""
+    parent = list(range(count))
+
+    def root_of(node: int) -> int:
+        while parent[node] != node:
+            parent[node] = parent[parent[node]]
+            node = parent[node]
+        return node
+
+    for a, b in links:
+        roots = root_of(a), root_of(b)
+        parent[max(roots)] = min(roots)
+    members: dict[int, list[int]] = {}
+    for node in range(count):
+        members.setdefault(root_of(node), []).append(node)
+    return list(members.values())
+
+
+def divide_scene(store: Store, scene: str, split: SplitConfig) -> tuple[Store, Store]:
+    """Divide the images and the locations of one scene; what lies on both sides is dropped. The rest is trained on."""
+    rng = np.random.default_rng(split.seed)
+    members = rng.permutation([n for n, image in enumerate(store.images) if image.scene == scene])
+    none = np.zeros(len(store.images), dtype=bool)
+    if len(members) < 4:
+        return store, take_images(store, none)
+    held_image = none.copy()
+    held_image[members[: min(len(members) - 2, max(2, round(split.share * len(members))))]] = True
+    points = int(store.tracks.point.max(initial=-1)) + 1
+    held_point = rng.random(points) < split.share
+    divided = np.zeros(points, dtype=bool)
+    of_scene = np.array([image.scene == scene for image in store.images])
+    divided[store.tracks.point[of_scene[store.tracks.image]]] = True
+
+    def part(held: bool) -> Store:
+        keep = divided & (held_point == held) if held else ~divided | ~held_point
+        return take_images(store, held_image == held, lambda table: keep[table.point])
 
     return part(False), part(True)
 
 
-def describe_sources(root: Path, sources: PhotoSources) -> list[str]:
-    """Names relative to ``root`` of scenes, photographs, brackets and posed scenes, sorted."""
-    paths = [*sources.sfm, *sources.photos, *sources.brackets, *sources.posed]
-    paths += [part.scene / "images" / name for part in sources.parts for name in part.images]
-    return sorted(path.relative_to(root).as_posix() for path in paths)
+def take_images(
+    store: Store,
+    images: NDArray[np.bool_],
+    locations: Callable[[Observations], NDArray[np.bool_]] = lambda table: np.ones(len(table), dtype=bool),
+) -> Store:
+    """Return the part of a store that lies in the chosen images.
 
-
-def keep_split(out: Path, root: Path, train: PhotoSources, held_out: PhotoSources) -> None:
-    """Write down what is held out, in ``out/split.json``; a run goes on only where nothing has changed sides.
-
-    Raises:
-        ValueError: if the run was begun with another split.
+    Args:
+        store: the whole.
+        images: whether to keep each image.
+        locations: of the views in the kept images, those to keep. A location of several views that is left with one
+            is dropped, and a SIFT frame that is left alone is removed.
 
     """
-    path = out / SPLIT
-    now = {"training": describe_sources(root, train), "held_out": describe_sources(root, held_out)}
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        crossed = set(now["held_out"]) & set(before["training"]) | set(now["training"]) & set(before["held_out"])
-        if crossed:
-            raise ValueError(
-                f"{', '.join(sorted(crossed)[:5])} changed between training and held-out data since {out} was begun "
-                "(the folder of the data or the options of the split are others); choose another --out, or name what "
-                f"is held out by split.held_out as in {path}"
-            )
-    if rank() == 0:
-        out.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(now, indent=1) + "\n", encoding="utf-8")
-
-
-def _divide(scene: Path, split: SplitConfig) -> tuple[ScenePart, ScenePart] | None:
-    """Parts of a scene to train on and to hold out, two photographs each at least."""
-    names = [path.relative_to(scene / "images").as_posix() for path in list_scene_photos(scene)]
-    if len(names) < 4:
-        return None
-    order = [names[n] for n in np.random.default_rng(split.seed).permutation(len(names)).tolist()]
-    cut = min(len(names) - 2, max(2, round(split.share * len(names))))
-    train, held_out = sorted(order[cut:]), sorted(order[:cut])
-    return (
-        ScenePart(scene, tuple(train), False, split.share, split.seed),
-        ScenePart(scene, tuple(held_out), True, split.share, split.seed),
+    table = store.tracks.take(images[store.tracks.image])
+    table = table.take(locations(table))
+    single = np.array([image.kind == "single" for image in store.images], dtype=bool)
+    count = np.bincount(table.point, minlength=1)
+    table = table.take((count[table.point] >= 2) | single[table.image])
+    with_sift = np.bincount(table.point[table.sigma > 0], minlength=1)
+    alone = np.pad(with_sift, (0, max(0, int(table.point.max(initial=0)) + 1 - len(with_sift))))[table.point] < 2
+    table = dataclasses.replace(table, sigma=np.where(alone & ~single[table.image], 0, table.sigma))
+    new = np.cumsum(images) - 1
+    empty = store.empty.take(images[store.empty.image])
+    kept = tuple(image for image, ok in zip(store.images, images, strict=True) if ok)
+    return Store(
+        kept,
+        dataclasses.replace(table, image=new[table.image]),
+        dataclasses.replace(empty, image=new[empty.image]),
+        store.counts,
     )
 
 
-def _groups_by_content(items: list[_Item]) -> list[list[int]]:
-    """Indices of items that share a file, directly or through others; in order of their first members."""
-    group = list(range(len(items)))
+def without_kind(store: Store, kind: Kind) -> Store:
+    """Return a store without the images of one kind."""
+    return take_images(store, np.array([image.kind != kind for image in store.images], dtype=bool))
 
-    def root_of(n: int) -> int:
-        while group[n] != n:
-            n = group[n]
-        return n
 
-    first: dict[bytes, int] = {}
-    for n, (kind, path) in enumerate(items):
-        files = [path] if kind == "photos" else list_scene_photos(path) if kind == "sfm" else list_photos(path)
-        for file in files:
-            a, b = root_of(first.setdefault(hashlib.sha256(file.read_bytes()).digest(), n)), root_of(n)
-            group[max(a, b)] = min(a, b)
-    members: dict[int, list[int]] = defaultdict(list)
-    for n in range(len(items)):
-        members[root_of(n)].append(n)
-    return list(members.values())
+def check_apart(train: Store, validation: Store) -> None:
+    """Check that no image is in both stores, under whatever name.
+
+    Raises:
+        ValueError: naming those that are.
+
+    """
+    digest = {hashlib.sha256(image.jpeg).digest(): image.name for image in train.images}
+    both = []
+    for image in validation.images:
+        other = digest.get(hashlib.sha256(image.jpeg).digest())
+        if other is not None:
+            both.append(f"{image.name} (in the training data as {other})" if other != image.name else other)
+    if both:
+        raise ValueError(
+            f"{len(both)} of {len(validation.images)} images of the validation data are training data too: "
+            f"{', '.join(both[:3])}{', ...' if len(both) > 3 else ''}; errors measured on them say nothing. Name other "
+            "validation data, or none: then a part of the training data is held out"
+        )
+
+
+def describe_sides(train: Store, held_out: Store) -> tuple[list[str], list[str]]:
+    """Names of what lies on either side, sorted: whole scenes, and the images of a scene that was divided."""
+    both = set(train.scenes) & set(held_out.scenes)
+
+    def names(store: Store) -> list[str]:
+        return sorted({image.name if image.scene in both else image.scene for image in store.images})
+
+    return names(train), names(held_out)

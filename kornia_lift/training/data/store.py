@@ -1,18 +1,18 @@
-"""The training data of one source in one file: JPEG photographs, and which places in them correspond.
+"""The training data of one or more sources: JPEG images, and where they show one location.
 
 The file is a NumPy ``.npz``: a zip, so every part carries a checksum, and nothing in it is executed. Patches are not
-stored; they are cut from the photographs on the device that trains.
+stored; they are cut from the images on the device that trains.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import zipfile
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -21,26 +21,41 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
+from kornia_lift._safe_read import DamagedFileError, parse_json, read_npz
+from kornia_lift.training.data.cameras import Camera
+from kornia_lift.training.data.images import encode_jpeg
 
-VERSION = 1
-_JPEG = "jpeg"  # all photographs, one after the other
-_END = "jpeg_end"  # where each of them ends
+__all__ = ["Camera", "Kind", "Observations", "Store", "StoreError", "StoredImage", "encode_jpeg", "join_stores",
+           "load_store", "pack_stores", "save_store", "store_bytes"]  # fmt: skip
+
+VERSION = 2
+_MAX_PIXELS = 2**26  # of one image
+_PARAMS = 12  # of the camera model of COLMAP that has most
+
+#: What an image is part of: a reconstructed scene, a scene with depth maps, a sequence with homographies, aligned
+#: exposures, or nothing else (its second views are synthetic).
+Kind = Literal["sfm", "posed", "homography", "exposures", "single"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class StoreError(ValueError):
-    """A training file that is damaged, of another version, or not one at all."""
+    """A file of training data that is damaged, of another version, or not one at all."""
 
 
 @dataclass(frozen=True)
-class Places:
-    """Square regions in photographs: position, scale and angle of keypoints.
+class Observations:
+    """Views of locations: what both recipes draw their samples from.
 
     Args:
-        image: index of the photograph, int32, shape (M,).
-        point: what the region shows: regions of one number show one place; -1 nothing distinctive. int32, (M,).
+        image: index of the image, int32, shape (M,).
+        point: number of the location; views of one number show one location; -1 nothing distinctive. int32, (M,).
         xy: centre in pixels, pixel centres at integers, float32, shape (M, 2).
-        sigma: SIFT scale in pixels, float32, shape (M,).
+        sigma: SIFT scale in pixels, 0 where no keypoint is confirmed with its whole support, float32, shape (M,).
         theta: SIFT angle in radians, clockwise on screen, float32, shape (M,).
+        zoom: pixels per unit of length at the location, float32, shape (M,); only ratios within a location have a
+            meaning. By default the SIFT scale.
+        angle: clockwise angle of the common frame of the location in this image, radians, float32, shape (M,). By
+            default the SIFT angle.
 
     """
 
@@ -49,140 +64,261 @@ class Places:
     xy: NDArray[np.floating]
     sigma: NDArray[np.floating]
     theta: NDArray[np.floating]
+    zoom: NDArray[np.floating] = None  # type: ignore[assignment]
+    angle: NDArray[np.floating] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            dtype = np.int32 if field.name in ("image", "point") else np.float32
-            shape = (-1, 2) if field.name == "xy" else (-1,)
-            object.__setattr__(self, field.name, np.asarray(getattr(self, field.name), dtype=dtype).reshape(shape))
-            if len(getattr(self, field.name)) != len(self.image):
-                raise ValueError(f"{field.name} has {len(getattr(self, field.name))} rows, image {len(self.image)}")
+        for name, default in (("zoom", self.sigma), ("angle", self.theta)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+        for item in dataclasses.fields(self):
+            dtype = np.int32 if item.name in ("image", "point") else np.float32
+            shape = (-1, 2) if item.name == "xy" else (-1,)
+            object.__setattr__(self, item.name, np.asarray(getattr(self, item.name), dtype=dtype).reshape(shape))
+            if len(getattr(self, item.name)) != len(self.image):
+                raise ValueError(f"{item.name} has {len(getattr(self, item.name))} rows, image {len(self.image)}")
 
     def __len__(self) -> int:
         return len(self.image)
 
-    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Places:
+    @classmethod
+    def none(cls) -> Observations:
+        """Return a table without rows."""
+        whole, real = np.zeros(0, np.int32), np.zeros(0, np.float32)
+        return cls(whole, whole, np.zeros((0, 2)), real, real)
+
+    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Observations:
         """Return the chosen rows."""
-        return Places(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
+        return Observations(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
 
 
-def join_places(parts: Sequence[Places]) -> Places:
+def join_observations(parts: Sequence[Observations]) -> Observations:
     """Concatenate tables."""
-    return Places(*(np.concatenate([getattr(p, f.name) for p in parts]) for f in dataclasses.fields(Places)))
+    names = [f.name for f in dataclasses.fields(Observations)]
+    return Observations(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """One image of a store.
+
+    Args:
+        name: unique name, ``scene/file``.
+        scene: name of what is held out as a whole; for a single image its own name.
+        kind: what it is part of.
+        jpeg: the image, 8-bit gray JPEG.
+        camera: None where it is not known.
+
+    """
+
+    name: str
+    scene: str
+    kind: Kind
+    jpeg: bytes
+    camera: Camera | None = None
+
+    def decode(self) -> Tensor:
+        """Return the image, uint8, shape (H, W).
+
+        Raises:
+            StoreError: if it cannot be decoded, or is larger than 64 megapixels.
+
+        """
+        cv2 = require("cv2", extra="train")
+        try:
+            with require("PIL.Image", extra="train").open(io.BytesIO(self.jpeg)) as header:
+                width, height = header.size
+            if width * height > _MAX_PIXELS:
+                raise ValueError(f"{width}x{height} pixels")
+            image = cv2.imdecode(np.frombuffer(self.jpeg, np.uint8), cv2.IMREAD_GRAYSCALE)
+        except Exception as error:  # decoders raise anything for damaged bytes
+            raise StoreError(f"the image {self.name!r} of the store cannot be decoded: {error}") from error
+        if image is None:
+            raise StoreError(f"the image {self.name!r} of the store cannot be decoded")
+        return torch.from_numpy(image)
 
 
 @dataclass(frozen=True)
 class Store:
-    """Photographs and corresponding places of one source.
+    """Images and the locations that they show.
 
     Args:
-        names: one name per photograph, ``scene/file``.
-        jpeg: 8-bit gray JPEG per photograph.
-        places: keypoints seen in one or more photographs.
+        images: the images.
+        tracks: views of locations.
         empty: regions without any keypoint; their ``point`` is -1.
+        counts: for each scene, how many locations each step of its reading left; see
+            :mod:`~kornia_lift.training.data.read`.
 
     """
 
-    names: tuple[str, ...]
-    jpeg: tuple[bytes, ...]
-    places: Places
-    empty: Places
+    images: tuple[StoredImage, ...]
+    tracks: Observations
+    empty: Observations
+    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the images."""
+        return tuple(image.name for image in self.images)
+
+    @property
+    def scenes(self) -> tuple[str, ...]:
+        """Names of the scenes, each once, in the order of the images."""
+        return tuple(dict.fromkeys(image.scene for image in self.images))
 
     def decode(self, index: int) -> Tensor:
-        """Photograph ``index`` as uint8 tensor (H, W)."""
-        cv2 = require("cv2", extra="train")
-        image = cv2.imdecode(np.frombuffer(self.jpeg[index], np.uint8), cv2.IMREAD_GRAYSCALE)
-        if image is None:
-            raise StoreError(f"the photograph {self.names[index]!r} of the store cannot be decoded")
-        return torch.from_numpy(image)
+        """Return image ``index``, uint8, shape (H, W)."""
+        return self.images[index].decode()
 
-
-def encode_jpeg(image: NDArray[np.uint8], quality: int = 88) -> bytes:
-    """Compress a gray image (H, W)."""
-    cv2 = require("cv2", extra="train")
-    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1])[1].tobytes()
+    def with_sift_frames(self) -> Observations:
+        """Return the views that have a SIFT scale and angle, of locations with two of them or in single images."""
+        table = self.tracks.take(self.tracks.sigma > 0)
+        views = np.bincount(table.point, minlength=1)
+        alone = np.array([image.kind == "single" for image in self.images], dtype=bool)
+        return table.take((views[table.point] >= 2) | alone[table.image])
 
 
 def save_store(path: str | Path, store: Store) -> None:
     """Write a store atomically."""
-    if len(store.names) != len(store.jpeg):
-        raise ValueError(f"a store needs one name per photograph, got {len(store.names)} and {len(store.jpeg)}")
-    arrays: dict[str, NDArray[np.generic]] = {
+    images = store.images
+    cameras = [image.camera for image in images]
+    known = [c for c in cameras if c is not None]
+    params = np.full((len(known), _PARAMS), np.nan)
+    for row, camera in zip(params, known, strict=True):
+        row[: len(camera.params)] = camera.params
+    arrays: dict[str, NDArray[Any]] = {
         "version": np.array(VERSION),
-        "names": np.array(store.names, dtype=np.str_),
-        _JPEG: np.frombuffer(b"".join(store.jpeg), np.uint8),
-        _END: np.cumsum([len(j) for j in store.jpeg], dtype=np.int64),
+        "names": np.array([i.name for i in images], dtype=np.str_),
+        "scenes": np.array([i.scene for i in images], dtype=np.str_),
+        "kinds": np.array([KINDS.index(i.kind) for i in images], dtype=np.int8),
+        "jpeg": np.frombuffer(b"".join(i.jpeg for i in images), np.uint8),
+        "jpeg_end": np.cumsum([len(i.jpeg) for i in images], dtype=np.int64),
+        "counts": np.array(json.dumps({k: dict(v) for k, v in store.counts.items()})),
+        "camera_image": np.array([n for n, c in enumerate(cameras) if c is not None], dtype=np.int32),
+        "camera_model": np.array([c.model for c in known], dtype=np.str_),
+        "camera_params": params,
+        "camera_size": np.array([c.size for c in known], dtype=np.int32).reshape(-1, 2),
+        "camera_rotation": np.array([c.rotation for c in known], dtype=np.float64).reshape(-1, 3, 3),
+        "camera_translation": np.array([c.translation for c in known], dtype=np.float64).reshape(-1, 3),
     }
-    for kind in ("places", "empty"):
-        for field in dataclasses.fields(Places):
-            arrays[f"{kind}_{field.name}"] = getattr(getattr(store, kind), field.name)
+    for table in ("tracks", "empty"):
+        for item in dataclasses.fields(Observations):
+            arrays[f"{table}_{item.name}"] = getattr(getattr(store, table), item.name)
     with atomic_write(Path(path)) as temporary:
         np.savez(temporary, allow_pickle=False, **arrays)  # type: ignore[arg-type]
 
 
+def _layout() -> dict[str, tuple[str, int]]:
+    """Kind of dtype and rank of every array of a store."""
+    layout = {
+        "names": ("U", 1), "scenes": ("U", 1), "kinds": ("i", 1), "jpeg": ("u", 1), "jpeg_end": ("i", 1),
+        "counts": ("U", 0), "camera_image": ("i", 1), "camera_model": ("U", 1), "camera_params": ("f", 2),
+        "camera_size": ("i", 2), "camera_rotation": ("f", 3), "camera_translation": ("f", 2),
+    }  # fmt: skip
+    for table in ("tracks", "empty"):
+        for item in dataclasses.fields(Observations):
+            whole = item.name in ("image", "point")
+            layout[f"{table}_{item.name}"] = ("i" if whole else "f", 2 if item.name == "xy" else 1)
+    return layout
+
+
 def load_store(path: str | Path) -> Store:
-    """Read a store, checking all of it.
+    """Read a store, checking all of it but the images, which are decoded when they are used.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        StoreError: if the file is cut off or damaged, of another version, or its parts contradict each other.
+        StoreError: if the file is truncated or damaged, of another version, or its parts contradict each other.
 
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no training data {path}; make it with `kornia-lift build-dataset`")
     try:
-        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
-            version = int(file["version"])
-            if version != VERSION:
-                raise StoreError(
-                    f"{path} is a store of version {version}, this package reads version {VERSION}; build it again"
-                )
-            names = tuple(str(n) for n in file["names"])
-            blob, end = file[_JPEG].tobytes(), file[_END]
-            tables = [
-                Places(*(file[f"{kind}_{f.name}"] for f in dataclasses.fields(Places))) for kind in ("places", "empty")
-            ]
-    except (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError) as error:
-        raise _damaged(path, error) from error
-    except ValueError as error:
-        if isinstance(error, StoreError):
-            raise
-        raise _damaged(path, error) from error
-    begin = np.concatenate([[0], end[:-1]])
-    jpeg = tuple(blob[a:b] for a, b in zip(begin.tolist(), end.tolist(), strict=True))
-    if len(jpeg) != len(names) or (len(end) and end[-1] != len(blob)):
-        raise StoreError(f"{path} contradicts itself: {len(names)} names for {len(jpeg)} photographs")
-    for table in tables:
-        if len(table) and not 0 <= table.image.min() <= table.image.max() < len(names):
-            raise StoreError(f"{path} contradicts itself: places in photographs that it does not hold")
-    return Store(names, jpeg, *tables)
+        version = int(read_npz(path, {"version": ("iu", 0)})["version"])
+        if version != VERSION:
+            raise StoreError(
+                f"{path} is a store of version {version}, this package reads version {VERSION}; build it again"
+            )
+        arrays = read_npz(path, _layout())
+    except DamagedFileError as error:
+        raise StoreError(f"{error}; a training store that is truncated or damaged: copy or build it again") from error
+    try:
+        return _assemble(arrays)
+    except (ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
+        raise StoreError(f"{path} contradicts itself: {error}; build it again") from error
 
 
-def _damaged(path: Path, error: Exception) -> StoreError:
-    size = path.stat().st_size
-    if "pickle" in str(error):  # what NumPy takes every file for that is neither .npz nor .npy
-        error = ValueError("it is not an .npz file")
-    return StoreError(
-        f"{path} ({size} bytes) is cut off, damaged or no training store: {error}; copy or build it again"
+def _assemble(arrays: Mapping[str, NDArray[Any]]) -> Store:
+    end = arrays["jpeg_end"]
+    begin = np.concatenate([np.zeros(1, np.int64), end[:-1]])
+    blob = arrays["jpeg"].tobytes()
+    if (len(end) and int(end[-1]) != len(blob)) or (end < begin).any() or (begin < 0).any():
+        raise ValueError("the ends of the images do not divide their bytes")
+    cameras = _cameras(arrays, len(end))
+    images = tuple(
+        StoredImage(str(name), str(scene), KINDS[int(kind)], blob[a:b], cameras.get(n))
+        for n, (name, scene, kind, a, b) in enumerate(
+            zip(arrays["names"], arrays["scenes"], arrays["kinds"], begin.tolist(), end.tolist(), strict=True)
+        )
     )
+    if len({image.name for image in images}) != len(images):
+        raise ValueError("two images have one name")
+    columns = [f.name for f in dataclasses.fields(Observations)]
+    tracks, empty = (Observations(*(arrays[f"{table}_{c}"] for c in columns)) for table in ("tracks", "empty"))
+    for table, least in ((tracks, 0), (empty, -1)):
+        if len(table) and not 0 <= table.image.min() <= table.image.max() < len(images):
+            raise ValueError("views in images that it does not hold")
+        if len(table) and not least <= table.point.min() <= table.point.max() < 2**26:
+            raise ValueError("points are not numbered from 0")
+        numbers = np.column_stack([table.xy, table.sigma, table.theta, table.zoom, table.angle])
+        if not np.isfinite(numbers).all() or (table.sigma < 0).any():
+            raise ValueError("positions, scales or angles are not finite, or negative")
+    counts = parse_json(str(arrays["counts"]))
+    return Store(images, tracks, empty, {str(k): {str(n): int(v) for n, v in c.items()} for k, c in counts.items()})
+
+
+def _cameras(arrays: Mapping[str, NDArray[Any]], images: int) -> dict[int, Camera]:
+    rows = zip(
+        arrays["camera_image"].tolist(), arrays["camera_model"].tolist(), arrays["camera_params"],
+        arrays["camera_size"].tolist(), arrays["camera_rotation"], arrays["camera_translation"], strict=True,
+    )  # fmt: skip
+    cameras = {}
+    for image, model, params, size, rotation, translation in rows:
+        if not 0 <= image < images or rotation.shape != (3, 3) or translation.shape != (3,) or len(size) != 2:
+            raise ValueError("a camera of an image that it does not hold, or of a wrong shape")
+        if not (np.isfinite(rotation).all() and np.isfinite(translation).all()):
+            raise ValueError("a camera whose pose is not finite")
+        known = tuple(float(p) for p in params if np.isfinite(p))
+        cameras[image] = Camera(str(model), known, (size[0], size[1]), rotation, translation)
+    return cameras
 
 
 def join_stores(stores: Sequence[Store]) -> Store:
-    """Put several sources together, renumbering photographs and points so that they stay distinct."""
-    places, empty, photographs, points = [], [], 0, 0
+    """Put several sources together, renumbering images and points so that they stay distinct.
+
+    Raises:
+        ValueError: if two images have one name.
+
+    """
+    tracks, empty, images, points = [Observations.none()], [Observations.none()], 0, 0
     for store in stores:
-        table = store.places
-        places.append(dataclasses.replace(table, image=table.image + photographs, point=table.point + points))
-        empty.append(dataclasses.replace(store.empty, image=store.empty.image + photographs))
-        photographs += len(store.names)
+        table = store.tracks
+        tracks.append(dataclasses.replace(table, image=table.image + images, point=table.point + points))
+        empty.append(dataclasses.replace(store.empty, image=store.empty.image + images))
+        images += len(store.images)
         points += int(table.point.max(initial=-1)) + 1
-    return Store(
-        tuple(name for s in stores for name in s.names),
-        tuple(jpeg for s in stores for jpeg in s.jpeg),
-        join_places(places),
-        join_places(empty),
+    joined = Store(
+        tuple(image for s in stores for image in s.images),
+        join_observations(tracks),
+        join_observations(empty),
+        {scene: counts for s in stores for scene, counts in s.counts.items()},
     )
+    repeated = sorted({name for name in joined.names if joined.names.count(name) > 1}) if images < 10**4 else []
+    if repeated or len(set(joined.names)) != images:
+        raise ValueError(
+            f"two images of the training data are called {(repeated or ['the same'])[0]!r}; rename a folder"
+        )
+    return joined
 
 
 def pack_stores(stores: Sequence[Store], limit: int) -> list[list[Store]]:
@@ -207,76 +343,8 @@ def pack_stores(stores: Sequence[Store], limit: int) -> list[list[Store]]:
 
 def store_bytes(store: Store) -> int:
     """Size of a store on disk, rounded up."""
-    tables = sum(getattr(t, f.name).nbytes for t in (store.places, store.empty) for f in dataclasses.fields(Places))
-    names = 4 * max((len(n) for n in store.names), default=0) * len(store.names)
-    return sum(len(j) + 8 for j in store.jpeg) + tables + names + 16 * 1024  # headers of the parts
-
-
-def check_apart(train: Store, validation: Store) -> None:
-    """Check that no photograph is in both stores, under whatever name.
-
-    Raises:
-        ValueError: naming those that are.
-
-    """
-    digest = {hashlib.sha256(jpeg).digest(): name for name, jpeg in zip(train.names, train.jpeg, strict=True)}
-    both = [
-        f"{name} (in the training data as {digest[key]})" if digest[key] != name else name
-        for name, key in zip(validation.names, (hashlib.sha256(j).digest() for j in validation.jpeg), strict=True)
-        if key in digest
-    ]
-    if both:
-        raise ValueError(
-            f"{len(both)} of {len(validation.names)} photographs of the validation data are training data too: "
-            f"{', '.join(both[:3])}{', ...' if len(both) > 3 else ''}; errors measured on them say nothing. Name other "
-            "validation data, or none: then a part of the training data is held out"
-        )
-
-
-def split_store(store: Store, share: float = 0.2, seed: int = 0) -> tuple[Store, Store]:
-    """Split into training and validation by photograph *and* by point, so that nothing crosses (LIFT spec 5).
-
-    What lies in a training photograph but is a validation point, or the other way round, is dropped. Where no scene
-    is to spare for validation; whole scenes held out are the stronger test.
-
-    Args:
-        store: what to split.
-        share: of the photographs of every scene, at least two, and of the points.
-        seed: seed of the choice.
-
-    Raises:
-        ValueError: if a part is left without any pair of views of one point.
-
-    """
-    rng = np.random.default_rng(seed)
-    held_image = np.zeros(len(store.names), dtype=bool)
-    scenes = np.array([name.rpartition("/")[0] for name in store.names])
-    for scene in np.unique(scenes):
-        members = rng.permutation(np.flatnonzero(scenes == scene))
-        held_image[members[: max(2, round(share * len(members)))]] = True
-    points = int(store.places.point.max(initial=-1)) + 1
-    held_point = rng.random(points) < share
-
-    def part(held: bool) -> Store:
-        image_ok = held_image == held
-        table = store.places
-        kept = table.take(image_ok[table.image] & (held_point[table.point] == held))
-        count = np.bincount(kept.point, minlength=points)
-        alone = np.bincount(table.point, minlength=points) == 1  # photographs without a second view stay as they are
-        kept = kept.take((count[kept.point] >= 2) | alone[kept.point])
-        if not len(kept):
-            raise ValueError(
-                f"too little data to hold {share:.0%} of {len(store.names)} photographs and of {points} points out: "
-                f"the {'validation' if held else 'training'} part has no place seen twice; add photographs, or give "
-                "a validation store of its own"
-            )
-        new = np.cumsum(image_ok) - 1
-        empty = store.empty.take(image_ok[store.empty.image])
-        return Store(
-            tuple(n for n, ok in zip(store.names, image_ok, strict=True) if ok),
-            tuple(j for j, ok in zip(store.jpeg, image_ok, strict=True) if ok),
-            dataclasses.replace(kept, image=new[kept.image]),
-            dataclasses.replace(empty, image=new[empty.image]),
-        )
-
-    return part(False), part(True)
+    tables = sum(getattr(t, f.name).nbytes for t in (store.tracks, store.empty) for f in dataclasses.fields(t))
+    longest = max((len(i.name) + len(i.scene) for i in store.images), default=0)
+    per_image = 4 * longest + 16 + 8 * (_PARAMS + 12) + 8 + 100  # names, ends, camera
+    counts = 4 * len(json.dumps({k: dict(v) for k, v in store.counts.items()}))
+    return sum(len(i.jpeg) + per_image for i in store.images) + tables + counts + 16 * 1024  # headers of the parts

@@ -8,6 +8,7 @@ from typing import Any
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks.contrast import LocalContrast
 from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.photometric import Photometric
 from kornia_lift.training.data.posed_pairs import PairConfig
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
@@ -36,13 +37,13 @@ class ModernConfig:
     """Options of the modern recipe.
 
     Args:
-        cut: how places are chosen for the patch stages.
-        descriptor_warp: noise of frames and light for the descriptor.
+        cut: how locations are chosen for the patch stages.
+        descriptor_warp: noise of frames and photometric augmentation for the descriptor.
         orientation_warp: the same for the orientation, whose angles must be exact.
-        images_per_batch: photographs of which a descriptor batch is drawn.
-        anchors_per_image: pairs per photograph.
-        refine_images: photographs of a batch of the second descriptor stage: fewer, with more look-alikes from each.
-        refine_anchors: pairs per photograph of that stage.
+        images_per_batch: images from which a descriptor batch is drawn.
+        anchors_per_image: pairs per image.
+        refine_images: images of a batch of the second descriptor stage: fewer, with more look-alikes from each.
+        refine_anchors: pairs per image of that stage.
         margin: of the descriptor's loss.
         blob_strength: size of the blob filter from which the response starts.
         photos_per_batch: images of a detector batch, each with several crops.
@@ -55,17 +56,17 @@ class ModernConfig:
         ranking_weight: factor of its ranking loss; that of the repeatability is 1.
         crops: how pairs of crops are drawn for the repeatability.
         shapes: drawn images of lines and polygons among those of the crops, which teach that edges are not found again.
-        crop_light: change of the light between crops; frames are not changed by it.
+        crop_light: photometric augmentation of crops.
         views: how the larger pairs of the matchable stage are drawn.
         descriptor: loop of the first descriptor stage.
         orientation: loop of the orientation stage.
         repeatable: loop of the detector's first stage.
         matchable: loop of the detector's second stage.
-        refine: loop of the descriptor's second stage, on frames turned by the trained orientation.
-        split: what is held out: the declared scenes and photographs of the data of the shipped weights; of anyone
+        refine: loop of the descriptor's second stage, on frames rotated by the trained orientation.
+        split: what is held out: the declared scenes and images of the data of the shipped weights; of anyone
             else's data a share of each kind, drawn by the seed.
-        use_posed: take patches from ``posed/`` too, scenes with measured depth, where there are any. Without,
-            castle-P30 of our data is left as a development set that shares nothing with the training.
+        use_posed: use scenes with depth maps too, where there are any. Without, castle-P30 of our data is left as a
+            development set that shares nothing with the training.
         seed: seed of the initial weights.
 
     """
@@ -89,7 +90,7 @@ class ModernConfig:
     ranking_weight: float = 0.2
     crops: CropConfig = field(default_factory=CropConfig)
     shapes: int = 50
-    crop_light: WarpConfig = field(default_factory=WarpConfig)
+    crop_light: Photometric = field(default_factory=Photometric)
     views: CropConfig = field(
         default_factory=lambda: CropConfig(size=480, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
     )

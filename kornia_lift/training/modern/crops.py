@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.limits import check_limits
-from kornia_lift.training.modern.pairs import WarpConfig, relight
 
 
 @dataclass(frozen=True)
@@ -66,10 +66,10 @@ class WarpedCrops:
     """
 
     def __init__(
-        self, photos: Sequence[Sequence[Tensor]], config: CropConfig | None = None, light: WarpConfig | None = None
+        self, photos: Sequence[Sequence[Tensor]], config: CropConfig | None = None, light: Photometric | None = None
     ) -> None:
         self.config = config or CropConfig()
-        self.light = light or WarpConfig()
+        self.light = light or Photometric()
         if not photos or not all(photos):
             raise ValueError("pairs of crops need at least one photograph of every scene")
         # coarser copies by 2x2 means: sampling at most every second pixel never aliases much
@@ -108,7 +108,7 @@ class WarpedCrops:
                     inside.append(mask)
                 maps.append(warp)
         to_first = torch.stack(maps)
-        lit = [relight(torch.cat(crops), self.light, generator) for crops in (first, second)]
+        lit = [augment(torch.cat(crops), self.light, generator) for crops in (first, second)]
         inside_second = torch.cat(inside[1::2])
         if c.black_corner > 0:  # nothing is drawn without, so that the batches of older runs stay what they were
             picture = _cut_corners(inside_second, c.black_corner, generator)

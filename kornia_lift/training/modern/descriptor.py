@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from kornia_lift.networks.descriptor import LIFTDescriptor
+from kornia_lift.training.batches import to_device_of
 from kornia_lift.training.distributed import gather
 from kornia_lift.training.modern.pairs import PatchPairs
 
@@ -88,7 +89,8 @@ class HardestDescriptorStage:
         p = pairs.cut(positive, turn, generator, stretch)
         if self.orientation is not None:
             # the same draws again, turned by what the network sees (kornia's sense: minus LIFT's)
-            angle_a, angle_p = -self.orientation(a), -self.orientation(p)
+            on = next(self.orientation.parameters()).device
+            angle_a, angle_p = -self.orientation(a.to(on)).to(turn), -self.orientation(p.to(on)).to(turn)
             use = ~upright
             generator.set_state(state)
             a = pairs.cut(anchor, turn + angle_a * use, generator)
@@ -119,7 +121,7 @@ class HardestDescriptorStage:
         generator = torch.Generator().manual_seed(self.seed)
         losses, rights = [], []
         for _ in range(batches):
-            batch = self._batch(self.validation, generator)
+            batch = to_device_of(self.network, self._batch(self.validation, generator))
             loss, figures = self._loss(self._describe(batch), batch["not_negative"])
             losses.append(float(loss))
             rights.append(figures["right"])

@@ -81,7 +81,7 @@ class MatchableDetectorStage:
         shares = []
         for image in range(len(self.validation)):
             part = slice(*self.validation.start[image : image + 2].tolist())
-            score = self._score(self.validation.windows[part].to(self.response.conv.weight)[None])
+            score = self._score(self.validation.windows[part].to(self.response.conv.weight)[None]).cpu()
             shares.append(concordance(score, self.validation.label[part][None], self.validation.weight[part][None]))
         self.network.train()
         return figures | {"concordance": sum(shares) / max(len(shares), 1)}

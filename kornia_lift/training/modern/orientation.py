@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from kornia_lift.networks.orientation import LIFTOrientation
+from kornia_lift.training.batches import to_device_of
 from kornia_lift.training.modern.pairs import PatchPairs
 
 
@@ -75,7 +76,7 @@ class EquivariantOrientationStage:
         generator = torch.Generator().manual_seed(self.seed)
         losses, within = [], []
         for _ in range(batches):
-            loss, figures = self.loss(self._batch(self.validation, generator))
+            loss, figures = self.loss(to_device_of(self.network, self._batch(self.validation, generator)))
             losses.append(float(loss))
             within.append(figures["within20"])
         self.network.train()

@@ -1,4 +1,4 @@
-"""Draw batches of patch pairs from stored tracks: other view, other frame noise, other light."""
+"""Draw batches of patch pairs from stored tracks: other view, other frame noise, other illumination."""
 
 from __future__ import annotations
 
@@ -9,29 +9,21 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from kornia_lift.geometry import DESCRIPTOR_SIZE
-from kornia_lift.training.data.photometric import BEST_QUALITY, cast_shadows, compress, draw_qualities, draw_shadows
+from kornia_lift.geometry import DESCRIPTOR_SIZE, rotation_matrix
+from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.modern.tracks import CONTEXT, PatchTracks
 
 
 @dataclass(frozen=True)
-class WarpConfig:
-    """Noise of the frames, as the detector and the orientation make it, and of the light.
+class WarpConfig(Photometric):
+    """Noise of the frames, as the detector and the orientation make it; it also inherits the photometric part.
 
     Args:
         angle: standard deviation of the error of each patch's angle, radians.
         scale: largest error of the scale as a factor; ``CONTEXT`` has room for 1.149 at any rotation.
         shift: standard deviation of the position, in units of half the patch side.
-        stretch: largest ratio of the axes of a pair that comes from one photograph (a slanted second view).
-        gain: largest contrast factor between light and dark copies.
-        offset: largest brightness change, in [0, 1] grey units.
-        noise: largest standard deviation of pixel noise, in grey units.
-        blur: largest standard deviation of additional blur, in patch pixels.
-        shadow: share of the patches over which the edge of a cast shadow runs.
-        shadow_depth: largest share of the light that it takes.
-        jpeg: share of the patches that are compressed as JPEG.
-        jpeg_quality: lowest quality; the highest is 90.
+        stretch: largest ratio of the axes of a pair that comes from one image (a slanted second view).
 
     """
 
@@ -39,34 +31,25 @@ class WarpConfig:
     scale: float = 1.149
     shift: float = 0.05
     stretch: float = 1.5
-    gain: float = 1.6
-    offset: float = 0.12
-    noise: float = 0.03
-    blur: float = 1.0
-    shadow: float = 0.15
-    shadow_depth: float = 0.6
-    jpeg: float = 0.15
-    jpeg_quality: int = 30
 
     def __post_init__(self) -> None:
-        check_limits(self, "scale", "stretch", "gain", at_least=1)
-        check_limits(self, "angle", "shift", "offset", "noise", "blur", at_least=0)
-        check_limits(self, "shadow", "shadow_depth", "jpeg", at_least=0, at_most=1)
-        check_limits(self, "jpeg_quality", at_least=1, at_most=BEST_QUALITY)
+        super().__post_init__()
+        check_limits(self, "scale", "stretch", at_least=1)
+        check_limits(self, "angle", "shift", at_least=0)
 
 
 class PatchPairs:
-    """Index over tracks that draws anchors image by image, so that a batch holds look-alikes of the same photograph.
+    """Index over tracks that draws anchors image by image, so that a batch holds look-alikes of the same image.
 
     Args:
         tracks: the stored patches; kept on their device, batches are cut there.
         groups: images per batch.
-        per_group: anchors per image. Images that show fewer places are left out, unless none shows as many: then
+        per_group: anchors per image. Images that show fewer locations are left out, unless none shows as many: then
             those that show most give what they have.
-        warp: noise of frames and light.
+        warp: noise of frames, and photometric augmentation.
 
     Raises:
-        ValueError: if no image shows two places.
+        ValueError: if no image shows two locations.
 
     """
 
@@ -84,7 +67,7 @@ class PatchPairs:
         self.image_begin = self.image_count.cumsum(0) - self.image_count
         self.per_group = min(per_group, int(self.image_count.max()) if len(tracks) else 0)
         if self.per_group < 2:
-            raise ValueError("no photograph shows two places, which pairs need; use larger ones, or some with texture")
+            raise ValueError("no image shows two locations, which pairs need; use larger ones, or some with texture")
         self.usable_images = torch.nonzero(self.image_count >= self.per_group)[:, 0]
 
     def draw(self, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -103,11 +86,11 @@ class PatchPairs:
         return anchor, positive
 
     def ambiguous(self, anchor: Tensor, radius: float = 1.5) -> Tensor:
-        """Mark pairs of anchors that are no honest negatives: the same place, or nearly, in one image.
+        """Mark pairs of anchors that are no valid negatives: the same location, or nearly, in one image.
 
         Args:
             anchor: indices of the anchors, shape (N,).
-            radius: places nearer than this many sigmas (of the larger one) are the same place.
+            radius: locations nearer than this many sigmas (of the larger one) are the same.
 
         Returns:
             Boolean matrix (N, N), true on the diagonal too.
@@ -120,7 +103,7 @@ class PatchPairs:
         return near | (track[:, None] == track)
 
     def cut(self, index: Tensor, angle: Tensor, generator: Generator, stretch: Tensor | None = None) -> Tensor:
-        """Cut 64-px patches at the given clockwise angles, with frame noise and changed light; (N, 1, 64, 64)."""
+        """Cut 64-px patches at the given clockwise angles, with frame noise and augmentation; (N, 1, 64, 64)."""
         n, w = len(index), self.warp
 
         def uniform() -> Tensor:
@@ -131,59 +114,18 @@ class PatchPairs:
 
         zoom = torch.exp(uniform() * math.log(w.scale)) / CONTEXT
         shift = torch.stack([normal(), normal()], 1) * (w.shift / CONTEXT)
-        matrix = _rotation(angle + normal() * w.angle)
+        matrix = rotation_matrix(angle + normal() * w.angle)
         if stretch is not None:
-            axis = _rotation(uniform() * math.pi)
+            axis = rotation_matrix(uniform() * math.pi)
             ratio = stretch.clamp(min=1).sqrt()
             matrix = axis @ torch.diag_embed(torch.stack([1 / ratio, torch.ones(n)], 1)) @ axis.mT @ matrix
         affine = torch.cat([matrix * zoom[:, None, None], shift[:, :, None]], 2)
         source = self.tracks.pixels[index, None].float() / 255
         grid = F.affine_grid(affine, [n, 1, DESCRIPTOR_SIZE, DESCRIPTOR_SIZE], align_corners=False)
         patch = F.grid_sample(source, grid, align_corners=False, padding_mode="border")
-        return relight(patch, w, generator)
+        return augment(patch, w, generator)
 
     def random_stretch(self, anchor: Tensor, positive: Tensor, generator: Generator) -> Tensor:
-        """Draw the slant of pairs from one photograph; pairs of two real views have their own."""
+        """Draw the slant of pairs from one image; pairs of two real views have their own."""
         drawn = torch.exp(torch.rand(len(anchor), generator=generator) * math.log(self.warp.stretch))
         return torch.where(anchor == positive, drawn, torch.ones(()))
-
-
-def _rotation(angle: Tensor) -> Tensor:
-    """Matrices that turn the sampling axes clockwise on screen by ``angle``, shape (N, 2, 2)."""
-    cosine, sine = angle.cos(), angle.sin()
-    return torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)
-
-
-def relight(patch: Tensor, warp: WarpConfig, generator: Generator) -> Tensor:
-    """Change contrast, gamma and brightness, add noise; blur, shade and compress a part of the patches.
-
-    Args:
-        patch: (N, 1, S, S) in [0, 1].
-        warp: how much of each.
-        generator: CPU generator. Nothing is drawn for shadows and compression where their share is 0, so that the
-            batches of runs without them stay what they were.
-
-    Returns:
-        Patches in [0, 1].
-
-    """
-    n = len(patch)
-    if warp.shadow:
-        patch = cast_shadows(patch, draw_shadows(generator, n, warp.shadow, warp.shadow_depth))
-
-    def uniform() -> Tensor:
-        return torch.rand((n, 1, 1, 1), generator=generator)
-
-    sigma = (uniform() * 2 - 1).clamp(min=0) * warp.blur + 1e-3  # half of the patches stay sharp
-    taps = torch.arange(-2, 3).view(1, 5, 1, 1)
-    kernel = torch.exp(-0.5 * (taps / sigma.view(1, 1, 1, n).permute(3, 1, 2, 0)) ** 2)  # n, 5, 1, 1
-    kernel = (kernel / kernel.sum(1, keepdim=True)).view(n, 1, 5, 1)
-    stacked = F.pad(patch.transpose(0, 1), (2, 2, 2, 2), mode="replicate")
-    blurred = F.conv2d(F.conv2d(stacked, kernel, groups=n), kernel.transpose(2, 3), groups=n).transpose(0, 1)
-    gamma = torch.exp((uniform() * 2 - 1) * 0.4)
-    gain = torch.exp((uniform() * 2 - 1) * math.log(warp.gain))
-    mean = blurred.mean((1, 2, 3), keepdim=True)
-    lit = (blurred.clamp(1e-4, 1) ** gamma - mean) * gain + mean + (uniform() * 2 - 1) * warp.offset
-    strength = uniform() * warp.noise
-    noisy = (lit + torch.randn(lit.shape, generator=generator) * strength).clamp(0, 1)
-    return compress(noisy, draw_qualities(generator, n, warp.jpeg, warp.jpeg_quality))

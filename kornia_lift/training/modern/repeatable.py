@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from kornia_lift.detector.extrema import Pixels, max_filter, read_neighbourhood
 from kornia_lift.detector.refinement import newton_step
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
+from kornia_lift.training.batches import to_device_of
 from kornia_lift.training.modern.crops import WarpedCrops, sample_pixels, warp_grid
 
 
@@ -218,7 +219,8 @@ class RepeatableDetectorStage:
         losses, found = [], []
         for _ in range(batches):
             drawn = self.validation.draw(generator, self.photos)
-            loss, figures = self.loss({**drawn, "budget": torch.full((len(drawn["first"]),), 60)})
+            drawn["budget"] = torch.full((len(drawn["first"]),), 60)
+            loss, figures = self.loss(to_device_of(self.network, drawn))
             losses.append(loss.item())
             found.append(figures)
         self.network.train()

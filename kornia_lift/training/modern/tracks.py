@@ -1,23 +1,19 @@
-"""Patches of the same place: cut once from the photographs, warped and lit anew for every batch."""
+"""Patches of one location: cut once from the images, warped and augmented anew for every batch."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from kornia.feature import extract_patches_from_pyramid, laf_from_center_scale_ori
 from torch import Tensor
 
-from kornia_lift._extras import require
 from kornia_lift.geometry import DESCRIPTOR_SIZE, LAF_SCALE_PER_SIGMA
-from kornia_lift.scenes.posed import PosedScene
-from kornia_lift.training.data.images import PhotoSources, ScenePart, read_bracket, read_gray, to_float
-from kornia_lift.training.data.posed_frames import posed_observations
-from kornia_lift.training.data.sfm_frames import SfmObservations, nearest_similarity, read_sfm
+from kornia_lift.training.data.images import to_float
+from kornia_lift.training.data.store import Observations, Store
 from kornia_lift.training.limits import check_limits
 
 CONTEXT = 1.625  # side of the stored patch over that of the descriptor's: room for any rotation and 15 % of zoom
@@ -26,7 +22,7 @@ STORED_SIZE = round(DESCRIPTOR_SIZE * CONTEXT)
 
 @dataclass(frozen=True)
 class PatchTracks:
-    """Stored patches, grouped in tracks (all views of one place) and by image.
+    """Stored patches, grouped in tracks (all views of one location) and by image.
 
     Args:
         pixels: uint8 patches, shape (M, 104, 104), in frames that agree within a track.
@@ -47,16 +43,14 @@ class PatchTracks:
 
 @dataclass(frozen=True)
 class CutConfig:
-    """How places are chosen.
+    """How locations are chosen.
 
     Args:
-        points_per_scene: 3-D points taken from each reconstruction or posed scene, at most.
-        views_per_point: observations of each point, at most.
-        points_per_photo: places taken from each single photograph.
-        min_sigma: smallest scale in pixels of the view that sees the place smallest.
+        points_per_scene: locations taken from each scene, at most.
+        views_per_point: observations of each location, at most.
+        points_per_photo: locations taken from each single image or set of exposures, at most.
+        min_sigma: smallest scale in pixels of the view that shows the location smallest.
         max_sigma: largest scale in pixels.
-        photo_size: larger side of single photographs and brackets in pixels; larger ones are scaled down, as
-            reconstructed ones are.
         seed: seed of the choice.
 
     """
@@ -66,7 +60,6 @@ class CutConfig:
     points_per_photo: int = 150
     min_sigma: float = 1.3
     max_sigma: float = 9.0
-    photo_size: int = 1024
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -74,29 +67,21 @@ class CutConfig:
         check_limits(self, "views_per_point", at_least=2)
         check_limits(self, "min_sigma", above=0)
         check_limits(self, "max_sigma", at_least=self.min_sigma)
-        check_limits(self, "photo_size", at_least=2 * STORED_SIZE)
 
 
-def cut_tracks(sources: PhotoSources, config: CutConfig) -> PatchTracks:
-    """Cut the patches of all sources into memory (about 11 KiB each).
+def cut_tracks(store: Store, config: CutConfig) -> PatchTracks:
+    """Cut patches of the locations of a store into memory (about 11 KiB each).
 
     Raises:
-        ValueError: if no source shows a place to learn from, or a photograph cannot be read.
+        ValueError: if no image shows a location to learn from.
 
     """
     rng = np.random.default_rng(config.seed)
-    parts: list[PatchTracks] = []
-    for scene in sources.sfm:
-        parts.append(_cut_scene(read_sfm(scene), scene, config, rng))
-    for part in sources.parts:
-        parts.append(_cut_scene(_observations(part), part.scene, config, rng))
-    for folder in sources.posed:
-        seen = posed_observations(PosedScene.load(folder), config.points_per_scene, rng)
-        parts.append(_cut_scene(seen, folder, config, rng))
-    for path in sources.photos:
-        parts.append(_cut_photo([read_gray(path, config.photo_size)], config, rng))
-    for folder in sources.brackets:
-        parts.append(_cut_photo(read_bracket(folder, config.photo_size), config, rng))
+    parts = []
+    scene_of = np.array([store.scenes.index(image.scene) for image in store.images])
+    for number in range(len(store.scenes)):
+        table = store.tracks.take(scene_of[store.tracks.image] == number)
+        parts.append(_cut_scene(store, table, config, rng))
     return join_tracks(parts)
 
 
@@ -107,8 +92,8 @@ def join_tracks(parts: Iterable[PatchTracks]) -> PatchTracks:
     kept = [part for part in parts if len(part)]
     if not kept:
         raise ValueError(
-            "the photographs show no place to learn from: none has SIFT keypoints whose support lies in it; use "
-            "larger photographs, or some with texture"
+            "they show no location to learn from: none has SIFT keypoints whose support lies inside the image; use "
+            "larger images, or some with texture"
         )
     next_track = next_image = 0
     for part in kept:
@@ -132,69 +117,44 @@ def _cut(image: Tensor, xy: np.ndarray, sigma: np.ndarray, angle: np.ndarray) ->
     return (patches * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def _observations(part: ScenePart) -> SfmObservations:
-    """The observations of a part's points in its photographs, of those that two of them show."""
-    seen = read_sfm(part.scene)
-    held_out = np.random.default_rng(part.seed).random(int(seen.point.max(initial=-1)) + 1) < part.share
-    mine = np.array([name in part.images for name in seen.images], dtype=bool)
-    keep = mine[seen.image] & (held_out[seen.point] == part.held_out)
-    keep &= np.bincount(seen.point[keep], minlength=len(held_out))[seen.point] >= 2
-    return SfmObservations(seen.images, seen.image[keep], seen.point[keep], seen.xy[keep], seen.jacobian[keep])
-
-
-def _cut_scene(seen: SfmObservations, scene: Path, config: CutConfig, rng: np.random.Generator) -> PatchTracks:
-    photos = [read_gray(scene / "images" / name) for name in seen.images]
-    size = np.array([[p.shape[1], p.shape[0]] for p in photos])
-    zoom, turn, proper = nearest_similarity(seen.jacobian)
-    # frames of one track share the arbitrary basis of the plane; the batch turns both views anyway
-    chosen = rng.permutation(np.unique(seen.point))[: config.points_per_scene]
+def _cut_scene(store: Store, seen: Observations, config: CutConfig, rng: np.random.Generator) -> PatchTracks:
+    numbers = np.unique(seen.image)
+    images = {int(n): store.decode(int(n)) for n in numbers}
+    size = np.zeros((len(store.images), 2))
+    for number, image in images.items():
+        size[number] = image.shape[1], image.shape[0]
+    kinds = {store.images[n].kind for n in images}
+    limit = config.points_per_scene if kinds - {"single", "exposures"} else config.points_per_photo
+    least = 1 if kinds == {"single"} else 2
+    # frames of one track share the arbitrary basis of the plane; the batch rotates both views anyway
+    chosen = rng.permutation(np.unique(seen.point))
     order = np.argsort(seen.point, kind="stable")
     bounds = np.searchsorted(seen.point[order], [chosen, chosen + 1])
     rows: list[tuple[int, int, float]] = []  # observation, track, sigma
-    for track, (begin, end) in enumerate(bounds.T):
+    tracks = 0
+    for begin, end in bounds.T:
         views = rng.permutation(order[begin:end])[: config.views_per_point]
         sigma = math.exp(rng.uniform(math.log(config.min_sigma), math.log(config.max_sigma)))
-        sigmas = zoom[views] / zoom[views].min() * sigma
-        # the descriptor's own square, not its context, has to lie in the image
+        sigmas = seen.zoom[views] / seen.zoom[views].min() * sigma
+        # the descriptor's own support, not its context, has to lie in the image
         reach = (sigmas * LAF_SCALE_PER_SIGMA)[:, None]
         inside = ((seen.xy[views] > reach) & (seen.xy[views] < size[seen.image[views]] - 1 - reach)).all(1)
-        good = inside & proper[views] & (sigmas < 2.5 * config.max_sigma)
-        if good.sum() >= 2:
-            rows.extend((int(v), track, float(s)) for v, s in zip(views[good], sigmas[good], strict=True))
+        good = inside & (sigmas < 2.5 * config.max_sigma)
+        if good.sum() >= least:
+            rows.extend((int(v), tracks, float(s)) for v, s in zip(views[good], sigmas[good], strict=True))
+            tracks += 1
+        if tracks == limit:
+            break
     table = np.array(rows).reshape(-1, 3)
     observation, track_id, sigma_all = table[:, 0].astype(int), table[:, 1].astype(int), table[:, 2]
     pixels = torch.empty((len(table), STORED_SIZE, STORED_SIZE), dtype=torch.uint8)
-    for index, photo in enumerate(photos):
+    for index, image in images.items():
         mine = np.flatnonzero(seen.image[observation] == index)
         if len(mine):
             at = observation[mine]
-            pixels[torch.from_numpy(mine)] = _cut(photo, seen.xy[at], sigma_all[mine], turn[at])
+            pixels[torch.from_numpy(mine)] = _cut(image, seen.xy[at], sigma_all[mine], seen.angle[at])
     frame = np.column_stack([seen.xy[observation], sigma_all])
+    image_of = np.searchsorted(numbers, seen.image[observation])
     return PatchTracks(
-        pixels, torch.from_numpy(track_id), torch.from_numpy(seen.image[observation]), torch.from_numpy(frame).float()
+        pixels, torch.from_numpy(track_id), torch.from_numpy(image_of).long(), torch.from_numpy(frame).float()
     )
-
-
-def _cut_photo(photos: list[Tensor], config: CutConfig, rng: np.random.Generator) -> PatchTracks:
-    """Cut places of one photograph, or of aligned photographs of one scene; chosen where SIFT sees something."""
-    cv2 = require("cv2", extra="train")
-    height, width = photos[0].shape
-    middle = photos[len(photos) // 2].numpy()
-    keypoints = cv2.SIFT_create(nfeatures=20 * config.points_per_photo, contrastThreshold=0.02).detect(middle, None)
-    candidates = np.array([k.pt for k in keypoints]).reshape(-1, 2)
-    sigma = np.exp(rng.uniform(math.log(config.min_sigma), math.log(config.max_sigma), len(candidates)))
-    reach = (sigma * LAF_SCALE_PER_SIGMA)[:, None]
-    inside = ((candidates > reach) & (candidates < np.array([width, height]) - 1 - reach)).all(1)
-    chosen = rng.permutation(np.flatnonzero(inside))[: config.points_per_photo]
-    xy, sigma = candidates[chosen], sigma[chosen]
-    if not len(xy):
-        none = torch.zeros(0, dtype=torch.long)
-        empty = torch.zeros((0, STORED_SIZE, STORED_SIZE), dtype=torch.uint8)
-        return PatchTracks(empty, none, none, torch.zeros(0, 3))
-    pixels, images, tracks = [], [], []
-    for index in rng.permutation(len(photos))[: config.views_per_point]:
-        pixels.append(_cut(photos[index], xy, sigma, np.zeros(len(xy))))
-        images.append(torch.full((len(xy),), int(index)))
-        tracks.append(torch.arange(len(xy)))
-    frame = torch.from_numpy(np.column_stack([xy, sigma])).float().repeat(len(pixels), 1)
-    return PatchTracks(torch.cat(pixels), torch.cat(tracks), torch.cat(images), frame)

@@ -1,4 +1,4 @@
-"""Photographs of any sizes in one tensor, from which patches of many of them are cut at once, on any device."""
+"""Images of any sizes in one tensor, from which patches of many of them are cut at once, on any device."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import torch
 from torch import Tensor
 
 from kornia_lift._extras import require
+from kornia_lift.geometry import rotation_matrix
 
 
 class ImageAtlas:
-    """All photographs with their half-size, quarter-size ... copies, so that large patches are cut without aliasing.
+    """All images with their half-size, quarter-size ... copies, so that large patches are cut without aliasing.
 
-    Cutting many patches is one gather for all of them: the photographs need not have one size, and no patch waits for
-    another one's photograph.
+    Cutting many patches is one gather for all of them: the images need not have one size, and no patch waits for the
+    image of another.
 
     Args:
-        images: 8-bit gray photographs, shape (H, W) each.
+        images: 8-bit gray images, shape (H, W) each.
         device: where patches are cut. Memory: 1.33 bytes per pixel.
-        levels: sizes of each photograph; a patch sampled coarser than 1 pixel is cut from the next smaller copy.
+        levels: sizes of each image; a patch sampled coarser than 1 pixel is cut from the next smaller copy.
 
     """
 
     def __init__(self, images: Sequence[Tensor], device: torch.device | str = "cpu", levels: int = 4) -> None:
         if not images:
-            raise ValueError("an atlas needs at least one photograph")
+            raise ValueError("an atlas needs at least one image")
         cv2 = require("cv2", extra="train")
         parts, shapes = [], []
         for image in images:
@@ -43,17 +44,17 @@ class ImageAtlas:
 
     @property
     def device(self) -> torch.device:
-        """Device of the photographs and of the patches."""
+        """Device of the images and of the patches."""
         return self.pixels.device
 
     def __len__(self) -> int:
         return len(self.height) // self.levels
 
     def cut(self, image: Tensor, xy: Tensor, axes: Tensor, size: int) -> Tensor:
-        """Cut parallelograms by bilinear interpolation; beyond the border the photograph is replicated.
+        """Cut parallelograms by bilinear interpolation; beyond the border the image is replicated.
 
         Args:
-            image: photograph of each patch, shape (N,).
+            image: index of the image of each patch, shape (N,).
             xy: centre in pixels, shape (N, 2).
             axes: half sides: the patch point (u, v), -1 and 1 the first and last pixel centres, lies at
                 ``xy + axes @ (u, v)``; shape (N, 2, 2).
@@ -64,14 +65,14 @@ class ImageAtlas:
 
         """
         image, xy, axes = image.to(self.device), xy.to(self.device), axes.to(self.device)
-        step = torch.linalg.det(axes).abs().sqrt() * 2 / (size - 1)  # photograph pixels per patch pixel
+        step = torch.linalg.det(axes).abs().sqrt() * 2 / (size - 1)  # image pixels per patch pixel
         level = step.clamp(min=1).log2().floor().long().clamp(max=self.levels - 1)
         row = image.long() * self.levels + level
         ticks = torch.linspace(-1, 1, size, device=self.device)
         v, u = torch.meshgrid(ticks, ticks, indexing="ij")
-        places = torch.stack([u, v]).view(2, -1)
+        offsets = torch.stack([u, v]).view(2, -1)
         # pyrDown keeps every other pixel: pixel k of a copy is pixel 2k
-        at = (xy[:, :, None] + axes @ places) / (2.0**level)[:, None, None]
+        at = (xy[:, :, None] + axes @ offsets) / (2.0**level)[:, None, None]
         width, height, begin = (t[row][:, None] for t in (self.width, self.height, self.begin))
         x = at[:, 0].clamp(min=0).minimum(width - 1.0)
         y = at[:, 1].clamp(min=0).minimum(height - 1.0)
@@ -87,7 +88,7 @@ class ImageAtlas:
 
 
 def square_axes(half_side: Tensor, theta: Tensor) -> Tensor:
-    """Axes of squares turned clockwise on screen by ``theta``.
+    """Axes of squares rotated clockwise on screen by ``theta``.
 
     Args:
         half_side: in pixels, shape (N,).
@@ -97,12 +98,11 @@ def square_axes(half_side: Tensor, theta: Tensor) -> Tensor:
         ``axes`` of :meth:`ImageAtlas.cut`, shape (N, 2, 2).
 
     """
-    cosine, sine = half_side * torch.cos(theta), half_side * torch.sin(theta)
-    return torch.stack([cosine, -sine, sine, cosine], dim=1).view(-1, 2, 2)
+    return half_side[:, None, None] * rotation_matrix(theta)
 
 
 def gray_statistics(images: Sequence[Tensor]) -> tuple[float, float]:
-    """Mean and standard deviation of the grey values of photographs, in [0, 1] units."""
+    """Mean and standard deviation of the gray values of images, in [0, 1] units."""
     count = sum(i.numel() for i in images)
     total = sum(int(i.sum(dtype=torch.int64)) for i in images)
     square = sum(int((i.int() ** 2).sum(dtype=torch.int64)) for i in images)

@@ -1,4 +1,4 @@
-"""Paper recipe, first stage: the descriptor on SIFT's positions and angles (paper Sec. 3.3, LIFT spec 4.1)."""
+"""Paper recipe, first stage: the descriptor on SIFT's positions and angles (paper Sec. 3.3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kornia_lift.training.limits import check_limits
 from kornia_lift.training.paper.losses import descriptor_loss
 from kornia_lift.training.paper.mining import doubling_ratio, hardest, losses_of
 from kornia_lift.training.paper.quadruplets import QuadrupletSampler
-from kornia_lift.training.paper.siamese import matching_precision, nearest_is_right
+from kornia_lift.training.paper.siamese import matching_precision, nearest_is_correct
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class PaperDescriptorStage:
 
     Args:
         network: descriptor with ``normalize=False``, since the margin refers to norms of about 40.
-        train: training places.
-        validation: held-out places.
+        train: training data.
+        validation: held-out data.
         options: see there.
         seed: seed of the validation pairs.
 
@@ -114,14 +114,14 @@ class PaperDescriptorStage:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """1 - PR-AUC of held-out true pairs against all false ones, and the share of right nearest neighbours."""
+        """1 - PR-AUC of held-out true pairs against all false ones, and the share of correct nearest neighbours."""
         self.network.eval()
         generator = torch.Generator().manual_seed(self.seed)
         drawn = self.validation.draw(generator, self.options.validation_pairs)
         patches = self.validation.descriptor_patches(drawn, (0, 1), generator)
         d1, d2 = (self._describe(patches[:, i : i + 1]) for i in (0, 1))
         area = matching_precision(d1, d2)
-        return {"error": 1 - area, "pr_auc": area, "nearest": float(nearest_is_right(d1, d2).float().mean())}
+        return {"error": 1 - area, "pr_auc": area, "nearest": float(nearest_is_correct(d1, d2).float().mean())}
 
 
 def _branches(patches: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Paper recipe, last stages: the detector by overlap, then through the frozen rest (paper Sec. 3.5, LIFT spec 4.3)."""
+"""Paper recipe, last stages: the detector by overlap, then through the frozen rest (paper Sec. 3.5)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.paper.losses import descriptor_loss, detector_loss, overlap_loss, pair_loss
 from kornia_lift.training.paper.mining import DETECTOR_RATIO, mine
-from kornia_lift.training.paper.quadruplets import Quadruplets, QuadrupletSampler, draw_shift, draw_turn
+from kornia_lift.training.paper.quadruplets import Quadruplets, QuadrupletSampler, draw_angle, draw_shift
 from kornia_lift.training.paper.siamese import (
     average_precision,
     describe,
     freeze,
     locate,
-    nearest_is_right,
+    nearest_is_correct,
     orient,
     rotate_offsets,
 )
@@ -30,12 +30,12 @@ class DetectorOptions:
     """Options of the detector stages.
 
     Args:
-        quadruplets: K_b, quadruplets learned from per step.
+        quadruplets: K_b, quadruplets trained on per step.
         mining_ratio: K_f / K_b, fixed.
         gamma: weight of the classification. The paper gives none; the authors' TensorFlow code practically switches
             the term off (1e-8), which leaves the sign and the scale of the scores to chance, and with them the order
             in which a run-time detector ranks its keypoints.
-        full_circle: turn every patch by its own angle.
+        full_circle: rotate every patch by its own angle.
         validation_quadruplets: held-out quadruplets.
 
     """
@@ -53,7 +53,7 @@ class DetectorOptions:
 
 
 class _DetectorStage(ABC):
-    """What the stages share: quadruplets of turned and moved patches P, mining, validation."""
+    """What the stages share: quadruplets of rotated and shifted patches P, mining, validation."""
 
     name: str
     network: nn.Module
@@ -85,15 +85,15 @@ class _DetectorStage(ABC):
 
     def _batch(self, sampler: QuadrupletSampler, drawn: Quadruplets, generator: Generator) -> dict[str, Tensor]:
         count = len(drawn.image)
-        turn = draw_turn(generator, count, 4, self.options.full_circle)
+        angle = draw_angle(generator, count, 4, self.options.full_circle)
         shift = draw_shift(generator, count, 4)
         shift[:, 3] = 0  # there is no point in P4 that could be off
-        small = sampler.moved_patches(drawn, (0, 1, 2, 3), turn, shift, generator, DETECTOR_SIZE)
-        batch = {"patches": small, "xy": shift, "turn": turn}
+        small = sampler.moved_patches(drawn, (0, 1, 2, 3), angle, shift, generator, DETECTOR_SIZE)
+        batch = {"patches": small, "xy": shift, "angle": angle}
         if self.described:
             k = self.described
             branches = tuple(range(k))
-            batch["big"] = sampler.moved_patches(drawn, branches, turn[:, :k], shift[:, :k], generator)
+            batch["big"] = sampler.moved_patches(drawn, branches, angle[:, :k], shift[:, :k], generator)
         return batch
 
     def mine(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -122,8 +122,8 @@ class _DetectorStage(ABC):
         return xy.float().view(len(patches), 4, 2), score.float().view(len(patches), 4)
 
     def _overlap(self, batch: dict[str, Tensor], xy: Tensor) -> Tensor:
-        # both offsets in the frame of the photograph: undo the turn of the patch
-        off = [rotate_offsets(xy[:, i] - batch["xy"][:, i], -batch["turn"][:, i]) for i in (0, 1)]
+        # both offsets in the frame of the image: undo the rotation of the patch
+        off = [rotate_offsets(xy[:, i] - batch["xy"][:, i], -batch["angle"][:, i]) for i in (0, 1)]
         return overlap_loss(off[0], off[1])
 
     @torch.no_grad()
@@ -150,8 +150,8 @@ class OverlapDetectorStage(_DetectorStage):
 
     Args:
         response: the detector network.
-        train: training places.
-        validation: held-out places.
+        train: training data.
+        validation: held-out data.
         options: see there.
         seed: seed of the validation quadruplets.
 
@@ -181,8 +181,8 @@ class PaperDetectorStage(_DetectorStage):
         response: the detector network.
         orientation: trained orientation network, frozen here.
         descriptor: trained descriptor, frozen here.
-        train: training places.
-        validation: held-out places.
+        train: training data.
+        validation: held-out data.
         options: see there.
         seed: seed of the validation quadruplets.
 
@@ -214,14 +214,14 @@ class PaperDetectorStage(_DetectorStage):
 
     def _descriptors(self, batch: dict[str, Tensor], xy: Tensor, branches: int) -> tuple[Tensor, ...]:
         patches = batch["big"][:, :branches].transpose(0, 1).flatten(0, 1)[:, None]
-        places = xy[:, :branches].transpose(0, 1).flatten(0, 1)
-        theta = orient(self.orientation, patches, places).float()
-        return describe(self.descriptor, patches, places, theta).float().chunk(branches)
+        positions = xy[:, :branches].transpose(0, 1).flatten(0, 1)
+        theta = orient(self.orientation, patches, positions).float()
+        return describe(self.descriptor, patches, positions, theta).float().chunk(branches)
 
     def _more(self, batch: dict[str, Tensor], xy: Tensor) -> dict[str, float]:
         d1, d2 = self._descriptors(batch, xy, 2)
-        right = nearest_is_right(d1, d2) & (self._overlap(batch, xy) <= 0.5)
-        return {"matched": float(right.float().mean()), "error": 1 - float(right.float().mean())}
+        correct = nearest_is_correct(d1, d2) & (self._overlap(batch, xy) <= 0.5)
+        return {"matched": float(correct.float().mean()), "error": 1 - float(correct.float().mean())}
 
 
 class JointStage(PaperDetectorStage):

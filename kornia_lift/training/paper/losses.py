@@ -89,13 +89,13 @@ def classification_loss(scores: Tensor) -> Tensor:
 
 
 def pair_loss(desc_1: Tensor, desc_2: Tensor) -> Tensor:
-    r"""Distance of the descriptors at the places that the detector finds (paper Eq. 10).
+    r"""Distance of the descriptors at the positions that the detector finds (paper Eq. 10).
 
     .. math:: L_{pair} = \|h(G(P^1, softargmax f(P^1))) - h(G(P^2, softargmax f(P^2)))\|_2
 
     Args:
-        desc_1: descriptors of P1 at the detected place, shape (B, D).
-        desc_2: descriptors of P2 at the detected place, shape (B, D).
+        desc_1: descriptors of P1 at the detected position, shape (B, D).
+        desc_2: descriptors of P2 at the detected position, shape (B, D).
 
     Returns:
         Loss per quadruplet, shape (B,).
@@ -111,11 +111,11 @@ def overlap_loss(offset_1: Tensor, offset_2: Tensor, half_size: float = 0.5) -> 
 
     for two squares of half side r, with I and U the areas of their intersection and union. 0 when they are equal; the
     second term has a gradient where they are apart. The paper's text has the l1 norm of the distance in the gap; the
-    authors' code has the gap per axis, which is what is computed here (LIFT spec 4.4).
+    authors' code has the gap per axis, which is what is computed here.
 
     Args:
-        offset_1: detected place minus true place in P1, in patch units (-1..1 spans 24 sigma), shape (B, 2).
-        offset_2: the same in P2. Rotate the offsets into one frame first if the patches are turned.
+        offset_1: detected position minus true position in P1, in patch units (-1..1 spans 24 sigma), shape (B, 2).
+        offset_2: the same in P2. Rotate the offsets into one frame first if the patches are rotated.
         half_size: r, half side of the proposal in patch units, 64/128.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Paper recipe, second stage: the orientation through a frozen descriptor (paper Sec. 3.4, LIFT spec 4.2)."""
+"""Paper recipe, second stage: the orientation through a frozen descriptor (paper Sec. 3.4)."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch import Generator, Tensor, nn
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.paper.losses import orientation_loss
-from kornia_lift.training.paper.quadruplets import Quadruplets, QuadrupletSampler, draw_shift, draw_turn
-from kornia_lift.training.paper.siamese import describe, freeze, nearest_is_right, orient
+from kornia_lift.training.paper.quadruplets import Quadruplets, QuadrupletSampler, draw_angle, draw_shift
+from kornia_lift.training.paper.siamese import describe, freeze, nearest_is_correct, orient
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class OrientationOptions:
 
     Args:
         pairs: corresponding pairs per step.
-        full_circle: turn every patch by its own angle in [0, 360) degrees. The published LIFT without it works for
+        full_circle: rotate every patch by its own angle in [0, 360) degrees. The published LIFT without it works for
             about +-30 degrees only.
         validation_pairs: held-out pairs, each compared with all others.
 
@@ -44,8 +44,8 @@ class PaperOrientationStage:
         network: the orientation network.
         descriptor: any patch descriptor, (B, 1, S, S) to (B, D), through which gradients pass: the trained
             :class:`~kornia_lift.LIFTDescriptor`, kornia's SIFT, HardNet... It is frozen.
-        train: training places.
-        validation: held-out places.
+        train: training data.
+        validation: held-out data.
         options: see there.
         seed: seed of the validation pairs.
 
@@ -69,18 +69,18 @@ class PaperOrientationStage:
         self.options = options or OrientationOptions()
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
-        """P1 and P2 (N, 2, 128, 128), the place of the point in them (N, 2, 2), their turn (N, 2)."""
+        """P1 and P2 (N, 2, 128, 128), the position of the point in them (N, 2, 2), their angle (N, 2)."""
         return self._batch(self.train, self.train.draw(generator, self.options.pairs), generator)
 
     def _batch(self, sampler: QuadrupletSampler, drawn: Quadruplets, generator: Generator) -> dict[str, Tensor]:
         count = len(drawn.image)
-        turn = draw_turn(generator, count, 2, self.options.full_circle)
+        angle = draw_angle(generator, count, 2, self.options.full_circle)
         shift = draw_shift(generator, count, 2)
         return {
-            "patches": sampler.moved_patches(drawn, (0, 1), turn, shift, generator),
+            "patches": sampler.moved_patches(drawn, (0, 1), angle, shift, generator),
             "xy": shift,
-            "turn": turn,
-            "sift": drawn.theta[:, :2] + turn,
+            "angle": angle,
+            "sift": drawn.theta[:, :2] + angle,
         }
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
@@ -108,17 +108,17 @@ class PaperOrientationStage:
         batch = self._batch(self.validation, drawn, generator)
         batch = {key: value.to(next(self.network.parameters()).device) for key, value in batch.items()}
         (d1, d2), theta = self._branches(batch)
-        right = float(nearest_is_right(d1, d2).float().mean())
+        correct = float(nearest_is_correct(d1, d2).float().mean())
         patches, xy = batch["patches"], batch["xy"]
         s1, s2 = (
             describe(self.descriptor, patches[:, i : i + 1], xy[:, i], batch["sift"][:, i]).float() for i in (0, 1)
         )
         return {
-            "error": 1 - right,
-            "nearest": right,
+            "error": 1 - correct,
+            "nearest": correct,
             "distance": float(orientation_loss(d1, d2).detach().mean()),
             "within20": _within(theta, batch),
-            "sift": float(nearest_is_right(s1, s2).float().mean()),
+            "sift": float(nearest_is_correct(s1, s2).float().mean()),
         }
 
 

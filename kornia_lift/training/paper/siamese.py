@@ -1,6 +1,6 @@
 """One branch of the Siamese training network: score map, soft location, crop, angle, rotated crop, descriptor.
 
-It is made of the run-time networks (paper Fig. 2, LIFT spec 2.4-2.6); nothing is written twice.
+It is made of the run-time networks (paper Fig. 2); nothing is written twice.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from kornia_lift.geometry import (
     LAF_SCALE_PER_SIGMA,
     crop_rotate,
     patch_score,
+    rotation_matrix,
     softargmax,
 )
 from kornia_lift.networks.response import LIFTResponse
@@ -50,7 +51,7 @@ def locate(response: LIFTResponse, patch: Tensor, beta: float = 10.0) -> tuple[T
         beta: sharpness of the soft maximum.
 
     Returns:
-        Place in patch units, shape (B, 2), and soft maximum of the score, shape (B,).
+        Position in patch units, shape (B, 2), and soft maximum of the score, shape (B,).
 
     """
     score = score_map(response, patch)
@@ -63,7 +64,7 @@ def orient(orientation: nn.Module, patch: Tensor, xy: Tensor) -> Tensor:
     Args:
         orientation: takes (B, 1, 64, 64), gives radians in kornia's sense, (B,).
         patch: shape (B, 1, 128, 128).
-        xy: place in patch units, shape (B, 2).
+        xy: position in patch units, shape (B, 2).
 
     Returns:
         Angle in LIFT's sense (clockwise), shape (B,).
@@ -79,7 +80,7 @@ def describe(descriptor: Callable[[Tensor], Tensor], patch: Tensor, xy: Tensor, 
         descriptor: any patch descriptor; its ``patch_size`` attribute, 64 where absent, is the size it is given, over
             the same 12 sigma.
         patch: shape (B, 1, 128, 128).
-        xy: place in patch units, shape (B, 2).
+        xy: position in patch units, shape (B, 2).
         theta: angle in LIFT's sense, shape (B,).
 
     Returns:
@@ -98,14 +99,12 @@ def freeze(modules: Iterable[nn.Module]) -> None:
         module.eval().requires_grad_(False)
 
 
-def rotate_offsets(offset: Tensor, turn: Tensor) -> Tensor:
-    """Turn offsets (B, 2) clockwise on screen by ``turn`` (B,)."""
-    cosine, sine = torch.cos(turn), torch.sin(turn)
-    x, y = offset.unbind(1)
-    return torch.stack([cosine * x - sine * y, sine * x + cosine * y], dim=1)
+def rotate_offsets(offset: Tensor, angle: Tensor) -> Tensor:
+    """Rotate offsets (B, 2) clockwise on screen by ``angle`` (B,), radians."""
+    return (rotation_matrix(angle) @ offset[:, :, None])[:, :, 0]
 
 
-def nearest_is_right(first: Tensor, second: Tensor) -> Tensor:
+def nearest_is_correct(first: Tensor, second: Tensor) -> Tensor:
     """Whether the nearest neighbour of each row of ``first`` among the rows of ``second`` is its own, (B,)."""
     return torch.cdist(first.float(), second.float()).argmin(dim=1) == torch.arange(len(first), device=first.device)
 
@@ -127,6 +126,6 @@ def average_precision(distance: Tensor, positive: Tensor) -> float:
 
 
 def matching_precision(first: Tensor, second: Tensor) -> float:
-    """PR-AUC of one true pair per row against all other rows as false pairs (TF-LIFT's validation, LIFT spec 4.8)."""
+    """PR-AUC of one true pair per row against all other rows as false pairs, as the authors' code validates."""
     distance = torch.cdist(first.float(), second.float())
     return average_precision(distance.flatten(), torch.eye(len(first), device=first.device).bool().flatten())

@@ -1,79 +1,27 @@
-"""A small world whose truth is known: one textured picture, seen several times through known similarities."""
+"""A store that is made in no time."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 
-from kornia_lift.scenes.scene import VISIBLE, Pair, SkippedPair, Transferred, inside
-from kornia_lift.training.data.store import Places, Store, encode_jpeg
+from kornia_lift.training.data.store import Observations, Store, StoredImage, encode_jpeg
 
-
-def texture(height: int, width: int, seed: int) -> np.ndarray:
-    """Blobs of several sizes on a smooth ground, uint8."""
-    cv2 = pytest.importorskip("cv2")
-    rng = np.random.default_rng(seed)
-    picture = np.full((height, width), 90.0, dtype=np.float32)
-    for sigma, strength in ((2.0, 9), (4.0, 18), (8.0, 30)):
-        noise = cv2.GaussianBlur(rng.standard_normal((height, width)).astype(np.float32), (0, 0), sigma)
-        picture += strength * noise / noise.std()
-    return picture.clip(0, 255).astype(np.uint8)
-
-
-class TurnedScene:
-    """A picture and copies of it that are turned and zoomed about its middle."""
-
-    name = "turned"
-    skipped: tuple[SkippedPair, ...] = ()
-
-    def __init__(self, size: int = 400, turns: tuple[float, ...] = (0.0, 30.0, 75.0), zoom: float = 1.25) -> None:
-        cv2 = pytest.importorskip("cv2")
-        self.size = size
-        self.names = tuple(f"view{i}" for i in range(len(turns)))
-        self.pairs = tuple(Pair(i, j) for i in range(len(turns)) for j in range(i + 1, len(turns)))
-        base = texture(size, size, 1)
-        middle = (size - 1) / 2
-        # OpenCV's positive angle is counter-clockwise on screen
-        self.matrices = [
-            np.vstack([cv2.getRotationMatrix2D((middle, middle), -t, zoom if i else 1.0), [0, 0, 1]])
-            for i, t in enumerate(turns)
-        ]
-        self.pictures = [
-            cv2.warpAffine(base, m[:2], (size, size), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REFLECT)
-            for m in self.matrices
-        ]
-
-    def image(self, index: int) -> torch.Tensor:
-        return torch.from_numpy(self.pictures[index])[None, None].float() / 255
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        return self.size, self.size
-
-    def transfer(self, i: int, j: int, points: np.ndarray) -> Transferred:
-        matrix = self.matrices[j] @ np.linalg.inv(self.matrices[i])
-        moved = points @ matrix[:2, :2].T + matrix[:2, 2]
-        # the border of a turned copy is mirrored, not seen
-        seen = np.hypot(*(moved - (self.size - 1) / 2).T) < self.size / 2
-        status = np.where(inside(moved, (self.size, self.size)) & seen, VISIBLE, 0).astype(np.int8)
-        return Transferred(moved, status)
-
-
-@pytest.fixture(scope="session")
-def turned_scene() -> TurnedScene:
-    return TurnedScene()
+from .helpers import texture
 
 
 @pytest.fixture
 def tiny_store() -> Store:
-    """Three photographs of different sizes; point 0 in two of them, points 1 and 2 in one."""
+    """Three images of different sizes; point 0 in two of them, points 1 and 2 in one."""
     pictures = [texture(120, 160, 2), texture(100, 90, 3), texture(80, 80, 4)]
-    places = Places(
+    tracks = Observations(
         np.array([0, 1, 0, 2]),
         np.array([0, 0, 1, 2]),
         np.array([[60.0, 50], [40, 45], [100, 70], [40, 40]]),
         np.array([2.0, 1.5, 2.0, 1.5]),
         np.array([0.0, 0.5, 1.0, 2.0]),
     )
-    empty = Places(np.array([2]), np.array([-1]), np.array([[40.0, 40]]), np.array([2.0]), np.array([0.0]))
-    return Store(("a/1", "a/2", "b/3"), tuple(encode_jpeg(p, 95) for p in pictures), places, empty)
+    empty = Observations(np.array([2]), np.array([-1]), np.array([[40.0, 40]]), np.array([2.0]), np.array([0.0]))
+    names = ("a/1", "a/2", "b/3")
+    images = tuple(StoredImage(n, n[0], "sfm", encode_jpeg(p, 95)) for n, p in zip(names, pictures, strict=True))
+    return Store(images, tracks, empty, {"a": {"found": 2, "images": 2}})

@@ -13,7 +13,7 @@ from kornia.feature import extract_patches_simple
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.training.paper.atlas import ImageAtlas, gray_statistics, square_axes
 
-from .conftest import texture
+from .helpers import texture
 
 
 def smooth(height: int, width: int) -> torch.Tensor:
@@ -79,5 +79,5 @@ def test_statistics(tmp_path: Path) -> None:
 
 
 def test_an_empty_atlas_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one photograph"):
+    with pytest.raises(ValueError, match="at least one image"):
         ImageAtlas([])

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kornia_lift.training.data.images import PhotoSources, ScenePart
 from kornia_lift.training.data.posed_pairs import (
     PairConfig,
     PosedPair,
@@ -17,12 +16,21 @@ from kornia_lift.training.data.posed_pairs import (
     label_by_error,
     posed_pairs,
 )
+from kornia_lift.training.data.read import read_source
+from kornia_lift.training.data.sources import Source
+from kornia_lift.training.data.split import take_images
+from kornia_lift.training.data.store import Store
+
+
+@pytest.fixture(scope="module")
+def et(shared: Path) -> Store:
+    pytest.importorskip("pycolmap")
+    return read_source(Source("sfm", "et", shared / "data" / "train" / "sfm" / "et"))
 
 
 @pytest.mark.parametrize("max_size", [1024, 512])
-def test_common_points_of_a_real_scene_lie_on_their_epipolar_lines(shared: Path, max_size: int) -> None:
-    scene = shared / "data" / "train" / "sfm" / "et"
-    images, pairs = posed_pairs(PhotoSources((scene,), (), ()), PairConfig(max_images=4, max_size=max_size))
+def test_common_points_of_a_real_scene_lie_on_their_epipolar_lines(et: Store, max_size: int) -> None:
+    images, pairs = posed_pairs(et, PairConfig(max_images=4, max_size=max_size))
     assert len(images) == 4 and len(pairs) >= 3
     assert all(max(image.gray.shape) <= max_size for image in images)
     for pair in pairs:
@@ -60,12 +68,11 @@ def test_partners_spread_over_the_overlap() -> None:
     assert choose_partners(observed[:1], config) == []
 
 
-def test_parts_of_a_scene_keep_to_their_images(shared: Path) -> None:
-    scene = shared / "data" / "train" / "sfm" / "et"
-    names = tuple(sorted(p.name for p in (scene / "images").iterdir()))[:3]
-    images, pairs = posed_pairs(PhotoSources((), (), (), parts=(ScenePart(scene, names, False, 0.2, 0),)))
+def test_a_held_out_part_of_a_scene_keeps_to_its_images(et: Store) -> None:
+    part = take_images(et, np.arange(len(et.images)) < 3)
+    images, pairs = posed_pairs(part)
     assert len(images) <= 3 and {i for pair in pairs for i in (pair.first, pair.second)} <= {0, 1, 2}
-    assert posed_pairs(PhotoSources((), (), ())) == ([], [])
+    assert posed_pairs(take_images(et, np.zeros(len(et.images), dtype=bool))) == ([], [])
 
 
 def test_labels_fall_linearly() -> None:

@@ -1,4 +1,4 @@
-"""The modern recipe on a folder of one's own: it splits, trains every stage, and says what is missing."""
+"""Both recipes on data of one's own: they split, train every stage, and say what is missing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from kornia_lift import LIFTFeature
 from kornia_lift.cli import main
 
-from .conftest import picture
+from .helpers import picture
 
 TINY = """
 recipe = "modern"
@@ -49,11 +49,21 @@ steps = 2
 [modern.refine]
 steps = 1
 """
+TINY_PAPER = """
+recipe = "paper"
+data = ["{data}"]
+stages = ["descriptor"]
+[paper.descriptor]
+steps = 1
+[paper.descriptor_options]
+pairs = 4
+validation_pairs = 8
+"""
 STAGES = ("descriptor", "orientation", "repeatable", "matchable", "refine")
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     cv2 = pytest.importorskip("cv2")
     folder = tmp_path / "mine"
     folder.mkdir()
@@ -62,20 +72,24 @@ def photos(tmp_path: Path) -> Path:
     return folder
 
 
-def write_config(tmp_path: Path, data: Path) -> Path:
+def write_config(tmp_path: Path, data: Path, text: str = TINY) -> Path:
     path = tmp_path / "tiny.toml"
-    path.write_text(TINY.format(data=data.as_posix()))
+    path.write_text(text.format(data=data.as_posix()))
     return path
 
 
-@pytest.mark.parametrize("layout", ["plain", "photos"])
-def test_all_stages_train_on_a_folder_of_photographs(tmp_path: Path, photos: Path, layout: str) -> None:
+@pytest.mark.parametrize("layout", ["plain", "photos", "store"])
+def test_all_stages_train_on_images(tmp_path: Path, images: Path, layout: str) -> None:
     pytest.importorskip("safetensors")
-    data = photos
+    data = images
     if layout == "photos":
         data = tmp_path / "data"
         data.mkdir()
-        photos.rename(data / "photos")
+        images.rename(data / "photos")
+    if layout == "store":
+        data = tmp_path / "dataset"
+        assert main(["build-dataset", str(images), "--single", "--out", str(data)]) == 0
+        shutil.rmtree(images)
     stages = STAGES if layout == "plain" else ("descriptor", "repeatable")
     out = tmp_path / "run"
     assert main(["train", str(write_config(tmp_path, data)), "--out", str(out), "--stages", *stages]) == 0
@@ -87,32 +101,37 @@ def test_all_stages_train_on_a_folder_of_photographs(tmp_path: Path, photos: Pat
 
 @pytest.mark.parametrize("stage", ["matchable", "refine"])
 def test_no_stage_trains_through_random_networks(
-    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str], stage: str
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:
-    config = write_config(tmp_path, photos)
+    config = write_config(tmp_path, images)
     assert main(["train", str(config), "--out", str(tmp_path / "run"), "--stages", stage]) == 2
     assert "run/descriptor/best.pt is missing" in capsys.readouterr().err
-    assert not (tmp_path / "run" / stage).exists()
+    assert not (tmp_path / "run").exists()
 
 
-def test_reconstructed_scenes_alone_are_enough(tmp_path: Path, shared: Path) -> None:
+def test_a_store_of_scenes_trains_both_recipes_as_their_folders_do(tmp_path: Path, shared: Path) -> None:
     pytest.importorskip("pycolmap")
     data = tmp_path / "data"
     for name in ("lund_door", "et"):
         shutil.copytree(shared / "data" / "train" / "sfm" / name, data / "sfm" / name)
-    config = write_config(tmp_path, data)
-    # the detector is ranked on the pairs of the scenes
-    stages = ["descriptor", "orientation", "repeatable", "matchable"]
-    assert main(["train", str(config), "--out", str(tmp_path / "run"), "--stages", *stages]) == 0
-    split = json.loads((tmp_path / "run" / "split.json").read_text())
-    assert sorted(split["training"] + split["held_out"]) == ["sfm/et", "sfm/lund_door"]
+    assert main(["build-dataset", str(data), "--out", str(tmp_path / "set")]) == 0
+    sides = []
+    for number, (text, source) in enumerate(((TINY, tmp_path / "set"), (TINY_PAPER, tmp_path / "set"), (TINY, data))):
+        config, out = write_config(tmp_path, source, text), tmp_path / str(number)
+        # the detector is ranked on the pairs of the scenes
+        stages = ["descriptor"] if number else ["descriptor", "orientation", "repeatable", "matchable"]
+        assert main(["train", str(config), "--out", str(out), "--stages", *stages]) == 0
+        sides.append(json.loads((out / "split.json").read_text()))
+    assert sides[0] == sides[1] == sides[2]
+    assert sorted(sides[0]["training"] + sides[0]["held_out"]) == ["sfm/et", "sfm/lund_door"]
     shutil.rmtree(data / "sfm" / "lund_door")
-    assert main(["train", str(config), "--out", str(tmp_path / "one"), "--stages", "descriptor", "repeatable"]) == 0
+    config = write_config(tmp_path, data)
+    assert main(["train", str(config), "--out", str(tmp_path / "one"), "--stages", "descriptor"]) == 0
     split = json.loads((tmp_path / "one" / "split.json").read_text())
     assert (len(split["training"]), len(split["held_out"])) == (7, 2)
 
 
-def test_what_is_missing_is_said(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_missing_is_said(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cv2 = pytest.importorskip("cv2")
 
     def complaint(data: Path, *more: str) -> str:
@@ -124,26 +143,34 @@ def test_what_is_missing_is_said(tmp_path: Path, photos: Path, capsys: pytest.Ca
 
     one = tmp_path / "one"
     one.mkdir()
-    assert "holds no photographs" in complaint(one)
-    shutil.copy(photos / "holiday0.jpg", one)
-    assert "leaves nothing to hold out" in complaint(one)
+    assert "holds no images" in complaint(one)
+    shutil.copy(images / "holiday0.jpg", one)
+    assert "leave nothing to hold out" in complaint(one)
     flat = tmp_path / "flat"
     flat.mkdir()
     for i in range(2):
         cv2.imwrite(str(flat / f"{i}.png"), picture(i, 200) * 0 + 90 + i)
-    assert "training photographs: the photographs show no place to learn from" in complaint(flat)
+    assert "none of the 2 images shows a SIFT keypoint" in complaint(flat)
+
+
+def test_check_dataset_says_what_is_there_and_what_is_missing(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-dataset", str(images)]) == 0
+    said = capsys.readouterr().out
+    assert "3 images in 3 scenes" in said
+    assert "held out: mine/holiday" in said
+    assert "too little for all stages of the paper's recipe" in said
+    assert main(["check-dataset", str(images / "none")]) == 2
 
 
 def test_a_run_refuses_data_that_changed_sides(
-    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = write_config(tmp_path, photos)
+    config = write_config(tmp_path, images)
     command = ["train", str(config), "--out", str(tmp_path / "run"), "--stages", "repeatable"]
     assert main(command) == 0
     held_out = json.loads((tmp_path / "run" / "split.json").read_text())["held_out"]
-    other = next(p.name for p in sorted(photos.iterdir()) if p.name not in held_out)
+    other = next(p.name for p in sorted(images.iterdir()) if f"mine/{p.name}" not in held_out)
     config.write_text(config.read_text() + f'[modern.split]\nheld_out = ["{other}"]\n')
     assert main(command) == 2
-    assert f"{held_out[0]}, {other} changed between" in capsys.readouterr().err.replace(
-        f"{other}, {held_out[0]}", f"{held_out[0]}, {other}"
-    )
+    said = capsys.readouterr().err
+    assert f"mine/{other}" in said and held_out[0] in said and "changed between" in said

@@ -1,0 +1,49 @@
+"""Training data from stores and from folders of images, which are read as ``build-dataset`` reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kornia_lift.training.data.read import NoCorrespondenceError, ReadOptions, read_source
+from kornia_lift.training.data.sources import find_sources
+from kornia_lift.training.data.store import Store, join_stores, load_store
+
+
+def load_data(
+    paths: Sequence[Path], options: ReadOptions | None = None, say: Callable[[str], object] = lambda text: None
+) -> Store:
+    """Read and join training data.
+
+    Args:
+        paths: stores (``.npz``), folders that hold stores, or folders of scenes and images, see
+            :func:`~kornia_lift.training.data.sources.find_sources`.
+        options: how folders of images are read.
+        say: called with what is read and what is left out.
+
+    Raises:
+        FileNotFoundError: if there are no data.
+        StoreError: if a store is damaged.
+        ValueError: if an image is damaged, or two have one name, or no source shows anything to learn from.
+
+    """
+    stores: list[Store] = []
+    for path in paths:
+        inside = sorted(path.glob("*.npz")) if path.is_dir() else [path]
+        inside = [p for p in inside if p.name != "cameras.npz"]
+        if inside:
+            stores += [load_store(p) for p in inside]
+            continue
+        useless: list[str] = []
+        read: list[Store] = []
+        for source in find_sources(path):
+            say(f"reading {source.name} ({source.kind}); `kornia-lift build-dataset` does this once for all runs")
+            try:
+                read.append(read_source(source, options, say))
+            except NoCorrespondenceError as error:
+                useless.append(str(error))
+                say(f"left out: {error}")
+        if not read:
+            raise NoCorrespondenceError("; ".join(useless))
+        stores += read
+    return join_stores(stores)

@@ -1,0 +1,83 @@
+"""What a data set holds, what was dropped and why, what is held out, and what is too little for which stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from kornia_lift.training.data.read import STEPS
+from kornia_lift.training.data.store import Store
+
+#: Locations below which a training over-fits, and held-out ones below which a validation error is mostly chance.
+FEW_TRAINING, FEW_HELD_OUT = 500, 100
+
+
+def funnel_lines(counts: Mapping[str, int]) -> list[str]:
+    """Say how many locations of a scene each step of its reading left, and the largest loss."""
+    steps = [(name, counts[name]) for name in STEPS if name in counts]
+    lines = [f"  {counts.get('images', 0):7d}  images"]
+    before = None
+    for name, left in steps:
+        lost = f"  (-{before - left})" if before is not None and left < before else ""
+        lines.append(f"  {left:7d}  {STEPS[name]}{lost}")
+        before = left
+    return lines
+
+
+def describe_data(store: Store, train: Store, held_out: Store) -> list[str]:
+    """Describe a data set and its split.
+
+    Args:
+        store: all data.
+        train: the part to train on.
+        held_out: the rest.
+
+    Returns:
+        Lines of text.
+
+    """
+    lines = [f"{len(store.images)} images in {len(store.scenes)} scenes (a single image is a scene of its own)"]
+    for scene, counts in store.counts.items():
+        lines += [f"{scene}:", *funnel_lines(counts)]
+    lines.append(f"held out: {', '.join(held_out.scenes[:8])}{', ...' if len(held_out.scenes) > 8 else ''}")
+    for what, part in (("training", train), ("held out", held_out)):
+        sift, pairs = part.with_sift_frames(), _pairs(part)
+        lines.append(
+            f"{what}: {len(part.images)} images; {_points(part)} locations and {pairs} pairs of views for the patch "
+            f"stages of the modern recipe, {len(np.unique(sift.point))} with SIFT frames and {len(part.empty)} empty "
+            "regions for the paper's recipe; all images for the detector stages"
+        )
+    return lines + shortages(train, held_out)
+
+
+def shortages(train: Store, held_out: Store) -> list[str]:
+    """Say what is too little for which stage, and what to do."""
+    lines = []
+    for what, part, few in (("training", train, FEW_TRAINING), ("held-out", held_out, FEW_HELD_OUT)):
+        counts: Sequence[tuple[str, int]] = (
+            ("all stages of the paper's recipe", len(np.unique(part.with_sift_frames().point))),
+            ("descriptor, orientation and refine of the modern recipe", _points(part)),
+        )
+        for stages, count in counts:
+            if count < few:
+                effect = "expect over-fitting" if what == "training" else "their validation errors are mostly chance"
+                lines.append(
+                    f"too little for {stages}: {count} {what} locations, fewer than {few}; {effect}; add images with "
+                    "texture and overlap"
+                )
+        if not len(part.empty):
+            lines.append(
+                f"no {what} region without keypoints, which the paper's recipe needs: add images with smooth parts"
+            )
+    return lines
+
+
+def _points(store: Store) -> int:
+    return len(np.unique(store.tracks.point))
+
+
+def _pairs(store: Store) -> int:
+    views = np.bincount(store.tracks.point, minlength=1)
+    single = np.array([image.kind == "single" for image in store.images], dtype=bool)
+    return int((views * (views - 1) // 2).sum()) + int(single[store.tracks.image].sum())

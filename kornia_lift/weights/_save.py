@@ -1,0 +1,42 @@
+"""Write the weights of the three networks as one ``.safetensors`` file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kornia_lift._extras import require
+from kornia_lift._io import atomic_write
+
+
+def save_model(
+    path: Path,
+    response: nn.Module,
+    orientation: nn.Module,
+    descriptor: nn.Module,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write three networks to one ``.safetensors`` file, in half precision, complete or not at all.
+
+    Args:
+        path: the file.
+        response: saved as ``response.*``.
+        orientation: saved as ``orientation.*``.
+        descriptor: saved as ``descriptor.*``.
+        metadata: text for the header of the file.
+
+    Raises:
+        MissingExtraError: if the package safetensors is not installed.
+
+    """
+    to_bytes = require("safetensors.torch", extra="train").save
+    tensors: dict[str, Tensor] = {}
+    for part, network in (("response", response), ("orientation", orientation), ("descriptor", descriptor)):
+        for name, tensor in network.state_dict().items():
+            # contiguous and on the CPU: the file does not tell of strides or devices
+            tensors[f"{part}.{name}"] = tensor.detach().to("cpu", torch.float16).contiguous().clone()
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(to_bytes(tensors, dict(metadata or {})))  # save_file hides the file from other users
