@@ -45,14 +45,19 @@ def context_normalise(x: Tensor, mask: Tensor | None = None) -> Tensor:
         mask: False for padding, which neither counts nor changes; shape (B, N).
 
     """
-    if mask is None:
-        mean, variance = x.mean(2, keepdim=True), x.var(2, correction=0, keepdim=True)
-    else:
-        kept = mask[:, None].to(x.dtype)
-        count = kept.sum(2, keepdim=True).clamp(min=1)
-        mean = (x * kept).sum(2, keepdim=True) / count
-        variance = ((x - mean).square() * kept).sum(2, keepdim=True) / count
+    mean, variance = _moments(x, mask)
     return (x - mean) * (variance + EPSILON).rsqrt()
+
+
+def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of each channel over the matches, each (B, C, 1)."""
+    if mask is None:
+        variance, mean = torch.var_mean(x, 2, correction=0, keepdim=True)
+        return mean, variance
+    kept = mask[:, None].to(x.dtype)
+    count = kept.sum(2, keepdim=True).clamp(min=1)
+    mean = (x * kept).sum(2, keepdim=True) / count
+    return mean, ((x - mean).square() * kept).sum(2, keepdim=True) / count
 
 
 class SetBatchNorm(nn.BatchNorm1d):
@@ -82,8 +87,16 @@ class CorrespondenceBlock(nn.Module):
         self.conv2, self.norm2 = nn.Conv1d(channels, channels, 1), SetBatchNorm(channels)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        y = F.relu(self.norm1(context_normalise(self.conv1(x), mask), mask))
-        return x + F.relu(self.norm2(context_normalise(self.conv2(y), mask), mask))
+        y = F.relu(self._normalise(self.conv1(x), self.norm1, mask))
+        return x + F.relu(self._normalise(self.conv2(y), self.norm2, mask))
+
+    def _normalise(self, x: Tensor, norm: SetBatchNorm, mask: Tensor | None) -> Tensor:
+        if self.training or norm.running_mean is None or norm.running_var is None:
+            return norm(context_normalise(x, mask), mask)
+        # both are affine per channel: one pass over the matches instead of four
+        mean, variance = _moments(x, mask)
+        inner, outer = (variance + EPSILON).rsqrt(), (norm.running_var + norm.eps).rsqrt()[:, None]
+        return torch.addcmul((-mean * inner - norm.running_mean[:, None]) * outer, x, inner * outer)
 
 
 class CorrespondenceNet(nn.Module):
