@@ -148,18 +148,21 @@ def test_install_commands_are_those_of_ci() -> None:
 def test_readme_figures_are_those_of_the_result_file() -> None:
     """Every row of the accuracy table is what benchmarks/results/accuracy.json holds."""
     columns = [
-        ("posed", "matching_score"),
-        ("posed", "repeatability"),
-        ("posed", "pose_auc_10"),
-        ("homography", "matching_score"),
-        ("homography", "repeatability"),
+        ("posed", "correct_matches", ".0f"),
+        ("posed", "coverage", ".2f"),
+        ("posed", "pose_auc_5", ".3f"),
+        ("homography", "correct_matches", ".0f"),
+        ("homography", "coverage", ".2f"),
+        ("homography", "homography_auc_1", ".3f"),
+        ("homography", "homography_auc_5", ".3f"),
+        ("posed", "crowding", ".2f"),
     ]
     results = json.loads((ROOT / "benchmarks" / "results" / "accuracy.json").read_text())
     summaries = {feature["name"]: feature["summary"] for feature in results["features"]}
     table = (ROOT / "README.md").read_text().partition("## Accuracy\n")[2].partition("\n## ")[0]
-    lines = [line for line in table.splitlines() if re.match(r"\| (lift|opencv|aliked)", line)]
+    lines = [line for line in table.splitlines() if re.match(r"\| (lift|opencv|aliked|xfeat|disk|keynet)", line)]
     rows = [line.strip("| ").split(" | ") for line in lines]
     assert len(rows) >= 4
     for name, *values in rows:
-        measured = [f"{summaries[name][kind]['mean'][measure]['value']:.3f}" for kind, measure in columns]
+        measured = [format(summaries[name][kind]["mean"][measure]["value"], form) for kind, measure, form in columns]
         assert values == measured, f"README says {values} of {name}, benchmarks/results/accuracy.json {measured}"
