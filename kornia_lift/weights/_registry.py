@@ -35,8 +35,8 @@ class ShippedModel:
     licence: str = "Apache-2.0"
 
 
-_LIFT_SHA256 = "184a20f65a44e71b4f5cd2845ad12c717f458b9eabbe7126401a01d17df9758c"
-_LIFT_PLUS_SHA256 = "56dad231c38cbc7bfa2e4f5b36613542c5545be35b288ed9af4cfad3a55f8552"
+_LIFT_SHA256 = "424d0234d2d3f144d9011be40c3bc39ed075a5ff1edaaaa5ad10434996d4f84d"
+_LIFT_PLUS_SHA256 = "8716062e6967f7d1820f52f7deba8fd981bbd260365a4530d4c6272470e9d59c"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),

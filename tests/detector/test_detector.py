@@ -205,17 +205,8 @@ FLAT: dict[str, Tensor] = {
     **{f"gray {gray}": torch.full((1, 1, 90, 100), gray) for gray in (0.0, 0.1, 0.2, 0.37, 0.45, 0.5, 0.73, 1.0)},
     "ramp to the right": ramp(90, 100, 0, 1, 0),
     "ramp down": ramp(90, 100, 0.2, 0, 0.5),
-    "oblique ramp": ramp(90, 100, 0.1, 0.3, 0.6),
-    "weak ramp": ramp(90, 100, 0.4, 0.01, 0.003),
-    "weak ramp from black": ramp(90, 100, 0, 0.002, 0.001),
+    # oblique ramps are no such images: resizing leaves ripples of 3e-4 on them, which a response may see
 }
-
-
-def flat_images(contrast: LocalContrast | None) -> dict[str, Tensor]:
-    """Images without texture; resizing leaves ripples on oblique ramps, which local normalisation amplifies."""
-    if contrast is None:
-        return FLAT
-    return {name: image for name, image in FLAT.items() if "oblique" not in name and "weak" not in name}
 
 
 def with_contrast(contrast: LocalContrast | None) -> LIFTResponse:
@@ -238,7 +229,7 @@ def detect_flat(image: Tensor, response: LIFTResponse, **options: Any) -> int:
 def test_images_without_texture_have_no_keypoints(contrast: LocalContrast | None, dtype: torch.dtype) -> None:
     """In float32 by the frequency domain, in float64 directly: rounding errors are never keypoints."""
     response = with_contrast(contrast)
-    found = {name: detect_flat(image.to(dtype), response) for name, image in flat_images(contrast).items()}
+    found = {name: detect_flat(image.to(dtype), response) for name, image in FLAT.items()}
     assert not any(found.values()), found
 
 
@@ -246,7 +237,7 @@ def test_images_without_texture_have_no_keypoints(contrast: LocalContrast | None
 def test_images_without_texture_have_no_keypoints_without_the_fast_path(contrast: LocalContrast | None) -> None:
     response = with_contrast(contrast)
     with fast_paths(False):
-        found = {name: detect_flat(image, response) for name, image in flat_images(contrast).items()}
+        found = {name: detect_flat(image, response) for name, image in FLAT.items()}
     assert not any(found.values()), found
 
 
@@ -264,7 +255,7 @@ def test_rounding_errors_beside_texture_are_no_keypoints() -> None:
     image = torch.full((1, 1, 140, 300), 0.2)
     image[..., :150] = (texture(140, 150) > 0.5).float()  # of the largest contrast
     with torch.no_grad():
-        lafs, _ = LIFTDetector(2000).eval()(image)
+        lafs, _ = LIFTDetector(2000, resp_module=with_contrast(None)).eval()(image)
     xy, sigma, _ = lift_from_lafs(lafs)
     xy, sigma = xy[laf_is_filled(lafs)], sigma[laf_is_filled(lafs)]
     assert len(xy) > 20
