@@ -15,7 +15,7 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "check-dataset",
         help="say what training data hold and what is missing",
-        description="Count images, locations and pairs; say what was dropped and why, what is held out, and what is "
+        description="Count images, locations and pairs; say what was dropped and why, what is held out, what is "
         "too little for which stage.",
         epilog="example:\n  kornia-lift check-dataset dataset/",
         formatter_class=argparse.RawDescriptionHelpFormatter,
