@@ -75,7 +75,7 @@ def test_own_sets(tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", patches=np.zeros((4, 8, 8), np.uint8), point_ids=np.array([0, 0, 1, 1]))
     assert evaluate_descriptor(lambda p: p.flatten(1), PatchSet.from_npz(tmp_path / "p.npz")).pr_auc == 0.5  # all tie
     np.savez(tmp_path / "q.npz", patches=np.zeros((4, 8, 8), np.uint8))
-    with pytest.raises(ValueError, match="lacks point_ids"):
+    with pytest.raises(ValueError, match="lacks the array 'point_ids'"):
         PatchSet.from_npz(tmp_path / "q.npz")
     with pytest.raises(ValueError, match="uint8"):
         PatchSet(np.zeros((4, 8, 8)), np.zeros(4, np.int64))  # type: ignore[arg-type]
