@@ -25,6 +25,7 @@ from kornia_lift.files.lock import NO_LOCKS
 #: No dataset may declare more than this: a million keypoints with 128 numbers each.
 MAX_DATASET_BYTES = 2**29
 _MAX_ATTRIBUTE_BYTES = 2**20
+_MAX_TEXT_BYTES = 2**15
 
 
 class FeatureFileError(ValueError):
@@ -115,18 +116,26 @@ class H5File:
     def members(self, group: Any) -> list[str]:
         """Names in a group."""
         with self.reading(group.name):
-            return list(group)
+            names = list(group)
+        if not all(isinstance(name, str) for name in names):
+            raise self.error(group.name, "holds a name that is not UTF-8")
+        return names
 
     def address(self, group: Any) -> int:
         """Where a group lies in the file: groups of the same address are one."""
         with self.reading(group.name):
             return int(self._h5py.h5o.get_info(group.id).addr)
 
+    def has_attribute(self, name: str) -> bool:
+        """Whether the file has an attribute of this name."""
+        with self.reading(f"attribute {name!r}"):
+            return name in self.root.attrs
+
     def attribute(self, node: Any, name: str) -> Any:
-        """An attribute, ``None`` if there is none.
+        """An attribute, ``None`` if there is none; texts as :func:`text` writes them.
 
         Raises:
-            FeatureFileError: if it is damaged, or larger than 1 MiB.
+            FeatureFileError: if it is damaged, of variable length, or larger than 1 MiB.
         """
         where = f"attribute {name!r} of {node.name}"
         with self.reading(where):
@@ -135,10 +144,11 @@ class H5File:
             handle = node.attrs.get_id(name)
             if handle.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
                 raise self.error(where, f"{handle.get_storage_size()} bytes, expected at most {_MAX_ATTRIBUTE_BYTES}")
+            if handle.dtype.kind == "O":
+                # it would be looked up in a heap, and in a damaged one HDF5 (2.0) may search forever
+                raise self.error(where, "a value of variable length, expected a number or a text of fixed length")
             value = node.attrs[name]
-        if isinstance(value, str) and len(value) > _MAX_ATTRIBUTE_BYTES:
-            raise self.error(where, f"{len(value)} characters, expected at most {_MAX_ATTRIBUTE_BYTES}")
-        return value
+            return value.decode() if isinstance(value, bytes) else value
 
     def json_object(self, name: str) -> dict[str, Any] | None:
         """An attribute of the file that holds a JSON object, ``None`` if there is none."""
@@ -200,6 +210,11 @@ class H5File:
             if declared and not dataset.id.get_storage_size():
                 raise self.error(where, f"declares the shape {shape}, but the file holds no data for it")
         return dataset
+
+
+def text(value: str) -> np.bytes_:
+    """An attribute of fixed length, cut to what h5 stores beside an object (64 KiB for all of them)."""
+    return np.bytes_(value.encode()[:_MAX_TEXT_BYTES].decode(errors="ignore").encode())
 
 
 def open_h5(path: Path, mode: str) -> Any:

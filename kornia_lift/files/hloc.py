@@ -10,10 +10,10 @@ N keypoints; a group may hold further datasets, which are kept but not used:
 - ``oris`` float32 (N,): degrees in [-180, 180), clockwise on screen as everywhere in hloc;
 - ``image_size`` int64 (2,): width, height.
 
-Attributes of the file: ``options`` holds, as JSON, what the features were made with; ``format`` is the number
-:data:`FORMAT`; ``shard`` is (index, count); ``missing`` counts the images that the last run was to add but could not.
-Attributes of a group: ``fingerprint`` identifies the pixels that the features belong to; ``error`` says why there are
-none, and ``unreadable`` that the image file is to blame. Files of other programs need no attributes.
+Attributes are numbers and texts of fixed length. Of the file: ``options`` holds, as JSON, what the features were made
+with; ``format`` is the number :data:`FORMAT`; ``shard`` is (index, count); ``missing`` counts the images that the last
+run was to add but could not. Of a group: ``fingerprint`` identifies the pixels that the features belong to; ``error``
+says why there are none, and ``unreadable`` that the image file is to blame. Files of other programs need no attributes.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_lift.features import Features
-from kornia_lift.files.h5 import FeatureFileError, H5File
+from kornia_lift.files.h5 import FeatureFileError, H5File, text
 
 #: 1 (kornia_lift 0.1, no attribute): ``oris`` ran counter-clockwise. 2: clockwise.
 FORMAT = 2
@@ -56,7 +56,7 @@ def write_features(group: Any, features: Features) -> None:
 
 def sign(file: Any, options: Mapping[str, Any], shard: tuple[int, int], missing: int = 0) -> None:
     """Write the attributes of a file."""
-    file.attrs["options"] = json.dumps(options, sort_keys=True)
+    file.attrs["options"] = text(json.dumps(options, sort_keys=True))
     file.attrs["format"] = FORMAT
     file.attrs["shard"] = shard
     file.attrs["missing"] = missing
@@ -73,9 +73,8 @@ def read_options(file: H5File) -> dict[str, Any]:
     Raises:
         FeatureFileError: if another version of this package wrote the file, in another format.
     """
-    options = file.json_object("options")
     number = file.attribute(file.root, "format")
-    if number is None and options is None:
+    if number is None and not file.has_attribute("options"):
         return {}
     if number is None:
         raise FeatureFileError(
@@ -84,7 +83,7 @@ def read_options(file: H5File) -> dict[str, Any]:
         )
     if not isinstance(number, np.integer) or number != FORMAT:
         raise FeatureFileError(f"{file.path} has the format {number}, this version reads {FORMAT}: update kornia_lift")
-    return options or {}
+    return file.json_object("options") or {}
 
 
 def read_shard(file: H5File) -> tuple[int, int]:
@@ -235,7 +234,7 @@ def check_image(file: H5File, group: Any) -> list[str]:
 
 def _group_attributes(file: H5File, group: Any) -> dict[str, Any]:
     found = {key: file.attribute(group, key) for key in ("fingerprint", "error", "unreadable")}
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: text(v) if isinstance(v, str) else v for key, v in found.items() if v is not None}
 
 
 def _column(file: H5File, group: Any, key: str, count: int) -> NDArray[np.float64] | None:

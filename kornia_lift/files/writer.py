@@ -15,7 +15,7 @@ from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
 from kornia_lift.features import Features
 from kornia_lift.files.disk import check_space, naming
-from kornia_lift.files.h5 import FeatureFileError, H5File, check_options, open_h5
+from kornia_lift.files.h5 import FeatureFileError, H5File, check_options, open_h5, text
 from kornia_lift.files.hloc import (
     check_folders,
     check_image,
@@ -145,7 +145,7 @@ class FeatureFile:
             unreadable: the image file is damaged; else its extraction failed.
         """
         with self._writing(name, fingerprint) as group:
-            group.attrs["error"] = message
+            group.attrs["error"] = text(message)
             group.attrs["unreadable"] = unreadable
 
     @contextmanager
@@ -156,10 +156,10 @@ class FeatureFile:
         part = self._part(name)
         with require("h5py", extra="cli").File(part.name, "w", driver="core", backing_store=False) as file:
             sign(file, self._options, self._shard)
-            file.attrs["name"] = name
+            file.attrs["name"] = text(name)
             group = file.create_group(name)
             if fingerprint is not None:
-                group.attrs["fingerprint"] = fingerprint
+                group.attrs["fingerprint"] = text(fingerprint)
             yield group
             file.flush()
             data = file.id.get_file_image()

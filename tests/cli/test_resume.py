@@ -116,7 +116,7 @@ def test_damaged_part_is_named_and_removed(call: Call, folder: Path) -> None:
     parts = sorted(killed.parts.iterdir())
     parts[0].write_bytes(b"cut off by a power failure")  # found before the images are extracted
     with h5py.File(parts[2], "a") as part:  # found when they are packed
-        name = part.attrs["name"]
+        name = part.attrs["name"].decode()
         part[f"{name}/scores"][0] = np.nan
     answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
     assert answer.code == 2

@@ -185,12 +185,12 @@ def odd_types(file: h5py.File, rng: Random) -> None:
 def attributes(file: h5py.File, rng: Random) -> None:
     name = ("options", "shard", "missing", "format", "name")[rng.integers(5)]
     value = [
-        "{",
+        np.bytes_("{"),
         "[1, 2]",
-        '{"a": ' * 3000,
-        "[" * 100_000,
-        '{"n": 1' + "0" * 9000 + "}",
-        json.dumps({**OPTIONS, "feature": [None]}),
+        np.bytes_('{"a": ' * 3000),
+        np.bytes_("[" * 50_000),
+        np.bytes_('{"n": 1' + "0" * 9000 + "}"),
+        np.bytes_(json.dumps({**OPTIONS, "feature": [None]})),
         b"\xff\xfe",
         np.array([0, 10**9]),
         np.array([5, 2]),
