@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import pytest
 
+PREFIX = "kornia_lift.integrations."
+
+
+def _forget() -> None:
+    for name in [name for name in sys.modules if name.startswith(PREFIX) and not name.endswith("._extract")]:
+        del sys.modules[name]
+
 
 @pytest.fixture(autouse=True)
-def _fresh_integrations(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith("kornia_lift.integrations.")]:
-        if not name.endswith("._extract"):
-            monkeypatch.delitem(sys.modules, name)
+def _fresh_integrations() -> Iterator[None]:
+    _forget()
+    yield
+    _forget()  # what was imported beside a stand-in must not reach other tests
