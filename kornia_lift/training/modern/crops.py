@@ -1,4 +1,4 @@
-"""Pairs of crops of one photograph, related by a known homography, at the levels of an image pyramid."""
+"""Pairs of crops of one image, related by a known homography, at the levels of an image pyramid."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class CropConfig:
 
     Args:
         size: side of the crops in pixels.
-        per_photo: crops of each photograph, at different levels of its pyramid.
-        min_step: smallest level, in photograph pixels per crop pixel (below 1 the photograph is enlarged).
+        per_photo: crops of each image, at different levels of its pyramid.
+        min_step: smallest level, in image pixels per crop pixel (below 1 the image is enlarged).
         max_step: largest level.
         scale: largest ratio of scale between the two crops: what is left between the levels of a pyramid.
         stretch: largest ratio of the axes (slant of the second view).
         perspective: largest relative change of scale from the centre to the border.
         shift: largest displacement of the second crop, in pixels.
         full_circle: share of pairs turned by any angle; the others by up to 20 degrees.
-        black_corner: share of second crops of which a corner is black, as in a turned or rectified photograph.
+        black_corner: share of second crops of which a corner is black, as in a rotated or rectified image.
 
     """
 
@@ -53,15 +53,15 @@ class CropConfig:
 
 
 class WarpedCrops:
-    """Draw pairs of crops from photographs in memory.
+    """Draw pairs of crops from images in memory.
 
     Args:
-        photos: for each scene its aligned photographs (one, or several exposures), uint8, shape (H, W).
+        photos: for each scene its aligned images (one, or several exposures), uint8, shape (H, W).
         config: how pairs are drawn.
         light: change of the light between the two crops.
 
     Raises:
-        ValueError: if there are no photographs.
+        ValueError: if there are no images.
 
     """
 
@@ -71,7 +71,7 @@ class WarpedCrops:
         self.config = config or CropConfig()
         self.light = light or Photometric()
         if not photos or not all(photos):
-            raise ValueError("pairs of crops need at least one photograph of every scene")
+            raise ValueError("pairs of crops need at least one image of every scene")
         # coarser copies by 2x2 means: sampling at most every second pixel never aliases much
         self.pyramids = [[_halvings(photo, self.config.max_step) for photo in scene] for scene in photos]
 
@@ -79,9 +79,9 @@ class WarpedCrops:
         """Draw a batch.
 
         Returns:
-            ``first``, ``second``: crops (N, 1, S, S) in [0, 1], N = num_photos * per_photo, photograph-major;
+            ``first``, ``second``: crops (N, 1, S, S) in [0, 1], N = num_photos * per_photo, image-major;
             ``to_first``, ``to_second``: maps between their pixels (N, 3, 3); ``inside_first``, ``inside_second``:
-            1 where the pixel lies in the photograph and not in a black corner (N, 1, S, S).
+            1 where the pixel lies in the image and not in a black corner (N, 1, S, S).
 
         """
         c = self.config
@@ -95,7 +95,7 @@ class WarpedCrops:
                 step = math.exp(_uniform(generator, math.log(c.min_step), math.log(c.max_step)))
                 exposures = torch.randint(len(scene), (2,), generator=generator).tolist()
                 height, width = scene[0][0].shape
-                # crops larger than the photograph at this level are centred
+                # crops larger than the image at this level are centred
                 reach = step * c.size / 2
                 x = _uniform(generator, *_range(reach, width))
                 y = _uniform(generator, *_range(reach, height))

@@ -46,7 +46,7 @@ class HardestDescriptorStage:
         validation: held-out pairs.
         orientation: when given, patches are turned by its angle instead of the true one, so that the descriptor
             learns to live with the errors it will meet.
-        upright_share: share of the batches whose common angle is zero (photographs are mostly upright).
+        upright_share: share of the batches whose common angle is zero (images are mostly upright).
         margin: of the loss. The outputs of this network are positive, so its unit vectors lie close together: 1 is
             out of reach, and pairs that are told apart already would count as much as those that are not.
         seed: seed of the validation batches.
