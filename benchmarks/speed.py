@@ -35,7 +35,7 @@ from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
 
 METHODS = (
-    "lift", "lift-upright", "lift-pooled", "lift-direct", "opencv-sift", "opencv-orb", "kornia-sift",
+    "lift", "lift-upright", "lift-pooled", "lift-plus", "lift-direct", "opencv-sift", "opencv-orb", "kornia-sift",
     "kornia-sift-scale-space", "keynet-orinet-hardnet", "aliked-t16", "aliked-n16", "xfeat", "disk",
 )  # fmt: skip
 SLOW = 3.0  # seconds: slower methods run in one round
