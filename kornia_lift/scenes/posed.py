@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift._safe_read import DamagedFileError, read_npz, read_text
+from kornia_lift._io import DamagedFileError, read_npz, read_text
 from kornia_lift.scenes.images import (
     IMAGE_SUFFIXES,
     find_image,

@@ -24,8 +24,7 @@ from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, evaluate
 from kornia_lift.files import FeatureFileError, UnreadableImageError
 from kornia_lift.scenes.homographies import HomographySequence
 from tests.feature_files import writing
-
-from .conftest import features, grid_points, unit_vectors, write_sequence
+from tests.small_scenes import features, grid_points, unit_vectors, write_sequence
 
 Found = tuple[np.ndarray, np.ndarray]
 

@@ -29,8 +29,15 @@ from kornia_lift.scenes.folders import load_scenes
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography
 from kornia_lift.scenes.posed import PosedScene
 from tests.feature_files import writing
-
-from .conftest import K, features, grid_points, plane_homography, unit_vectors, write_plane_scene, write_sequence
+from tests.small_scenes import (
+    K,
+    features,
+    grid_points,
+    plane_homography,
+    unit_vectors,
+    write_plane_scene,
+    write_sequence,
+)
 
 
 def write_perfect(path: Path, scene: str, names: tuple[str, str] = ("1", "2"), noise: float = 0.0) -> Path:

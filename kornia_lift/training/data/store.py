@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift._io import atomic_write
-from kornia_lift._safe_read import DamagedFileError, parse_json, read_npz
+from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_npz
 from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.images import encode_jpeg
 
@@ -147,7 +146,7 @@ class Store:
         tracks: views of locations.
         empty: regions without any keypoint; their ``point`` is -1.
         counts: for each scene, how many locations each step of its reading left; see
-            :mod:`~kornia_lift.training.data.read`.
+            :mod:`~kornia_lift.training.data.prepare.read`.
 
     """
 

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from kornia_lift.detector.extrema import Pixels, max_filter, read_neighbourhood
 from kornia_lift.detector.refinement import newton_step
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
-from kornia_lift.training.batches import to_device_of
+from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.modern.crops import WarpedCrops, sample_pixels, warp_grid
 
 
