@@ -10,8 +10,9 @@ import pytest
 
 from kornia_lift.cli import main
 from kornia_lift.evaluation.measures.statistics import compare
+from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, describe_options
-from kornia_lift.evaluation.runner import FAILED, OK, Options, PairResult
+from kornia_lift.evaluation.runner import FAILED, OK, PairResult
 from kornia_lift.evaluation.selection import all_pairs, only_second_images, spread_pairs
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS, ImageWarp, warp_scene
 from kornia_lift.scenes.homographies import HomographySequence

@@ -10,7 +10,8 @@ from PIL import Image
 
 from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureStore
-from kornia_lift.evaluation.runner import OK, Options, evaluate
+from kornia_lift.evaluation.pair import Options
+from kornia_lift.evaluation.runner import OK, evaluate
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.folders import UnreadableScene, load_scenes
 from tests.small_scenes import HEIGHT, WIDTH, K, write_sequence

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS, ImageWarp, WarpedScene
+from kornia_lift.scenes.depth import interpolate_inverse_depth
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography, homography_jacobian
-from kornia_lift.scenes.posed import PosedScene, interpolate_inverse_depth
+from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import INVISIBLE, UNKNOWN, VISIBLE, Scene
 from tests.small_scenes import HEIGHT, WIDTH, grid_points, plane_homography, write_plane_scene, write_sequence
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kornia_lift.training.data.prepare.read import NoCorrespondenceError, ReadOptions, read_source
+from kornia_lift.training.data.prepare.assemble import NoCorrespondenceError
+from kornia_lift.training.data.prepare.options import ReadOptions
+from kornia_lift.training.data.prepare.read import read_source
 from kornia_lift.training.data.prepare.sources import find_sources
 from kornia_lift.training.data.store import Store, join_stores, load_store
 

@@ -11,25 +11,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from kornia_lift.training.config import ConfigError, LoopConfig, to_mapping
+from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.loop import distributed
-from kornia_lift.training.loop.batches import batches_from, step_seed, to_device_of
+from kornia_lift.training.loop.batches import batches_from
 from kornia_lift.training.loop.checkpoint import BEST, LAST, check_same_run, load_checkpoint, save_checkpoint
 from kornia_lift.training.loop.log import TrainingLog
-from kornia_lift.training.loop.optimization import learning_rate, moving_average, optimizer_of, weights_of
+from kornia_lift.training.loop.optimization import learning_rate
 from kornia_lift.training.loop.signals import StopRequest, TrainingInterrupted, stop_requests
-from kornia_lift.training.stage import ERROR, MiningStage, Stage
+from kornia_lift.training.loop.update import TrainingDivergedError, Update
+from kornia_lift.training.stage import ERROR, Stage
 
 LOGGER = logging.getLogger(__name__)
-GRADIENT_SCALE = 2.0**12  # first loss scale of float16; the default 2^16 overflows the first dozen steps
 BUDGET_VALIDATIONS = 10  # of a stage with max_minutes, at least
-
-
-class TrainingDivergedError(RuntimeError):
-    """The loss, its gradient, or every validation error is NaN or infinite."""
 
 
 @dataclass(frozen=True)
@@ -118,18 +112,8 @@ class _Run:
     ) -> None:
         self.stage, self.config, self.out_dir, self.resolved = stage, config, out_dir, dict(resolved)
         self.clock = clock
-        network = stage.network
-        self.device = next(network.parameters()).device
-        if config.precision == "float16" and self.device.type != "cuda":
-            raise ConfigError(f"float16 needs CUDA, the network is on {self.device}; use bfloat16 or float32")
-        self.optimizer = optimizer_of(network, config)
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, init_scale=GRADIENT_SCALE, enabled=config.precision == "float16"
-        )
-        self.averaged: nn.Module | None = None
-        if config.ema_decay is not None:
-            self.averaged = AveragedModel(network, multi_avg_fn=moving_average(config.ema_decay), use_buffers=True)
-        self.loss = distributed.loss_module(stage)
+        advice = f"{out_dir / LAST} holds the last good weights; lower learning_rate or set clip_norm"
+        self.update = Update(stage, config, advice)
         self.step = self.first_step = 0
         self.elapsed = 0.0
         self.resumed = False
@@ -160,7 +144,7 @@ class _Run:
                 while self.step < config.steps and stopped == "steps":
                     self._stop_if(request)
                     batch = next(batches)
-                    figures = self._train_step(batch)
+                    figures = self.update(batch, self.step, self.elapsed)
                     samples += len(next(iter(batch.values())))
                     self.step += 1
                     # the first process's clock is everyone's: learning rate and end follow it
@@ -229,55 +213,11 @@ class _Run:
                 request.number,
             )
 
-    def _train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        config, network = self.config, self.stage.network
-        rate = learning_rate(config, self.step, self.elapsed)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        network.train()
-        # dropout draws from the global generators, which fit() put aside
-        torch.manual_seed(step_seed(config.seed, self.step) + distributed.rank())
-        batch = to_device_of(network, batch)
-        if isinstance(self.stage, MiningStage):
-            with torch.no_grad(), self._autocast():  # of its own: autocast would keep the weights without gradient
-                batch = self.stage.mine(batch)
-        divisible = getattr(self.stage, "divisible", True)
-        part, weight = distributed.local_part(batch) if divisible else (batch, 1.0)
-        with self._autocast():
-            loss, figures = self.loss(part)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss * weight).backward()
-        self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm or math.inf)
-        value = float(distributed.mean_over_processes(loss.detach() * weight))
-        # float16: an infinite gradient is the scaler's business, it skips the step and lowers the scale
-        if not math.isfinite(value) or not (self.scaler.is_enabled() or math.isfinite(norm)):
-            raise TrainingDivergedError(self._diagnosis(value, float(norm), figures))
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if self.averaged is not None:
-            self.averaged.update_parameters(network)  # type: ignore[operator]
-        return {"loss": value, **figures, "grad_norm": float(norm), "lr": rate}
-
-    def _autocast(self) -> torch.autocast:
-        precision = self.config.precision
-        return torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32")
-
-    def _diagnosis(self, loss: float, norm: float, figures: Mapping[str, float]) -> str:
-        gradients = {n: p.grad for n, p in self.stage.network.named_parameters() if p.grad is not None}
-        bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
-        return (
-            f"stage {self.stage.name!r}, step {self.step}: loss {loss}, gradient norm {norm}, {dict(figures)}; "
-            f"gradients that are not finite: {', '.join(bad[:5]) or 'none'}. The batch is that of seed "
-            f"{self.config.seed}. {self.out_dir / LAST} holds the last good weights; lower learning_rate or set "
-            "clip_norm"
-        )
-
     def _validate(self, log: TrainingLog | None) -> None:
         if log is not None:  # rank 0; the others wait in from_first
             network = self.stage.network
             network.eval()
-            with torch.no_grad(), weights_of(self.averaged, network):
+            with torch.no_grad(), self.update.averaged_weights():
                 figures = {key: float(value) for key, value in self.stage.validate().items()}
                 error, least = figures[ERROR], self.best["figures"][ERROR]
                 if self.best["step"] < 0:
@@ -302,30 +242,15 @@ class _Run:
 
     def _save(self) -> None:
         if distributed.rank() == 0:
-            averaged = self.averaged.state_dict() if self.averaged is not None else None
-            save_checkpoint(
-                self.out_dir / LAST,
-                self._header()
-                | {
-                    "elapsed": self.elapsed,
-                    "start": self.start,
-                    "network": self.stage.network.state_dict(),
-                    "averaged": averaged,
-                    "optimizer": self.optimizer.state_dict(),
-                    "scaler": self.scaler.state_dict(),
-                },
-            )
+            times = {"elapsed": self.elapsed, "start": self.start}
+            save_checkpoint(self.out_dir / LAST, self._header() | times | self.update.state_dict())
 
     def restore(self) -> None:
         """Go back to ``last.pt``, which the first process reads for all: other machines need not see the folder."""
         path = self.out_dir / LAST
         state = distributed.from_first(load_checkpoint(path) if distributed.rank() == 0 else None)
         check_same_run(path, state, self.stage.name, to_mapping(self.config))
-        self.stage.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        if self.averaged is not None:
-            self.averaged.load_state_dict(state["averaged"])
+        self.update.load_state_dict(state)
         self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
         self.start, self.first_step = state.get("start", math.nan), self.step
         self.resumed = True

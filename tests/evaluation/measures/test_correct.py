@@ -19,7 +19,8 @@ from kornia_lift.evaluation.measures.correct import (
 from kornia_lift.evaluation.measures.epipolar import epipolar_distance, fundamental_matrix, scene_epipolar_distance
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
 from kornia_lift.evaluation.measures.metrics import score_pair
-from kornia_lift.evaluation.runner import Options, evaluate
+from kornia_lift.evaluation.pair import Options
+from kornia_lift.evaluation.runner import evaluate
 from kornia_lift.evaluation.validation import evaluate_feature
 from kornia_lift.features import Features
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography

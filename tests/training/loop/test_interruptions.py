@@ -16,7 +16,8 @@ import pytest
 import torch
 
 from kornia_lift.training.config import LoopConfig
-from kornia_lift.training.data.prepare.read import ReadOptions, read_source
+from kornia_lift.training.data.prepare.options import ReadOptions
+from kornia_lift.training.data.prepare.read import read_source
 from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.loop.checkpoint import load_checkpoint

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from kornia_lift.training.data.images import images_in
+from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.provenance import check_record, describe_source, keep_record, record_path
-from kornia_lift.training.data.prepare.read import ReadOptions, read_source
+from kornia_lift.training.data.prepare.read import read_source
 from kornia_lift.training.data.prepare.reconstruct import reconstruct
 from kornia_lift.training.data.prepare.sources import LAYOUT, Source, find_sources, scene_kind
 from kornia_lift.training.data.store import Store, join_stores, save_store

@@ -1,15 +1,14 @@
-"""From one source of images to a store: the one path from image files to what both recipes train on.
+"""From one source of images to a store: the one path from image files to what all recipes train on.
 
 images -> locations followed from image to image (frames) -> SIFT scales and angles where the geometry confirms them
-(sift) -> regions without keypoints (negatives) -> store. What every step leaves is counted, see :data:`STEPS`.
+(sift) -> regions without keypoints (negatives) -> store. What each step leaves is counted, see
+:data:`~kornia_lift.training.data.prepare.assemble.STEPS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,83 +20,26 @@ from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Scene
 from kornia_lift.training.data.cameras import Camera
-from kornia_lift.training.data.images import encode_jpeg, images_in, read_gray, to_gray
+from kornia_lift.training.data.images import images_in, read_gray, to_gray
+from kornia_lift.training.data.prepare.assemble import Material, NoCorrespondenceError, make_store, scene_store
 from kornia_lift.training.data.prepare.frames import (
-    Frames,
     frames_at,
     frames_from_colmap,
     frames_from_scene,
-    nearest_similarity,
 )
-from kornia_lift.training.data.prepare.negatives import SUPPORT, free_regions
+from kornia_lift.training.data.prepare.negatives import SUPPORT
+from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.sift import (
     MIN_SIGMA,
     Keypoints,
     Tolerance,
-    confirm_tracks,
     detect_sift,
-    drop_repeated_locations,
-    near_pairs,
     one_per_location,
 )
 from kornia_lift.training.data.prepare.sources import Source
-from kornia_lift.training.data.store import Kind, Observations, Store, StoredImage, join_observations
-from kornia_lift.training.limits import check_limits
-
-EMPTY_PER_IMAGE = 100
-#: What the counts of a store count, in order: locations that are left.
-STEPS = {
-    "found": "locations",
-    "tracked": "seen in two images, in one orientation",
-    "near_sift": "SIFT keypoint at the location in two images",
-    "large": f"of at least {MIN_SIGMA:g} pixels",
-    "confirmed": "scales and angles agree with the geometry",
-    "supported": f"whole support ({2 * SUPPORT:.0f} sigma) inside two images",
-}
+from kornia_lift.training.data.store import Observations, Store, join_observations
 
 Say = Callable[[str], object]
-
-
-class NoCorrespondenceError(ValueError):
-    """Images that show no location twice."""
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """How sources are read.
-
-    Args:
-        max_size: larger side, in pixels, to which single images and exposures are scaled down. The images of scenes
-            keep their size: their geometry refers to it.
-        points_per_scene: locations of a scene, at most; those that SIFT confirms come first.
-        points_per_image: locations of a single image, at most.
-        quality: of the JPEG images.
-        seed: of the choice of locations and of the regions without keypoint.
-
-    """
-
-    max_size: int = 1024
-    points_per_scene: int = 6000
-    points_per_image: int = 600
-    quality: int = 88
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_limits(self, "max_size", at_least=64)
-        check_limits(self, "points_per_scene", "points_per_image", at_least=2)
-        check_limits(self, "quality", at_least=1, at_most=100)
-        check_limits(self, "seed", at_least=0)
-
-
-class _Read(NamedTuple):
-    """What a kind of source gives: images, names, keypoints, locations, cameras."""
-
-    images: list[Tensor]
-    names: list[str]
-    keypoints: list[Keypoints]
-    frames: Frames
-    tolerance: Tolerance
-    cameras: list[Camera | None]
 
 
 def read_source(source: Source, options: ReadOptions | None = None, say: Say = lambda text: None) -> Store:
@@ -132,10 +74,10 @@ def read_source(source: Source, options: ReadOptions | None = None, say: Say = l
             one, two = scene.names[pair.i], scene.names[pair.j]
             say(f"{source.name}: images {one} and {two} are not paired: {pair.reason}")
         read = _read_scene(scene, options, rng)
-    return _scene_store(source, read, options, rng)
+    return scene_store(source, read, options, rng)
 
 
-def _read_colmap(folder: Path) -> _Read:
+def _read_colmap(folder: Path) -> Material:
     model = read_model(folder)
     names, frames = frames_from_colmap(model)
     missing = [name for name in names if not (folder / "images" / name).is_file()]
@@ -158,10 +100,10 @@ def _read_colmap(folder: Path) -> _Read:
         cameras.append(
             Camera(camera.model_name, tuple(camera.params), size, pose.rotation.matrix(), pose.translation.copy())
         )
-    return _Read(images, list(names), [detect_sift(i) for i in images], frames, Tolerance(), list(cameras))
+    return Material(images, list(names), [detect_sift(i) for i in images], frames, Tolerance(), list(cameras))
 
 
-def _read_scene(scene: Scene, options: ReadOptions, rng: np.random.Generator) -> _Read:
+def _read_scene(scene: Scene, options: ReadOptions, rng: np.random.Generator) -> Material:
     # an image without any ground truth need not be readable
     used = {index for pair in scene.pairs for index in (pair.i, pair.j)}
     blank = torch.zeros((64, 64), dtype=torch.uint8)
@@ -178,49 +120,13 @@ def _read_scene(scene: Scene, options: ReadOptions, rng: np.random.Generator) ->
     cameras: list[Camera | None] = [None] * len(images)
     if isinstance(scene, PosedScene):
         cameras = [_pinhole(scene, index) for index in range(len(images))]
-    return _Read(images, list(scene.names), keypoints, frames, Tolerance(distance=1.5), cameras)
+    return Material(images, list(scene.names), keypoints, frames, Tolerance(distance=1.5), cameras)
 
 
 def _pinhole(scene: PosedScene, index: int) -> Camera:
     k = scene.intrinsics[index]
     params = (k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5)  # COLMAP's pixel centres
     return Camera("PINHOLE", tuple(map(float, params)), scene.size, scene.rotations[index], scene.translations[index])
-
-
-def _scene_store(source: Source, read: _Read, options: ReadOptions, rng: np.random.Generator) -> Store:
-    frames, counts = read.frames, {"found": _count(read.frames.point)}
-    zoom, angle, proper = nearest_similarity(frames.jacobian)
-    proper &= np.isfinite(zoom) & (zoom > 0)
-    kept = proper & _twice(frames.point, proper)
-    counts["tracked"] = _count(frames.point[kept])
-    near = _near_keypoints(frames, read.keypoints, read.tolerance.distance)
-    counts["near_sift"] = _count(frames.point[_twice(frames.point, kept & (near > 0))])
-    counts["large"] = _count(frames.point[_twice(frames.point, kept & (near >= MIN_SIGMA))])
-    large = [k.take(k.sigma >= MIN_SIGMA) for k in read.keypoints]
-    observation, keypoint = confirm_tracks(frames, large, read.tolerance)
-    counts["confirmed"] = _count(frames.point[observation])
-    kept &= drop_repeated_locations(frames, observation, keypoint)
-    sigma, theta = np.zeros(len(frames)), np.zeros(len(frames))
-    for index, points in enumerate(large):
-        mine = frames.image[observation] == index
-        rows, columns = observation[mine], keypoint[mine]
-        sigma[rows], theta[rows] = points.sigma[columns], points.theta[columns]
-    size = np.array([image.shape[::-1] for image in read.images]).reshape(-1, 2)
-    reach = SUPPORT * sigma[:, None]
-    fits = ((frames.xy >= reach) & (frames.xy <= size[frames.image] - 1 - reach)).all(axis=1)
-    usable = kept & (sigma > 0) & fits
-    usable = usable & _twice(frames.point, usable)
-    sigma[~usable] = 0
-    counts["supported"] = _count(frames.point[usable])
-    rows = _first_points(frames.point, kept, usable, options.points_per_scene, rng)
-    if not len(rows):
-        raise NoCorrespondenceError(
-            f"{source.name}: no location is seen in two of the {len(read.images)} images; use more, larger or more "
-            "overlapping images"
-        )
-    point = np.unique(frames.point[rows], return_inverse=True)[1]
-    table = Observations(frames.image[rows], point, frames.xy[rows], sigma[rows], theta[rows], zoom[rows], angle[rows])
-    return _store(source, read, table, counts, options, rng)
 
 
 def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator) -> Store:
@@ -241,10 +147,10 @@ def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator
     table = join_observations(parts)
     counts = {"found": found, "large": large, "supported": int((table.sigma > 0).sum())}
     names = [path.name for path in source.files]
-    read = _Read(images, names, keypoints, frames_at(np.zeros((0, 2)), 0), Tolerance(), [None] * len(images))
+    read = Material(images, names, keypoints, frames_at(np.zeros((0, 2)), 0), Tolerance(), [None] * len(images))
     if not len(table):
         raise NoCorrespondenceError(_no_texture(source.name, len(images)))
-    return _store(source, read, table, counts, options, rng)
+    return make_store(source, read, table, counts, options, rng)
 
 
 def _read_exposures(source: Source, options: ReadOptions, rng: np.random.Generator) -> Store:
@@ -270,8 +176,8 @@ def _read_exposures(source: Source, options: ReadOptions, rng: np.random.Generat
         "large": int((every.sigma >= MIN_SIGMA).sum()),
         "supported": int((table.sigma > 0).sum()),
     }
-    read = _Read(images, [f.name for f in files], [every] * count, frames, Tolerance(), [None] * count)
-    return _store(source, read, rows, counts, options, rng)
+    read = Material(images, [f.name for f in files], [every] * count, frames, Tolerance(), [None] * count)
+    return make_store(source, read, rows, counts, options, rng)
 
 
 def _locations_of(image: Tensor, keypoints: Keypoints, count: int, rng: np.random.Generator) -> Keypoints:
@@ -288,65 +194,6 @@ def _locations_of(image: Tensor, keypoints: Keypoints, count: int, rng: np.rando
 def _unit(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Zoom and angle of images that show a location alike."""
     return np.ones(count), np.zeros(count)
-
-
-def _store(
-    source: Source,
-    read: _Read,
-    table: Observations,
-    counts: dict[str, int],
-    options: ReadOptions,
-    rng: np.random.Generator,
-) -> Store:
-    scales = table.sigma[table.sigma > 0]
-    empty = [Observations.none()]
-    for index, image in enumerate(read.images):
-        size = (image.shape[1], image.shape[0])
-        xy, sigma = free_regions(size, read.keypoints[index], scales, EMPTY_PER_IMAGE, rng)
-        count = len(xy)
-        angle = rng.uniform(0, 2 * np.pi, count)
-        empty.append(Observations(np.full(count, index), np.full(count, -1), xy, sigma, angle))
-    names = [f"{source.name}/{name}" for name in read.names]
-    kind: Kind = source.kind
-    images = tuple(
-        StoredImage(name, name if kind == "single" else source.name, kind, encode_jpeg(image, options.quality), camera)
-        for name, image, camera in zip(names, read.images, read.cameras, strict=True)
-    )
-    return Store(images, table, join_observations(empty), {source.name: counts | {"images": len(images)}})
-
-
-def _count(points: NDArray[np.integer]) -> int:
-    return len(np.unique(points))
-
-
-def _twice(point: NDArray[np.integer], rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Those of ``rows`` whose location has two of them."""
-    views = np.bincount(point[rows], minlength=int(point.max(initial=-1)) + 1)
-    return rows & (views[point] >= 2)
-
-
-def _near_keypoints(frames: Frames, keypoints: Sequence[Keypoints], distance: float) -> NDArray[np.float64]:
-    """Largest scale of the SIFT keypoints at each observation, 0 where there is none, shape (M,)."""
-    largest = np.zeros(len(frames))
-    for index, points in enumerate(keypoints):
-        mine = np.flatnonzero(frames.image == index)
-        first, second = near_pairs(frames.xy[mine], points.xy, distance)
-        np.maximum.at(largest, mine[first], points.sigma[second])
-    return largest
-
-
-def _first_points(
-    point: NDArray[np.integer],
-    kept: NDArray[np.bool_],
-    usable: NDArray[np.bool_],
-    limit: int,
-    rng: np.random.Generator,
-) -> NDArray[np.integer]:
-    """Rows of ``kept`` that belong to ``limit`` locations: those with ``usable`` rows, then others by chance."""
-    every = rng.permutation(np.unique(point[kept]))
-    confirmed = np.isin(every, point[usable])
-    chosen = every[np.argsort(~confirmed, kind="stable")][:limit]
-    return np.flatnonzero(kept & np.isin(point, chosen))
 
 
 def _no_texture(name: str, images: int) -> str:

@@ -15,7 +15,8 @@ from kornia_lift.training.data.prepare.frames import (
     plane_basis,
     projection_jacobian,
 )
-from kornia_lift.training.data.prepare.read import ReadOptions, read_source
+from kornia_lift.training.data.prepare.options import ReadOptions
+from kornia_lift.training.data.prepare.read import read_source
 from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.split import SplitConfig, split_store
 from kornia_lift.training.data.store import Store

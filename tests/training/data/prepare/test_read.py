@@ -10,8 +10,10 @@ import pytest
 
 from kornia_lift.scenes.homographies import apply_homography
 from kornia_lift.training.data.load import load_data
+from kornia_lift.training.data.prepare.assemble import NoCorrespondenceError
 from kornia_lift.training.data.prepare.negatives import SUPPORT
-from kornia_lift.training.data.prepare.read import NoCorrespondenceError, ReadOptions, read_source
+from kornia_lift.training.data.prepare.options import ReadOptions
+from kornia_lift.training.data.prepare.read import read_source
 from kornia_lift.training.data.prepare.sources import Source, find_sources
 from kornia_lift.training.data.store import Store
 from tests.training.data.helpers import RotatedScene, texture
