@@ -198,7 +198,7 @@ def test_build_dataset_without_a_scene_says_why(tmp_path: Path, capsys: pytest.C
         cv2.imwrite(str(photos / f"{i}.png"), np.full((90, 120), 100, np.uint8))
     assert "no reconstruction results from the 3 images" in complaint()
     (photos / "3.jpg").write_bytes(b"no picture")
-    assert "3.jpg: missing or damaged" in complaint()
+    assert "3.jpg as an image" in complaint()
     assert not (tmp_path / "set" / "reconstructions" / "photos").exists()
 
 
@@ -335,7 +335,7 @@ def test_build_dataset_names_damaged_photographs_and_models(
         (photos / f"{i}.jpg").write_bytes(tiny_store.images[0].jpeg)
     (photos / "1.jpg").write_bytes(tiny_store.images[0].jpeg[:5000])
     for more in ([], ["--single"]):
-        assert "1.jpg: missing or damaged" in complaint(str(photos), *more)
+        assert "1.jpg as an image" in complaint(str(photos), *more)
     model = tmp_path / "scene" / "sparse"
     model.mkdir(parents=True)
     (tmp_path / "scene" / "images").mkdir()

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature import LIFTFeature
@@ -50,6 +50,9 @@ class ModernRecipe(Recipe):
     """
 
     STAGES = ("descriptor", "orientation", "repeatable", "matchable", "refine")
+    TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"repeatable": "response", "matchable": "response", "refine": "descriptor"}
+    )
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {"matchable": ("descriptor", "orientation", "repeatable"), "refine": ("descriptor", "orientation")}
     )
@@ -78,12 +81,6 @@ class ModernRecipe(Recipe):
         self.response.to(self.device)
         self.orientation = LIFTOrientation(False).to(self.device)
         self.descriptor = LIFTDescriptor(False).to(self.device)
-
-    def network_of(self, stage: str) -> nn.Module:
-        """Return the network that a stage trains."""
-        return {"orientation": self.orientation, "descriptor": self.descriptor, "refine": self.descriptor}.get(
-            stage, self.response
-        )
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from kornia_lift.networks.contrast import LocalContrast
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.modern.crops import CropConfig, WarpedCrops, sample_pixels, warp_grid
-from kornia_lift.training.modern.descriptor import hardest_in_batch_loss
+from kornia_lift.training.modern.hardest import hardest_in_batch_loss
 from kornia_lift.training.modern.orientation import direction_loss
 from kornia_lift.training.modern.pairs import PatchPairs, WarpConfig
 from kornia_lift.training.modern.repeatable import (

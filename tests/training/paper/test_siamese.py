@@ -15,12 +15,12 @@ from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.paper.siamese import (
-    average_precision,
     describe,
     freeze,
     locate,
     nearest_is_correct,
     orient,
+    precision_area,
     rotate_offsets,
     score_map,
 )
@@ -106,11 +106,11 @@ def test_offsets_turn_clockwise_on_screen() -> None:
     torch.testing.assert_close(turned, torch.tensor([[0.0, 1.0]]), atol=1e-6, rtol=0)
 
 
-def test_average_precision_by_hand() -> None:
+def test_precision_area_by_hand() -> None:
     distance = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    assert average_precision(distance, torch.tensor([True, True, False, False])) == 1
-    assert average_precision(distance, torch.tensor([False, True, False, True])) == pytest.approx(0.5)
-    assert average_precision(distance, torch.tensor([True, False, False, True])) == pytest.approx(0.75)
+    assert precision_area(distance, torch.tensor([True, True, False, False])) == 1
+    assert precision_area(distance, torch.tensor([False, True, False, True])) == pytest.approx(0.5)
+    assert precision_area(distance, torch.tensor([True, False, False, True])) == pytest.approx(0.75)
 
 
 def test_nearest_is_correct_compares_all() -> None:

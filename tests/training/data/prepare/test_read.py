@@ -115,7 +115,7 @@ def test_images_without_keypoints_say_so(tmp_path: Path) -> None:
 
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"broken\.jpg: missing or damaged"):
+    with pytest.raises(ValueError, match=r"broken\.jpg as an image"):
         read_source(Source("single", "p", tmp_path))
 
 
