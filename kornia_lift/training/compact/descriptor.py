@@ -63,21 +63,21 @@ class ViewDescriptorStage(HardestInBatch):
     ) -> dict[str, Tensor]:
         anchor, positive, reach, other = pairs.draw(generator)
         n = len(anchor)
-        turn = torch.rand(n, generator=generator) * (2 * math.pi)
+        angle = torch.rand(n, generator=generator) * (2 * math.pi)
         upright = torch.rand(n, generator=generator) < upright_share
-        turn = torch.where(upright, torch.zeros(()), turn)
+        angle = torch.where(upright, torch.zeros(()), angle)
         coarse = (torch.rand(n, generator=generator) < coarse_share) * self.coarse_angle
         error = torch.randn(2, n, generator=generator) * coarse
         stretch = pairs.random_stretch(anchor, positive, generator)
-        a = pairs.frames(anchor, reach, turn, generator, torch.ones(n))
-        p = pairs.frames(positive, other, turn, generator, stretch)
+        a = pairs.frames(anchor, reach, angle, generator, torch.ones(n))
+        p = pairs.frames(positive, other, angle, generator, stretch)
         if self.orientation is not None:
             first, second = (self._estimate(pairs, i, f, generator) for i, f in ((anchor, a), (positive, p)))
             usable = ~upright & (wrap_angle(first - second).abs() < HOPELESS)
             error = torch.where(usable, torch.stack([first, second]), error)
         return {
-            "anchor": pairs.light(pairs.cut(anchor, rotate_frames(a, error[0])), generator),
-            "positive": pairs.light(pairs.cut(positive, rotate_frames(p, error[1])), generator),
+            "anchor": pairs.augment(pairs.cut(anchor, rotate_frames(a, error[0])), generator),
+            "positive": pairs.augment(pairs.cut(positive, rotate_frames(p, error[1])), generator),
             "not_negative": pairs.ambiguous(anchor, reach),
         }
 
@@ -85,7 +85,7 @@ class ViewDescriptorStage(HardestInBatch):
         """Clockwise angles of frames, as the trained orientation estimates them."""
         assert self.orientation is not None
         wide = torch.cat([frames[:, :, :2] * self.context, frames[:, :, 2:]], 2)
-        patches = pairs.light(pairs.cut(index, wide, self.orientation.patch_size), generator)
+        patches = pairs.augment(pairs.cut(index, wide, self.orientation.patch_size), generator)
         return -self.orientation(patches.to(next(self.orientation.parameters()).device)).to(patches)
 
     @torch.no_grad()

@@ -20,11 +20,11 @@ class HardestDescriptorStage(HardestInBatch):
         network: the descriptor, ``normalize=True``.
         pairs: training pairs.
         validation: held-out pairs.
-        orientation: when given, patches are turned by its angle instead of the true one, so that the descriptor
+        orientation: when given, patches are rotated by its angle instead of the true one, so that the descriptor
             learns to live with the errors it will meet.
         upright_share: share of the batches whose common angle is zero (images are mostly upright).
         margin: of the loss. The outputs of this network are positive, so its unit vectors lie close together: 1 is
-            out of reach, and pairs that are told apart already would count as much as those that are not.
+            out of reach, and pairs that are distinguished already would count as much as those that are not.
         seed: seed of the validation batches.
 
     """
@@ -51,23 +51,23 @@ class HardestDescriptorStage(HardestInBatch):
     @torch.no_grad()
     def _batch(self, pairs: PatchPairs, generator: Generator) -> dict[str, Tensor]:
         anchor, positive = pairs.draw(generator)
-        turn = torch.rand(len(anchor), generator=generator) * (2 * math.pi)
+        angle = torch.rand(len(anchor), generator=generator) * (2 * math.pi)
         upright = torch.rand(len(anchor), generator=generator) < self.upright_share
-        turn = torch.where(upright, torch.zeros(()), turn)
+        angle = torch.where(upright, torch.zeros(()), angle)
         stretch = pairs.random_stretch(anchor, positive, generator)
         state = generator.get_state()
-        a = pairs.cut(anchor, turn, generator)
+        a = pairs.cut(anchor, angle, generator)
         between = generator.get_state()
-        p = pairs.cut(positive, turn, generator, stretch)
+        p = pairs.cut(positive, angle, generator, stretch)
         if self.orientation is not None:
-            # the same draws again, turned by what the network sees (kornia's sense: minus LIFT's)
+            # the same draws again, rotated by what the network sees (kornia's sense: minus LIFT's)
             on = next(self.orientation.parameters()).device
-            angle_a, angle_p = -self.orientation(a.to(on)).to(turn), -self.orientation(p.to(on)).to(turn)
+            angle_a, angle_p = -self.orientation(a.to(on)).to(angle), -self.orientation(p.to(on)).to(angle)
             use = ~upright
             generator.set_state(state)
-            a = pairs.cut(anchor, turn + angle_a * use, generator)
+            a = pairs.cut(anchor, angle + angle_a * use, generator)
             generator.set_state(between)
-            p = pairs.cut(positive, turn + angle_p * use, generator, stretch)
+            p = pairs.cut(positive, angle + angle_p * use, generator, stretch)
         return {"anchor": a, "positive": p, "not_negative": pairs.ambiguous(anchor)}
 
     @torch.no_grad()

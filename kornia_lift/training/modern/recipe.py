@@ -101,7 +101,7 @@ class ModernRecipe(Recipe):
     def _repeatability(self) -> RepeatableDetectorStage:
         c: ModernConfig = self.config
         crops = self._crop_pairs(c.crops)
-        return RepeatableDetectorStage(self.response, *crops, photos=c.photos_per_batch, tolerance=c.tolerance)
+        return RepeatableDetectorStage(self.response, *crops, num_images=c.detector_images, tolerance=c.tolerance)
 
     def _matchability(self) -> MatchableDetectorStage:
         c: ModernConfig = self.config
@@ -152,7 +152,10 @@ class ModernRecipe(Recipe):
             images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
             if crops == c.crops:
                 images += [[shapes] for shapes in draw_shapes(c.shapes, c.seed)]
-            self._crops[crops] = WarpedCrops(images, crops, c.crop_light), WarpedCrops(held_out, crops, c.crop_light)
+            self._crops[crops] = (
+                WarpedCrops(images, crops, c.crop_photometric),
+                WarpedCrops(held_out, crops, c.crop_photometric),
+            )
         return self._crops[crops]
 
 

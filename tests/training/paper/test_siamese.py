@@ -49,7 +49,7 @@ def test_a_128_pixel_patch_is_resized_as_in_the_oracle(shared: Path) -> None:
     torch.testing.assert_close(score_map(response, big), score_map(response, small), atol=1e-6, rtol=1e-6)
 
 
-def test_orientation_is_turned_into_lifts_sense() -> None:
+def test_orientation_is_converted_to_lifts_sense() -> None:
     class Reports(nn.Module):
         def forward(self, patch: torch.Tensor) -> torch.Tensor:
             return torch.full((len(patch),), 0.3)  # kornia's sense
@@ -88,7 +88,7 @@ def test_gradients_reach_the_detector_through_the_frozen_rest() -> None:
     assert all(p.grad is None for m in (orientation, descriptor) for p in m.parameters())
 
 
-def test_gradient_of_place_and_angle_is_that_of_finite_differences() -> None:
+def test_gradient_of_location_and_angle_is_that_of_finite_differences() -> None:
     y, x = torch.meshgrid(*(torch.linspace(-3, 3, 128, dtype=torch.float64),) * 2, indexing="ij")
     patch = torch.stack([torch.sin(x) * torch.cos(0.7 * y), torch.cos(x + y)])[:, None]
     xy = torch.tensor([[0.013, 0.021], [-0.1, 0.05]], dtype=torch.float64, requires_grad=True)
@@ -101,9 +101,9 @@ def test_gradient_of_place_and_angle_is_that_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(value, (xy, theta), eps=1e-7, atol=1e-4)
 
 
-def test_offsets_turn_clockwise_on_screen() -> None:
-    turned = rotate_offsets(torch.tensor([[1.0, 0.0]]), torch.tensor([math.pi / 2]))
-    torch.testing.assert_close(turned, torch.tensor([[0.0, 1.0]]), atol=1e-6, rtol=0)
+def test_offsets_rotate_clockwise_on_screen() -> None:
+    rotated = rotate_offsets(torch.tensor([[1.0, 0.0]]), torch.tensor([math.pi / 2]))
+    torch.testing.assert_close(rotated, torch.tensor([[0.0, 1.0]]), atol=1e-6, rtol=0)
 
 
 def test_precision_area_by_hand() -> None:

@@ -160,8 +160,8 @@ def _read_exposures(source: Source, options: ReadOptions, rng: np.random.Generat
     sizes = {tuple(image.shape) for image in images}
     if len(images) < 2 or len(sizes) > 1:
         raise ValueError(
-            f"{source.path} must hold two or more images of one size, taken from a tripod under different light; "
-            f"it holds {len(images)}, of {len(sizes)} sizes"
+            f"{source.path} must hold two or more images of one size, taken from a tripod under different "
+            f"illumination; it holds {len(images)}, of {len(sizes)} sizes"
         )
     # the keypoints of the middle exposure serve all: no exposure shows more
     every = detect_sift(images[len(images) // 2])
