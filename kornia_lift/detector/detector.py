@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift._memory import recompute
 from kornia_lift.detector import extrema, refinement
+from kornia_lift.detector.models import response_of, scale_space_for
 from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
 from kornia_lift.detector.sampling import Sampling, sampling_of
 from kornia_lift.detector.scale_space import Level, ScaleSpaceConfig, plan_levels
 from kornia_lift.detector.suppression import suppress
 from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 
 SCORE_BORDER = FILTER_SIZE // 2  # pixels of a level whose score would see beyond the image
@@ -36,9 +38,9 @@ class LIFTDetector(nn.Module):
     Args:
         num_features: number of slots in the output; the keypoints with the highest scores are kept.
         config: scales and tests, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`;
-            ``ScaleSpaceConfig.lift()`` are those of LIFT's release.
-        resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. Default: :class:`~kornia_lift.LIFTResponse`
-            with the weights ``pretrained``.
+            ``ScaleSpaceConfig.lift()`` are those of LIFT's release. ``None``: what suits the response.
+        resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. Default: :class:`~kornia_lift.LIFTResponse`, or
+            the response of another make that ``pretrained`` has, with its weights.
         ori_module: as in kornia, ``(lafs, img) -> lafs``; default ``PassLAF``: upright frames.
         aff_module: as in kornia, runs before ``ori_module``; default ``PassLAF``.
         pretrained: for the default ``resp_module``; see :class:`~kornia_lift.LIFTResponse`.
@@ -86,8 +88,8 @@ class LIFTDetector(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features = check_count(num_features, type(self).__name__)
-        self.config = ScaleSpaceConfig() if config is None else config
-        self.resp = LIFTResponse(pretrained) if resp_module is None else resp_module
+        self.resp: nn.Module = response_of(pretrained) if resp_module is None else resp_module
+        self.config = scale_space_for(self.resp) if config is None else config
         self.ori = PassLAF() if ori_module is None else ori_module
         self.aff = PassLAF() if aff_module is None else aff_module
 
@@ -106,7 +108,11 @@ class LIFTDetector(nn.Module):
             inner = recompute(partial(self.resp.valid, direct=direct, content=content), level)
         else:
             border = slice(SCORE_BORDER, -SCORE_BORDER)
-            inner = self.resp(level)[:, :, border, border]
+            score = self.resp
+            if isinstance(self.resp, CompactResponse):
+                score = partial(self.resp, content=None if padding is None else ~padding[:, None])
+            # batch statistics are counted once: no second pass through a network in train mode
+            inner = (score(level) if self.resp.training else recompute(score, level))[:, :, border, border]
         inner = inner[:, 0].to(torch.promote_types(inner.dtype, torch.float32))
         return F.pad(inner, (SCORE_BORDER,) * 4, value=float("-inf"))
 

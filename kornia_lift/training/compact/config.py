@@ -7,8 +7,10 @@ from typing import Any
 
 from kornia_lift.training.compact.views import ViewConfig
 from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.photometric import Photometric
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
+from kornia_lift.training.modern.crops import CropConfig
 from kornia_lift.training.modern.pairs import WarpConfig
 
 
@@ -32,7 +34,12 @@ class CompactConfig:
     """Options of the compact recipe.
 
     Args:
-        detector: model whose response network the result keeps: the name of a shipped one, or a weight file.
+        crops: how the pairs of crops are drawn on which the response is trained.
+        crop_photometric: their photometric augmentation.
+        crop_images: images of a batch of the response, each with several crops.
+        shapes: drawn images of lines and polygons among them, which teach that edges are not found again.
+        position_tolerance: standard deviation, in pixels, of where a keypoint may be found again.
+        position_weight: factor of the mean distance, in pixels, at which keypoints are found again.
         views: which locations are used, and at which sizes.
         orientation_warp: noise of the frames and photometric augmentation for the orientation, whose angles are exact.
         descriptor_warp: the same for the descriptor.
@@ -44,6 +51,7 @@ class CompactConfig:
         descriptor_images: images of a descriptor batch.
         descriptor_pairs: pairs of each, look-alikes among which the hardest negative is found.
         margin: of the descriptor's loss.
+        response: loop of the response stage.
         orientation: loop of the orientation stage.
         descriptor: loop of the descriptor's first stage, with random angle errors.
         refine: loop of its second stage, at the angles of the trained orientation.
@@ -52,7 +60,15 @@ class CompactConfig:
 
     """
 
-    detector: str = "lift"
+    crops: CropConfig = field(
+        # half an octave: what lies between two levels
+        default_factory=lambda: CropConfig(min_step=0.8, scale=1.5, black_corner=0.1)
+    )
+    crop_photometric: Photometric = field(default_factory=lambda: Photometric(blur=0.8, jpeg=0.2))
+    crop_images: int = 2
+    shapes: int = 40
+    position_tolerance: float = 0.7
+    position_weight: float = 0.15
     views: ViewConfig = field(default_factory=ViewConfig)
     orientation_warp: WarpConfig = field(
         default_factory=lambda: WarpConfig(
@@ -70,6 +86,9 @@ class CompactConfig:
     descriptor_images: int = 3
     descriptor_pairs: int = 128
     margin: float = 1.0
+    response: LoopConfig = field(
+        default_factory=lambda: _loop(6000, 1.5e-3, schedule="cosine", clip_norm=1.0, prefetch=False)
+    )
     orientation: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     refine: LoopConfig = field(default_factory=lambda: _loop(500, 1e-3))
@@ -77,6 +96,7 @@ class CompactConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_limits(self, "context", "tolerance", "margin", above=0)
-        check_limits(self, "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
+        check_limits(self, "context", "tolerance", "margin", "position_tolerance", above=0)
+        check_limits(self, "shapes", "position_weight", at_least=0)
+        check_limits(self, "crop_images", "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
         check_limits(self, "descriptor_pairs", at_least=2)

@@ -1,4 +1,4 @@
-"""Compact recipe: orientation and descriptor on 32x32 patches for the detector of a model, to one weight file."""
+"""Compact recipe: a response, an orientation and a descriptor of another make than LIFT's, to one weight file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from typing import ClassVar
 import torch
 
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
 from kornia_lift.training.compact.orientation import AgreementOrientationStage
+from kornia_lift.training.compact.response import CompactResponseStage
 from kornia_lift.training.compact.views import Observations, ViewPairs, load_observations
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
+from kornia_lift.training.modern.crops import WarpedCrops
 from kornia_lift.training.modern.pairs import WarpConfig
+from kornia_lift.training.modern.recipe import aligned_images
+from kornia_lift.training.modern.shapes import draw_shapes
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
 
@@ -39,11 +43,11 @@ class CompactRecipe(Recipe):
 
     """
 
-    STAGES = ("orientation", "descriptor", "refine")
+    STAGES = ("response", "orientation", "descriptor", "refine")
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
 
-    response: LIFTResponse
+    response: CompactResponse
     orientation: PolarOrientation
     descriptor: CompactDescriptor
 
@@ -59,14 +63,16 @@ class CompactRecipe(Recipe):
         self._seen: tuple[Observations, Observations] | None = None
 
     def make_networks(self) -> None:
-        """Make the networks; the response is that of the model ``config.detector``."""
-        self.response = LIFTResponse(self.config.detector).to(self.device)
+        """Make the networks."""
+        self.response = CompactResponse().to(self.device)
         self.orientation = PolarOrientation(False).to(self.device)
         self.descriptor = CompactDescriptor(False).to(self.device)
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
         c: CompactConfig = self.config
+        if name == "response":
+            return self._response_stage()
         if name == "orientation":
             pairs = self._pairs(c.orientation_warp, (c.orientation_images, c.orientation_pairs), VALIDATION_ANGLES)
             return AgreementOrientationStage(self.orientation, *pairs, context=c.context, tolerance=c.tolerance)
@@ -78,6 +84,20 @@ class CompactRecipe(Recipe):
         pairs = self._pairs(replace(c.descriptor_warp, angle=0.03), per_batch, VALIDATION_PAIRS)
         return ViewDescriptorStage(
             self.descriptor, *pairs, orientation=self.orientation.eval(), context=c.context, margin=c.margin
+        )
+
+    def _response_stage(self) -> CompactResponseStage:
+        c: CompactConfig = self.config
+        images = aligned_images(self.data) + [[image] for image in draw_shapes(c.shapes, c.seed)]
+        crops = WarpedCrops(images, c.crops, c.crop_photometric)
+        held_out = WarpedCrops(aligned_images(self.held_out), c.crops, c.crop_photometric)
+        return CompactResponseStage(
+            self.response,
+            crops,
+            held_out,
+            num_images=c.crop_images,
+            tolerance=c.position_tolerance,
+            precision_weight=c.position_weight,
         )
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -36,11 +37,12 @@ def keypoint_probability(score: Tensor, threshold: Tensor, inside: Tensor, radiu
         p, shape (N, 1, H, W).
 
     """
-    # float64 holds exp of -700: a plain sum over the window, five times faster than a logsumexp of each window
-    exponent = score.double() - score.detach().amax((1, 2, 3), keepdim=True)
-    exponential = exponent.clamp(min=-700).exp()
+    # float64 holds exp of 600: a plain sum over the window, five times faster than a logsumexp of each window. Relative
+    # to the threshold, since scores far below it do not matter, whatever the best one is
+    above = score - threshold.view(-1, 1, 1, 1)
+    exponential = above.double().clamp(-60, 600).exp()
     wins = (exponential / _window_sum(exponential, radius)).to(score.dtype)
-    return wins * torch.sigmoid(score - threshold.view(-1, 1, 1, 1)) * inside
+    return wins * torch.sigmoid(above) * inside
 
 
 def _window_sum(x: Tensor, radius: int) -> Tensor:
@@ -113,6 +115,32 @@ def init_as_blob_detector(network: LIFTResponse, sigma: float = 1.958, strength:
         nn.init.zeros_(network.conv.bias)  # type: ignore[arg-type]
         network.conv.weight[0, 0] += blob
         network.conv.weight[1, 0] -= blob
+
+
+class CommonView(NamedTuple):
+    """What two crops of a batch share.
+
+    Args:
+        to_second: positions in the second crop of the pixels of the first, shape (N, S, S, 2).
+        to_first: the reverse.
+        visible: of each crop, 1 where the other one shows the pixel and can score it, shape (N, 1, S, S).
+        common: of each crop, 1 where moreover the pixel itself can be scored.
+
+    """
+
+    to_second: Tensor
+    to_first: Tensor
+    visible: list[Tensor]
+    common: list[Tensor]
+
+
+def common_view(batch: dict[str, Tensor]) -> CommonView:
+    """Return what the crops of :meth:`WarpedCrops.draw` share."""
+    size = batch["first"].shape[-1]
+    inside = [_eroded(batch[key], FILTER_SIZE) for key in ("inside_first", "inside_second")]
+    to_second, to_first = warp_grid(batch["to_second"], size), warp_grid(batch["to_first"], size)
+    visible = [sample_pixels(inside[1], to_second).floor(), sample_pixels(inside[0], to_first).floor()]
+    return CommonView(to_second, to_first, visible, [inside[0] * visible[0], inside[1] * visible[1]])
 
 
 class RepeatableDetectorStage:
@@ -195,18 +223,15 @@ class RepeatableDetectorStage:
 
     def _loss(self, score: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         first, second = score.chunk(2)
-        size, margin = first.shape[-1], FILTER_SIZE
         num_images, budget = self.num_images, int(batch["budget"][0])
-        inside = [_eroded(batch[key], margin) for key in ("inside_first", "inside_second")]
-        to_second, to_first = warp_grid(batch["to_second"], size), warp_grid(batch["to_first"], size)
-        visible = [sample_pixels(inside[1], to_second).floor(), sample_pixels(inside[0], to_first).floor()]
-        common = [inside[0] * visible[0], inside[1] * visible[1]]
+        view = common_view(batch)
+        common, visible = view.common, view.visible
         p = [
             keypoint_probability(s, budget_threshold(s, m, num_images, budget), m)
             for s, m in zip((first, second), common, strict=True)
         ]
-        forth = expected_repeatability(p[0], p[1], to_second, visible[0], self.tolerance)
-        back = expected_repeatability(p[1], p[0], to_first, visible[1], self.tolerance)
+        forth = expected_repeatability(p[0], p[1], view.to_second, visible[0], self.tolerance)
+        back = expected_repeatability(p[1], p[0], view.to_first, visible[1], self.tolerance)
         loss = 1 - (forth + back) / 2
         if torch.is_grad_enabled():
             return loss, {}

@@ -1,0 +1,30 @@
+"""The response network of a model, and the scale space that suits a response."""
+
+from __future__ import annotations
+
+import os
+
+from torch import nn
+
+from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.networks.compact_response import CompactResponse
+from kornia_lift.networks.response import LIFTResponse
+from kornia_lift.weights import network_family
+
+
+def response_of(pretrained: bool | str | os.PathLike[str]) -> LIFTResponse | CompactResponse:
+    """Build the response of a model.
+
+    Args:
+        pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the network is LIFT's.
+
+    """
+    if network_family(pretrained) == "compact":
+        assert not isinstance(pretrained, bool)
+        return CompactResponse(pretrained)
+    return LIFTResponse(pretrained)
+
+
+def scale_space_for(response: nn.Module) -> ScaleSpaceConfig:
+    """Return the scale space in which a response is searched unless another one is asked for."""
+    return ScaleSpaceConfig.compact() if isinstance(response, CompactResponse) else ScaleSpaceConfig()

@@ -1,0 +1,209 @@
+"""CompactResponse: a score of every pixel by a small convolutional network. It is not part of the LIFT paper.
+
+LIFT's response sees 25x25 pixels through one layer of filters. This network sees about 100x100 through several, coarse
+to fine, at two thirds of the products per pixel of a level, and it needs one level per octave instead of three.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from kornia.core.exceptions import ShapeError
+from torch import Tensor, nn
+
+from kornia_lift._checks import check_floating
+from kornia_lift.networks._fast.folded import Precision, product_dtype
+from kornia_lift.networks._fast.plan import PlanCache, is_plain
+from kornia_lift.networks.contrast import LocalContrast, gaussian_contrast
+from kornia_lift.weights import load_network
+
+WIDTHS = (8, 16, 32, 32)  # channels at the full, half, quarter and eighth of the resolution
+COARSEST = 8  # pixels per pixel of the coarsest maps
+LIMIT = 3.0  # local deviations: what is brighter or darker counts as that much
+REACH = 56  # pixels: how far a score depends on its surroundings, after the contrast; a multiple of COARSEST
+STRIP_PIXELS = 1 << 20  # of a strip of a large image: the maps of whole images would take 100 bytes a pixel
+
+
+def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    """Convolution, batch normalisation, ReLU; the map keeps its size, divided by the stride."""
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    ]
+
+
+def _enlarge(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+class CompactResponse(nn.Module):
+    r"""Score every pixel of grayscale images by convolutions at four resolutions, added up from coarse to fine.
+
+    Local contrast is normalised first (:class:`~kornia_lift.networks.contrast.LocalContrast`), so that the score does
+    not grow with it. Then 3x3 convolutions (the first one 5x5) with 8, 16, 32 and 32 channels at the full, half,
+    quarter and eighth of the resolution; 61 thousand weights. Without gradient, on a CPU, the batch normalisations are
+    folded into the weights, and large images are scored in strips.
+
+    Args:
+        pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
+            for random weights (the module then stays in train mode).
+        contrast: how local contrast is normalised; the window must be ``"gaussian"``.
+        precision: number format of the products on a CPU without gradient, but for the last two layers, which are in
+            float32. ``"auto"``: ``"bfloat16"`` where the CPU multiplies in it, twice as fast.
+
+    Shape:
+        - Input: :math:`(B, 1, H, W)`, values in [0, 1]
+        - Output: :math:`(B, 1, H, W)`
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if the input is not (B, 1, H, W).
+        TypeError: if the input is not floating point.
+        ValueError: if the contrast has another window.
+
+    Convention:
+        A keypoint is a maximum of the score of its level. The level of the image's own size finds corners of a few
+        pixels; which SIFT scale their frames get is a matter of the scale space
+        (:meth:`~kornia_lift.detector.scale_space.ScaleSpaceConfig.compact`). Scores within 12 pixels of the border
+        depend on what lies beyond it, where the network sees zeros.
+
+    Example:
+        >>> response = CompactResponse().eval()
+        >>> response(torch.rand(1, 1, 32, 40)).shape
+        torch.Size([1, 1, 32, 40])
+
+    """
+
+    def __init__(
+        self,
+        pretrained: bool | str | os.PathLike[str] = False,
+        *,
+        contrast: LocalContrast | None = None,
+        precision: Precision = "auto",
+    ) -> None:
+        super().__init__()
+        self.contrast = contrast or LocalContrast()
+        if self.contrast.window != "gaussian":
+            raise ValueError(f"CompactResponse expects a contrast of window 'gaussian', got {self.contrast.window!r}")
+        self.precision = precision
+        self._dtype = product_dtype(precision)
+        full, half, quarter, eighth = WIDTHS
+        self.at_full = nn.Sequential(*_convolution(1, full, 5), *_convolution(full, full))
+        self.at_half = nn.Sequential(*_convolution(full, half, stride=2), *_convolution(half, half))
+        self.at_quarter = nn.Sequential(*_convolution(half, quarter, stride=2), *_convolution(quarter, quarter))
+        self.at_eighth = nn.Sequential(
+            *_convolution(quarter, eighth, stride=2), *_convolution(eighth, eighth), *_convolution(eighth, eighth)
+        )
+        self.to_quarter = nn.Conv2d(eighth, quarter, 1)
+        self.to_half = nn.Conv2d(quarter, half, 1)
+        self.to_full = nn.Conv2d(half, full, 1)
+        self.merge_quarter = nn.Sequential(*_convolution(quarter, quarter))
+        self.merge_half = nn.Sequential(*_convolution(half, half))
+        self.head = nn.Sequential(
+            nn.Conv2d(full, full, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(full, 1, 3, padding=1)
+        )
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
+        self._plan = PlanCache(self._fold)
+        if pretrained is not False:
+            load_network(self, "response", pretrained)
+
+    def extra_repr(self) -> str:
+        return f"contrast={self.contrast}, precision={self.precision!r}"
+
+    def normalize(self, x: Tensor, content: Tensor | None = None) -> Tensor:
+        """Normalise the local contrast of images, the first step of every score.
+
+        Args:
+            x: images, shape (B, 1, H, W), values in [0, 1].
+            content: booleans, which pixels belong to the image, shape (1|B, 1, H, W): others have no weight in local
+                means and deviations. ``None``: all.
+
+        Returns:
+            What the network sees, in local deviations, of the shape and dtype of ``x``.
+
+        """
+        return gaussian_contrast(x, self.contrast, content).clamp(-LIMIT, LIMIT).to(x.dtype)
+
+    def score_normalized(self, z: Tensor) -> Tensor:
+        """Score every pixel of images that went through :meth:`normalize`; (B, 1, H, W) as the input."""
+        height, width = z.shape[-2:]
+        z = F.pad(z, (0, -width % COARSEST, 0, -height % COARSEST), mode="replicate")
+        plain = not self.training and is_plain(z, *self._tensors())
+        if not plain or z[0].numel() <= STRIP_PIXELS:
+            return self._score(z, plain)[..., :height, :width]
+        rows = max(STRIP_PIXELS // z.shape[-1] // COARSEST, 1) * COARSEST
+        strips = []
+        for top in range(0, z.shape[-2], rows):
+            begin = max(top - REACH, 0)
+            part = self._score(z[:, :, begin : top + rows + REACH], plain)
+            strips.append(part[:, :, top - begin : top - begin + rows])
+        return torch.cat(strips, 2)[..., :height, :width]
+
+    def _score(self, z: Tensor, plain: bool) -> Tensor:
+        z = z.contiguous(memory_format=torch.channels_last)
+        if plain:
+            return self._folded(z, self._plan.get(*self._tensors()))
+        full = self.at_full(z)
+        half = self.at_half(full)
+        quarter = self.at_quarter(half)
+        eighth = self.at_eighth(quarter)
+        quarter = self.merge_quarter(quarter + _enlarge(self.to_quarter(eighth)))
+        half = self.merge_half(half + _enlarge(self.to_half(quarter)))
+        full = F.relu(full + _enlarge(self.to_full(half)))
+        with torch.autocast(full.device.type, enabled=False):  # keypoints lie where small differences of the score say
+            return cast(Tensor, self.head(full.to(self.head[0].weight.dtype)))
+
+    def _layers(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
+        """Return all convolutions with the normalisation that follows, in the order of their registration."""
+        layers: list[tuple[nn.Conv2d, nn.BatchNorm2d | None]] = []
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                layers.append((layer, None))
+            elif isinstance(layer, nn.BatchNorm2d):
+                layers[-1] = layers[-1][0], layer
+        return layers
+
+    def _tensors(self) -> list[Tensor]:
+        return [tensor for tensor in self.state_dict(keep_vars=True).values() if tensor.is_floating_point()]
+
+    def _fold(self, *_: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return weight and bias of each convolution with its normalisation folded in, in the type of the products."""
+        plan = []
+        for convolution, norm in self._layers():
+            weight, bias = convolution.weight.detach(), convolution.bias
+            if norm is not None:
+                variance, mean = cast(Tensor, norm.running_var), cast(Tensor, norm.running_mean)
+                scale = norm.weight.detach() * (variance + norm.eps).rsqrt()
+                weight, bias = weight * scale[:, None, None, None], norm.bias.detach() - mean * scale
+            # the last layers keep their precision, as in training
+            dtype = torch.float32 if any(convolution is layer for layer in self.head) else self._dtype
+            weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
+            plan.append((weight, cast(Tensor, bias).detach().to(dtype)))
+        return plan
+
+    def _folded(self, z: Tensor, plan: list[tuple[Tensor, Tensor]]) -> Tensor:
+        def convolve(x: Tensor, layer: int, stride: int = 1) -> Tensor:
+            weight, bias = plan[layer]
+            return F.conv2d(x, weight, bias, stride, weight.shape[-1] // 2)
+
+        full = convolve(convolve(z.to(self._dtype), 0).relu_(), 1).relu_()
+        half = convolve(convolve(full, 2, 2).relu_(), 3).relu_()
+        quarter = convolve(convolve(half, 4, 2).relu_(), 5).relu_()
+        eighth = convolve(convolve(convolve(quarter, 6, 2).relu_(), 7).relu_(), 8).relu_()
+        quarter = convolve(quarter.add_(_enlarge(convolve(eighth, 9))), 12).relu_()
+        half = convolve(half.add_(_enlarge(convolve(quarter, 10))), 13).relu_()
+        full = full.add_(_enlarge(convolve(half, 11))).relu_().float()
+        return convolve(convolve(full, 14).relu_(), 15)
+
+    def forward(self, x: Tensor, content: Tensor | None = None) -> Tensor:
+        check_floating(x, type(self).__name__)
+        if x.dim() != 4 or x.shape[1] != 1:
+            raise ShapeError(f"CompactResponse expects grayscale images (B, 1, H, W), got {tuple(x.shape)}")
+        return self.score_normalized(self.normalize(x, content))
