@@ -54,8 +54,8 @@ def test_commands_are_understood(page: Path) -> None:
         for line in code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             words = words[: words.index("|")] if "|" in words else words
-            if "kornia_lift.cli" in words:
-                words[words.index("kornia_lift.cli")] = "kornia-lift"
+            if "kornia_lift" in words:  # torchrun -m kornia_lift ...
+                words[words.index("kornia_lift")] = "kornia-lift"
             while "kornia-lift" in words:
                 words = words[words.index("kornia-lift") + 1 :]
                 if words not in (["--help"], ["--version"]):

@@ -76,7 +76,7 @@ def load_tensors(pretrained: bool | str | os.PathLike[str]) -> tuple[dict[str, T
             f"pretrained expects True, False, the name of a model ({', '.join(MODELS)}) or the path of a .safetensors "
             f"file, got {pretrained!r}"
         )
-    name = DEFAULT_MODEL if pretrained is True else os.fspath(pretrained)  # type: ignore[arg-type]
+    name = DEFAULT_MODEL if pretrained is True else os.fspath(pretrained)
     if name in MODELS:
         path = FOLDER / MODELS[name].file
         raw = path.read_bytes()

@@ -1,6 +1,6 @@
 """Several processes, one training: every process draws the same global batch and learns from its own part of it.
 
-Start with ``torchrun --nproc-per-node N -m kornia_lift.training ...``. Drawing the whole batch everywhere costs each
+Start with ``torchrun --nproc-per-node N -m kornia_lift train ...``. Drawing the whole batch everywhere costs each
 process the time of all, but makes the samples independent of the number of processes. Losses that look across the
 batch gather what they need of the other parts: descriptors for in-batch negatives, losses for hard mining.
 """
