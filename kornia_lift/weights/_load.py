@@ -51,7 +51,7 @@ def network_family(pretrained: bool | str | os.PathLike[str]) -> Family:
 
 
 def _shipped(pretrained: bool | str | os.PathLike[str]) -> ShippedModel | None:
-    # what is no name at all is refused where it is loaded
+    # what is not a name at all is refused where it is loaded
     return MODELS.get(os.fspath(pretrained)) if isinstance(pretrained, (str, os.PathLike)) else None
 
 

@@ -244,7 +244,7 @@ def test_results_survive_the_file(tmp_path: Path, sequence: HomographySequence) 
     same = compare_features(loaded.feature("a"), results.feature("a"), "homography", "nn_map")
     assert (same.verdict, same.ratio) == ("undecided", 1)
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(ValueError, match="no result file"):
+    with pytest.raises(ValueError, match="not a result file"):
         Results.load(tmp_path / "x.json")
 
 

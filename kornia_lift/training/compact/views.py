@@ -167,7 +167,7 @@ class ViewPairs:
         return anchor, positive, reach, other
 
     def ambiguous(self, anchor: Tensor, reach: Tensor, radius: float = 0.25) -> Tensor:
-        """Mark pairs of anchors that are no honest negatives: the same location, or nearly, in one image.
+        """Mark pairs of anchors that are not valid negatives: the same location, or nearly, in one image.
 
         Args:
             anchor: indices of the anchors, shape (N,).

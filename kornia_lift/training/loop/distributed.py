@@ -90,7 +90,7 @@ def lost_worker_says(what: str) -> Iterator[None]:
 def local_part(batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], float]:
     """Return this process's part of a global batch, and the weight that makes the sum of the parts the whole.
 
-    The parts may differ by one sample; a process without any keeps one at weight 0, so that nobody waits for it.
+    The parts may differ by one sample; a process without any keeps one at weight 0, so that no process waits for it.
 
     Raises:
         ValueError: if the tensors differ in the first dimension, the samples.
