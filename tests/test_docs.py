@@ -19,7 +19,7 @@ HOME = (
     "https://github.com/kornia-lift/kornia_lift/blob/main/",
     "https://raw.githubusercontent.com/kornia-lift/kornia_lift/main/",
 )
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -39,6 +39,15 @@ def test_links_lead_somewhere(page: Path) -> None:
         elif not target.startswith(("http", "#", "mailto:")):
             assert page.name != "README.md", f"README links to {target}, which an index cannot show"
             assert (page.parent / target.partition("#")[0]).exists(), f"{page.name} links to {target}"
+
+
+@pages
+def test_named_files_exist(page: Path) -> None:
+    """Tests, benchmarks and modules of the package that a page names by path."""
+    for name in re.findall(
+        r"(?<![\w/])((?:tests|benchmarks|scripts|kornia_lift)/[\w/.-]+\.(?:py|toml|md|json))\b", page.read_text()
+    ):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
 @pages
