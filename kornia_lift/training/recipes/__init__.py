@@ -11,7 +11,8 @@ def recipe_path(recipe: Path) -> Path:
     """Return the file of a shipped recipe for its name, and any other path as it is.
 
     Args:
-        recipe: name of a shipped recipe, such as ``paper``, or the path of a ``.toml`` or ``.json`` file; a file of that name has priority.
+        recipe: name of a shipped recipe, such as ``paper``, or the path of a ``.toml`` or ``.json`` file; a file of
+            that name has priority.
 
     """
     shipped = FOLDER / f"{recipe.name}.toml"
