@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from kornia_lift.geometry import level_resize
 
 LEVEL_SIGMA = level_resize(1.0)  # 1.958: the SIFT scale of what LIFT's filter sees on a level of the image's own size
-COMPACT_SIGMA = 2 * LEVEL_SIGMA  # what is described around the smaller corners that the compact network finds
 SMALLEST_LEVEL = 26  # the filter's 25 pixels and one more: smaller levels have no score
 DOUBLED_UP_TO = 1600  # LIFT enlarges images whose smaller side is at most this, in the authors' release
 
@@ -18,7 +17,7 @@ class ScaleSpaceConfig:
     """Which scales are searched, and what counts as a keypoint.
 
     Args:
-        min_sigma: SIFT scale of the finest level, in pixels of the image. Below ``level_sigma`` the image is enlarged.
+        min_sigma: SIFT scale of the finest level, in pixels of the image. Below 1.96 the image is enlarged.
         max_sigma: SIFT scale that the coarsest level does not exceed.
         levels_per_octave: levels per doubling of sigma.
         nms_radius: a keypoint is the strict maximum of a window of ``2 * nms_radius + 1`` pixels of its level.
@@ -35,8 +34,6 @@ class ScaleSpaceConfig:
         skip_padding: treat black regions around a rotated, rectified or padded image as lying beyond the border:
             no keypoints where the filter would see them (:func:`~kornia_lift.detector.padding.find_padding`).
             Otherwise their high contrast attracts keypoints: 30 % of those of an image rotated by 15 degrees.
-        level_sigma: SIFT scale of the keypoints of a level that has the size of the image: a level of scale sigma has
-            ``level_sigma / sigma`` of its rows and columns. The default is that of LIFT's filter.
         faithful: reproduce the released run-time code: plain bilinear resizes of the full image, neighbouring levels
             read at the nearest pixel, positions that are off by ``0.5 - 0.255 sigma`` pixels, scores
             that are not interpolated. See :meth:`lift`.
@@ -57,7 +54,6 @@ class ScaleSpaceConfig:
     subpixel: bool = True
     border: float = 0.0
     skip_padding: bool = True
-    level_sigma: float = LEVEL_SIGMA
     faithful: bool = False
 
     def __post_init__(self) -> None:
@@ -65,8 +61,6 @@ class ScaleSpaceConfig:
             raise ValueError(
                 f"ScaleSpaceConfig expects 0 < min_sigma <= max_sigma, got {self.min_sigma} and {self.max_sigma}"
             )
-        if not 0 < self.level_sigma < math.inf:
-            raise ValueError(f"ScaleSpaceConfig expects level_sigma > 0, got {self.level_sigma}")
         for name, least in (
             ("levels_per_octave", 1),
             ("nms_radius", 1),
@@ -102,17 +96,9 @@ class ScaleSpaceConfig:
     def compact(cls) -> ScaleSpaceConfig:
         """Return the settings for :class:`~kornia_lift.networks.compact_response.CompactResponse`.
 
-        The image itself is the finest level, and there is one level per octave. All of it was chosen by
-        correct matches on the development scenes.
+        The image itself is the finest level, and there are two levels per octave.
         """
-        return cls(
-            min_sigma=COMPACT_SIGMA,
-            max_sigma=8 * COMPACT_SIGMA,
-            levels_per_octave=1,
-            nms_radius=3,
-            suppression_sigma=0.75,
-            level_sigma=COMPACT_SIGMA,
-        )
+        return cls(min_sigma=LEVEL_SIGMA, max_sigma=8 * LEVEL_SIGMA, levels_per_octave=2, nms_radius=3)
 
     def sigmas(self) -> tuple[float, ...]:
         """Return the scales of the levels, finest first, in pixels of the image."""
@@ -133,7 +119,7 @@ def plan_levels(height: int, width: int, config: ScaleSpaceConfig) -> list[Level
     """List the levels of an image of ``height`` x ``width`` pixels that are large enough to be scored."""
     levels = []
     for sigma in config.sigmas():
-        resize = config.level_sigma / sigma
+        resize = level_resize(sigma)
         if resize * min(height, width) <= SMALLEST_LEVEL:
             break
         if config.faithful and sigma < 2 - 1e-9 and min(height, width) > DOUBLED_UP_TO:

@@ -45,7 +45,7 @@ class CompactResponse(nn.Module):
 
     Local contrast is normalised first (:class:`~kornia_lift.networks.contrast.LocalContrast`), so that the score does
     not grow with it. Then 3x3 convolutions (the first one 5x5) with 8, 16, 32 and 32 channels at the full, half,
-    quarter and eighth of the resolution; 61 thousand weights. Without gradient, on a CPU, the batch normalisations are
+    quarter and eighth of the resolution; 60 thousand weights. Without gradient, on a CPU, the batch normalisations are
     folded into the weights, and large images are scored in strips.
 
     Args:
@@ -67,8 +67,7 @@ class CompactResponse(nn.Module):
     Convention:
         A keypoint is a maximum of the score of its level. The level of the image's own size finds corners of a few
         pixels; which SIFT scale their frames get is a matter of the scale space
-        (:meth:`~kornia_lift.detector.scale_space.ScaleSpaceConfig.compact`). Scores within 12 pixels of the border
-        depend on what lies beyond it, where the network sees zeros.
+        (:meth:`~kornia_lift.detector.scale_space.ScaleSpaceConfig.compact`). Beyond the border the image is replicated.
 
     Example:
         >>> response = CompactResponse().eval()
@@ -132,7 +131,11 @@ class CompactResponse(nn.Module):
         return gaussian_contrast(x, self.contrast, content).clamp(-LIMIT, LIMIT).to(x.dtype)
 
     def score_normalized(self, z: Tensor) -> Tensor:
-        """Score every pixel of images that went through :meth:`normalize`; (B, 1, H, W) as the input."""
+        """Score every pixel of images that went through :meth:`normalize`; (B, 1, H, W) as the input.
+
+        Beyond the border every layer sees zeros. Scores within :data:`REACH` pixels of it depend on that; :meth:`forward`
+        continues the image first.
+        """
         height, width = z.shape[-2:]
         z = F.pad(z, (0, -width % COARSEST, 0, -height % COARSEST), mode="replicate")
         plain = not self.training and is_plain(z, *self._tensors())
@@ -206,4 +209,6 @@ class CompactResponse(nn.Module):
         check_floating(x, type(self).__name__)
         if x.dim() != 4 or x.shape[1] != 1:
             raise ShapeError(f"CompactResponse expects grayscale images (B, 1, H, W), got {tuple(x.shape)}")
-        return self.score_normalized(self.normalize(x, content))
+        z = F.pad(self.normalize(x, content), (REACH,) * 4, mode="replicate")
+        inner = slice(REACH, -REACH)
+        return self.score_normalized(z)[..., inner, inner]
