@@ -133,8 +133,8 @@ class CompactResponse(nn.Module):
     def score_normalized(self, z: Tensor) -> Tensor:
         """Score every pixel of images that went through :meth:`normalize`; (B, 1, H, W) as the input.
 
-        Beyond the border every layer sees zeros. Scores within :data:`REACH` pixels of it depend on that; :meth:`forward`
-        continues the image first.
+        Beyond the border every layer sees zeros, on which scores within :data:`REACH` pixels of it depend;
+        :meth:`forward` continues the image first.
         """
         height, width = z.shape[-2:]
         z = F.pad(z, (0, -width % COARSEST, 0, -height % COARSEST), mode="replicate")
