@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from kornia_lift.training.compact.views import ViewConfig
+from kornia_lift.training.compact.detections import DetectionConfig
+from kornia_lift.training.compact.observations import ViewConfig
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
@@ -34,6 +35,8 @@ class CompactConfig:
     Args:
         detector: model whose response network the result keeps: the name of a shipped one, or a weight file.
         views: which locations are used, and at which sizes.
+        use_detections: locations of scenes with cameras are also the keypoints that ``detector`` finds there.
+        detections: which of them are paired.
         orientation_warp: noise of the frames and photometric augmentation for the orientation, whose angles are exact.
         descriptor_warp: the same for the descriptor.
         context: side of the region that the orientation sees over that of the described one.
@@ -54,6 +57,8 @@ class CompactConfig:
 
     detector: str = "lift"
     views: ViewConfig = field(default_factory=ViewConfig)
+    use_detections: bool = True
+    detections: DetectionConfig = field(default_factory=DetectionConfig)
     orientation_warp: WarpConfig = field(
         default_factory=lambda: WarpConfig(
             angle=0.0, shift=0.04, gain=1.5, noise=0.01, blur=0.4, shadow=0.1, jpeg=0.1, jpeg_quality=50

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.scenes.scene import FloatArray
-from kornia_lift.training.compact.observations import Observations, join_observations
+from kornia_lift.training.compact.observations import Observations, connected_images, join_observations
 from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.images import to_float
 from kornia_lift.training.data.posed_pairs import fundamental_matrix, line_distances
@@ -34,6 +35,8 @@ class DetectionConfig:
     Args:
         per_image: detections of an image, those of highest score.
         per_pair: pairs taken from two images, at most.
+        variety: images that share many of their points show nearly the same; of them fewer pairs are taken:
+            ``per_pair`` times the share of points that are not common, to this power.
         min_shared: points that two images observe both, at least; others are not compared.
         reach: a detection is carried over by the nearest common point, at most this many pixels away.
         distance: largest distance of a detection from where it should be, pixels, at the common point itself.
@@ -46,6 +49,7 @@ class DetectionConfig:
 
     per_image: int = 1500
     per_pair: int = 300
+    variety: float = 1.5
     min_shared: int = 20
     reach: float = 12.0
     distance: float = 2.0
@@ -57,7 +61,7 @@ class DetectionConfig:
     def __post_init__(self) -> None:
         check_limits(self, "per_image", "per_pair", "min_shared", at_least=1)
         check_limits(self, "reach", "distance", "epipolar", above=0)
-        check_limits(self, "slack", at_least=0)
+        check_limits(self, "slack", "variety", at_least=0)
         check_limits(self, "scale", at_least=1)
 
 
@@ -93,6 +97,17 @@ def detect(image: Tensor, detector: nn.Module) -> Detections:
     return Detections(get_laf_center(lafs)[0].numpy(), sigma.numpy())
 
 
+def find_pairs(
+    seen: Observations, cameras: Sequence[Camera | None], detector: nn.Module, config: DetectionConfig
+) -> Observations:
+    """Find the keypoints of the images that have a camera, and pair them; see :func:`pair_detections`."""
+    none = Detections(np.zeros((0, 2)), np.zeros(0))
+    found = [
+        none if camera is None else detect(image, detector) for image, camera in zip(seen.images, cameras, strict=True)
+    ]
+    return pair_detections(seen, cameras, found, config)
+
+
 def pair_detections(
     seen: Observations, cameras: Sequence[Camera | None], found: Sequence[Detections], config: DetectionConfig
 ) -> Observations:
@@ -112,24 +127,25 @@ def pair_detections(
     order = torch.argsort(seen.image, stable=True)
     rows_of = [rows.numpy() for rows in order.split(torch.bincount(seen.image, minlength=len(cameras)).tolist())]
     parts: list[Observations] = []
-    for i, first in enumerate(cameras):
-        for j in range(i + 1, len(cameras)) if first is not None else ():
-            second = cameras[j]
-            if second is None:
-                continue
-            points = [seen.track[rows_of[n]].numpy() for n in (i, j)]
-            _, *common = np.intersect1d(*points, return_indices=True)
-            if len(common[0]) < config.min_shared:
-                continue
-            at = rows_of[i][common[0]], rows_of[j][common[1]]
-            a, b, nearest = _carry(seen, at, found[i], found[j], config)
-            lines = fundamental_matrix(first, second)
-            apart = np.maximum(*line_distances(lines, first.undistort(found[i].xy[a]), second.undistort(found[j].xy[b])))
-            kept = np.flatnonzero(apart <= config.epipolar)
-            kept = kept[rng.permutation(len(kept))[: config.per_pair]]
-            sides = ((i, a[kept], at[0][nearest[kept]]), (j, b[kept], at[1][nearest[kept]]))
-            views = [_views(seen, n, found[n], index, rows) for n, index, rows in sides]
-            parts.append(join_observations(seen.images, views, same_tracks=True))
+    known = [(n, camera) for n, camera in enumerate(cameras) if camera is not None]
+    place = connected_images(seen.image, seen.track, len(cameras))
+    for (i, first), (j, second) in combinations(known, 2):
+        if place[i] != place[j]:
+            continue
+        points = [seen.track[rows_of[n]].numpy() for n in (i, j)]
+        _, in_first, in_second = np.intersect1d(points[0], points[1], return_indices=True)
+        if len(in_first) < config.min_shared:
+            continue
+        at = rows_of[i][in_first], rows_of[j][in_second]
+        a, b, nearest = _carry(seen, at, found[i], found[j], config)
+        lines = fundamental_matrix(first, second)
+        apart = np.maximum(*line_distances(lines, first.undistort(found[i].xy[a]), second.undistort(found[j].xy[b])))
+        kept = np.flatnonzero(apart <= config.epipolar)
+        alone = 1 - len(in_first) / min(map(len, points))
+        kept = kept[rng.permutation(len(kept))[: max(1, round(config.per_pair * alone**config.variety))]]
+        sides = ((i, a[kept], at[0][nearest[kept]]), (j, b[kept], at[1][nearest[kept]]))
+        views = [_views(seen, n, found[n], index, rows) for n, index, rows in sides]
+        parts.append(join_observations(seen.images, views, same_tracks=True))
     return join_observations(seen.images, parts)
 
 
@@ -154,13 +170,13 @@ def _carry(
     if not len(one) or not len(two):
         return none, none, none
     xy = [seen.xy[rows].double().numpy() for rows in at]
-    zoom, turn = ([column[rows].double().numpy() for rows in at] for column in (seen.zoom, seen.turn))
+    zoom, angle = ([column[rows].double().numpy() for rows in at] for column in (seen.zoom, seen.angle))
     away = _distances(one.xy, xy[0])
     nearest = away.argmin(1)
     away = away[np.arange(len(one)), nearest]
-    ratio, angle = (zoom[1] / zoom[0])[nearest], (turn[1] - turn[0])[nearest]
+    ratio, rotation = (zoom[1] / zoom[0])[nearest], (angle[1] - angle[0])[nearest]
     offset = one.xy - xy[0][nearest]
-    cosine, sine = np.cos(angle), np.sin(angle)
+    cosine, sine = np.cos(rotation), np.sin(rotation)
     moved = np.stack([cosine * offset[:, 0] - sine * offset[:, 1], sine * offset[:, 0] + cosine * offset[:, 1]], 1)
     moved = xy[1][nearest] + ratio[:, None] * moved
     error = _distances(moved, two.xy)
@@ -188,6 +204,6 @@ def _views(seen: Observations, image: int, found: Detections, index: Indices, ro
         torch.arange(len(index)),
         torch.from_numpy(found.xy[index]).float(),
         seen.zoom[rows],
-        seen.turn[rows],
+        seen.angle[rows],
         torch.from_numpy(found.sigma[index]).float(),
     )

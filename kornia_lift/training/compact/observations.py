@@ -23,7 +23,7 @@ class ViewConfig:
         max_reach: largest half side in that view.
         largest_view: largest half side in any view.
         region: side of the described region over the paper's 12 sigma, for locations that have a scale of their own.
-        points_per_photo: locations taken from each single image.
+        points_per_image: locations taken from each single image.
         seed: seed of the choice of locations.
 
     """
@@ -32,14 +32,14 @@ class ViewConfig:
     max_reach: float = 70.0
     largest_view: float = 140.0
     region: float = 1.5
-    points_per_photo: int = 600
+    points_per_image: int = 600
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_limits(self, "min_reach", "region", above=0)
         check_limits(self, "max_reach", at_least=self.min_reach)
         check_limits(self, "largest_view", at_least=self.max_reach)
-        check_limits(self, "points_per_photo", at_least=1)
+        check_limits(self, "points_per_image", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,8 @@ class Observations:
         track: number of the location, shape (M,).
         xy: position in pixels, pixel centres at integers, shape (M, 2).
         zoom: pixels per unit of length at the location, shape (M,).
-        turn: clockwise angle of the common frame of the track in this image, radians, shape (M,).
-        sigma: SIFT scale of a detection in pixels; 0, the default, where any size may be drawn. Shape (M,).
+        angle: clockwise angle of the common frame of the track in this image, radians, shape (M,).
+        sigma: SIFT scale of a detection in pixels; 0 where any size may be drawn. Shape (M,).
 
     """
 
@@ -62,12 +62,8 @@ class Observations:
     track: Tensor
     xy: Tensor
     zoom: Tensor
-    turn: Tensor
-    sigma: Tensor = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.sigma is None:
-            object.__setattr__(self, "sigma", torch.zeros_like(self.zoom))
+    angle: Tensor
+    sigma: Tensor
 
     def __len__(self) -> int:
         return len(self.image)
@@ -89,7 +85,7 @@ def load_observations(store: Store, config: ViewConfig) -> Observations:
     # of single images and exposures a number of locations, of scenes all
     chosen = [np.unique(table.point[~alone])]
     for scene in np.unique(scene_of[alone]):
-        chosen.append(rng.permutation(np.unique(table.point[scene_of == scene]))[: config.points_per_photo])
+        chosen.append(rng.permutation(np.unique(table.point[scene_of == scene]))[: config.points_per_image])
     seen = table.take(np.isin(table.point, np.concatenate(chosen)))
     return Observations(
         tuple(image.decode() for image in store.images),
@@ -98,6 +94,7 @@ def load_observations(store: Store, config: ViewConfig) -> Observations:
         torch.from_numpy(seen.xy),
         torch.from_numpy(seen.zoom),
         torch.from_numpy(seen.angle),
+        torch.zeros(len(seen)),
     )
 
 
@@ -114,9 +111,32 @@ def join_observations(
     """
     if not parts:
         none, real = torch.zeros(0, dtype=torch.long), torch.zeros(0)
-        return Observations(images, none, none, torch.zeros(0, 2), real, real)
+        return Observations(images, none, none, torch.zeros(0, 2), real, real, real)
     counts = [0 if same_tracks or not len(part) else int(part.track.max()) + 1 for part in parts]
     firsts = np.cumsum([0, *counts[:-1]])
     parts = [dataclasses.replace(part, track=part.track + int(n)) for part, n in zip(parts, firsts, strict=True)]
-    names = ("image", "track", "xy", "zoom", "turn", "sigma")
+    names = ("image", "track", "xy", "zoom", "angle", "sigma")
     return Observations(images, *(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def connected_images(image: Tensor, track: Tensor, count: int) -> Tensor:
+    """Label images so that those that show a common location, directly or through others, have one label.
+
+    Args:
+        image: image of each observation, shape (M,).
+        track: location of each observation, shape (M,).
+        count: number of images.
+
+    Returns:
+        Labels, shape (count,).
+
+    """
+    label = torch.arange(count)
+    tracks = int(track.max()) + 1 if len(track) else 0
+    while True:
+        # the smallest label of the images of a track, and then of the tracks of an image
+        of_track = torch.full((tracks,), count).scatter_reduce(0, track, label[image], "amin")
+        smaller = label.scatter_reduce(0, image, of_track[track], "amin")
+        if torch.equal(smaller, label):
+            return label
+        label = smaller

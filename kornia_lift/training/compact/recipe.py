@@ -10,13 +10,16 @@ from typing import ClassVar
 
 import torch
 
+from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
+from kornia_lift.training.compact.detections import find_pairs
+from kornia_lift.training.compact.observations import Observations, join_observations, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage
-from kornia_lift.training.compact.views import Observations, ViewPairs, load_observations
+from kornia_lift.training.compact.views import ViewPairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.modern.pairs import WarpConfig
@@ -40,6 +43,7 @@ class CompactRecipe(Recipe):
     """
 
     STAGES = ("orientation", "descriptor", "refine")
+    TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
 
     response: LIFTResponse
@@ -62,10 +66,6 @@ class CompactRecipe(Recipe):
         self.response = LIFTResponse(self.config.detector).to(self.device)
         self.orientation = PolarOrientation(False).to(self.device)
         self.descriptor = CompactDescriptor(False).to(self.device)
-
-    def network_of(self, stage: str) -> PolarOrientation | CompactDescriptor:
-        """Return the network that a stage trains."""
-        return self.orientation if stage == "orientation" else self.descriptor
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
@@ -92,5 +92,17 @@ class CompactRecipe(Recipe):
     ) -> tuple[ViewPairs, ViewPairs]:
         views = self.config.views
         if self._seen is None:
-            self._seen = load_observations(self.data, views), load_observations(self.held_out, views)
+            seen, found = self._observe(self.data)
+            held_out, judged = self._observe(self.held_out)
+            # what is judged by are detections where there are some, as at run time
+            self._seen = join_observations(seen.images, [seen, found]), judged if len(judged) else held_out
         return ViewPairs(self._seen[0], *training, warp, views), ViewPairs(self._seen[1], *validation, warp, views)
+
+    def _observe(self, store: Store) -> tuple[Observations, Observations]:
+        """Return the locations of a store, and the pairs of detections in its scenes with cameras."""
+        c: CompactConfig = self.config
+        seen = load_observations(store, c.views)
+        if not c.use_detections:
+            return seen, join_observations(seen.images, [])
+        detector = LIFTDetector(c.detections.per_image, pretrained=c.detector).eval()
+        return seen, find_pairs(seen, [image.camera for image in store.images], detector, c.detections)

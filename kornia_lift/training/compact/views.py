@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -11,11 +10,10 @@ from kornia.feature import laf_from_center_scale_ori
 from torch import Generator, Tensor
 
 from kornia_lift._extras import require
+from kornia_lift.feature.patches import halve
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
-from kornia_lift.patches import halve
-from kornia_lift.training.compact.observations import Observations, ViewConfig
+from kornia_lift.training.compact.observations import Observations, ViewConfig, connected_images
 from kornia_lift.training.data.photometric import augment
-from kornia_lift.training.limits import check_limits
 from kornia_lift.training.modern.pairs import WarpConfig
 
 
@@ -130,8 +128,8 @@ class ViewPairs:
         exact = (seen.sigma[index] == 0).to(reach)  # detections err by themselves
         scale = reach * torch.exp(uniform() * math.log(w.scale) * exact)
         xy = seen.xy[index] + normal(2) * (w.shift * reach * exact)[:, None]
-        turn = seen.turn[index] + angle + normal(1)[:, 0] * w.angle
-        lafs = laf_from_center_scale_ori(xy[None], scale[None, :, None, None], -turn.rad2deg()[None, :, None])[0]
+        direction = seen.angle[index] + angle + normal(1)[:, 0] * w.angle
+        lafs = laf_from_center_scale_ori(xy[None], scale[None, :, None, None], -direction.rad2deg()[None, :, None])[0]
         axis = _rotation(uniform() * math.pi)
         ratio = stretch.clamp(min=1).sqrt()
         slant = axis @ torch.diag_embed(torch.stack([1 / ratio, torch.ones(n)], 1)) @ axis.mT
@@ -141,7 +139,7 @@ class ViewPairs:
         """Cut the patches of frames from their images.
 
         Convention:
-            The samples and levels of :class:`~kornia_lift.patches.PatchPyramid`, which is what runs after training;
+            The samples and levels of :class:`~kornia_lift.feature.patches.PatchPyramid`, which runs after training;
             here the pyramids are kept in 8 bits and OpenCV samples them, as a batch has few patches of many images.
 
         Args:
@@ -193,7 +191,7 @@ class ViewPairs:
         drawn = torch.exp(torch.rand(len(anchor), generator=generator) * math.log(self.warp.stretch))
         return torch.where(anchor == positive, drawn, torch.ones(()))
 
-    def light(self, patch: Tensor, generator: Generator) -> Tensor:
+    def augment(self, patch: Tensor, generator: Generator) -> Tensor:
         """Photometric augmentation."""
         return augment(patch, self.warp, generator)
 
@@ -212,26 +210,3 @@ def _rotation(angle: Tensor) -> Tensor:
     """Matrices that rotate vectors clockwise on screen by ``angle``, shape (N, 2, 2)."""
     cosine, sine = angle.cos(), angle.sin()
     return torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)
-
-
-def connected_images(image: Tensor, track: Tensor, count: int) -> Tensor:
-    """Label images so that those that show a common location, directly or through others, have one label.
-
-    Args:
-        image: image of each observation, shape (M,).
-        track: location of each observation, shape (M,).
-        count: number of images.
-
-    Returns:
-        Labels, shape (count,).
-
-    """
-    label = torch.arange(count)
-    tracks = int(track.max()) + 1
-    while True:
-        # the smallest label of the images of a track, and then of the tracks of an image
-        of_track = torch.full((tracks,), count).scatter_reduce(0, track, label[image], "amin")
-        smaller = label.scatter_reduce(0, image, of_track[track], "amin")
-        if torch.equal(smaller, label):
-            return label
-        label = smaller
