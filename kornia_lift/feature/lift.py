@@ -51,6 +51,9 @@ class LIFTFeature(LocalFeature):
         pooled_sizes: support regions of several sizes, over that of the frame, whose descriptors are averaged: more
             matches for as many times the work (:class:`~kornia_lift.feature.patches.PatchDescriptor`). ``None``: as the
             shipped model says, one size, three for ``"lift-pooled"``.
+        angles: angles of a keypoint, at most, whose descriptors are averaged, weighted by how likely each is: where an
+            angle is ambiguous, two images choose differently, and only the mean is found again. The frame has the most
+            likely one. ``None``: as the model says, 1 for LIFT's orientation, which has no others, 3 for the polar one.
         precision: of the default descriptor's products on a CPU. ``None``: ``"float32"`` for LIFT's network,
             ``"auto"`` for the compact one: ``"bfloat16"`` where the CPU multiplies in it.
         compile: compile the default patch networks by ``torch.compile`` at their first use: for training, and for GPUs.
@@ -98,6 +101,7 @@ class LIFTFeature(LocalFeature):
         descriptor: nn.Module | None = None,
         scaling_coef: float = DESCRIBED_SCALE,
         pooled_sizes: Sequence[float] | None = None,
+        angles: int | None = None,
         precision: Precision | None = None,
         compile: bool = False,
     ) -> None:
@@ -112,9 +116,11 @@ class LIFTFeature(LocalFeature):
         elif config is not None:
             raise ValueError("config describes the default detector: give either config or detector")
         if orienter is None:
-            orienter = PassLAF() if upright else orienter_of(pretrained)
+            orienter = PassLAF() if upright else orienter_of(pretrained, angles)
             if compile and not upright:
                 orienter.angle_detector.compile()
+        elif angles is not None:
+            raise ValueError("angles describes the default orientation stage: give either angles or orienter")
         if descriptor is None:
             descriptor = descriptor_of(pretrained, pooled_sizes, precision)
             if compile:
@@ -184,13 +190,22 @@ class LIFTFeature(LocalFeature):
         used = max(int(filled.any(0).nonzero().max()) + 1 if filled.any() else 1, 1)
         # LIFT's own parts cut their patches from one pyramid
         shared = PatchPyramid(gray) if is_plain(gray, lafs) else gray
-        part = self.orienter(lafs[:, :used], shared if isinstance(self.orienter, PatchOrienter) else gray)
-        part = scale_laf(part, self.scaling_coef)
-        part = torch.where(filled[:, :used, None, None], part, torch.zeros_like(part))
-        descs = self.descriptor(shared if isinstance(self.descriptor, PatchDescriptor) else gray, part)
+        part, orienter, descriptor = lafs[:, :used], self.orienter, self.descriptor
+        if isinstance(orienter, PatchOrienter) and isinstance(descriptor, PatchDescriptor) and orienter.angles > 1:
+            frames, weights = orienter.candidates(part, shared)
+            frames = [self._described_frames(each, filled[:, :used]) for each in frames]
+            part, descs = frames[0], descriptor.average(shared, frames, weights * filled[:, :used, None])
+        else:
+            part = orienter(part, shared if isinstance(orienter, PatchOrienter) else gray)
+            part = self._described_frames(part, filled[:, :used])
+            descs = descriptor(shared if isinstance(descriptor, PatchDescriptor) else gray, part)
         descs = torch.where(filled[:, :used, None], descs, torch.zeros_like(descs))
         rest = slots - used
         return F.pad(part, (0, 0, 0, 0, 0, rest)), F.pad(descs, (0, 0, 0, rest))
+
+    def _described_frames(self, lafs: Tensor, filled: Tensor) -> Tensor:
+        lafs = scale_laf(lafs, self.scaling_coef)
+        return torch.where(filled[..., None, None], lafs, torch.zeros_like(lafs))
 
 
 def _in_dtype(module: Part, dtype: torch.dtype) -> Part:

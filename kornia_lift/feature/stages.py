@@ -17,6 +17,7 @@ from kornia_lift.weights import Family, network_family, pooled_sizes
 #: Side of the region that :class:`PolarOrientation` sees over the paper's 12 sigma: twice that of the described one,
 #: which is 1.5 times as large.
 POLAR_CONTEXT = 3.0
+POLAR_ANGLES = 3  # of a keypoint, whose descriptors are averaged
 
 
 class _Stages(NamedTuple):
@@ -24,25 +25,27 @@ class _Stages(NamedTuple):
 
     orientation: type[LIFTOrientation | PolarOrientation]
     context: float
+    angles: int
     descriptor: type[LIFTDescriptor | CompactDescriptor]
     precision: Precision
 
 
 _FAMILIES: dict[Family, _Stages] = {
-    "lift": _Stages(LIFTOrientation, 1.0, LIFTDescriptor, "float32"),
-    "compact": _Stages(PolarOrientation, POLAR_CONTEXT, CompactDescriptor, "auto"),
+    "lift": _Stages(LIFTOrientation, 1.0, 1, LIFTDescriptor, "float32"),
+    "compact": _Stages(PolarOrientation, POLAR_CONTEXT, POLAR_ANGLES, CompactDescriptor, "auto"),
 }
 
 
-def orienter_of(pretrained: bool | str | os.PathLike[str]) -> PatchOrienter:
+def orienter_of(pretrained: bool | str | os.PathLike[str], angles: int | None = None) -> PatchOrienter:
     """Build the orientation stage of a model.
 
     Args:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the networks are LIFT's.
+        angles: of a keypoint, at most. ``None``: as the model says.
 
     """
     family = _FAMILIES[network_family(pretrained)]
-    return PatchOrienter(family.orientation(pretrained), family.context)
+    return PatchOrienter(family.orientation(pretrained), family.context, family.angles if angles is None else angles)
 
 
 def descriptor_of(
