@@ -18,14 +18,12 @@ from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, PatchPyramid
-from kornia_lift.feature.stages import descriptor_of, orienter_of
+from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
 from kornia_lift.networks._fast.folded import Precision
 from kornia_lift.networks._fast.plan import is_plain
 from kornia_lift.weights import is_upright
 
 Part = TypeVar("Part", bound=nn.Module)
-
-DESCRIBED_SCALE = 1.5  # side of the support region over the paper's 12 sigma: more matches on our training scenes
 
 
 class LIFTFeature(LocalFeature):
@@ -47,7 +45,8 @@ class LIFTFeature(LocalFeature):
         orienter: replaces the orientation stage, ``(lafs, img) -> lafs``; ``upright`` does not apply to it.
         descriptor: replaces the descriptor stage, ``(img, lafs) -> (B, N, D)``, such as kornia's ``LAFDescriptor``.
         scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described. 1 is
-            the paper's support region of 12 sigma x 12 sigma.
+            the paper's support region of 12 sigma x 12 sigma. ``None``: as the model says, 1.5 for LIFT's descriptor,
+            2 for the compact one.
         pooled_sizes: support regions of several sizes, over that of the frame, whose descriptors are averaged: more
             matches for as many times the work (:class:`~kornia_lift.feature.patches.PatchDescriptor`). ``None``: as the
             shipped model says, one size, three for ``"lift-pooled"``.
@@ -99,7 +98,7 @@ class LIFTFeature(LocalFeature):
         detector: nn.Module | None = None,
         orienter: nn.Module | None = None,
         descriptor: nn.Module | None = None,
-        scaling_coef: float = DESCRIBED_SCALE,
+        scaling_coef: float | None = None,
         pooled_sizes: Sequence[float] | None = None,
         angles: int | None = None,
         precision: Precision | None = None,
@@ -127,7 +126,9 @@ class LIFTFeature(LocalFeature):
                 descriptor.descriptor.features.compile()  # what runs where the inference path does not
         elif pooled_sizes is not None:
             raise ValueError("pooled_sizes describes the default descriptor: give either pooled_sizes or descriptor")
-        super().__init__(detector, descriptor, scaling_coef)
+        super().__init__(
+            detector, descriptor, described_region(pretrained) if scaling_coef is None else float(scaling_coef)
+        )
         self.orienter = orienter
         if pretrained is not False:
             self.training = False

@@ -39,6 +39,7 @@ class CompactConfig:
         detections: which of them are paired.
         orientation_warp: noise of the frames and photometric augmentation for the orientation, whose angles are exact.
         descriptor_warp: the same for the descriptor.
+        refine_warp: the same for its second stage, where most of the error of the angle is the orientation's own.
         context: side of the region that the orientation sees over that of the described one.
         tolerance: within which two angles agree, radians, about a standard deviation. A narrow one makes estimates
             precise and leaves as many altogether wrong; the descriptor lives with 20 degrees, not with 90.
@@ -49,6 +50,9 @@ class CompactConfig:
         margin: of the descriptor's loss.
         orientation: loop of the orientation stage.
         descriptor: loop of the descriptor's first stage, with random angle errors.
+        refine_upright: share of the images that this stage takes upright.
+        refine_coarse: share of the locations in these whose views have an angle error of their own.
+        refine_angle: standard deviation of that error, radians.
         refine: loop of its second stage, at the angles of the trained orientation.
         split: what is held out. Scenes with measured depth are never trained on.
         seed: seed of the initial weights.
@@ -68,20 +72,30 @@ class CompactConfig:
         # the blur in pixels of a patch of half the size, and no quality that leaves nothing of 32 pixels
         default_factory=lambda: WarpConfig(angle=0.07, noise=0.02, blur=0.5, jpeg_quality=40)
     )
-    context: float = 2.0
+    refine_warp: WarpConfig = field(
+        default_factory=lambda: WarpConfig(
+            angle=0.03, scale=1.3, shift=0.06, noise=0.015, blur=0.5, jpeg=0.1, jpeg_quality=40
+        )
+    )
+    context: float = 1.5
     tolerance: float = 0.3
     orientation_images: int = 12
     orientation_pairs: int = 24
     descriptor_images: int = 3
-    descriptor_pairs: int = 128
+    descriptor_pairs: int = 144
     margin: float = 1.0
+    refine_upright: float = 0.35
+    refine_coarse: float = 0.3
+    refine_angle: float = 0.12
     orientation: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
-    refine: LoopConfig = field(default_factory=lambda: _loop(500, 1e-3))
+    refine: LoopConfig = field(default_factory=lambda: _loop(600, 1.5e-3))
     split: SplitConfig = field(default_factory=SplitConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_limits(self, "context", "tolerance", "margin", above=0)
+        check_limits(self, "refine_upright", "refine_coarse", at_least=0, at_most=1)
+        check_limits(self, "refine_angle", at_least=0)
         check_limits(self, "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
         check_limits(self, "descriptor_pairs", at_least=2)

@@ -31,7 +31,7 @@ class ViewConfig:
     min_reach: float = 11.0
     max_reach: float = 70.0
     largest_view: float = 140.0
-    region: float = 1.5
+    region: float = 2.0
     points_per_image: int = 600
     seed: int = 0
 

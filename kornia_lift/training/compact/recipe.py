@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
@@ -26,8 +25,8 @@ from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
 
-VALIDATION_PAIRS = (4, 128)  # images and pairs of each of a validation batch of the descriptor: 512
-VALIDATION_ANGLES = (16, 32)
+VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of the descriptor
+VALIDATION_ANGLES = (24, 32)
 
 
 class CompactRecipe(Recipe):
@@ -77,10 +76,15 @@ class CompactRecipe(Recipe):
         if name == "descriptor":
             pairs = self._pairs(c.descriptor_warp, per_batch, VALIDATION_PAIRS)
             return ViewDescriptorStage(self.descriptor, *pairs, margin=c.margin)
-        # the orientation's own error replaces most of the random one
-        pairs = self._pairs(replace(c.descriptor_warp, angle=0.03), per_batch, VALIDATION_PAIRS)
         return ViewDescriptorStage(
-            self.descriptor, *pairs, orientation=self.orientation.eval(), context=c.context, margin=c.margin
+            self.descriptor,
+            *self._pairs(c.refine_warp, per_batch, VALIDATION_PAIRS),
+            orientation=self.orientation.eval(),
+            context=c.context,
+            upright_share=c.refine_upright,
+            coarse_share=c.refine_coarse,
+            coarse_angle=c.refine_angle,
+            margin=c.margin,
         )
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
