@@ -1,9 +1,9 @@
 """Put a weight file together: ``python scripts/assemble_weights.py RESPONSE ORIENTATION DESCRIPTOR --out FILE``.
 
 Each part comes from a shipped model (by name), a ``.safetensors`` file, a run or the folder of one of its stages, or a
-checkpoint (``.pt``): of a run the best weights of the last stage that trains the part. The networks must fit each
-other, which is checked by loading the result. ``--install lift-plus`` replaces the shipped file, and its checksum in
-the registry.
+checkpoint (``.pt``): of a run the best weights of the last stage that trains the part, of a checkpoint the averaged
+ones where it has them. The networks must fit each other, which is checked by loading the result.
+``--install lift-plus`` replaces the shipped file, and its checksum in the registry.
 """
 
 from __future__ import annotations
@@ -46,7 +46,11 @@ def read_part(source: str, part: str) -> tuple[dict[str, Tensor], str | None]:
         path = files[0]
     elif not path.is_file():
         raise SystemExit(f"{source} is no shipped model ({', '.join(available_models())}), file or folder")
-    return {name: tensor.half() for name, tensor in load_checkpoint(path)["network"].items()}, None
+    state = load_checkpoint(path)
+    weights = state["network"]
+    if state.get("averaged") is not None:  # of a run's last checkpoint, which holds both
+        weights = {n.removeprefix("module."): t for n, t in state["averaged"].items() if n.startswith("module.")}
+    return {name: tensor.half() for name, tensor in weights.items()}, None
 
 
 def assemble(sources: list[str], out: Path, family: str | None, notes: dict[str, str]) -> str:

@@ -56,6 +56,16 @@ def test_parts_come_from_models_files_and_runs(script: ModuleType, tmp_path: Pat
     torch.testing.assert_close(load_tensors(again)[0][name], (network.state_dict()["features.0.weight"] + 1).half())
 
 
+def test_averaged_weights_of_a_checkpoint_come_first(script: ModuleType, tmp_path: Path) -> None:
+    network = CompactDescriptor(False)
+    averaged = torch.optim.swa_utils.AveragedModel(network).state_dict()
+    changed = {name: tensor + 1 for name, tensor in network.state_dict().items()}
+    save_checkpoint(tmp_path / "last.pt", {"network": changed, "averaged": averaged})
+    found, family = script.read_part(str(tmp_path / "last.pt"), "descriptor")
+    assert family is None and found.keys() == network.state_dict().keys()
+    assert all(torch.equal(found[name], tensor.half()) for name, tensor in network.state_dict().items())
+
+
 def test_parts_that_do_not_fit_are_refused(script: ModuleType, tmp_path: Path) -> None:
     out = str(tmp_path / "new.safetensors")
     with pytest.raises(SystemExit, match=r"are \['lift', 'compact'\]: say which by --family"):
