@@ -18,14 +18,12 @@ from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, PatchPyramid
-from kornia_lift.feature.stages import descriptor_of, orienter_of
+from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
 from kornia_lift.networks._fast.folded import Precision
 from kornia_lift.networks._fast.plan import is_plain
 from kornia_lift.weights import is_upright
 
 Part = TypeVar("Part", bound=nn.Module)
-
-DESCRIBED_SCALE = 1.5  # side of the support region over the paper's 12 sigma: more matches on our training scenes
 
 
 class LIFTFeature(LocalFeature):
@@ -47,10 +45,14 @@ class LIFTFeature(LocalFeature):
         orienter: replaces the orientation stage, ``(lafs, img) -> lafs``; ``upright`` does not apply to it.
         descriptor: replaces the descriptor stage, ``(img, lafs) -> (B, N, D)``, such as kornia's ``LAFDescriptor``.
         scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described. 1 is
-            the paper's support region of 12 sigma x 12 sigma.
+            the paper's support region of 12 sigma x 12 sigma. ``None``: as the model says, 1.5 for LIFT's descriptor,
+            2 for the compact one.
         pooled_sizes: support regions of several sizes, over that of the frame, whose descriptors are averaged: more
             matches for as many times the work (:class:`~kornia_lift.feature.patches.PatchDescriptor`). ``None``: as the
             shipped model says, one size, three for ``"lift-pooled"``.
+        angles: angles of a keypoint, at most, whose descriptors are averaged, weighted by how likely each is: where an
+            angle is ambiguous, two images choose differently, and only the mean is found again. The frame has the most
+            likely one. ``None``: as the model says, 1 for LIFT's orientation, which has no others, 3 for the polar one.
         precision: of the default descriptor's products on a CPU. ``None``: ``"float32"`` for LIFT's network,
             ``"auto"`` for the compact one: ``"bfloat16"`` where the CPU multiplies in it.
         compile: compile the default patch networks by ``torch.compile`` at their first use: for training, and for GPUs.
@@ -96,8 +98,9 @@ class LIFTFeature(LocalFeature):
         detector: nn.Module | None = None,
         orienter: nn.Module | None = None,
         descriptor: nn.Module | None = None,
-        scaling_coef: float = DESCRIBED_SCALE,
+        scaling_coef: float | None = None,
         pooled_sizes: Sequence[float] | None = None,
+        angles: int | None = None,
         precision: Precision | None = None,
         compile: bool = False,
     ) -> None:
@@ -112,16 +115,20 @@ class LIFTFeature(LocalFeature):
         elif config is not None:
             raise ValueError("config describes the default detector: give either config or detector")
         if orienter is None:
-            orienter = PassLAF() if upright else orienter_of(pretrained)
+            orienter = PassLAF() if upright else orienter_of(pretrained, angles)
             if compile and not upright:
                 orienter.angle_detector.compile()
+        elif angles is not None:
+            raise ValueError("angles describes the default orientation stage: give either angles or orienter")
         if descriptor is None:
             descriptor = descriptor_of(pretrained, pooled_sizes, precision)
             if compile:
                 descriptor.descriptor.features.compile()  # what runs where the inference path does not
         elif pooled_sizes is not None:
             raise ValueError("pooled_sizes describes the default descriptor: give either pooled_sizes or descriptor")
-        super().__init__(detector, descriptor, scaling_coef)
+        super().__init__(
+            detector, descriptor, described_region(pretrained) if scaling_coef is None else float(scaling_coef)
+        )
         self.orienter = orienter
         if pretrained is not False:
             self.training = False
@@ -184,13 +191,22 @@ class LIFTFeature(LocalFeature):
         used = max(int(filled.any(0).nonzero().max()) + 1 if filled.any() else 1, 1)
         # LIFT's own parts cut their patches from one pyramid
         shared = PatchPyramid(gray) if is_plain(gray, lafs) else gray
-        part = self.orienter(lafs[:, :used], shared if isinstance(self.orienter, PatchOrienter) else gray)
-        part = scale_laf(part, self.scaling_coef)
-        part = torch.where(filled[:, :used, None, None], part, torch.zeros_like(part))
-        descs = self.descriptor(shared if isinstance(self.descriptor, PatchDescriptor) else gray, part)
+        part, orienter, descriptor = lafs[:, :used], self.orienter, self.descriptor
+        if isinstance(orienter, PatchOrienter) and isinstance(descriptor, PatchDescriptor) and orienter.angles > 1:
+            frames, weights = orienter.candidates(part, shared)
+            frames = [self._described_frames(each, filled[:, :used]) for each in frames]
+            part, descs = frames[0], descriptor.average(shared, frames, weights * filled[:, :used, None])
+        else:
+            part = orienter(part, shared if isinstance(orienter, PatchOrienter) else gray)
+            part = self._described_frames(part, filled[:, :used])
+            descs = descriptor(shared if isinstance(descriptor, PatchDescriptor) else gray, part)
         descs = torch.where(filled[:, :used, None], descs, torch.zeros_like(descs))
         rest = slots - used
         return F.pad(part, (0, 0, 0, 0, 0, rest)), F.pad(descs, (0, 0, 0, rest))
+
+    def _described_frames(self, lafs: Tensor, filled: Tensor) -> Tensor:
+        lafs = scale_laf(lafs, self.scaling_coef)
+        return torch.where(filled[..., None, None], lafs, torch.zeros_like(lafs))
 
 
 def _in_dtype(module: Part, dtype: torch.dtype) -> Part:

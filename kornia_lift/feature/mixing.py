@@ -23,8 +23,8 @@ from kornia.geometry.transform import ScalePyramid
 from torch import nn
 
 from kornia_lift.detector.detector import LIFTDetector
-from kornia_lift.feature.lift import DESCRIBED_SCALE, LIFTFeature
-from kornia_lift.feature.stages import descriptor_of, orienter_of
+from kornia_lift.feature.lift import LIFTFeature
+from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 
 Detector = Literal["lift", "dog", "hessian", "keynet"]
@@ -75,7 +75,7 @@ def mix_features(
 
     """
     if scale_laf is None:
-        scale_laf = DESCRIBED_SCALE if descriptor == "lift" else 1.0
+        scale_laf = described_region(pretrained) if descriptor == "lift" else 1.0
     return LIFTFeature(
         detector=_detector(detector, num_features, pretrained),
         orienter=_orienter(orientation, pretrained),

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from kornia.feature import (
     LAFDescriptor,
     LAFOrienter,
+    extract_patches_from_pyramid,
     get_laf_orientation,
     get_laf_scale,
     scale_laf,
@@ -28,7 +29,7 @@ from kornia_lift.networks._fast.plan import is_plain
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
-from kornia_lift.networks.polar_orientation import PolarOrientation
+from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angles
 
 CHUNK = 512  # patches that exist at once
 GRADIENT_CHUNK = 128  # the same while gradients are recorded: 2.2 MB of activations for each
@@ -107,9 +108,10 @@ class PatchOrienter(LAFOrienter):
     Args:
         angle_detector: the network.
         context: side of the region that the network sees over that of the frame.
+        angles: number of angles of a keypoint that :meth:`candidates` returns at most.
 
     Raises:
-        ValueError: if the context is not positive.
+        ValueError: if the context is not positive, or the network does not know of several angles.
 
     Shape:
         - Input: LAFs (B, N, 2, 3); images (B, 1, H, W)
@@ -117,11 +119,19 @@ class PatchOrienter(LAFOrienter):
 
     """
 
-    def __init__(self, angle_detector: LIFTOrientation | PolarOrientation, context: float = 1.0) -> None:
+    def __init__(
+        self, angle_detector: LIFTOrientation | PolarOrientation, context: float = 1.0, angles: int = 1
+    ) -> None:
         super().__init__(angle_detector.patch_size, angle_detector=angle_detector)
         if not 0 < context < math.inf:
             raise ValueError(f"the context is a factor above 0, got {context!r}")
+        if angles < 1 or (angles > 1 and not isinstance(angle_detector, PolarOrientation)):
+            raise ValueError(
+                f"{type(angle_detector).__name__} estimates one angle for each patch, got angles={angles!r}; several "
+                "need a PolarOrientation"
+            )
         self.context = float(context)
+        self.angles = angles
 
     def forward(self, laf: Tensor, img: Tensor | PatchPyramid) -> Tensor:
         seen = laf if self.context == 1 else scale_laf(laf, self.context)
@@ -134,11 +144,49 @@ class PatchOrienter(LAFOrienter):
             self.angle_detector(img.cut(part, self.patch_size).flatten(0, 1)).view(part.shape[:2])
             for part in seen.split(max(1, CHUNK // len(laf)), dim=1)
         ]
-        before = get_laf_orientation(laf)
-        return set_laf_orientation(laf, torch.cat(angles, 1).rad2deg().view_as(before) + before)
+        return _rotate(laf, torch.cat(angles, 1))
 
     def _kornia(self, img: Tensor, laf: Tensor) -> Tensor:
         return super().forward(laf, img)
+
+    def candidates(self, laf: Tensor, img: Tensor | PatchPyramid) -> tuple[list[Tensor], Tensor]:
+        """Return the frames at each of several angles, and how likely each angle is.
+
+        Args:
+            laf: frames, shape (B, N, 2, 3).
+            img: images, shape (B, 1, H, W), or their pyramid.
+
+        Returns:
+            ``angles`` times LAFs (B, N, 2, 3), the first of which are what the call returns, and weights
+            (B, N, angles) that sum to 1; a weight is 0 where a keypoint has no further angle.
+
+        """
+        if isinstance(img, Tensor) and is_plain(img, laf) and laf.numel():
+            img = PatchPyramid(img)
+        seen = scale_laf(laf, self.context)
+        if isinstance(img, Tensor):
+            distribution = recompute_frames(self._distribution, img, seen, GRADIENT_CHUNK)
+        else:
+            parts = seen.split(max(1, CHUNK // len(laf)), dim=1)
+            distribution = torch.cat([self._distribution(img, part) for part in parts], 1)
+        angles, weights = peak_angles(distribution.flatten(0, 1), self.angles)
+        # the bins count clockwise, kornia's angles counter-clockwise
+        frames = [_rotate(laf, -angle.view(laf.shape[:2])) for angle in angles.unbind(1)]
+        return frames, weights.view(*laf.shape[:2], self.angles)
+
+    def _distribution(self, img: Tensor | PatchPyramid, laf: Tensor) -> Tensor:
+        assert isinstance(self.angle_detector, PolarOrientation)
+        if isinstance(img, Tensor):
+            patches = extract_patches_from_pyramid(img, laf, self.patch_size)
+        else:
+            patches = img.cut(laf, self.patch_size)
+        return self.angle_detector.distribution(patches.flatten(0, 1)).view(*laf.shape[:2], -1)
+
+
+def _rotate(laf: Tensor, angle: Tensor) -> Tensor:
+    """Add angles (B, N), radians, counter-clockwise on screen, to those of frames (B, N, 2, 3)."""
+    before = get_laf_orientation(laf)
+    return set_laf_orientation(laf, angle.rad2deg().view_as(before) + before)
 
 
 class PatchDescriptor(LAFDescriptor):
@@ -170,6 +218,28 @@ class PatchDescriptor(LAFDescriptor):
             img = PatchPyramid(img)
         total = torch.stack([self._describe(img, scale_laf(lafs, size)) for size in self.sizes]).mean(0)
         return F.normalize(total, dim=-1) if self.descriptor.normalize and len(self.sizes) > 1 else total
+
+    def average(self, img: Tensor | PatchPyramid, frames: Sequence[Tensor], weights: Tensor) -> Tensor:
+        """Describe keypoints by the mean over several frames of each.
+
+        Where an angle is ambiguous, two images choose differently; the means stay similar. Frames of weight 0 are
+        not described.
+
+        Args:
+            img: images, shape (B, 1, H, W), or their pyramid.
+            frames: K times LAFs (B, N, 2, 3).
+            weights: shape (B, N, K).
+
+        Returns:
+            Unit vectors, shape (B, N, 128).
+
+        """
+        total = self(img, frames[0]) * weights[..., :1]
+        for lafs, weight in zip(frames[1:], weights.unbind(-1)[1:], strict=True):
+            used = (weight > 0).any(0).nonzero()[:, 0]
+            if len(used):
+                total = total.index_add(1, used, self(img, lafs[:, used]) * weight[:, used, None])
+        return F.normalize(total, dim=-1)
 
     def _describe(self, img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor:
         if isinstance(img, Tensor):

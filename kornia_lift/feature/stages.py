@@ -14,35 +14,49 @@ from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.weights import Family, network_family, pooled_sizes
 
-#: Side of the region that :class:`PolarOrientation` sees over the paper's 12 sigma: twice that of the described one,
-#: which is 1.5 times as large.
-POLAR_CONTEXT = 3.0
-
 
 class _Stages(NamedTuple):
-    """Orientation and descriptor of one family of models."""
+    """Orientation and descriptor of one family of models.
+
+    Args:
+        orientation: the network.
+        context: side of the region that it sees over the paper's 12 sigma.
+        angles: of a keypoint, at most, whose descriptors are averaged.
+        descriptor: the network.
+        region: side of the region that it sees over the paper's 12 sigma: more matches on our training scenes.
+        precision: of its products.
+
+    """
 
     orientation: type[LIFTOrientation | PolarOrientation]
     context: float
+    angles: int
     descriptor: type[LIFTDescriptor | CompactDescriptor]
+    region: float
     precision: Precision
 
 
 _FAMILIES: dict[Family, _Stages] = {
-    "lift": _Stages(LIFTOrientation, 1.0, LIFTDescriptor, "float32"),
-    "compact": _Stages(PolarOrientation, POLAR_CONTEXT, CompactDescriptor, "auto"),
+    "lift": _Stages(LIFTOrientation, 1.0, 1, LIFTDescriptor, 1.5, "float32"),
+    "compact": _Stages(PolarOrientation, 3.0, 3, CompactDescriptor, 2.0, "auto"),
 }
 
 
-def orienter_of(pretrained: bool | str | os.PathLike[str]) -> PatchOrienter:
+def described_region(pretrained: bool | str | os.PathLike[str]) -> float:
+    """Return the side of the region that the descriptor of a model sees over the paper's 12 sigma."""
+    return _FAMILIES[network_family(pretrained)].region
+
+
+def orienter_of(pretrained: bool | str | os.PathLike[str], angles: int | None = None) -> PatchOrienter:
     """Build the orientation stage of a model.
 
     Args:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the networks are LIFT's.
+        angles: of a keypoint, at most. ``None``: as the model says.
 
     """
     family = _FAMILIES[network_family(pretrained)]
-    return PatchOrienter(family.orientation(pretrained), family.context)
+    return PatchOrienter(family.orientation(pretrained), family.context, family.angles if angles is None else angles)
 
 
 def descriptor_of(

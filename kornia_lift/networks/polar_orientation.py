@@ -222,3 +222,33 @@ def peak_angle(distribution: Tensor, at: Tensor | None = None) -> Tensor:
     left, middle, right = distribution.gather(1, around).unbind(1)
     angle = (at + (right - left) / (left + middle + right)) * (2 * math.pi / n)
     return torch.atan2(angle.sin(), angle.cos())
+
+
+def peak_angles(distribution: Tensor, count: int, apart: int = 7, least: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Return the angles of several peaks, strongest first, and the probability of each.
+
+    Args:
+        distribution: probabilities of the directions, shape (B, n).
+        count: number of peaks.
+        apart: bins nearer than this to a peak belong to it.
+        least: probability of a peak over that of the first one below which it does not count.
+
+    Returns:
+        Clockwise angles in radians in (-pi, pi], shape (B, count), and weights that sum to 1, shape (B, count): the
+        probability of the peak's bin and its two neighbours, 0 where there is no further peak.
+
+    """
+    n = distribution.shape[1]
+    mass = distribution + distribution.roll(1, 1) + distribution.roll(-1, 1)
+    bins = torch.arange(n, device=distribution.device)
+    left = distribution
+    angles, weights = [], []
+    for _ in range(count):
+        at = left.argmax(1)
+        angles.append(peak_angle(distribution, at))
+        weights.append(mass.gather(1, at[:, None])[:, 0] * (left.gather(1, at[:, None])[:, 0] > 0))
+        away = (bins - at[:, None]).abs()
+        left = left.masked_fill(torch.minimum(away, n - away) < apart, 0)
+    weight = torch.stack(weights, 1)
+    weight = weight * (weight >= least * weight[:, :1])
+    return torch.stack(angles, 1), weight / weight.sum(1, keepdim=True)

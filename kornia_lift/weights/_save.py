@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from kornia_lift._extras import require
@@ -32,11 +31,15 @@ def save_model(
         MissingExtraError: if the package safetensors is not installed.
 
     """
+    networks = (("response", response), ("orientation", orientation), ("descriptor", descriptor))
+    state = {f"{part}.{name}": tensor.half() for part, net in networks for name, tensor in net.state_dict().items()}
+    save_tensors(path, state, metadata)
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write tensors as they are to a ``.safetensors`` file, complete or not at all."""
     to_bytes = require("safetensors.torch", extra="train").save
-    tensors: dict[str, Tensor] = {}
-    for part, network in (("response", response), ("orientation", orientation), ("descriptor", descriptor)):
-        for name, tensor in network.state_dict().items():
-            # contiguous and on the CPU: the file knows no strides or devices
-            tensors[f"{part}.{name}"] = tensor.detach().to("cpu", torch.float16).contiguous().clone()
+    # contiguous and on the CPU: the file does not tell of strides or devices
+    plain = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     with atomic_write(path) as temporary:
-        temporary.write_bytes(to_bytes(tensors, dict(metadata or {})))  # save_file hides the file from other users
+        temporary.write_bytes(to_bytes(plain, dict(metadata or {})))  # save_file hides the file from other users

@@ -146,3 +146,101 @@ def test_compact_networks_are_kornias_parts_too() -> None:
     with torch.no_grad():
         found = PatchDescriptor(network)(PatchPyramid(image), lafs)
         assert torch.allclose(found, LAFDescriptor(network, patch_size=32)(image, lafs), atol=1e-3)
+
+
+class Ambiguous(PolarOrientation):
+    """Two directions, 90 degrees apart, of given probabilities."""
+
+    def distribution(self, patch: Tensor) -> Tensor:
+        p = torch.zeros(len(patch), 72)
+        p[:, 4], p[:, 22] = 0.6, 0.4
+        return p
+
+
+def test_candidates_are_the_frames_at_the_peaks() -> None:
+    image, lafs = texture(150, 170, batch=2), frames(150, 170, batch=2)
+    orienter = PatchOrienter(Ambiguous(False), angles=3)
+    for source in (image, PatchPyramid(image)):
+        with torch.no_grad():
+            found, weights = orienter.candidates(lafs, source)
+        torch.testing.assert_close(weights, torch.tensor([0.6, 0.4, 0.0]).expand(2, 60, 3))
+        for each, clockwise in zip(found, (20.0, 110.0), strict=False):
+            angle = get_laf_orientation(each) - get_laf_orientation(lafs) + clockwise
+            assert ((angle + 180) % 360 - 180).abs().max() < 1e-2
+    torch.testing.assert_close(found[0], orienter(lafs, image))
+
+
+def test_the_first_candidate_is_the_orientation() -> None:
+    image, lafs = texture(150, 170), frames(150, 170)
+    orienter = PatchOrienter(PolarOrientation("lift-plus"), context=1.5, angles=2)
+    with torch.no_grad():
+        found, weights = orienter.candidates(lafs, PatchPyramid(image))
+        torch.testing.assert_close(found[0], orienter(lafs, PatchPyramid(image)))
+    assert (weights.sum(-1) - 1).abs().max() < 1e-5
+    assert 0 < (weights[..., 1] > 0).float().mean() < 1
+    assert (weights[..., 0] >= weights[..., 1]).float().mean() > 0.9
+
+
+def test_the_mean_over_angles_is_the_same_whichever_is_first() -> None:
+    image, lafs = texture(150, 170, batch=2), frames(150, 170, batch=2)
+    other = scale_laf(lafs, 0.8)
+    describe = PatchDescriptor(CompactDescriptor(False).eval())
+    weights = torch.full((2, 60, 2), 0.5)
+    weights[:, ::3] = torch.tensor([1.0, 0.0])
+    weights[0, 0] = 0  # an empty slot
+    with torch.no_grad():
+        found = describe.average(image, [lafs, other], weights)
+        parts = torch.stack([describe(image, each) for each in (lafs, other)], -1)
+        expected = normalize_vectors((parts * weights[:, :, None]).sum(-1), dim=-1)
+        torch.testing.assert_close(found, expected)
+        assert (found[0, 0] == 0).all()
+        torch.testing.assert_close(found[:, 1::3], describe.average(image, [other, lafs], weights)[:, 1::3])
+    with torch.enable_grad():  # kornia's own patches
+        assert (describe.average(image, [lafs, other], weights) - found).abs().max() < 1e-2
+
+
+def test_frames_without_weight_are_not_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, lafs = texture(150, 170), frames(150, 170)
+    describe = PatchDescriptor(CompactDescriptor(False).eval())
+    weights = torch.tensor([1.0, 0.0]).repeat(1, 60, 1)
+    weights[0, 5] = 0.5
+    counts: list[int] = []
+    run = describe._describe
+    monkeypatch.setattr(describe, "_describe", lambda img, each: counts.append(each.shape[1]) or run(img, each))
+    with torch.no_grad():
+        describe.average(image, [lafs, lafs], weights)
+    assert counts == [60, 1]
+
+
+@pytest.mark.parametrize("angles", [0, -1, 2])
+def test_several_angles_need_a_distribution(angles: int) -> None:
+    with pytest.raises(ValueError, match=f"estimates one angle for each patch, got angles={angles}"):
+        PatchOrienter(LIFTOrientation(False), angles=angles)
+
+
+def test_the_feature_averages_over_angles() -> None:
+    image = torch.cat([texture(150, 160), texture(150, 160, seed=3)])
+    many = LIFTFeature(40, pretrained="lift-plus")
+    one = LIFTFeature(40, pretrained="lift-plus", angles=1)
+    assert many.orienter.angles == 3
+    with torch.no_grad():
+        (lafs, _, averaged), (same, _, single) = many(image), one(image)
+        alone = many(image[1:])
+    assert torch.allclose(lafs, same, atol=1e-3)  # the frame is that of the most likely angle
+    similarity = (averaged * single).sum(-1)
+    assert ((similarity - 1).abs() < 1e-3).any() and (similarity < 0.98).any()
+    assert ((averaged[1] * alone[2][0]).sum(-1) > 0.99).all()
+    with pytest.raises(ValueError, match="give either angles or orienter"):
+        LIFTFeature(40, pretrained=False, orienter=one.orienter, angles=2)
+
+
+def test_averaging_agrees_with_its_differentiable_form() -> None:
+    feature, image = LIFTFeature(40, pretrained="lift-plus", precision="float32"), texture(150, 160)
+    with torch.no_grad():
+        _, _, expected = feature(image)
+    image.requires_grad_()
+    lafs, _, found = feature(image)
+    similarity = (found[0] @ expected[0].mT).amax(1)
+    assert (similarity > 0.99).float().mean() > 0.9
+    (grad,) = torch.autograd.grad(found.square().sum() + found[..., 0].sum() + lafs.sum() * 0, image)
+    assert grad.isfinite().all() and grad.abs().max() > 0

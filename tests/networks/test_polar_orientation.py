@@ -13,7 +13,7 @@ from torch.autograd import gradcheck
 
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks._fast.plan import fast_paths
-from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angle, polar_sampling
+from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angle, peak_angles, polar_sampling
 from tests.pictures import texture
 
 
@@ -151,3 +151,22 @@ def test_compiled_and_copied_it_is_the_same() -> None:
         assert torch.allclose(torch.compile(network, backend="eager", fullgraph=True)(patches), expected, atol=1e-4)
     with torch.no_grad():
         assert torch.equal(copy.deepcopy(network)(patches), network(patches))
+
+
+def test_peaks_are_apart_and_weighted_by_their_probability() -> None:
+    p = torch.zeros(3, 72)
+    p[0, [10, 11, 12]], p[0, 15], p[0, [40, 41, 42]] = (
+        torch.tensor([0.1, 0.3, 0.1]),
+        0.2,
+        torch.tensor([0.05, 0.2, 0.05]),
+    )
+    p[1, 71] = 1.0
+    p[2, 0], p[2, 36], p[2, 18] = 0.9, 0.08, 0.02
+    angles, weights = peak_angles(p, 3)
+    # bin 15 belongs to the peak at 11: it is nearer than 7 bins
+    assert angles[0, :2].rad2deg().tolist() == pytest.approx([55.0, -155.0], abs=1e-3)
+    assert weights[0].tolist() == pytest.approx([0.5 / 0.8, 0.3 / 0.8, 0.0])
+    assert angles[1, 0].rad2deg().item() == pytest.approx(-5.0, abs=1e-3) and weights[1].tolist() == [1, 0, 0]
+    assert weights[2].tolist() == [1, 0, 0]  # below a tenth of the first
+    assert peak_angles(p, 3, least=0.05)[1][2].tolist() == pytest.approx([0.9 / 0.98, 0.08 / 0.98, 0.0])
+    assert torch.equal(angles[:, 0], peak_angle(p))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from kornia_lift.training.compact.views import ViewConfig
+from kornia_lift.training.compact.detections import DetectionConfig
+from kornia_lift.training.compact.observations import ViewConfig
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.photometric import Photometric
 from kornia_lift.training.data.split import SplitConfig
@@ -41,8 +42,11 @@ class CompactConfig:
         position_tolerance: standard deviation, in pixels, of where a keypoint may be found again.
         position_weight: factor of the mean distance, in pixels, at which keypoints are found again.
         views: which locations are used, and at which sizes.
+        use_detections: locations of scenes with cameras are also the keypoints that the response finds there.
+        detections: which of them are paired.
         orientation_warp: noise of the frames and photometric augmentation for the orientation, whose angles are exact.
         descriptor_warp: the same for the descriptor.
+        refine_warp: the same for its second stage, where most of the error of the angle is the orientation's own.
         context: side of the region that the orientation sees over that of the described one.
         tolerance: within which two angles agree, radians, about a standard deviation. A narrow one makes estimates
             precise and leaves as many altogether wrong; the descriptor lives with 20 degrees, not with 90.
@@ -54,6 +58,9 @@ class CompactConfig:
         response: loop of the response stage.
         orientation: loop of the orientation stage.
         descriptor: loop of the descriptor's first stage, with random angle errors.
+        refine_upright: share of the images that this stage takes upright.
+        refine_coarse: share of the locations in these whose views have an angle error of their own.
+        refine_angle: standard deviation of that error, radians.
         refine: loop of its second stage, at the angles of the trained orientation.
         split: what is held out. Scenes with measured depth are never trained on.
         seed: seed of the initial weights.
@@ -70,6 +77,8 @@ class CompactConfig:
     position_tolerance: float = 0.7
     position_weight: float = 0.15
     views: ViewConfig = field(default_factory=ViewConfig)
+    use_detections: bool = True
+    detections: DetectionConfig = field(default_factory=DetectionConfig)
     orientation_warp: WarpConfig = field(
         default_factory=lambda: WarpConfig(
             angle=0.0, shift=0.04, gain=1.5, noise=0.01, blur=0.4, shadow=0.1, jpeg=0.1, jpeg_quality=50
@@ -79,24 +88,33 @@ class CompactConfig:
         # the blur in pixels of a patch of half the size, and no quality that leaves nothing of 32 pixels
         default_factory=lambda: WarpConfig(angle=0.07, noise=0.02, blur=0.5, jpeg_quality=40)
     )
-    context: float = 2.0
+    refine_warp: WarpConfig = field(
+        default_factory=lambda: WarpConfig(
+            angle=0.03, scale=1.3, shift=0.06, noise=0.015, blur=0.5, jpeg=0.1, jpeg_quality=40
+        )
+    )
+    context: float = 1.5
     tolerance: float = 0.3
     orientation_images: int = 12
     orientation_pairs: int = 24
     descriptor_images: int = 3
-    descriptor_pairs: int = 128
+    descriptor_pairs: int = 144
     margin: float = 1.0
+    refine_upright: float = 0.35
+    refine_coarse: float = 0.3
+    refine_angle: float = 0.12
     response: LoopConfig = field(
         default_factory=lambda: _loop(6000, 1.5e-3, schedule="cosine", clip_norm=1.0, prefetch=False)
     )
     orientation: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
-    refine: LoopConfig = field(default_factory=lambda: _loop(500, 1e-3))
+    refine: LoopConfig = field(default_factory=lambda: _loop(600, 1.5e-3))
     split: SplitConfig = field(default_factory=SplitConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_limits(self, "context", "tolerance", "margin", "position_tolerance", above=0)
-        check_limits(self, "shapes", "position_weight", at_least=0)
+        check_limits(self, "refine_upright", "refine_coarse", at_least=0, at_most=1)
+        check_limits(self, "refine_angle", "shapes", "position_weight", at_least=0)
         check_limits(self, "crop_images", "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
         check_limits(self, "descriptor_pairs", at_least=2)

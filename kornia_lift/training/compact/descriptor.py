@@ -12,7 +12,7 @@ from kornia_lift.training.compact.views import ViewPairs, rotate_frames, wrap_an
 from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.modern.hardest import HardestInBatch
 
-HOPELESS = math.radians(35)  # pairs whose estimated angles differ by more are described at their true ones
+HOPELESS = math.radians(35)  # pairs whose estimated angles differ by more are described at the first one's
 
 
 class ViewDescriptorStage(HardestInBatch):
@@ -22,10 +22,11 @@ class ViewDescriptorStage(HardestInBatch):
         network: the descriptor, of unit vectors.
         pairs: training pairs.
         validation: held-out pairs.
-        orientation: when given, views are described at the angles that it estimates instead of random errors: those of
-            the pairs that are not upright, where the two estimates agree within 35 degrees.
+        orientation: when given, views are described at the angles that it estimates instead of random ones, except in
+            upright images. Where the two estimates differ by more than 35 degrees, both at that of the first view.
         context: side of the region that ``orientation`` sees over that of the described one.
-        upright_share: share of the pairs whose common angle is zero (images are mostly upright).
+        upright_share: share of the images whose common angle is zero (images are mostly upright). The others are
+            rotated as a whole: angles of single locations would tell look-alikes of one image apart.
         coarse_share: share of the pairs of which each view has an angle error of its own, without ``orientation``.
         coarse_angle: standard deviation of that error, radians.
         margin: of the loss.
@@ -59,13 +60,14 @@ class ViewDescriptorStage(HardestInBatch):
 
     @torch.no_grad()
     def _batch(
-        self, pairs: ViewPairs, generator: Generator, upright_share: float, coarse_share: float
+        self, pairs: ViewPairs, generator: Generator, upright_share: float, coarse_share: float, agree: bool = True
     ) -> dict[str, Tensor]:
         anchor, positive, reach, other = pairs.draw(generator)
         n = len(anchor)
-        angle = torch.rand(n, generator=generator) * (2 * math.pi)
-        upright = torch.rand(n, generator=generator) < upright_share
-        angle = torch.where(upright, torch.zeros(()), angle)
+        images, member = torch.unique(pairs.seen.image[anchor], return_inverse=True)
+        angles = torch.rand(len(images), generator=generator) * (2 * math.pi)
+        upright = torch.rand(len(images), generator=generator) < upright_share
+        angle, upright = torch.where(upright, torch.zeros(()), angles)[member], upright[member]
         coarse = (torch.rand(n, generator=generator) < coarse_share) * self.coarse_angle
         error = torch.randn(2, n, generator=generator) * coarse
         stretch = pairs.random_stretch(anchor, positive, generator)
@@ -73,8 +75,9 @@ class ViewDescriptorStage(HardestInBatch):
         p = pairs.frames(positive, other, angle, generator, stretch)
         if self.orientation is not None:
             first, second = (self._estimate(pairs, i, f, generator) for i, f in ((anchor, a), (positive, p)))
-            usable = ~upright & (wrap_angle(first - second).abs() < HOPELESS)
-            error = torch.where(usable, torch.stack([first, second]), error)
+            if agree:
+                second = torch.where(wrap_angle(first - second).abs() < HOPELESS, second, first + error[1])
+            error = torch.where(upright, error, torch.stack([first, second]))
         return {
             "anchor": pairs.augment(pairs.cut(anchor, rotate_frames(a, error[0])), generator),
             "positive": pairs.augment(pairs.cut(positive, rotate_frames(p, error[1])), generator),
@@ -92,19 +95,19 @@ class ViewDescriptorStage(HardestInBatch):
     def validate(self, batches: int = 6) -> dict[str, float]:
         """Share of pairs with a wrong nearest neighbour.
 
-        ``error`` is at the true angles (with ``orientation``: at the estimated ones, no pair upright); ``coarse``,
-        without ``orientation``, with the coarse errors on every pair.
+        ``error`` is of rotated images: at the estimated angles as they are, without ``orientation`` at the true ones;
+        ``upright`` of upright images; ``coarse``, without ``orientation``, with the coarse errors on every pair.
         """
         self.network.eval()
-        kinds = {"error": 0.0} if self.orientation is not None else {"error": 0.0, "coarse": 1.0}
+        kinds = {"error": (0.0, 0.0), "upright": (1.0, 0.0)}
+        if self.orientation is None:
+            kinds["coarse"] = (0.0, 1.0)
         figures: dict[str, float] = {}
-        for name, coarse_share in kinds.items():
+        for name, shares in kinds.items():
             generator = torch.Generator().manual_seed(self.seed)
             wrong = 0.0
             for _ in range(batches):
-                upright_share = 0.0 if self.orientation is not None else self.upright_share
-                drawn = self._batch(self.validation, generator, upright_share, coarse_share)
-                batch = to_device_of(self.network, drawn)
+                batch = to_device_of(self.network, self._batch(self.validation, generator, *shares, agree=False))
                 wrong += 1 - self.loss_of(self.describe(batch), batch["not_negative"])[1]["correct"]
             figures[name] = wrong / batches
         self.network.train()

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 
 import torch
 
+from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
+from kornia_lift.training.compact.detections import find_pairs
+from kornia_lift.training.compact.observations import Observations, join_observations, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage
-from kornia_lift.training.compact.response import CompactResponseStage
-from kornia_lift.training.compact.views import Observations, ViewPairs, load_observations
+from kornia_lift.training.compact.response import CompactResponseStage, init_as_corner_detector
+from kornia_lift.training.compact.views import ViewPairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.modern.crops import WarpedCrops
@@ -27,8 +30,8 @@ from kornia_lift.training.modern.shapes import draw_shapes
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
 
-VALIDATION_PAIRS = (4, 128)  # images and pairs of each of a validation batch of the descriptor: 512
-VALIDATION_ANGLES = (16, 32)
+VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of the descriptor
+VALIDATION_ANGLES = (24, 32)
 
 
 class CompactRecipe(Recipe):
@@ -45,7 +48,13 @@ class CompactRecipe(Recipe):
 
     STAGES = ("response", "orientation", "descriptor", "refine")
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
-    NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
+    NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+        {
+            "orientation": ("response",),
+            "descriptor": ("response",),
+            "refine": ("response", "orientation", "descriptor"),
+        }
+    )
 
     response: CompactResponse
     orientation: PolarOrientation
@@ -80,21 +89,27 @@ class CompactRecipe(Recipe):
         if name == "descriptor":
             pairs = self._pairs(c.descriptor_warp, per_batch, VALIDATION_PAIRS)
             return ViewDescriptorStage(self.descriptor, *pairs, margin=c.margin)
-        # the orientation's own error replaces most of the random one
-        pairs = self._pairs(replace(c.descriptor_warp, angle=0.03), per_batch, VALIDATION_PAIRS)
         return ViewDescriptorStage(
-            self.descriptor, *pairs, orientation=self.orientation.eval(), context=c.context, margin=c.margin
+            self.descriptor,
+            *self._pairs(c.refine_warp, per_batch, VALIDATION_PAIRS),
+            orientation=self.orientation.eval(),
+            context=c.context,
+            upright_share=c.refine_upright,
+            coarse_share=c.refine_coarse,
+            coarse_angle=c.refine_angle,
+            margin=c.margin,
         )
 
     def _response_stage(self) -> CompactResponseStage:
         c: CompactConfig = self.config
         images = aligned_images(self.data) + [[image] for image in draw_shapes(c.shapes, c.seed)]
         crops = WarpedCrops(images, c.crops, c.crop_photometric)
-        held_out = WarpedCrops(aligned_images(self.held_out), c.crops, c.crop_photometric)
+        if not (self.out / "response").exists():  # a run that goes on has its weights
+            init_as_corner_detector(self.response, crops)
         return CompactResponseStage(
             self.response,
             crops,
-            held_out,
+            WarpedCrops(aligned_images(self.held_out), c.crops, c.crop_photometric),
             num_images=c.crop_images,
             tolerance=c.position_tolerance,
             precision_weight=c.position_weight,
@@ -109,5 +124,18 @@ class CompactRecipe(Recipe):
     ) -> tuple[ViewPairs, ViewPairs]:
         views = self.config.views
         if self._seen is None:
-            self._seen = load_observations(self.data, views), load_observations(self.held_out, views)
+            seen, found = self._observe(self.data)
+            held_out, judged = self._observe(self.held_out)
+            # what is judged by are detections where there are some, as at run time
+            self._seen = join_observations(seen.images, [seen, found]), judged if len(judged) else held_out
         return ViewPairs(self._seen[0], *training, warp, views), ViewPairs(self._seen[1], *validation, warp, views)
+
+    def _observe(self, store: Store) -> tuple[Observations, Observations]:
+        """Return the locations of a store, and the pairs of detections in its scenes with cameras."""
+        c: CompactConfig = self.config
+        seen = load_observations(store, c.views)
+        if not c.use_detections:
+            return seen, join_observations(seen.images, [])
+        response = copy.deepcopy(self.response).cpu().eval()  # the images lie on the CPU
+        detector = LIFTDetector(c.detections.per_image, resp_module=response)
+        return seen, find_pairs(seen, [image.camera for image in store.images], detector, c.detections)

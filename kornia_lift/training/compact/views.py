@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,90 +11,10 @@ from torch import Generator, Tensor
 
 from kornia_lift._extras import require
 from kornia_lift.feature.patches import halve
-from kornia_lift.geometry import rotation_matrix
+from kornia_lift.geometry import LAF_SCALE_PER_SIGMA, rotation_matrix
+from kornia_lift.training.compact.observations import Observations, ViewConfig, connected_images
 from kornia_lift.training.data.photometric import augment
-from kornia_lift.training.data.store import Store
-from kornia_lift.training.limits import check_limits
 from kornia_lift.training.modern.pairs import WarpConfig
-
-
-@dataclass(frozen=True)
-class ViewConfig:
-    """Which locations are used, and at which sizes.
-
-    Args:
-        min_reach: smallest half side of the support region in pixels of the view that shows the location smallest.
-        max_reach: largest half side in that view.
-        largest_view: largest half side in any view.
-        points_per_image: locations taken from each single image.
-        seed: seed of the choice of locations.
-
-    """
-
-    min_reach: float = 11.0
-    max_reach: float = 70.0
-    largest_view: float = 140.0
-    points_per_image: int = 600
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_limits(self, "min_reach", above=0)
-        check_limits(self, "max_reach", at_least=self.min_reach)
-        check_limits(self, "largest_view", at_least=self.max_reach)
-        check_limits(self, "points_per_image", at_least=1)
-
-
-@dataclass(frozen=True)
-class Observations:
-    """Locations seen in images.
-
-    Args:
-        images: gray images, uint8, shape (H, W) each.
-        image: index of the image, shape (M,).
-        track: number of the location, shape (M,).
-        xy: position in pixels, pixel centres at integers, shape (M, 2).
-        zoom: pixels per unit of length at the location, shape (M,).
-        angle: clockwise angle of the common frame of the track in this image, radians, shape (M,).
-
-    """
-
-    images: tuple[Tensor, ...]
-    image: Tensor
-    track: Tensor
-    xy: Tensor
-    zoom: Tensor
-    angle: Tensor
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-
-def load_observations(store: Store, config: ViewConfig) -> Observations:
-    """Decode the images of a store and choose among the locations that they show.
-
-    Raises:
-        ValueError: if no image shows a location.
-
-    """
-    rng = np.random.default_rng(config.seed)
-    table = store.tracks
-    if not len(table):
-        raise ValueError("the images show no location to learn from: use larger ones, or some with texture")
-    scene_of = np.array([store.scenes.index(image.scene) for image in store.images])[table.image]
-    alone = np.array([image.kind in ("single", "exposures") for image in store.images])[table.image]
-    # of single images and exposures a number of locations, of scenes all
-    chosen = [np.unique(table.point[~alone])]
-    for scene in np.unique(scene_of[alone]):
-        chosen.append(rng.permutation(np.unique(table.point[scene_of == scene]))[: config.points_per_image])
-    seen = table.take(np.isin(table.point, np.concatenate(chosen)))
-    return Observations(
-        tuple(image.decode() for image in store.images),
-        torch.from_numpy(seen.image).long(),
-        torch.from_numpy(np.unique(seen.point, return_inverse=True)[1]).long(),
-        torch.from_numpy(seen.xy),
-        torch.from_numpy(seen.zoom),
-        torch.from_numpy(seen.angle),
-    )
 
 
 class ViewPairs:
@@ -132,9 +51,11 @@ class ViewPairs:
         if self.per_group < 2:
             raise ValueError("no image shows two locations, which a batch needs; use larger ones, or some with texture")
         self.usable = torch.nonzero(self.image_count >= self.per_group)[:, 0]
+        self.per_sigma = LAF_SCALE_PER_SIGMA * config.region
         size_of = torch.tensor([[i.shape[1], i.shape[0]] for i in seen.images])[seen.image]
         # half side of the largest region around the location that lies in the image
         self.room = torch.minimum(seen.xy, size_of - 1 - seen.xy).amin(1)
+        self.place = connected_images(seen.image, seen.track, len(seen.images))
         self._pyramids: dict[int, list[np.ndarray]] = {}
 
     def draw(self, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -161,14 +82,22 @@ class ViewPairs:
             reach = torch.where(
                 reach <= room, reach, torch.exp(low + torch.rand(n, generator=generator) * (room.log() - low))
             )
-            good = torch.nonzero(room >= c.min_reach)[:, 0][: self.per_group]
             scale = reach / ratio.clamp(max=1)
-            columns.append((anchor[good], positive[good], scale[good], (scale * ratio)[good]))
+            other = scale * ratio
+            # detections have scales, each its own, and lie where they are found
+            own = (seen.sigma[anchor] > 0) & (seen.sigma[positive] > 0)
+            scale = torch.where(own, seen.sigma[anchor] * self.per_sigma, scale)
+            other = torch.where(own, seen.sigma[positive] * self.per_sigma, other)
+            good = torch.nonzero((room >= c.min_reach) | own)[:, 0][: self.per_group]
+            columns.append((anchor[good], positive[good], scale[good], other[good]))
         anchor, positive, reach, other = (torch.cat(column) for column in zip(*columns, strict=True))
         return anchor, positive, reach, other
 
     def ambiguous(self, anchor: Tensor, reach: Tensor, radius: float = 0.25) -> Tensor:
-        """Mark pairs of anchors that are not valid negatives: the same location, or nearly, in one image.
+        """Mark pairs of anchors that are not valid negatives.
+
+        Those of the same location, or nearly, in one image; and those of two images of one place, where nothing is
+        known about which locations are the same unless they are of one track.
 
         Args:
             anchor: indices of the anchors, shape (N,).
@@ -183,7 +112,8 @@ class ViewPairs:
         distance = torch.cdist(seen.xy[anchor], seen.xy[anchor])
         near = distance < radius * torch.maximum(reach[:, None], reach[None])
         image, track = seen.image[anchor], seen.track[anchor]
-        return near & (image[:, None] == image) | (track[:, None] == track)
+        place, one_image = self.place[image], image[:, None] == image
+        return near & one_image | (track[:, None] == track) | (place[:, None] == place) & ~one_image
 
     def frames(self, index: Tensor, reach: Tensor, angle: Tensor, generator: Generator, stretch: Tensor) -> Tensor:
         """Frames of the regions at clockwise angles from the track's common frame, with noise; LAFs (N, 2, 3)."""
@@ -195,8 +125,9 @@ class ViewPairs:
         def normal(count: int) -> Tensor:
             return torch.randn(n, count, generator=generator)
 
-        scale = reach * torch.exp(uniform() * math.log(w.scale))
-        xy = seen.xy[index] + normal(2) * (w.shift * reach)[:, None]
+        exact = (seen.sigma[index] == 0).to(reach)  # detections err by themselves
+        scale = reach * torch.exp(uniform() * math.log(w.scale) * exact)
+        xy = seen.xy[index] + normal(2) * (w.shift * reach * exact)[:, None]
         direction = seen.angle[index] + angle + normal(1)[:, 0] * w.angle
         lafs = laf_from_center_scale_ori(xy[None], scale[None, :, None, None], -direction.rad2deg()[None, :, None])[0]
         axis = rotation_matrix(uniform() * math.pi)

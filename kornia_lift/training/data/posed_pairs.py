@@ -184,12 +184,27 @@ def epipolar_distance(
 
     """
     one, two = images[pair.first], images[pair.second]
-    a, b = (np.concatenate([p, np.ones((len(p), 1))], 1) for p in (one.ideal(first), two.ideal(second)))
-    in_second, in_first = a @ pair.fundamental.T, b @ pair.fundamental
+    distances = line_distances(pair.fundamental, one.ideal(first), two.ideal(second))
+    return np.asarray(np.maximum(*(d * image.factor for d, image in zip(distances, (one, two), strict=True))))
+
+
+def line_distances(fundamental: FloatArray, first: FloatArray, second: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Distances of matches from their epipolar lines.
+
+    Args:
+        fundamental: F with x_2^T F x_1 = 0, shape (3, 3).
+        first: undistorted points of the first image, shape (N, 2).
+        second: their matches in the second image, shape (N, 2).
+
+    Returns:
+        Distances in the first and in the second image, pixels of the cameras, shape (N,) each.
+
+    """
+    a, b = (np.concatenate([p, np.ones((len(p), 1))], 1) for p in (first, second))
+    in_second, in_first = a @ fundamental.T, b @ fundamental
     product = np.abs((b * in_second).sum(1))
-    lengths = (np.hypot(*line[:, :2].T).clip(1e-12) for line in (in_first, in_second))
-    distances = [product / length * image.factor for length, image in zip(lengths, (one, two), strict=True)]
-    return np.asarray(np.maximum(*distances))
+    one, two = (product / np.hypot(*line[:, :2].T).clip(1e-12) for line in (in_first, in_second))
+    return one, two
 
 
 def is_seen(

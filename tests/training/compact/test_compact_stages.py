@@ -17,12 +17,10 @@ from kornia_lift.feature.patches import PatchPyramid
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
+from kornia_lift.training.compact.observations import Observations, ViewConfig, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage, agreement
 from kornia_lift.training.compact.views import (
-    Observations,
-    ViewConfig,
     ViewPairs,
-    load_observations,
     rotate_frames,
     wrap_angle,
 )
@@ -53,6 +51,7 @@ def two_views(locations: int = 40, size: int = 160) -> Observations:
         torch.cat([xy, moved]),
         torch.cat([torch.ones(locations), torch.full((locations,), 2.0)]),
         torch.cat([torch.zeros(locations), torch.full((locations,), math.pi / 2)]),
+        torch.zeros(2 * locations),
     )
 
 
@@ -125,6 +124,7 @@ def test_near_locations_of_one_image_are_no_negatives() -> None:
         torch.tensor([[50.0, 50.0], [52.0, 50.0], [60.0, 50.0], [50.0, 50.0]]),
         torch.ones(4),
         torch.zeros(4),
+        torch.zeros(4),
     )
     found = ViewPairs(seen, 1, 2, STILL, VIEWS).ambiguous(torch.arange(4), torch.full((4,), 12.0))
     expected = torch.eye(4, dtype=torch.bool)
@@ -189,7 +189,7 @@ def test_descriptor_learns_and_is_validated() -> None:
     stage = ViewDescriptorStage(CompactDescriptor(False), pairs(), pairs())
     found = losses(stage, 4, 1e-3)
     assert found[-1] < 0.5 * found[0]
-    assert set(stage.validate(batches=1)) == {"error", "coarse"}
+    assert set(stage.validate(batches=1)) == {"error", "upright", "coarse"}
 
 
 def test_at_estimated_angles_patches_of_a_pair_agree_as_well_as_the_estimates() -> None:
