@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -108,7 +109,7 @@ class LIFTDetector(nn.Module):
             inner = recompute(partial(self.resp.valid, direct=direct, content=content), level)
         else:
             border = slice(SCORE_BORDER, -SCORE_BORDER)
-            score = self.resp
+            score: Callable[[Tensor], Tensor] = self.resp
             if isinstance(self.resp, CompactResponse):
                 score = partial(self.resp, content=None if padding is None else ~padding[:, None])
             # batch statistics are counted once: no second pass through a network in train mode

@@ -161,7 +161,7 @@ class CompactResponse(nn.Module):
         half = self.merge_half(half + _enlarge(self.to_half(quarter)))
         full = F.relu(full + _enlarge(self.to_full(half)))
         with torch.autocast(full.device.type, enabled=False):  # keypoints lie where small differences of the score say
-            return cast(Tensor, self.head(full.to(self.head[0].weight.dtype)))
+            return cast(Tensor, self.head(full.to(cast(Tensor, self.head[0].weight).dtype)))
 
     def _layers(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
         """Return all convolutions with the normalisation that follows, in the order of their registration."""

@@ -38,6 +38,7 @@ class CompactConfig:
         crops: how the pairs of crops are drawn on which the response is trained.
         crop_photometric: their photometric augmentation.
         crop_images: images of a batch of the response, each with several crops.
+        corner_steps: steps by which the response first learns where corners are.
         shapes: drawn images of lines and polygons among them, which teach that edges are not found again.
         position_tolerance: standard deviation, in pixels, of where a keypoint may be found again.
         position_weight: factor of the mean distance, in pixels, at which keypoints are found again.
@@ -73,6 +74,7 @@ class CompactConfig:
     )
     crop_photometric: Photometric = field(default_factory=lambda: Photometric(blur=0.8, jpeg=0.2))
     crop_images: int = 2
+    corner_steps: int = 100
     shapes: int = 40
     position_tolerance: float = 0.7
     position_weight: float = 0.15
@@ -115,6 +117,6 @@ class CompactConfig:
     def __post_init__(self) -> None:
         check_limits(self, "context", "tolerance", "margin", "position_tolerance", above=0)
         check_limits(self, "refine_upright", "refine_coarse", at_least=0, at_most=1)
-        check_limits(self, "refine_angle", "shapes", "position_weight", at_least=0)
+        check_limits(self, "refine_angle", "corner_steps", "shapes", "position_weight", at_least=0)
         check_limits(self, "crop_images", "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
         check_limits(self, "descriptor_pairs", at_least=2)

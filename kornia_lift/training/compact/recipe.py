@@ -105,7 +105,7 @@ class CompactRecipe(Recipe):
         images = aligned_images(self.data) + [[image] for image in draw_shapes(c.shapes, c.seed)]
         crops = WarpedCrops(images, c.crops, c.crop_photometric)
         if not (self.out / "response").exists():  # a run that goes on has its weights
-            init_as_corner_detector(self.response, crops)
+            init_as_corner_detector(self.response, crops, c.corner_steps)
         return CompactResponseStage(
             self.response,
             crops,

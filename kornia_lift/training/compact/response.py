@@ -6,16 +6,15 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from kornia_lift.detector.extrema import Pixels, read_own
 from kornia_lift.detector.refinement import newton_step
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.training.loop.batches import to_device_of
-from kornia_lift.training.modern.crops import WarpedCrops
+from kornia_lift.training.modern.crops import WarpedCrops, common_view
 from kornia_lift.training.modern.repeatable import (
     budget_threshold,
-    common_view,
     expected_repeatability,
     keypoint_probability,
     local_maxima,
@@ -67,7 +66,8 @@ class CompactResponseStage:
         precision_weight: float = 0.15,
         seed: int = 0,
     ) -> None:
-        self.network: CompactResponse = network
+        self.network: nn.Module = network
+        self.response = network
         self.crops = crops
         self.validation = validation
         self.num_images = num_images
@@ -87,8 +87,8 @@ class CompactResponseStage:
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
-            images = self.network.normalize(torch.cat([batch["first"], batch["second"]]))
-        score = self.network.score_normalized(images).float()  # in the precision of the loop, but for the last layers
+            images = self.response.normalize(torch.cat([batch["first"], batch["second"]]))
+        score = self.response.score_normalized(images).float()  # in the precision of the loop, but for the last layers
         with torch.autocast(score.device.type, enabled=False):
             return self._loss(score, batch)
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from kornia_lift.detector.extrema import max_filter
+from kornia_lift.networks.response import FILTER_SIZE
 from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.limits import check_limits
 
@@ -141,6 +144,41 @@ def sample_pixels(image: Tensor, position: Tensor, padding_mode: str = "zeros") 
     height, width = image.shape[-2:]
     extent = position.new_tensor([width - 1, height - 1])
     return F.grid_sample(image, position / extent * 2 - 1, padding_mode=padding_mode, align_corners=True)
+
+
+class CommonView(NamedTuple):
+    """What two crops of a batch share.
+
+    Args:
+        to_second: positions in the second crop of the pixels of the first, shape (N, S, S, 2).
+        to_first: the reverse.
+        visible: of each crop, 1 where the other one shows the pixel and can score it, shape (N, 1, S, S).
+        common: of each crop, 1 where moreover the pixel itself can be scored.
+
+    """
+
+    to_second: Tensor
+    to_first: Tensor
+    visible: list[Tensor]
+    common: list[Tensor]
+
+
+def common_view(batch: dict[str, Tensor]) -> CommonView:
+    """Return what the crops of :meth:`WarpedCrops.draw` share."""
+    size = batch["first"].shape[-1]
+    inside = [_eroded(batch[key]) for key in ("inside_first", "inside_second")]
+    to_second, to_first = warp_grid(batch["to_second"], size), warp_grid(batch["to_first"], size)
+    visible = [sample_pixels(inside[1], to_second).floor(), sample_pixels(inside[0], to_first).floor()]
+    return CommonView(to_second, to_first, visible, [inside[0] * visible[0], inside[1] * visible[1]])
+
+
+def _eroded(inside: Tensor) -> Tensor:
+    """Pixels whose whole filter window lies in the image and in the crop."""
+    half = FILTER_SIZE // 2
+    kept = 1 - max_filter(1 - inside, half)
+    kept[..., :half, :] = kept[..., -half:, :] = 0
+    kept[..., :half] = kept[..., -half:] = 0
+    return kept
 
 
 def _halvings(image: Tensor, max_step: float) -> list[Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +12,7 @@ from kornia_lift.detector.extrema import Pixels, max_filter, read_own
 from kornia_lift.detector.refinement import newton_step
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 from kornia_lift.training.loop.batches import to_device_of
-from kornia_lift.training.modern.crops import WarpedCrops, sample_pixels, warp_grid
+from kornia_lift.training.modern.crops import WarpedCrops, common_view, sample_pixels
 
 
 def local_maxima(score: Tensor, radius: int = 3) -> Tensor:
@@ -115,32 +114,6 @@ def init_as_blob_detector(network: LIFTResponse, sigma: float = 1.958, strength:
         nn.init.zeros_(network.conv.bias)  # type: ignore[arg-type]
         network.conv.weight[0, 0] += blob
         network.conv.weight[1, 0] -= blob
-
-
-class CommonView(NamedTuple):
-    """What two crops of a batch share.
-
-    Args:
-        to_second: positions in the second crop of the pixels of the first, shape (N, S, S, 2).
-        to_first: the reverse.
-        visible: of each crop, 1 where the other one shows the pixel and can score it, shape (N, 1, S, S).
-        common: of each crop, 1 where moreover the pixel itself can be scored.
-
-    """
-
-    to_second: Tensor
-    to_first: Tensor
-    visible: list[Tensor]
-    common: list[Tensor]
-
-
-def common_view(batch: dict[str, Tensor]) -> CommonView:
-    """Return what the crops of :meth:`WarpedCrops.draw` share."""
-    size = batch["first"].shape[-1]
-    inside = [_eroded(batch[key], FILTER_SIZE) for key in ("inside_first", "inside_second")]
-    to_second, to_first = warp_grid(batch["to_second"], size), warp_grid(batch["to_first"], size)
-    visible = [sample_pixels(inside[1], to_second).floor(), sample_pixels(inside[0], to_first).floor()]
-    return CommonView(to_second, to_first, visible, [inside[0] * visible[0], inside[1] * visible[1]])
 
 
 class RepeatableDetectorStage:
@@ -296,12 +269,3 @@ def repeated_maxima(
         distances.append(found[found < 3])
     every = torch.cat(distances) if distances else to_second.new_zeros(0)
     return {"repeated_1px": near / max(fewest, 1), "error_px": float(every.mean()) if len(every) else 3.0}
-
-
-def _eroded(inside: Tensor, margin: int) -> Tensor:
-    """Pixels whose whole filter window lies in the image and in the crop."""
-    half = margin // 2
-    kept = 1 - max_filter(1 - inside, half)
-    kept[..., :half, :] = kept[..., -half:, :] = 0
-    kept[..., :half] = kept[..., -half:] = 0
-    return kept

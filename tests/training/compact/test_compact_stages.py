@@ -211,12 +211,19 @@ TINY = """
 recipe = "compact"
 data = ["{data}"]
 [compact]
+corner_steps = 2
+shapes = 1
 orientation_images = 2
 orientation_pairs = 4
 descriptor_images = 2
 descriptor_pairs = 4
 [compact.views]
 points_per_image = 12
+[compact.crops]
+size = 96
+per_image = 1
+[compact.response]
+steps = 1
 [compact.orientation]
 steps = 1
 [compact.descriptor]
