@@ -37,7 +37,7 @@ class ShippedModel:
 
 
 _LIFT_SHA256 = "424d0234d2d3f144d9011be40c3bc39ed075a5ff1edaaaa5ad10434996d4f84d"
-_LIFT_PLUS_SHA256 = "8716062e6967f7d1820f52f7deba8fd981bbd260365a4530d4c6272470e9d59c"
+_LIFT_PLUS_SHA256 = "64c7dc69574efd5a053b9abb6a219148a2832d29f639dfc7d4ad969d75cf911f"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
