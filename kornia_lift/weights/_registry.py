@@ -37,7 +37,7 @@ class ShippedModel:
 
 
 _LIFT_SHA256 = "424d0234d2d3f144d9011be40c3bc39ed075a5ff1edaaaa5ad10434996d4f84d"
-_LIFT_PLUS_SHA256 = "1d35eb1dfcd4da92887263dff34d22c8958d7de886efbd1df9faa4678a6332fa"
+_LIFT_PLUS_SHA256 = "64c7dc69574efd5a053b9abb6a219148a2832d29f639dfc7d4ad969d75cf911f"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
