@@ -44,7 +44,8 @@ class CorrespondenceRecipe:
         # the images in colour, which a store does not hold
         train, held_out = ([folders[n] for n in part] for part in split_names(list(folders), self.config.split))
         torch.manual_seed(self.config.seed)
-        self.network = CorrespondenceNet()
+        c = self.config
+        self.network = CorrespondenceNet(channels=c.channels, blocks=c.blocks, side=c.side)
         self.stage = CorrespondenceStage(
             self.network,
             match_pairs(train, extract, self.config),
