@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,9 @@ from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
 from kornia_lift.epipolar import MAX_NORMALISED, check_matches, normalise_matches, weighted_eight_point
-from kornia_lift.weights import load_network
+from kornia_lift.weights import default_network, load_network, load_tensors
 
+PART = "correspondence"  # prefix of the tensors in weight files
 EPSILON = 1e-3  # of both normalisations
 CHANNELS = 128
 BLOCKS = 12
@@ -109,11 +110,12 @@ class CorrespondenceNet(nn.Module):
     essential matrix, through which gradients reach the network.
 
     Args:
-        pretrained: path of a ``.safetensors`` file with tensors ``correspondence.*``, or ``False`` for random weights
-            (the module then stays in train mode). The package ships none yet.
-        channels: width of the perceptrons.
-        blocks: number of residual blocks.
-        side: the network also sees how good every match is: the columns of :data:`SIDE_COLUMNS`. Not in the paper.
+        pretrained: ``True`` or the name of shipped weights, the path of a ``.safetensors`` file with tensors
+            ``correspondence.*``, or ``False`` for random weights (the module then stays in train mode).
+        channels: width of the perceptrons; where ``None``, that of the weights, or 128 as in the paper.
+        blocks: number of residual blocks; where ``None``, that of the weights, or 12 as in the paper.
+        side: the network also sees how good every match is: the columns of :data:`SIDE_COLUMNS`. Not in the paper;
+            where ``None``, as the weights have it, or not.
 
     Shape:
         - Input: matches :math:`(B, N, 4)` as (x1, y1, x2, y2); ``mask`` :math:`(B, N)`, False for padding;
@@ -143,14 +145,18 @@ class CorrespondenceNet(nn.Module):
 
     def __init__(
         self,
-        pretrained: Literal[False] | str | os.PathLike[str] = False,
+        pretrained: bool | str | os.PathLike[str] = False,
         *,
-        channels: int = CHANNELS,
-        blocks: int = BLOCKS,
-        side: bool = False,
+        channels: int | None = None,
+        blocks: int | None = None,
+        side: bool | None = None,
     ) -> None:
         super().__init__()
-        self.side = side
+        if pretrained is True:
+            pretrained = default_network(PART, type(self).__name__, "train one (kornia_lift.training.correspondences)")
+        shape = (CHANNELS, BLOCKS, False) if pretrained is False else _shape_of_weights(pretrained)
+        channels, blocks = channels or shape[0], blocks or shape[1]
+        self.side = side = shape[2] if side is None else side
         self.input = nn.Conv1d(4 + len(SIDE_COLUMNS) * side, channels, 1)
         self.blocks = nn.ModuleList(CorrespondenceBlock(channels) for _ in range(blocks))
         self.output = nn.Conv1d(channels, 1, 1)
@@ -161,7 +167,7 @@ class CorrespondenceNet(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         if pretrained is not False:
-            load_network(self, "correspondence", pretrained)
+            load_network(self, PART, pretrained)
 
     def logits(self, matches: Tensor, mask: Tensor | None = None, side: Tensor | None = None) -> Tensor:
         """Return one logit per match, positive for inliers, 0 for padding.
@@ -219,6 +225,19 @@ class CorrespondenceNet(nn.Module):
             f"this network expects side={names} of shape {wanted}, got {got}; "
             "kornia_lift.putative.putative_matches computes them"
         )
+
+
+def _shape_of_weights(pretrained: str | os.PathLike[str]) -> tuple[int, int, bool]:
+    """Width, number of blocks and whether there are side columns; the published shape where the file holds no network.
+
+    What is wrong with the file :func:`~kornia_lift.weights.load_network` says.
+    """
+    tensors, _ = load_tensors(pretrained)
+    weight = tensors.get(f"{PART}.input.weight")
+    if weight is None or weight.dim() != 3:
+        return CHANNELS, BLOCKS, False
+    blocks = {name.split(".")[2] for name in tensors if name.startswith(f"{PART}.blocks.")}
+    return len(weight), len(blocks), weight.shape[1] > 4
 
 
 def _check_units(matches: Tensor, intrinsics: tuple[Tensor, Tensor] | None, who: str) -> None:

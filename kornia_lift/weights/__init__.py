@@ -2,6 +2,7 @@
 
 from kornia_lift.weights._load import (
     available_models,
+    default_network,
     is_upright,
     load_network,
     load_tensors,
@@ -14,6 +15,7 @@ from kornia_lift.weights._save import save_model
 __all__ = [
     "WeightFileError",
     "available_models",
+    "default_network",
     "is_upright",
     "load_network",
     "load_tensors",

@@ -48,3 +48,25 @@ MODELS: dict[str, ShippedModel] = {
     "lift-plus": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, family="compact"),
     "lift-plus-upright": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, upright=True, family="compact"),
 }
+
+
+@dataclass(frozen=True)
+class ShippedNetwork:
+    """Weights of one network beside the features: no :class:`~kornia_lift.feature.LIFTFeature` is made of them.
+
+    Args:
+        file: file name inside ``kornia_lift/weights``.
+        sha256: checksum of the file; a file that differs is refused.
+        part: prefix of its tensors.
+        licence: SPDX identifier of the licence of the weights.
+
+    """
+
+    file: str
+    sha256: str
+    part: str
+    licence: str = "Apache-2.0"
+
+
+#: By name; the first one of a part is what ``pretrained=True`` means to its network.
+NETWORKS: dict[str, ShippedNetwork] = {}
