@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from kornia_lift.scenes.homographies import HomographySequence
+    from kornia_lift.scenes.posed import PosedScene
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -55,3 +60,21 @@ def dtype() -> torch.dtype:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> PosedScene:
+    """Two cameras before one plane, with exact depth."""
+    from kornia_lift.scenes.posed import PosedScene
+    from tests.small_scenes import write_plane_scene
+
+    return PosedScene.load(write_plane_scene(tmp_path / "plane"))
+
+
+@pytest.fixture
+def sequence(tmp_path: Path) -> HomographySequence:
+    """The same two views of the plane, related by their homography."""
+    from kornia_lift.scenes.homographies import HomographySequence
+    from tests.small_scenes import plane_homography, write_sequence
+
+    return HomographySequence.load(write_sequence(tmp_path / "seq", {2: plane_homography()}))

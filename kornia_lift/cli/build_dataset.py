@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build one store per folder; a folder that fails is named, the others are built."""
     from kornia_lift._extras import MissingExtraError
-    from kornia_lift.training.data.build import BuildOptions, build_store, same_names, store_path
+    from kornia_lift.training.data.prepare.build import BuildOptions, build_store, same_names, store_path
     from kornia_lift.training.data.report import funnel_lines
 
     clash = same_names(args.folders)

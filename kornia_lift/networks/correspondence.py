@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
-from kornia_lift.epipolar import MAX_NORMALISED, check_matches, normalise_matches, weighted_eight_point
+from kornia_lift.geometry.epipolar import MAX_NORMALISED, check_matches, normalise_matches, weighted_eight_point
 from kornia_lift.weights import default_network, load_network, load_tensors
 
 PART = "correspondence"  # prefix of the tensors in weight files
@@ -30,7 +30,7 @@ class Consensus(NamedTuple):
         weights: :math:`w = \max(0, \tanh l)` in [0, 1); 0 for outliers and padding. Shape (B, N).
         essential: essential matrix of the weighted matches, of unit norm; zero where there is none. Shape (B, 3, 3).
         logits: l, positive for inliers; 0 for padding. Shape (B, N).
-        gap: how well ``essential`` is determined, see :class:`~kornia_lift.epipolar.EightPoint`. Shape (B,).
+        gap: how well ``essential`` is determined, see :class:`~kornia_lift.geometry.epipolar.EightPoint`. Shape (B,).
     """
 
     weights: Tensor
@@ -223,7 +223,7 @@ class CorrespondenceNet(nn.Module):
             raise ShapeError(f"this network was made without side={names}; leave side out, got {got}")
         raise ShapeError(
             f"this network expects side={names} of shape {wanted}, got {got}; "
-            "kornia_lift.putative.putative_matches computes them"
+            "kornia_lift.matching.putative.putative_matches computes them"
         )
 
 
@@ -249,7 +249,8 @@ def _check_units(matches: Tensor, intrinsics: tuple[Tensor, Tensor] | None, who:
         if largest > MAX_NORMALISED:
             raise ValueError(
                 f"{who} expects normalised coordinates (u - cx) / fx, got values up to {largest:g}, which look like "
-                "pixels; give intrinsics=(K1, K2), or kornia_lift.epipolar.assumed_intrinsics where they are unknown"
+                "pixels; give intrinsics=(K1, K2), or where they are unknown "
+                "kornia_lift.geometry.epipolar.assumed_intrinsics"
             )
         return
     focal = min(float(k.detach()[..., 0, 0].amin()) for k in intrinsics)

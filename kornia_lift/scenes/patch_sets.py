@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_lift._extras import require
-from kornia_lift._safe_read import read_npz, read_text
+from kornia_lift._io import read_npz, read_text
 
 #: Side of a patch and patches per side of a sheet in Brown's layout.
 BROWN_PATCH, BROWN_GRID = 64, 16

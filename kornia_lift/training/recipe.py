@@ -12,14 +12,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kornia_lift._io import atomic_write
-from kornia_lift._safe_read import DamagedFileError, parse_json, read_text
-from kornia_lift.training.checkpoint import BEST, load_checkpoint
+from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_text
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.data.split import SplitConfig, describe_sides, split_store
 from kornia_lift.training.data.store import Store
-from kornia_lift.training.distributed import from_first, rank
 from kornia_lift.training.loop import Result, fit
+from kornia_lift.training.loop.checkpoint import BEST, load_checkpoint
+from kornia_lift.training.loop.distributed import from_first, rank
 from kornia_lift.training.stage import Stage
 from kornia_lift.weights import save_model
 

@@ -21,7 +21,7 @@ class ShippedModel:
         file: file name inside ``kornia_lift/weights``.
         sha256: checksum of the file; a file that differs is refused.
         upright: the model was made for images that are not rotated: the feature then assigns no orientation.
-        sizes: the squares whose descriptors are averaged, see :class:`~kornia_lift.patches.PatchDescriptor`.
+        sizes: the squares whose descriptors are averaged, see :class:`~kornia_lift.feature.patches.PatchDescriptor`.
         family: the networks that the file has tensors for, beside the response.
         licence: SPDX identifier of the licence of the weights.
 

@@ -26,7 +26,7 @@ from torch.autograd import gradcheck
 from kornia_lift import mix_features
 from kornia_lift.detector.lfnet import LAF_SCALE, LFNetDetector
 from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_argmax, soft_nms, strict_maxima
-from kornia_lift.lfnet import LFNetFeature
+from kornia_lift.feature.lfnet import LFNetFeature
 from kornia_lift.networks.lfnet import SCALES, Grid, normalise_maps, resize_maps
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDescriptor
 from tests.pictures import texture

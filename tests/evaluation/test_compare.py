@@ -10,16 +10,16 @@ import pytest
 
 from kornia_lift.cli import main
 from kornia_lift.evaluation.measures.statistics import compare
+from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, describe_options
-from kornia_lift.evaluation.runner import FAILED, OK, Options, PairResult
+from kornia_lift.evaluation.runner import FAILED, OK, PairResult
 from kornia_lift.evaluation.selection import all_pairs, only_second_images, spread_pairs
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS, ImageWarp, warp_scene
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import HasLocalAffine, Pair, Scene
 from tests.feature_files import random_features, writing
-
-from .conftest import features, grid_points, plane_homography, unit_vectors, write_plane_scene, write_sequence
+from tests.small_scenes import features, grid_points, plane_homography, unit_vectors, write_plane_scene, write_sequence
 
 
 def pairs(error: float, score: float, status: str = OK) -> list[PairResult]:

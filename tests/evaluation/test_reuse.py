@@ -20,12 +20,12 @@ from kornia_lift.evaluation.candidates import Candidate, candidate, lift_candida
 from kornia_lift.evaluation.comparison import feature_path, run
 from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureStore
-from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, evaluate
+from kornia_lift.evaluation.pair import Options
+from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, evaluate
 from kornia_lift.files import FeatureFileError, UnreadableImageError
 from kornia_lift.scenes.homographies import HomographySequence
 from tests.feature_files import writing
-
-from .conftest import features, grid_points, unit_vectors, write_sequence
+from tests.small_scenes import features, grid_points, unit_vectors, write_sequence
 
 Found = tuple[np.ndarray, np.ndarray]
 

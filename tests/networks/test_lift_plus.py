@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kornia_lift import LIFTFeature
+from kornia_lift.feature.patches import PatchOrienter
 from kornia_lift.networks import CompactDescriptor, PolarOrientation
-from kornia_lift.patches import PatchOrienter
 from tests.pictures import texture
 
 

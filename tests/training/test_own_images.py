@@ -10,8 +10,7 @@ import pytest
 
 from kornia_lift import LIFTFeature
 from kornia_lift.cli import main
-
-from .helpers import picture
+from tests.training.helpers import picture
 
 TINY = """
 recipe = "modern"

@@ -11,13 +11,12 @@ import pytest
 
 from kornia_lift.cli import main
 from kornia_lift.networks.descriptor import LIFTDescriptor
-from kornia_lift.training.checkpoint import load_checkpoint
 from kornia_lift.training.config import ConfigError, read_mapping
 from kornia_lift.training.data.store import Store, load_store, save_store
+from kornia_lift.training.loop.checkpoint import load_checkpoint
 from kornia_lift.training.recipes import recipe_path, shipped_recipes
 from kornia_lift.training.run import read_run, with_budget
-
-from .helpers import picture, with_image
+from tests.training.helpers import picture, with_image
 
 TINY = """
 recipe = "paper"
@@ -243,7 +242,7 @@ def test_a_reconstruction_of_other_photographs_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cv2 = pytest.importorskip("cv2")
-    from kornia_lift.training.data import build
+    from kornia_lift.training.data.prepare import build
 
     calls: list[int] = []
 

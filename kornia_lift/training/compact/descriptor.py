@@ -8,9 +8,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.training.batches import to_device_of
 from kornia_lift.training.compact.views import ViewPairs, rotate_frames, wrap_angle
-from kornia_lift.training.distributed import gather
+from kornia_lift.training.loop.batches import to_device_of
+from kornia_lift.training.loop.distributed import gather
 from kornia_lift.training.modern.descriptor import hardest_in_batch_loss
 
 HOPELESS = math.radians(35)  # pairs whose estimated angles differ by more are described at their true ones

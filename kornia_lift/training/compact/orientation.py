@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angle
-from kornia_lift.training.batches import to_device_of
 from kornia_lift.training.compact.views import ViewPairs, wrap_angle
+from kornia_lift.training.loop.batches import to_device_of
 
 
 def agreement(first: Tensor, second: Tensor, relative: Tensor, tolerance: float) -> Tensor:

@@ -11,7 +11,7 @@ from kornia.feature import laf_from_center_scale_ori
 from torch import Generator, Tensor
 
 from kornia_lift._extras import require
-from kornia_lift.patches import halve
+from kornia_lift.feature.patches import halve
 from kornia_lift.training.data.photometric import augment
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
@@ -207,7 +207,7 @@ class ViewPairs:
         """Cut the patches of frames from their images.
 
         Convention:
-            The samples and levels of :class:`~kornia_lift.patches.PatchPyramid`, which is what runs after training;
+            The samples and levels of :class:`~kornia_lift.feature.patches.PatchPyramid`, which runs after training;
             here the pyramids are kept in 8 bits and OpenCV samples them, as a batch has few patches of many images.
 
         Args:

@@ -60,7 +60,7 @@ class CorrespondenceConfig:
         essential_from: step at which that distance sets in: the gradient of an eigenvector is unusable before the
             weights are.
         min_gap: pairs whose essential matrix is determined worse are left out of it, see
-            :class:`~kornia_lift.epipolar.EightPoint`.
+            :class:`~kornia_lift.geometry.epipolar.EightPoint`.
         channels: width of the network.
         blocks: residual blocks of the network.
         side: the network also sees ratio and mutuality of a match; not in the paper.

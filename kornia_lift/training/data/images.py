@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift._io import IMAGE_SUFFIXES
-from kornia_lift._safe_read import check_regular
+from kornia_lift._io import IMAGE_SUFFIXES, check_regular
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from kornia_lift.networks.descriptor import LIFTDescriptor
-from kornia_lift.training.batches import to_device_of
-from kornia_lift.training.distributed import gather
+from kornia_lift.training.loop.batches import to_device_of
+from kornia_lift.training.loop.distributed import gather
 from kornia_lift.training.modern.pairs import PatchPairs
 
 

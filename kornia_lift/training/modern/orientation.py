@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from kornia_lift.networks.orientation import LIFTOrientation
-from kornia_lift.training.batches import to_device_of
+from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.modern.pairs import PatchPairs
 
 

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature import LIFTFeature
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import LIFTResponse
-from kornia_lift.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.training.data.posed_pairs import posed_pairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from kornia_lift.detector.extrema import Pixels, max_filter, read_neighbourhood
+from kornia_lift.detector.extrema import Pixels, max_filter, read_own
 from kornia_lift.detector.refinement import newton_step
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
-from kornia_lift.training.batches import to_device_of
+from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.modern.crops import WarpedCrops, sample_pixels, warp_grid
 
 
@@ -253,7 +253,7 @@ def repeated_maxima(
         chosen = local_maxima(score) & (mask > 0) & (score >= limit)
         at = Pixels(*chosen[:, 0, 1:-1, 1:-1].nonzero(as_tuple=True))
         at = Pixels(at.image, at.row + 1, at.col + 1)
-        step, _ = newton_step(read_neighbourhood(maps, at, None, None, faithful=False))
+        step, _ = newton_step(read_own(maps, at))
         xy = torch.stack([at.col, at.row], 1) + step[:, :2].nan_to_num().clamp(-1, 1)
         sides.append((at.image, xy))
     near, fewest, distances = 0, 0, []

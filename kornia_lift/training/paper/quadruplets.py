@@ -9,8 +9,8 @@ import torch
 from torch import Generator, Tensor
 
 from kornia_lift.geometry import BIG_SIZE, DESCRIPTOR_HALF_SUPPORT, DESCRIPTOR_SIZE, DETECTOR_HALF_SUPPORT
-from kornia_lift.training.data.negatives import PERTURBATION, SUPPORT
 from kornia_lift.training.data.photometric import UNCHANGED, Photometric, apply_photometric, draw_photometric
+from kornia_lift.training.data.prepare.negatives import PERTURBATION, SUPPORT
 from kornia_lift.training.data.store import Observations, Store
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.paper.atlas import ImageAtlas, gray_statistics, square_axes

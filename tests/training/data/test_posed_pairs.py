@@ -16,8 +16,8 @@ from kornia_lift.training.data.posed_pairs import (
     label_by_error,
     posed_pairs,
 )
-from kornia_lift.training.data.read import read_source
-from kornia_lift.training.data.sources import Source
+from kornia_lift.training.data.prepare.read import read_source
+from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.split import take_images
 from kornia_lift.training.data.store import Store
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kornia_lift.training.data.packing import pack_stores, store_bytes
 from kornia_lift.training.data.store import (
     Camera,
     Observations,
@@ -16,9 +17,7 @@ from kornia_lift.training.data.store import (
     StoreError,
     join_stores,
     load_store,
-    pack_stores,
     save_store,
-    store_bytes,
 )
 
 
