@@ -27,8 +27,8 @@ class CorrespondenceFilter(nn.Module):
 
     Convention:
         The network wants all nearest neighbours of the first image, without ratio or mutual test, as
-        :func:`~kornia_lift.matching.putative.putative_matches` gives them. A robust estimator on the kept matches should follow.
-        Without intrinsics the essential matrix is none: rank by logits only.
+        :func:`~kornia_lift.matching.putative.putative_matches` gives them. A robust estimator on the kept matches
+        should follow. Without intrinsics the essential matrix is none: rank by logits only.
 
     Example:
         >>> matches = CorrespondenceFilter(CorrespondenceNet().eval())
@@ -81,7 +81,7 @@ class PutativeMatcher(nn.Module):
     """The descriptor matcher for a ``LocalFeatureMatcher`` inside a :class:`FilteredMatcher`: all nearest neighbours.
 
     Kornia's matchers return one number per match. This one is the ratio of the distances of the nearest and of the
-    second-nearest descriptor, plus 1 where the match is not mutual, so that 1 minus it, kornia's confidence, tells both.
+    second-nearest descriptor, plus 1 where the match is not mutual: 1 minus it, kornia's confidence, holds both.
 
     Shape:
         - Input: descriptors :math:`(N, D)` and :math:`(M, D)`

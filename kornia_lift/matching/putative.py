@@ -40,9 +40,8 @@ def putative_matches(first: Tensor, second: Tensor) -> PutativeMatches:
 
     """
     if first.dim() != 2 or second.dim() != 2 or first.shape[1] != second.shape[1]:
-        raise ShapeError(
-            f"putative_matches expects descriptors (N, D) and (M, D), got {tuple(first.shape)} and {tuple(second.shape)}"
-        )
+        shapes = f"{tuple(first.shape)} and {tuple(second.shape)}"
+        raise ShapeError(f"putative_matches expects descriptors (N, D) and (M, D), got {shapes}")
     if not len(first) or not len(second):
         return PutativeMatches(
             torch.zeros(0, 2, dtype=torch.long, device=first.device), torch.zeros(0, 2, device=first.device)

@@ -14,6 +14,7 @@ from kornia_lift.geometry.epipolar import MAX_NORMALISED, check_matches, normali
 from kornia_lift.weights import default_network, load_network, load_tensors
 
 PART = "correspondence"  # prefix of the tensors in weight files
+ADVICE = "train one (`kornia-lift train correspondences`) and give its file"
 EPSILON = 1e-3  # of both normalisations
 CHANNELS = 128
 BLOCKS = 12
@@ -153,7 +154,7 @@ class CorrespondenceNet(nn.Module):
     ) -> None:
         super().__init__()
         if pretrained is True:
-            pretrained = default_network(PART, type(self).__name__, "train one (kornia_lift.training.correspondences)")
+            pretrained = self.name_of("learned")
         shape = (CHANNELS, BLOCKS, False) if pretrained is False else _shape_of_weights(pretrained)
         channels, blocks = channels or shape[0], blocks or shape[1]
         self.side = side = shape[2] if side is None else side
@@ -168,6 +169,16 @@ class CorrespondenceNet(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         if pretrained is not False:
             load_network(self, PART, pretrained)
+
+    @classmethod
+    def name_of(cls, weights: str) -> str:
+        """Return what ``"learned"`` means on the command line, the weights of ``pretrained=True``; others as they are.
+
+        Raises:
+            ValueError: if the package ships none.
+
+        """
+        return default_network(PART, cls.__name__, ADVICE) if weights == "learned" else weights
 
     def logits(self, matches: Tensor, mask: Tensor | None = None, side: Tensor | None = None) -> Tensor:
         """Return one logit per match, positive for inliers, 0 for padding.
