@@ -73,7 +73,7 @@ class WarpedCrops:
         if not photos or not all(photos):
             raise ValueError("pairs of crops need at least one image of every scene")
         # coarser copies by 2x2 means: sampling at most every second pixel never aliases much
-        self.pyramids = [[_halvings(photo, self.config.max_step) for photo in scene] for scene in photos]
+        self.pyramids = [[halvings(photo, self.config.max_step) for photo in scene] for scene in photos]
 
     def draw(self, generator: Generator, num_photos: int) -> dict[str, Tensor]:
         """Draw a batch.
@@ -103,7 +103,7 @@ class WarpedCrops:
                 to_photo = _similarity(step, turn, x, y) @ _translation(-(c.size - 1) / 2)
                 warp = _random_homography(generator, c)
                 for out, exposure, matrix in ((first, exposures[0], to_photo), (second, exposures[1], to_photo @ warp)):
-                    crop, mask = _sample(scene[exposure], matrix, c.size)
+                    crop, mask = sample_crop(scene[exposure], matrix, c.size)
                     out.append(crop)
                     inside.append(mask)
                 maps.append(warp)
@@ -140,7 +140,8 @@ def sample_pixels(image: Tensor, position: Tensor, padding_mode: str = "zeros") 
     return F.grid_sample(image, position / extent * 2 - 1, padding_mode=padding_mode, align_corners=True)
 
 
-def _halvings(photo: Tensor, max_step: float) -> list[Tensor]:
+def halvings(photo: Tensor, max_step: float) -> list[Tensor]:
+    """Coarser copies of an image (H, W), uint8, by 2x2 means: the levels that crops of up to ``max_step`` need."""
     levels = [photo]
     while 2 ** len(levels) <= max_step and min(levels[-1].shape) >= 8:
         smaller = F.avg_pool2d(levels[-1][None, None].float(), 2)[0, 0]
@@ -148,8 +149,15 @@ def _halvings(photo: Tensor, max_step: float) -> list[Tensor]:
     return levels
 
 
-def _sample(pyramid: Sequence[Tensor], to_photo: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Sample a crop (1, 1, S, S) and its mask from the level whose pixels are just finer than the crop's."""
+def sample_crop(pyramid: Sequence[Tensor], to_photo: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Sample a crop (1, 1, S, S) in [0, 1] and its mask from the level whose pixels are just finer than the crop's.
+
+    Args:
+        pyramid: see :func:`halvings`.
+        to_photo: map from the pixels of the crop to those of the image, shape (3, 3).
+        size: S.
+
+    """
     step = float(torch.linalg.det(to_photo[:2, :2]).abs().sqrt())
     level = min(len(pyramid) - 1, max(0, math.floor(math.log2(max(step, 1e-6)))))
     position = warp_grid(to_photo[None], size)
