@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder ``../shared`` with oracles and photographs, which is not part of the repository.
+    """The folder ``../shared`` with oracles and images, which is not part of the repository.
 
     Skips where it is absent; fails instead when KORNIA_LIFT_REQUIRE_SHARED=1, so that CI cannot lose these tests.
     """
@@ -38,7 +38,7 @@ def shared() -> Path:
         return path
     if os.environ.get("KORNIA_LIFT_REQUIRE_SHARED") == "1":
         pytest.fail(f"KORNIA_LIFT_REQUIRE_SHARED=1, but {path} is missing")
-    pytest.skip(f"needs the folder {path} (oracles and photographs), which is not part of the repository")
+    pytest.skip(f"needs the folder {path} (oracles and images), which is not part of the repository")
 
 
 @pytest.fixture(scope="session")

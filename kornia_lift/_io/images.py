@@ -33,7 +33,7 @@ class ImageFileError(ValueError):
     """A file that is there but cannot be read as an image.
 
     The message names the file and the reason: it is empty, cut off, damaged, of a kind that is not supported, or holds
-    values that have no place in an image.
+    values that an image cannot have.
     """
 
 
@@ -84,7 +84,7 @@ def exif_orientation(path: str | os.PathLike[str]) -> int:
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     """Return the image files below a folder, by suffix, in sorted order; hidden files and folders are left out.
 
-    Links to folders are followed, but not in circles. A link to a missing file is listed: reading it tells.
+    Links to folders are followed, but not in circles. A link to a missing file is listed; reading it raises the error.
 
     Raises:
         NotADirectoryError: if ``folder`` is not a folder.

@@ -14,7 +14,7 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Try to make a file in the folder of ``path``, so that long work need not end without a place for its result.
+    """Try to make a file in the folder of ``path``, before long work whose result could not be written.
 
     Raises:
         OSError: if that is not possible; the message names ``path`` and the reason.

@@ -29,7 +29,7 @@ class LIFTDetector(nn.Module):
     r"""Detect keypoints at the maxima of a score over the levels of LIFT's image pyramid (paper Sec. 3.6).
 
     The image is resized to every level, scored there by one and the same filter, and a keypoint is a pixel whose score
-    exceeds its square neighbourhood on its own level (and, with ``scale_nms``, on the neighbouring ones), and that no
+    exceeds its neighbourhood on its own level (and, with ``scale_nms``, on the neighbouring ones), and that no
     stronger keypoint of any level suppresses. It has the interface of kornia's
     ``ScaleSpaceDetector`` and can be used in its place.
 

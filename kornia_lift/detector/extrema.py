@@ -28,7 +28,7 @@ class Pixels(NamedTuple):
 
 
 def max_filter(score: Tensor, radius: int) -> Tensor:
-    """Return the maximum of the ``(2 radius + 1)``-square around each pixel; the outside counts as -inf.
+    """Return the maximum of the window of ``2 radius + 1`` pixels around each pixel; the outside counts as -inf.
 
     Shape:
         - Input, output: (..., H, W)

@@ -19,7 +19,7 @@ class ScaleSpaceConfig:
         min_sigma: SIFT scale of the finest level, in pixels of the image. Below 1.96 the image is enlarged.
         max_sigma: SIFT scale that the coarsest level does not exceed.
         levels_per_octave: levels per doubling of sigma.
-        nms_radius: a keypoint is the strict maximum of a square of ``2 * nms_radius + 1`` pixels of its level.
+        nms_radius: a keypoint is the strict maximum of a window of ``2 * nms_radius + 1`` pixels of its level.
         scale_nms: number of levels on each side that a keypoint must exceed; levels with fewer neighbours yield
             nothing. 0 searches every level by itself; then ``suppression_sigma`` decides between levels.
         suppression_sigma: across all levels, a keypoint suppresses the weaker ones that are closer than this many times

@@ -25,7 +25,7 @@ from kornia_lift.weights import is_upright
 
 Part = TypeVar("Part", bound=nn.Module)
 
-DESCRIBED_SCALE = 1.5  # side of the described square over the paper's 12 sigma: more matches on our training scenes
+DESCRIBED_SCALE = 1.5  # side of the support region over the paper's 12 sigma: more matches on our training scenes
 
 
 class LIFTFeature(LocalFeature):
@@ -47,10 +47,10 @@ class LIFTFeature(LocalFeature):
         orienter: replaces the orientation stage, ``(lafs, img) -> lafs``; ``upright`` does not apply to it.
         descriptor: replaces the descriptor stage, ``(img, lafs) -> (B, N, D)``, such as kornia's ``LAFDescriptor``.
         scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described. 1 is
-            the paper's square of 12 sigma x 12 sigma.
-        pooled_sizes: squares of several sizes, over that of the frame, whose descriptors are averaged: more matches
-            for as many times the work (:class:`~kornia_lift.feature.patches.PatchDescriptor`). ``None``: as the shipped
-            model says, one size, three for ``"lift-pooled"``.
+            the paper's support region of 12 sigma x 12 sigma.
+        pooled_sizes: support regions of several sizes, over that of the frame, whose descriptors are averaged: more
+            matches for as many times the work (:class:`~kornia_lift.feature.patches.PatchDescriptor`). ``None``: as the
+            shipped model says, one size, three for ``"lift-pooled"``.
         precision: of the default descriptor's products on a CPU. ``None``: ``"float32"`` for LIFT's network,
             ``"auto"`` for the compact one: ``"bfloat16"`` where the CPU multiplies in it.
         compile: compile the default patch networks by ``torch.compile`` at their first use: for training, and for GPUs.
@@ -71,7 +71,7 @@ class LIFTFeature(LocalFeature):
         Keypoints come by decreasing response. Slots beyond the last keypoint hold zeros: LAF, response and descriptor;
         drop them by ``kornia.feature.laf_is_filled(lafs)`` before matching (``LocalFeatureMatcher`` does).
         LAF scale = ``6 * 64/63 * scaling_coef`` times the SIFT scale of the default detector: half the side of the
-        described square, in pixels; angles are kornia's, counter-clockwise on screen (:mod:`kornia_lift.geometry`
+        support region, in pixels; angles are kornia's, counter-clockwise on screen (:mod:`kornia_lift.geometry`
         converts). Descriptors are unit vectors.
         The weights are cast to the dtype of the images for the call; they are not moved between devices.
         Call the feature under ``torch.inference_mode()`` unless you need gradients: it is faster and takes less memory.

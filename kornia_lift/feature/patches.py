@@ -49,7 +49,7 @@ class PatchPyramid:
         self._levels = [img]
 
     def cut(self, lafs: Tensor, size: int) -> Tensor:
-        """Cut the squares of frames.
+        """Cut the patches of frames.
 
         Args:
             lafs: shape (B, N, 2, 3); a frame that is not finite gives a black patch.
@@ -146,7 +146,7 @@ class PatchDescriptor(LAFDescriptor):
 
     Args:
         descriptor: the network.
-        sizes: sides of the described squares, over that of the frame. The descriptors of several are averaged
+        sizes: sides of the support regions, over that of the frame. The descriptors of several are averaged
             (domain-size pooling, Dong and Soatto, CVPR 2015): they agree better where scales err, and take as many
             times longer.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.networks._fast.folded import Precision
@@ -11,11 +12,26 @@ from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.weights import network_family, pooled_sizes
+from kornia_lift.weights import Family, network_family, pooled_sizes
 
 #: Side of the region that :class:`PolarOrientation` sees over the paper's 12 sigma: twice that of the described one,
 #: which is 1.5 times as large.
 POLAR_CONTEXT = 3.0
+
+
+class _Stages(NamedTuple):
+    """Orientation and descriptor of one family of models."""
+
+    orientation: type[LIFTOrientation | PolarOrientation]
+    context: float
+    descriptor: type[LIFTDescriptor | CompactDescriptor]
+    precision: Precision
+
+
+_FAMILIES: dict[Family, _Stages] = {
+    "lift": _Stages(LIFTOrientation, 1.0, LIFTDescriptor, "float32"),
+    "compact": _Stages(PolarOrientation, POLAR_CONTEXT, CompactDescriptor, "auto"),
+}
 
 
 def orienter_of(pretrained: bool | str | os.PathLike[str]) -> PatchOrienter:
@@ -25,9 +41,8 @@ def orienter_of(pretrained: bool | str | os.PathLike[str]) -> PatchOrienter:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the networks are LIFT's.
 
     """
-    if network_family(pretrained) == "compact":
-        return PatchOrienter(PolarOrientation(pretrained), POLAR_CONTEXT)
-    return PatchOrienter(LIFTOrientation(pretrained))
+    family = _FAMILIES[network_family(pretrained)]
+    return PatchOrienter(family.orientation(pretrained), family.context)
 
 
 def descriptor_of(
@@ -44,6 +59,5 @@ def descriptor_of(
 
     """
     sizes = pooled_sizes(pretrained) if sizes is None else sizes
-    if network_family(pretrained) == "compact":
-        return PatchDescriptor(CompactDescriptor(pretrained, precision=precision or "auto"), sizes)
-    return PatchDescriptor(LIFTDescriptor(pretrained, precision=precision or "float32"), sizes)
+    family = _FAMILIES[network_family(pretrained)]
+    return PatchDescriptor(family.descriptor(pretrained, precision=precision or family.precision), sizes)

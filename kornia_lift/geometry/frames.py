@@ -74,7 +74,7 @@ def rotation_matrix(theta: Tensor) -> Tensor:
 def crop_rotate(
     patch: Tensor, xy: Tensor, theta: Tensor, size: int = DESCRIPTOR_SIZE, ratio: float = CROP_RATIO
 ) -> Tensor:
-    """Cut a rotated square out of a patch: LIFT's Crop (``theta = 0``) and Rot layers.
+    """Cut a rotated region out of a patch: LIFT's Crop (``theta = 0``) and Rot layers.
 
     Args:
         patch: patches to sample, shape (B, C, S, S).

@@ -45,7 +45,7 @@ def context_normalise(x: Tensor, mask: Tensor | None = None) -> Tensor:
 
     .. math:: \mathrm{CN}(o_i) = (o_i - \mu) / \sqrt{\sigma^2 + 10^{-3}}
 
-    The variance is biased and there is nothing to learn. It is the only place where matches see each other.
+    The variance is biased and there is nothing to learn. Only here do matches see each other.
 
     Args:
         x: shape (B, C, N).
@@ -104,7 +104,7 @@ class CorrespondenceBlock(nn.Module):
 
 
 class CorrespondenceNet(nn.Module):
-    r"""Tell inliers from outliers in a set of putative matches, and estimate the essential matrix from them.
+    r"""Separate inliers from outliers in a set of putative matches, and estimate the essential matrix from them.
 
     A perceptron of shared weights looks at every match alone; 12 residual blocks with context normalisation let it know
     how it stands to the others. One logit per match gives its weight, and the weighted eight-point algorithm the

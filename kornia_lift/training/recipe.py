@@ -44,6 +44,8 @@ class Recipe(ABC):
     STAGES: ClassVar[tuple[str, ...]]
     #: Further stages, trained after those and only where they are named.
     OPTIONAL: ClassVar[tuple[str, ...]] = ()
+    #: The network that a stage trains, where it is not the one of its own name.
+    TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({})
     #: The stages whose networks a stage learns through, or goes on with.
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
@@ -83,7 +85,7 @@ class Recipe(ABC):
 
     def network_of(self, stage: str) -> nn.Module:
         """Return the network that a stage trains."""
-        network: nn.Module = getattr(self, stage, self.response)
+        network: nn.Module = getattr(self, self.TRAINS.get(stage, stage))
         return network
 
     def run(

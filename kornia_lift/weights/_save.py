@@ -36,7 +36,7 @@ def save_model(
     tensors: dict[str, Tensor] = {}
     for part, network in (("response", response), ("orientation", orientation), ("descriptor", descriptor)):
         for name, tensor in network.state_dict().items():
-            # contiguous and on the CPU: the file does not tell of strides or devices
+            # contiguous and on the CPU: the file knows no strides or devices
             tensors[f"{part}.{name}"] = tensor.detach().to("cpu", torch.float16).contiguous().clone()
     with atomic_write(path) as temporary:
         temporary.write_bytes(to_bytes(tensors, dict(metadata or {})))  # save_file hides the file from other users

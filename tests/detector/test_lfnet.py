@@ -104,8 +104,8 @@ def test_keypoints_reproduce_the_oracle(shared: Path) -> None:
     scale = get_laf_scale(lafs)[0, :count, 0, 0]
     assert (scale - 16 * 32 / 31 * o["keypoint_scale"][order]).abs().max() < 1e-5
     vector = o["keypoint_orientation"][order]
-    turned = get_laf_orientation(lafs)[0, :count, 0] + torch.rad2deg(torch.atan2(vector[:, 1], vector[:, 0]))
-    assert ((turned + 180) % 360 - 180).abs().max() < 1e-5
+    change = get_laf_orientation(lafs)[0, :count, 0] + torch.rad2deg(torch.atan2(vector[:, 1], vector[:, 0]))
+    assert ((change + 180) % 360 - 180).abs().max() < 1e-5
     assert (lafs[0, count:] == 0).all() and (responses[0, count:] == 0).all()
 
 

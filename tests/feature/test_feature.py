@@ -65,13 +65,13 @@ def test_upright_frames_are_upright_and_others_are_not() -> None:
     image = texture(90, 110)
     with torch.no_grad():
         upright, _, _ = feature(upright=True)(image)
-        turned, _, _ = feature()(image)
+        oriented, _, _ = feature()(image)
     filled = laf_is_filled(upright)
     assert (get_laf_orientation(upright)[filled] == 0).all()
-    assert get_laf_orientation(turned)[filled].std() > 1
+    assert get_laf_orientation(oriented)[filled].std() > 1
 
 
-def test_keypoints_turn_with_the_image() -> None:
+def test_keypoints_rotate_with_the_image() -> None:
     extract = LIFTFeature(30, pretrained=False, detector=LIFTDetector(30, FAST, resp_module=blob_response())).eval()
     image = texture(121, 121)
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_keypoints_turn_with_the_image() -> None:
         other, _, _ = extract(rotate(image, torch.tensor([90.0]), align_corners=True))
     keep, other_keep = laf_is_filled(lafs)[0], laf_is_filled(other)[0]
     x, y = lafs[0, keep, 0, 2], lafs[0, keep, 1, 2]
-    mapped = torch.stack([y, 120 - x], 1)  # a quarter turn counter-clockwise on screen
+    mapped = torch.stack([y, 120 - x], 1)  # rotated by 90 degrees counter-clockwise on screen
     distance = torch.cdist(mapped, other[0, other_keep, :, 2]).amin(1)
     assert (distance < 0.2).float().mean() > 0.9
     assert keep.sum() > 10

@@ -60,15 +60,15 @@ def test_orienter_and_descriptor_are_kornias(batch: int) -> None:
     with torch.no_grad():
         expected = LAFOrienter(64, angle_detector=orientation)(lafs, image)
         for source in (image, PatchPyramid(image)):
-            turned = PatchOrienter(orientation)(lafs, source)
-            angle = get_laf_orientation(turned) - get_laf_orientation(expected)
+            oriented = PatchOrienter(orientation)(lafs, source)
+            angle = get_laf_orientation(oriented) - get_laf_orientation(expected)
             assert (((angle + 180) % 360 - 180).abs() < 0.1).float().mean() > 0.98
             found = PatchDescriptor(descriptor)(source, lafs)
             assert (found - LAFDescriptor(descriptor, patch_size=64)(image, lafs)).abs().max() < 1e-3
 
 
 @pytest.mark.parametrize("normalize", [True, False])
-def test_pooling_is_the_mean_over_squares_of_several_sizes(normalize: bool) -> None:
+def test_pooling_is_the_mean_over_regions_of_several_sizes(normalize: bool) -> None:
     image, lafs, sizes = texture(150, 170), frames(150, 170), (0.7, 1.0, 1.4)
     network = LIFTDescriptor(False, normalize=normalize).eval()
     with torch.no_grad():

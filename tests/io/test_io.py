@@ -165,7 +165,7 @@ def test_list_images_follows_links_but_not_in_circles(tmp_path: Path) -> None:
         (root / name).symlink_to(target)
     (tmp_path / "elsewhere/back").symlink_to("../links")
     found = [path.relative_to(root).as_posix() for path in list_images(root)]
-    # a file that is missing is for load_image to tell
+    # a file that is missing is for load_image to report
     assert found == ["gone.jpg", "one/deep/a.png", "two/a.png"]
 
 

@@ -38,10 +38,10 @@ def blob(height: int, width: int, x: float, y: float, sigma: float) -> Tensor:
 
 @pytest.mark.parametrize("max_size", [0, 200, 80])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_frames_come_back_to_the_photograph(max_size: int, channels: int) -> None:
+def test_frames_come_back_to_the_original(max_size: int, channels: int) -> None:
     """Pixel centres at integers: a naive scaling by 200/80 would be off by 0.75 px."""
-    photograph = blob(150, 200, 70.3, 61.8, 9.0).expand(-1, channels, -1, -1)
-    reduced = shrink(photograph, max_size)
+    original = blob(150, 200, 70.3, 61.8, 9.0).expand(-1, channels, -1, -1)
+    reduced = shrink(original, max_size)
     found = extract_features(Centroid(), reduced, (200, 150))
     assert len(found) == 1  # the empty slot is dropped
     assert found.image_size == (200, 150)
@@ -84,7 +84,7 @@ def test_too_few_descriptors(ratio: float, counts: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("geometry", ["homography", "fundamental"])
-def test_verification_tells_right_from_wrong(geometry: str) -> None:
+def test_verification_separates_inliers_from_outliers(geometry: str) -> None:
     rng = np.random.default_rng(0)
     first = rng.uniform(0, 600, (200, 2)).astype(np.float32)
     if geometry == "homography":

@@ -22,7 +22,7 @@ POINTS = 60
 
 
 def write_model(root: Path, names: list[str], *, exif: int | None = None) -> Path:
-    """A model in text, cameras side by side, and photographs of one brightness each."""
+    """A model in text, cameras side by side, and images of one brightness each."""
     generator = np.random.default_rng(0)
     world = np.c_[generator.uniform(-1, 1, (POINTS, 2)), generator.uniform(6, 9, POINTS)]
     (root / "sparse").mkdir(parents=True)
@@ -34,14 +34,14 @@ def write_model(root: Path, names: list[str], *, exif: int | None = None) -> Pat
         xy = seen[:, :2] / seen[:, 2:] + 0.5
         lines.append(f"{index + 1} 1 0 0 0 {0.3 * index} 0 0 1 {name}")
         lines.append(" ".join(f"{x} {y} {k + 1}" for k, (x, y) in enumerate(xy)))
-        photo = Image.fromarray(np.full((HEIGHT, WIDTH), 40 * (index + 1), np.uint8))
-        photo.putpixel((0, 0), 255)
+        picture = Image.fromarray(np.full((HEIGHT, WIDTH), 40 * (index + 1), np.uint8))
+        picture.putpixel((0, 0), 255)
         path = root / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         tags = Image.Exif()
         if exif is not None:
             tags[0x0112] = exif
-        photo.save(path, exif=tags)
+        picture.save(path, exif=tags)
     (root / "sparse" / "images.txt").write_text("\n".join(lines) + "\n")
     tracks = " ".join(f"{index + 1} {{k}}" for index in range(len(names)))
     (root / "sparse" / "points3D.txt").write_text(
@@ -94,14 +94,14 @@ def test_text_and_binary_models_are_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_pixels_are_those_that_the_model_counts(tmp_path: Path, orientation: int) -> None:
-    """A viewer would turn these photographs; COLMAP does not."""
+    """A viewer would rotate these images; COLMAP does not."""
     scene = only_scene(write_model(tmp_path / "church", ["a.png", "b.png"], exif=orientation))
     assert scene.image_size(0) == (WIDTH, HEIGHT)
     assert scene.image(0).shape[-2:] == (HEIGHT, WIDTH)
     assert scene.image(0)[0, 0, 0, 0] == 1
 
 
-def test_a_missing_photograph_is_named_and_skips_its_pairs(tmp_path: Path) -> None:
+def test_a_missing_image_is_named_and_skips_its_pairs(tmp_path: Path) -> None:
     root = write_model(tmp_path / "church", ["cam0/0.png", "cam1/0.png", "cam2/0.png"])
     (root / "images" / "cam1" / "0.png").unlink()
     scene = only_scene(root)
@@ -135,7 +135,7 @@ def test_a_folder_without_model_is_reported(tmp_path: Path) -> None:
         CalibratedScene.from_colmap(tmp_path / "lost" / "sparse", tmp_path / "lost" / "images")
 
 
-def test_names_must_tell_images_apart() -> None:
+def test_names_must_be_unique() -> None:
     empty = np.zeros((2, 3, 3))
     with pytest.raises(ValueError, match="2 images need as many different names"):
         CalibratedScene(

@@ -84,7 +84,7 @@ def test_a_cut_cameras_file_is_said_to_be_damaged(tmp_path: Path, keep: float) -
         load_scenes([tmp_path])  # nothing else is there to be evaluated
 
 
-def test_cameras_without_translations_are_told(tmp_path: Path) -> None:
+def test_cameras_without_translations_are_reported(tmp_path: Path) -> None:
     root = write_plane_scene(tmp_path / "plane")
     stored = dict(np.load(root / "cameras.npz"))
     np.savez(root / "cameras.npz", **(stored | {"t": np.zeros((1, 3))}))
@@ -115,7 +115,7 @@ def test_everything_damaged_is_listed_beside_what_is_whole(tmp_path: Path) -> No
     assert "cameras.npz is missing" in groups["posed"]["without"].skipped[0].reason
     assert "is no .camera file" in groups["calibrated"]["urd"].skipped[0].reason
     with pytest.raises(FileNotFoundError, match="no scene in"):
-        load_scenes([lost])  # numbered photographs alone are no scene
+        load_scenes([lost])  # numbered images alone are no scene
 
 
 def test_scenes_of_different_groups_need_different_names(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_the_command_evaluates_the_rest(tmp_path: Path, capsys: pytest.CaptureFi
     write_sequence(data / "whole", SAME)
     (write_sequence(data / "headless", SAME) / "1.png").unlink()
     cut = write_sequence(data / "cut", SAME) / "2.jpg"
-    photo = cv2.imencode(".jpg", cv2.imread(str(cut.with_suffix(".png"))))[1].tobytes()
-    cut.write_bytes(photo[: len(photo) // 2])  # the header is whole, the pixels are not
+    encoded = cv2.imencode(".jpg", cv2.imread(str(cut.with_suffix(".png"))))[1].tobytes()
+    cut.write_bytes(encoded[: len(encoded) // 2])  # the header is whole, the pixels are not
     cut.with_suffix(".png").unlink()
     (write_plane_scene(data / "plane") / "cameras.npz").write_bytes(b"")
     out = tmp_path / "out"

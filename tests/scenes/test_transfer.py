@@ -119,7 +119,7 @@ def test_depth_of_another_size_is_refused(plane: PosedScene) -> None:
 
 @pytest.mark.parametrize("warp", [*ROTATIONS, *RESCALES], ids=lambda w: w.label)
 def test_warp_moves_pixels_where_its_matrix_says(warp: ImageWarp) -> None:
-    """A smooth bump in the photograph is found where the matrix carries its centre."""
+    """A smooth bump in the image is found where the matrix carries its centre."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     centre = np.array([[41.0, 52.0]])
     bump = np.exp(-((x - centre[0, 0]) ** 2 + (y - centre[0, 1]) ** 2) / (2 * 5.0**2))
@@ -131,7 +131,7 @@ def test_warp_moves_pixels_where_its_matrix_says(warp: ImageWarp) -> None:
     np.testing.assert_allclose(found, expected, atol=0.02)
 
 
-def test_positive_angle_turns_counter_clockwise_on_screen() -> None:
+def test_positive_angle_rotates_counter_clockwise_on_screen() -> None:
     right_of_centre = np.array([[WIDTH - 1.0, (HEIGHT - 1) / 2]])
     moved = apply_homography(ImageWarp(90).matrix((WIDTH, HEIGHT)), right_of_centre)[0]
     np.testing.assert_allclose(moved, [(HEIGHT - 1) / 2, 0.0], atol=1e-9)  # at the top
@@ -141,11 +141,11 @@ def test_warped_scene_composes(sequence: HomographySequence) -> None:
     warp = ImageWarp(30)
     scene = WarpedScene(sequence, warp)
     points = grid_points()
-    plain, turned = sequence.transfer(0, 1, points), scene.transfer(0, 3, points)
-    np.testing.assert_array_equal(plain.status, turned.status)
+    plain, rotated = sequence.transfer(0, 1, points), scene.transfer(0, 3, points)
+    np.testing.assert_array_equal(plain.status, rotated.status)
     matrix = warp.matrix(sequence.image_size(1))
-    np.testing.assert_allclose(turned.points, apply_homography(matrix, plain.points))
-    back = scene.transfer(3, 0, turned.points[plain.status == VISIBLE])
+    np.testing.assert_allclose(rotated.points, apply_homography(matrix, plain.points))
+    back = scene.transfer(3, 0, rotated.points[plain.status == VISIBLE])
     np.testing.assert_allclose(back.points, points[plain.status == VISIBLE], atol=1e-9)
     assert scene.names[3] == "2@rotate30"
     assert tuple(scene.image(3).shape[-2:][::-1]) == scene.image_size(3)

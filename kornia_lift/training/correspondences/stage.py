@@ -101,7 +101,7 @@ class CorrespondenceStage:
         self.network.train()
         classification /= len(self.validation)
         return {
-            # the cross-entropy tells equal accuracies apart: at the start they are all 0
+            # the cross-entropy distinguishes equal accuracies: at the start they are all 0
             "error": 1 - mean_accuracy(errors, 20) + TIE_BREAK * classification,
             "mAP5": mean_accuracy(errors, 5),
             "mAP20": mean_accuracy(errors, 20),

@@ -36,7 +36,7 @@ class LFNetConfig:
         consistent_scale: weight of the consistency of scales.
         margin: of the triplet loss.
         apart: positives at most this many pixels from one's own are no negatives.
-        light: photometric augmentation of both views.
+        photometric: how the illumination of both views is changed.
         posed: folders of scenes with depth maps to train on as well (``cameras.npz``, ``images/``, ``depth/``).
         pairs: which pairs of images of a scene.
         validation_pairs: pairs of the validation.
@@ -63,7 +63,7 @@ class LFNetConfig:
     consistent_scale: float = 0.1
     margin: float = 1.0
     apart: float = 32.0
-    light: Photometric = field(default_factory=Photometric)
+    photometric: Photometric = field(default_factory=Photometric)
     posed: tuple[Path, ...] = ()
     pairs: PairConfig = field(default_factory=PairConfig)
     validation_pairs: int = 16

@@ -14,7 +14,7 @@ from kornia_lift.scenes.scene import VISIBLE
 from kornia_lift.training.data.images import to_gray
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.losses import inplane_rotation
-from kornia_lift.training.lfnet.views import Views, join_views, land_inside, light_views, random_similarity
+from kornia_lift.training.lfnet.views import Views, augment_views, join_views, land_inside, random_similarity
 from kornia_lift.training.modern.crops import halvings, sample_crop
 
 ATTEMPTS = 20  # at finding a point of the first image that the second one shows
@@ -42,9 +42,7 @@ class PosedViews:
     def draw(self, generator: Generator, count: int) -> Views:
         """Draw pairs of views."""
         drawn = [self._draw_pair(generator) for _ in range(count)]
-        views = join_views(drawn)
-        first, second = light_views(views["first"], views["second"], self.config.light, generator)
-        return {**views, "first": first, "second": second}
+        return augment_views(join_views(drawn), self.config.photometric, generator)
 
     def _draw_pair(self, generator: Generator) -> Views:
         c = self.config
@@ -66,8 +64,8 @@ class PosedViews:
             maps.append(torch.cat([torch.cat([a, origin[:, None]], 1), torch.tensor([[0.0, 0.0, 1.0]])]))
         views: Views = {}
         inside = []
-        for name, image, to_photo in zip(("first", "second"), (i, j), maps, strict=True):
-            views[name], mask = sample_crop(self._pyramid(scene, image), to_photo, c.size)
+        for name, image, to_image in zip(("first", "second"), (i, j), maps, strict=True):
+            views[name], mask = sample_crop(self._pyramid(scene, image), to_image, c.size)
             inside.append(mask[:, 0] > 0)
         views |= self._warp(scene, (i, j), (maps[0], maps[1]), inside[0], "first", "second")
         views |= self._warp(scene, (j, i), (maps[1], maps[0]), inside[1], "second", "first")

@@ -98,16 +98,18 @@ class LFNetRecipe(Recipe):
 
     def _views(self, store: Store, posed: Sequence[PosedScene]) -> MixedViews:
         c: LFNetConfig = self.config
-        photos: dict[str, list[Tensor]] = {}
+        groups: dict[str, list[Tensor]] = {}
         for n, image in enumerate(store.images):
             # exposures of one scene are aligned: two of them are a pair; other images are alone
             key = image.scene if image.kind == "exposures" else image.name
-            photos.setdefault(key, []).append(store.decode(n))
+            groups.setdefault(key, []).append(store.decode(n))
         scenes: list[ViewSource] = [PosedViews(posed, c)] if posed else []
         tracked = TrackedViews(store, c)
         if tracked.pairs:
             scenes.append(tracked)
-        warped = WarpedViews(list(photos.values()), c.size, (c.min_step, c.max_step), c.scale, c.rotation, c.light)
+        warped = WarpedViews(
+            list(groups.values()), c.size, (c.min_step, c.max_step), c.scale, c.rotation, c.photometric
+        )
         return MixedViews(scenes, warped, c.tracked)
 
 

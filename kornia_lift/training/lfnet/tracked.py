@@ -27,7 +27,7 @@ from kornia_lift.training.data.posed_pairs import (
 )
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.lfnet.config import LFNetConfig
-from kornia_lift.training.lfnet.views import Views, join_views, land_inside, light_views, random_similarity
+from kornia_lift.training.lfnet.views import Views, augment_views, join_views, land_inside, random_similarity
 from kornia_lift.training.modern.crops import halvings, sample_crop
 
 
@@ -113,9 +113,7 @@ class TrackedViews:
         if not self.pairs:
             raise ValueError("no two images of a scene have enough points in common; lower pairs.min_shared")
         drawn = [self._draw_pair(generator) for _ in range(count)]
-        views = join_views(drawn)
-        first, second = light_views(views["first"], views["second"], self.config.light, generator)
-        return {**views, "first": first, "second": second}
+        return augment_views(join_views(drawn), self.config.photometric, generator)
 
     def _draw_pair(self, generator: Generator) -> Views:
         c = self.config
@@ -133,10 +131,10 @@ class TrackedViews:
         maps = [_affine(a, pair.points[side, point] + a @ shift - a @ middle) for side, a in enumerate(linear)]
         views: Views = {}
         inside = []
-        for name, number, to_photo in zip(
+        for name, number, to_image in zip(
             ("first", "second"), (pair.geometry.first, pair.geometry.second), maps, strict=True
         ):
-            views[name], mask = sample_crop(self.pyramids[number], to_photo, c.size)
+            views[name], mask = sample_crop(self.pyramids[number], to_image, c.size)
             inside.append(mask[:, 0] > 0)
         views |= self._warp(pair, maps, (inside[0], inside[1]), flip=False)
         views |= self._warp(pair, maps, (inside[0], inside[1]), flip=True)

@@ -68,12 +68,12 @@ class WarpedViews:
     """An image and a synthetic warp of it: everything is known wherever both show the image.
 
     Args:
-        photos: for each scene its aligned images, uint8, shape (H, W).
+        images: for each scene its aligned images, uint8, shape (H, W).
         size: side of the views in pixels.
         steps: finest and coarsest resolution, in pixels of the image per pixel.
         scale: largest ratio of scale between the views.
         rotation: largest rotation between the views, degrees.
-        light: photometric augmentation.
+        photometric: how the illumination of the views is changed.
 
     Raises:
         ValueError: if there are no images.
@@ -82,23 +82,23 @@ class WarpedViews:
 
     def __init__(
         self,
-        photos: Sequence[Sequence[Tensor]],
+        images: Sequence[Sequence[Tensor]],
         size: int,
         steps: tuple[float, float] = (0.8, 3.0),
         scale: float = 1.414,
         rotation: float = 180.0,
-        light: Photometric | None = None,
+        photometric: Photometric | None = None,
     ) -> None:
         crops = CropConfig(
             size=size,
-            per_photo=1,
+            per_image=1,
             min_step=steps[0],
             max_step=steps[1],
             scale=scale,
             shift=size / 16,
             full_circle=1.0 if rotation > 20 else 0.0,
         )
-        self.crops = WarpedCrops(photos, crops, light)
+        self.crops = WarpedCrops(images, crops, photometric)
         self.size = size
 
     def draw(self, generator: Generator, count: int) -> Views:
@@ -118,9 +118,9 @@ class WarpedViews:
         return views
 
 
-def light_views(first: Tensor, second: Tensor, light: Photometric, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Change the illumination of both views, (B, 1, S, S) each, independently."""
-    return augment(first, light, generator), augment(second, light, generator)
+def augment_views(views: Views, photometric: Photometric, generator: Generator) -> Views:
+    """Change the illumination of both views independently."""
+    return {**views, **{name: augment(views[name], photometric, generator) for name in ("first", "second")}}
 
 
 def land_inside(xy: Tensor, size: int) -> Tensor:

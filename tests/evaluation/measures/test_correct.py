@@ -152,11 +152,11 @@ def test_epipolar_distance_by_hand() -> None:
     fundamental = fundamental_matrix((K, K), (np.eye(3), np.array([1.0, 0, 0])))
     first = np.array([[10.0, 20], [30, 40]])
     second = np.array([[70.0, 20], [10, 43]])
-    square = np.array([[100.0, 0, 59.5], [0, 100, 44.5], [0, 0, 1]])
-    fundamental = fundamental_matrix((square, square), (np.eye(3), np.array([1.0, 0, 0])))
+    camera = np.array([[100.0, 0, 59.5], [0, 100, 44.5], [0, 0, 1]])
+    fundamental = fundamental_matrix((camera, camera), (np.eye(3), np.array([1.0, 0, 0])))
     np.testing.assert_allclose(epipolar_distance(fundamental, first, second), [0, 3], atol=1e-9)
     # 3 px in the first image, 6 px in the second of twice the size: the larger counts
-    zoomed = fundamental_matrix((square, np.diag([2.0, 2, 1]) @ square), (np.eye(3), np.array([1.0, 0, 0])))
+    zoomed = fundamental_matrix((camera, np.diag([2.0, 2, 1]) @ camera), (np.eye(3), np.array([1.0, 0, 0])))
     np.testing.assert_allclose(epipolar_distance(zoomed, first[:1], np.array([[5.0, 46]])), [6], atol=1e-9)
 
 

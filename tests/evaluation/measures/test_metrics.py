@@ -48,7 +48,7 @@ def test_one_displaced_keypoint_moves_exactly_what_it_must(sequence: HomographyS
     first, second = perfect()
     count = len(first)
     moved, descriptors = second.keypoints.copy(), second.descriptors.copy()
-    moved[4] += [4.5, 0.0]  # beyond 3 px of its place, within 10 px, and no nearer than 3 px to any other
+    moved[4] += [4.5, 0.0]  # beyond 3 px of its location, within 10 px, and no nearer than 3 px to any other
     # Its match stays the nearest, but is made the least or the most certain of all.
     tilted = [4] if rank == "last" else [k for k in range(count) if k != 4]
     descriptors[tilted] += 0.05
@@ -166,7 +166,7 @@ def test_bits_are_compared_by_hamming_distance() -> None:
 
 
 def corners(image: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """A feature that is upright and translation invariant only: local patches at fixed places of the content."""
+    """A feature that is upright and translation invariant only: local patches at fixed locations of the content."""
     flat = image[0].mean(0)
     y, x = np.mgrid[10 : flat.shape[0] - 10 : 7, 10 : flat.shape[1] - 10 : 7]
     points = np.stack([x.ravel(), y.ravel()], axis=1)
@@ -186,9 +186,9 @@ def test_evaluate_feature_in_process(sequence: HomographySequence) -> None:
     assert len(images) == 2
     assert once["pairs"] == 1
     assert set(once) >= {"matching_score", "nn_map", "repeatability", "mma", "scenes", "failed", "skipped"}
-    turned = evaluate_warps(extract, [sequence], [IDENTITY, ImageWarp(90)], 50, cache=cache)
-    assert len(images) == 3  # only the turned copy is new
-    assert turned["identity"]["matching_score"] == once["matching_score"]
+    rotated = evaluate_warps(extract, [sequence], [IDENTITY, ImageWarp(90)], 50, cache=cache)
+    assert len(images) == 3  # only the rotated copy is new
+    assert rotated["identity"]["matching_score"] == once["matching_score"]
     assert images[2][2:] == (WIDTH, HEIGHT)
 
 

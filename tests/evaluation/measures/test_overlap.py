@@ -25,8 +25,8 @@ def test_circles_agree_with_the_oracle(shared: Path, normalised: bool, column: i
 
 
 def test_concentric_ellipse_inside_a_circle() -> None:
-    turn = np.array([[0.8, -0.6], [0.6, 0.8]])
-    covariance = turn @ np.diag([1.0, 0.25]) @ turn.T  # semi-axes 1 and 0.5 inside a circle of 1
+    rotated = np.array([[0.8, -0.6], [0.6, 0.8]])
+    covariance = rotated @ np.diag([1.0, 0.25]) @ rotated.T  # semi-axes 1 and 0.5 inside a circle of 1
     error = overlap_error(np.ones(1), covariance[None], np.zeros((1, 2)))
     assert error[0] == pytest.approx(50.0, abs=0.02)
 
@@ -91,8 +91,8 @@ def test_the_order_of_the_images_does_not_matter(kind: str, request: pytest.Fixt
     described = generator.standard_normal((2, count, 8)).astype(np.float32)
     described[1] = described[0] + 0.8 * described[1]
     sides = [
-        Features(places, d, np.ones(count), s, np.zeros(count), (WIDTH, HEIGHT))
-        for places, d, s in zip((points, near), described, sigma, strict=True)
+        Features(points_, d, np.ones(count), s, np.zeros(count), (WIDTH, HEIGHT))
+        for points_, d, s in zip((points, near), described, sigma, strict=True)
     ]
     moved = scene.transfer(0, 1, points), scene.transfer(1, 0, near)
     forms = [OverlapOptions(e, n) for e in (40, 50) for n in (False, True)]

@@ -112,8 +112,8 @@ def test_frames_rotate_like_angles() -> None:
     generator = torch.Generator()
     one = torch.ones(10)
     straight = source.frames(index, reach, theta + 0.4, generator, one)
-    turned = rotate_frames(source.frames(index, reach, torch.full((10,), 0.4), generator, one), theta)
-    assert torch.allclose(straight, turned, atol=1e-3)
+    rotated = rotate_frames(source.frames(index, reach, torch.full((10,), 0.4), generator, one), theta)
+    assert torch.allclose(straight, rotated, atol=1e-3)
     assert torch.allclose(wrap_angle(theta + 4 * math.pi), theta, atol=1e-5)
 
 
@@ -138,9 +138,9 @@ def test_views_come_from_the_tracks_of_a_store(tiny_store: Store) -> None:
     for row in (0, 45):
         other = int(torch.nonzero((seen.track == seen.track[row]) & (seen.image != seen.image[row]))[0])
         later = seen.image[row] < seen.image[other]
-        angle = (seen.turn[other] - seen.turn[row]).rad2deg().item() * (1 if later else -1)
+        angle = (seen.angle[other] - seen.angle[row]).rad2deg().item() * (1 if later else -1)
         assert angle == pytest.approx(40, abs=1e-2)
-    single = load_observations(as_single(tiny_store), ViewConfig(points_per_photo=7))
+    single = load_observations(as_single(tiny_store), ViewConfig(points_per_image=7))
     assert len(single) == 7
     with pytest.raises(ValueError, match="no location to learn from"):
         load_observations(dataclasses.replace(tiny_store, tracks=TrackTable.none()), ViewConfig())
@@ -216,7 +216,7 @@ orientation_pairs = 4
 descriptor_images = 2
 descriptor_pairs = 4
 [compact.views]
-points_per_photo = 12
+points_per_image = 12
 [compact.orientation]
 steps = 1
 [compact.descriptor]

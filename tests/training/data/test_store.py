@@ -99,7 +99,7 @@ def test_a_failed_write_leaves_the_old_file(tiny_store: Store, tmp_path: Path) -
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
-def test_joined_stores_keep_photographs_and_points_apart(tiny_store: Store) -> None:
+def test_joined_stores_keep_images_and_points_apart(tiny_store: Store) -> None:
     other = tuple(dataclasses.replace(image, name=f"other/{image.name}") for image in tiny_store.images)
     both = join_stores([tiny_store, dataclasses.replace(tiny_store, images=other)])
     assert len(both.names) == 6

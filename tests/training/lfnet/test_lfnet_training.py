@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests.training.helpers import picture
 from torch import Generator, Tensor, nn
 
 from kornia_lift.detector.lfnet import LFNetDetector
@@ -22,6 +21,7 @@ from kornia_lift.training.lfnet.stage import LFNetNetworks, LFNetStage
 from kornia_lift.training.lfnet.tracked import TrackedViews
 from kornia_lift.training.lfnet.views import ViewSource, WarpedViews, homography_warp
 from kornia_lift.training.loop.loop import fit
+from tests.training.helpers import picture
 
 SIZE = 96
 

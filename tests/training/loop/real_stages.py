@@ -25,18 +25,18 @@ from kornia_lift.training.stage import Stage
 
 STAGES = ("modern", "modern_orientation", "paper", "overlap")
 GRAY = {"mean": 0.43, "std": 0.11}
-# SGD: Adam's first steps are all signs, which rounding turns where a gradient is nearly zero
+# SGD: Adam's first steps are all signs, which rounding flips where a gradient is nearly zero
 LOOP = LoopConfig(steps=4, optimizer="sgd", learning_rate=1e-3, validate_every=4, checkpoint_every=4, log_every=1)
 
 
-def patch_pairs(places: int = 7) -> PatchPairs:
-    """Noise, every place once."""
-    pixels = torch.rand((places, 1, 13, 13), generator=torch.Generator().manual_seed(1))
+def patch_pairs(locations: int = 7) -> PatchPairs:
+    """Noise, every location once."""
+    pixels = torch.rand((locations, 1, 13, 13), generator=torch.Generator().manual_seed(1))
     pixels = torch.nn.functional.interpolate(pixels, STORED_SIZE, mode="bicubic").clamp(0, 1)
-    row = torch.arange(places)
-    frame = torch.stack([100.0 * row, 100.0 * row, torch.full((places,), 2.0)], 1)
-    tracks = PatchTracks((pixels[:, 0] * 255).to(torch.uint8), row, torch.zeros(places, dtype=torch.long), frame)
-    return PatchPairs(tracks, groups=1, per_group=places)
+    row = torch.arange(locations)
+    frame = torch.stack([100.0 * row, 100.0 * row, torch.full((locations,), 2.0)], 1)
+    tracks = PatchTracks((pixels[:, 0] * 255).to(torch.uint8), row, torch.zeros(locations, dtype=torch.long), frame)
+    return PatchPairs(tracks, groups=1, per_group=locations)
 
 
 def real_stage(name: str, store: Path) -> Stage:

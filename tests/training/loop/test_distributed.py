@@ -69,8 +69,8 @@ def test_two_processes_mine_and_take_negatives_from_the_whole_batch(hard_store: 
 
 def test_a_batch_that_cannot_be_divided_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    with pytest.raises(ValueError, match=r"first dimension is the sample everywhere, got .*'turn': \(2, 5\)"):
-        distributed.local_part({"x": torch.zeros(5, 3), "turn": torch.zeros(2, 5)})
+    with pytest.raises(ValueError, match=r"first dimension is the sample everywhere, got .*'angle': \(2, 5\)"):
+        distributed.local_part({"x": torch.zeros(5, 3), "angle": torch.zeros(2, 5)})
 
 
 def test_a_dead_worker_ends_the_job_with_advice_and_a_usable_checkpoint(tmp_path: Path) -> None:

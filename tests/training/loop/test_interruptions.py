@@ -45,17 +45,17 @@ PAPER = PaperConfig(
 )
 MODERN = ModernConfig(
     **dict.fromkeys(ModernRecipe.STAGES, LOOP),
-    cut=CutConfig(points_per_photo=12, max_sigma=2.0),
+    cut=CutConfig(points_per_image=12, max_sigma=2.0),
     images_per_batch=2,
     anchors_per_image=6,
     refine_images=2,
     refine_anchors=6,
-    photos_per_batch=1,
+    detector_images=1,
     candidates=30,
     warped_pairs=2,
     shapes=4,
-    crops=CropConfig(size=80, per_photo=2, max_step=1.5),
-    views=CropConfig(size=110, per_photo=1, min_step=1.0, max_step=1.2, scale=1.6),
+    crops=CropConfig(size=80, per_image=2, max_step=1.5),
+    views=CropConfig(size=110, per_image=1, min_step=1.0, max_step=1.2, scale=1.6),
 )
 
 

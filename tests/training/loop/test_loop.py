@@ -246,7 +246,7 @@ class Stops(ToyStage):
         raise KeyboardInterrupt
 
 
-def test_more_minutes_for_a_decaying_rate_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_more_minutes_for_a_decaying_rate_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for schedule in ("constant", "cosine"):
         clock = Clock()
         config = LoopConfig(steps=10**6, schedule=schedule, max_minutes=0.3)  # type: ignore[arg-type]

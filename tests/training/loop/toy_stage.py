@@ -83,7 +83,7 @@ def main() -> int:
 
 
 def thread_names() -> list[str]:
-    """Names of all threads of this process, those of C++ included; empty where the system does not tell."""
+    """Names of all threads of this process, those of C++ included; empty where the system does not report them."""
     tasks = Path("/proc/self/task")
     return [(task / "comm").read_text().strip() for task in tasks.iterdir()] if tasks.is_dir() else []
 

@@ -30,9 +30,9 @@ EDGE = 40  # the second image is black to the left of this column
 
 
 class Prescribed(nn.Module):
-    """A feature that finds the same six places in every image; the last two have each other's descriptors."""
+    """A feature that finds the same six locations in every image; the last two have each other's descriptors."""
 
-    PLACES = ((100.0, 40.0), (100.0, 120.0), (EDGE + 3.0, 80.0), (16.0, 80.0), (60.0, 120.0), (130.0, 80.0))
+    LOCATIONS = ((100.0, 40.0), (100.0, 120.0), (EDGE + 3.0, 80.0), (16.0, 80.0), (60.0, 120.0), (130.0, 80.0))
     scaling_coef = 1.0
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Prescribed(nn.Module):
         self.calls = 0
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        xy = torch.tensor(self.PLACES)[None]
+        xy = torch.tensor(self.LOCATIONS)[None]
         lafs = laf_from_center_scale_ori(xy, torch.full((1, len(xy[0]), 1, 1), 2 * LAF_SCALE_PER_SIGMA))
         vectors = torch.eye(len(xy[0]))
         if self.calls % 2:
@@ -53,7 +53,7 @@ class Prescribed(nn.Module):
 class Drawn:
     """Two equal images, the left of the second one cut off."""
 
-    def draw(self, generator: torch.Generator, num_photos: int) -> dict[str, Tensor]:
+    def draw(self, generator: torch.Generator, num_images: int) -> dict[str, Tensor]:
         image = texture(SIZE, SIZE)
         inside = torch.ones(1, 1, SIZE, SIZE)
         inside[..., :EDGE] = 0
@@ -77,9 +77,9 @@ def warped_set() -> RankingSet:
 def test_correct_matches_of_warped_crops_are_positive_and_the_edge_of_the_image_negative() -> None:
     ranking = warped_set()
     assert ranking.start.tolist() == [0, 5, 11]
-    # first image: the place at x = 16 is not in the second one, hence not judged; the others as they match
+    # first image: the location at x = 16 is not in the second one, hence not judged; the others as they match
     assert ranking.label[:5].tolist() == [1, 1, 1, 0, 0]
-    # second image: both places at the black edge are worthless there, although one is found again
+    # second image: both locations at the black edge are worthless there, although one is found again
     assert ranking.label[5:].tolist() == [1, 1, 0, 0, 0, 0]
     assert ranking.windows.shape == (11, 625) and ranking.weight.min() == 1
 
@@ -96,9 +96,9 @@ class FlatImage:
 
 def test_matches_of_posed_pairs_count_by_their_epipolar_lines_and_only_where_both_see() -> None:
     builder = RankingSetBuilder(Prescribed(), LIFTResponse(False))  # type: ignore[arg-type]
-    # a camera that moves along x: matches lie in the same row. Common points lie near all places but the fifth.
+    # a camera that moves along x: matches lie in the same row. Common points lie near all locations but the fifth.
     rows = torch.tensor([[0.0, 0, 0], [0, 0, -1], [0, 1, 0]]).double().numpy()
-    shared = torch.tensor(Prescribed.PLACES).double()[[0, 1, 2, 3, 5]] + 2
+    shared = torch.tensor(Prescribed.LOCATIONS).double()[[0, 1, 2, 3, 5]] + 2
     pair = PosedPair(0, 1, rows, torch.stack([shared, shared]).numpy())
     images = [FlatImage(), FlatImage()]
     builder.add_posed(images, [pair], PairConfig(reach=0.05))  # type: ignore[arg-type]
@@ -155,9 +155,9 @@ def test_mutual_neighbours() -> None:
 
 def test_training_raises_correct_over_wrong() -> None:
     torch.manual_seed(0)
-    crops = WarpedCrops([[(texture(200, 200)[0, 0] * 255).to(torch.uint8)]], CropConfig(size=72, per_photo=1))
+    crops = WarpedCrops([[(texture(200, 200)[0, 0] * 255).to(torch.uint8)]], CropConfig(size=72, per_image=1))
     network = LIFTResponse(False)
-    repeatable = RepeatableDetectorStage(network, crops, crops, photos=1, min_budget=4, max_budget=4)
+    repeatable = RepeatableDetectorStage(network, crops, crops, num_images=1, min_budget=4, max_budget=4)
     ranking = warped_set()
     stage = MatchableDetectorStage(network, repeatable, ranking, ranking, per_image=6)
     before = stage.validate()
@@ -173,11 +173,11 @@ def test_training_raises_correct_over_wrong() -> None:
 
 
 def test_a_share_of_the_second_crops_has_a_black_corner() -> None:
-    photo = (texture(200, 200)[0, 0] * 255).to(torch.uint8)
+    image = (texture(200, 200)[0, 0] * 255).to(torch.uint8)
 
     def draw(share: float) -> dict[str, Tensor]:
-        config = CropConfig(size=64, per_photo=4, max_step=1.2, black_corner=share)
-        return WarpedCrops([[photo]], config).draw(torch.Generator().manual_seed(4), 5)
+        config = CropConfig(size=64, per_image=4, max_step=1.2, black_corner=share)
+        return WarpedCrops([[image]], config).draw(torch.Generator().manual_seed(4), 5)
 
     without, half, always = draw(0.0), draw(0.5), draw(1.0)
     assert torch.equal(without["first"], always["first"])

@@ -11,7 +11,7 @@ from torch import Tensor
 from kornia_lift.networks.contrast import LocalContrast
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.modern.crops import CropConfig, WarpedCrops, sample_pixels, warp_grid
-from kornia_lift.training.modern.descriptor import hardest_in_batch_loss
+from kornia_lift.training.modern.hardest import hardest_in_batch_loss
 from kornia_lift.training.modern.orientation import direction_loss
 from kornia_lift.training.modern.pairs import PatchPairs, WarpConfig
 from kornia_lift.training.modern.repeatable import (
@@ -42,7 +42,7 @@ STILL = WarpConfig(
 
 
 def gamma_free(patch: Tensor) -> Tensor:
-    """Undo what the light changes monotonically: compare patterns, not grey values."""
+    """Undo what the illumination changes monotonically: compare patterns, not grey values."""
     flat = patch.flatten(1)
     return (flat - flat.mean(1, keepdim=True)) / flat.std(1, keepdim=True)
 
@@ -104,12 +104,12 @@ def test_expected_repeatability_of_perfect_near_and_lost_keypoints() -> None:
 def test_maxima_found_again_are_counted_one_to_one_and_at_sub_pixel_positions() -> None:
     y, x = torch.meshgrid(torch.arange(60.0), torch.arange(60.0), indexing="ij")
 
-    def peaks(*places: tuple[float, float]) -> Tensor:
-        return sum(torch.exp(-((x - px) ** 2 + (y - py) ** 2) / 8) for px, py in places)[None, None]
+    def peaks(*locations: tuple[float, float]) -> Tensor:
+        return sum(torch.exp(-((x - px) ** 2 + (y - py) ** 2) / 8) for px, py in locations)[None, None]
 
     first, second = peaks((20.4, 20), (40, 40)), peaks((21, 20), (48, 40))
     everywhere = torch.ones_like(first)
-    figures = repeated_maxima((first, second), [everywhere, everywhere], torch.eye(3)[None], photos=1, budget=2)
+    figures = repeated_maxima((first, second), [everywhere, everywhere], torch.eye(3)[None], num_images=1, budget=2)
     assert figures["repeated_1px"] == 0.5
     assert figures["error_px"] == pytest.approx(0.6, abs=0.05)
     # three maxima within a pixel of one: it serves a single one of them, however the others are scored
@@ -117,7 +117,7 @@ def test_maxima_found_again_are_counted_one_to_one_and_at_sub_pixel_positions() 
     crowd[0, 0, 20, [16, 20, 24]] = 1.0
     squeeze = torch.tensor([[[0.1, 0, 18.0], [0, 1, 0], [0, 0, 1]]])  # to 19.6, 20.0 and 20.4
     other = peaks((20, 20), (48, 48), (8, 48))
-    figures = repeated_maxima((crowd, other), [everywhere, everywhere], squeeze, photos=1, budget=3)
+    figures = repeated_maxima((crowd, other), [everywhere, everywhere], squeeze, num_images=1, budget=3)
     assert figures["repeated_1px"] == pytest.approx(1 / 3)
     assert figures["error_px"] == pytest.approx(0.0, abs=1e-3)
 
@@ -127,18 +127,18 @@ def test_budget_threshold_is_the_score_of_the_last_chosen_maximum() -> None:
     for value, (crop, row, col) in enumerate([(0, 5, 5), (0, 5, 30), (1, 20, 20), (1, 33, 7)], start=1):
         score[crop, 0, row, col] = value
     inside = torch.ones_like(score)
-    assert budget_threshold(score, inside, photos=1, budget=2).tolist() == [3, 3]  # over both crops of a photograph
-    assert budget_threshold(score, inside, photos=2, budget=1).tolist() == [2, 4]
+    assert budget_threshold(score, inside, num_images=1, budget=2).tolist() == [3, 3]  # over both crops of an image
+    assert budget_threshold(score, inside, num_images=2, budget=1).tolist() == [2, 4]
     assert local_maxima(score)[score > 0].all()
 
 
 def crops(seed: int = 0, **options: float) -> WarpedCrops:
-    config = CropConfig(size=72, per_photo=2, min_step=1.0, max_step=1.5, shift=3.0, **options)  # type: ignore[arg-type]
-    photo = (texture(160, 180)[0, 0] * 255).to(torch.uint8)
-    return WarpedCrops([[photo]], config, STILL)
+    config = CropConfig(size=72, per_image=2, min_step=1.0, max_step=1.5, shift=3.0, **options)  # type: ignore[arg-type]
+    image = (texture(160, 180)[0, 0] * 255).to(torch.uint8)
+    return WarpedCrops([[image]], config, STILL)
 
 
-def test_warped_crops_show_the_same_place_where_they_say() -> None:
+def test_warped_crops_show_the_same_location_where_they_say() -> None:
     drawn = crops().draw(torch.Generator().manual_seed(3), 3)
     moved = warp_grid(drawn["to_second"], 72)
     back = sample_pixels(drawn["second"], moved)
@@ -155,7 +155,7 @@ def test_gradient_through_few_windows_is_that_of_the_dense_network(contrast: Loc
     torch.manual_seed(0)
     network = LIFTResponse(False, contrast=contrast)
     init_as_blob_detector(network, strength=60.0)
-    every = RepeatableDetectorStage(network, crops(), crops(), photos=2, min_budget=8, max_budget=8)
+    every = RepeatableDetectorStage(network, crops(), crops(), num_images=2, min_budget=8, max_budget=8)
     batch = every.batch(torch.Generator().manual_seed(1), 0)
     every.pixels_per_crop = 72 * 72
     every.loss(batch)[0].backward()
@@ -172,7 +172,7 @@ def test_detector_learns_to_repeat_itself() -> None:
     torch.manual_seed(0)
     network = LIFTResponse(False)
     init_as_blob_detector(network, strength=40.0)
-    stage = RepeatableDetectorStage(network, crops(), crops(), photos=2, min_budget=8, max_budget=8)
+    stage = RepeatableDetectorStage(network, crops(), crops(), num_images=2, min_budget=8, max_budget=8)
     batch = stage.batch(torch.Generator().manual_seed(1), 0)
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
     losses = []
@@ -186,7 +186,7 @@ def test_detector_learns_to_repeat_itself() -> None:
 
 
 def tracks() -> PatchTracks:
-    """Two photographs with three places each, the first place of both seen twice."""
+    """Two images with three locations each, the first location of both seen twice."""
     size = STORED_SIZE
     pixels = (texture(size, size, batch=4)[:, 0] * 255).to(torch.uint8)
     pixels = pixels[[0, 1, 2, 0]]
@@ -206,17 +206,17 @@ def test_positives_are_other_views_and_neighbours_are_no_negatives() -> None:
     twice = pairs.track_count[pairs.tracks.track[anchor]] == 2
     assert (anchor != positive)[twice].all() and (anchor == positive)[~twice].all()
     near = pairs.ambiguous(torch.tensor([0, 1, 2]))
-    # places 0 and 1 are 2 px apart at sigma 2: one place; place 2 is far away
+    # locations 0 and 1 are 2 px apart at sigma 2: one location; location 2 is far away
     assert near.tolist() == [[True, True, False], [True, True, False], [False, False, True]]
 
 
 def test_patches_are_cut_clockwise() -> None:
     pairs = PatchPairs(tracks(), groups=2, per_group=3, warp=STILL)
     index = torch.tensor([0, 0])
-    upright, turned = pairs.cut(index, torch.tensor([0.0, math.pi / 2]), torch.Generator().manual_seed(0))
+    upright, rotated = pairs.cut(index, torch.tensor([0.0, math.pi / 2]), torch.Generator().manual_seed(0))
     # the patch's x axis points down in the image: its first row is the image's last column, read downwards
     expected = torch.rot90(upright, 1, (1, 2))
-    score = (gamma_free(turned[None]) * gamma_free(expected[None])).mean()
-    wrong = (gamma_free(turned[None]) * gamma_free(torch.rot90(upright, -1, (1, 2))[None])).mean()
+    score = (gamma_free(rotated[None]) * gamma_free(expected[None])).mean()
+    wrong = (gamma_free(rotated[None]) * gamma_free(torch.rot90(upright, -1, (1, 2))[None])).mean()
     assert score > 0.97 and wrong < 0.7
     assert pytest.approx(STORED_SIZE / 64) == CONTEXT

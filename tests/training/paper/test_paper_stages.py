@@ -1,4 +1,4 @@
-"""Every stage of the paper's recipe learns: it overfits a handful of places, alone and one after the other."""
+"""Every stage of the paper's recipe learns: it overfits a handful of locations, alone and one after the other."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_the_orientation_overfits_with_any_descriptor(sampler: QuadrupletSampler
     assert all(torch.equal(v, before[k]) for k, v in frozen.state_dict().items())
 
 
-def test_sifts_own_angles_agree_with_the_turns(sampler: QuadrupletSampler) -> None:
+def test_sifts_own_angles_agree_with_the_rotations(sampler: QuadrupletSampler) -> None:
     """What the orientation is compared with is right: with the true angles every pair is matched."""
     torch.manual_seed(3)
     options = OrientationOptions(validation_pairs=40)
@@ -139,7 +139,7 @@ def test_the_detector_overfits_by_overlap(sampler: QuadrupletSampler, tmp_path: 
 
 
 def test_overlap_is_perfect_where_the_detector_finds_the_truth(sampler: QuadrupletSampler) -> None:
-    """Offsets of turned patches are compared in one frame."""
+    """Offsets of rotated patches are compared in one frame."""
     options = DetectorOptions(quadruplets=10, mining_ratio=1, full_circle=True)
     stage = OverlapDetectorStage(LIFTResponse(False), sampler, sampler, options)
     batch = stage.batch(torch.Generator().manual_seed(5), 0)
@@ -186,7 +186,7 @@ def test_the_whole_recipe_in_a_short_run(hard_store: Store, tmp_path: Path) -> N
     limits = {"descriptor": 0.4, "orientation": 0.85, "overlap": 0.9}  # measured 0.2, 0.7, 0.8
     for name, limit in limits.items():
         assert results[name].error < limit * errors(tmp_path / name)[0], name
-    # the losses of single steps hide the fall: every batch has other places
+    # the losses of single steps hide the fall: every batch has other locations
     before, after = tmp_path / "overlap" / "best.pt", tmp_path / "detector" / "last.pt"
     assert detector_loss(recipe, after) < detector_loss(recipe, before)  # measured 4.28, 4.65
     pytest.importorskip("safetensors")

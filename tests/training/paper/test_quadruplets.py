@@ -1,4 +1,4 @@
-"""Quadruplets show what they say, turned and moved as they say."""
+"""Quadruplets show what they say, rotated and moved as they say."""
 
 from __future__ import annotations
 
@@ -55,41 +55,41 @@ def test_descriptor_patches_of_a_point_look_alike_and_of_two_do_not(sampler: Qua
     assert correlation(patches[:, 0], patches[:, 2]).median() < 0.5
 
 
-def test_turn_and_shift_of_a_patch_can_be_undone(sampler: QuadrupletSampler) -> None:
-    """Cropping a turned, moved patch at the keypoint and at SIFT's angle plus the turn gives the descriptor's patch."""
+def test_rotation_and_shift_of_a_patch_can_be_undone(sampler: QuadrupletSampler) -> None:
+    """A rotated, moved patch, cropped at the keypoint at SIFT's angle plus the rotation, is the descriptor's patch."""
     source = generator()
     drawn = sampler.draw(source, 40)
-    turn, shift = draw_angle(source, 40, 2, True), draw_shift(source, 40, 2)
-    big = sampler.moved_patches(drawn, (0, 1), turn, shift, source)
+    angle, shift = draw_angle(source, 40, 2, True), draw_shift(source, 40, 2)
+    big = sampler.moved_patches(drawn, (0, 1), angle, shift, source)
     assert big.shape == (40, 2, 128, 128)
     for i in (0, 1):
-        undone = crop_rotate(big[:, i : i + 1], shift[:, i], drawn.theta[:, i] + turn[:, i])
+        undone = crop_rotate(big[:, i : i + 1], shift[:, i], drawn.theta[:, i] + angle[:, i])
         direct = sampler.descriptor_patches(drawn, (i,), source)
         assert (undone - direct).abs().mean() < 0.01
         assert correlation(undone, direct).min() > 0.99
 
 
-def test_a_turned_patch_is_no_smaller_view(sampler: QuadrupletSampler) -> None:
-    """The support stays 24 sigma at any turn, and all of it lies in the photograph (the sqrt(2) pitfall)."""
+def test_a_rotated_patch_is_no_smaller_view(sampler: QuadrupletSampler) -> None:
+    """The support stays 24 sigma at any rotation, and all of it lies in the image (the sqrt(2) pitfall)."""
     source = generator()
     drawn = sampler.draw(source, 40)
-    turn = torch.full((40, 1), math.radians(33.0))
+    angle = torch.full((40, 1), math.radians(33.0))
     none = torch.zeros(40, 1, 2)
-    turned = sampler.moved_patches(drawn, (0,), turn, none, source)
+    rotated = sampler.moved_patches(drawn, (0,), angle, none, source)
     upright = sampler.moved_patches(drawn, (0,), torch.zeros(40, 1), none, source)
-    # turn the upright patch ourselves, only its inscribed disc is known
-    mine = crop_rotate(upright, torch.zeros(40, 2), -turn[:, 0], size=128, ratio=1.0)
+    # rotate the upright patch ourselves, only its inscribed disc is known
+    mine = crop_rotate(upright, torch.zeros(40, 2), -angle[:, 0], size=128, ratio=1.0)
     y, x = torch.meshgrid(torch.linspace(-1, 1, 128), torch.linspace(-1, 1, 128), indexing="ij")
     disc = (x**2 + y**2) < 0.95
-    assert (mine - turned)[:, 0][:, disc].abs().mean() < 0.01
+    assert (mine - rotated)[:, 0][:, disc].abs().mean() < 0.01
 
 
 def test_the_detector_sees_the_same_at_48_pixels(sampler: QuadrupletSampler) -> None:
     source = generator()
     drawn = sampler.draw(source, 20)
-    turn, shift = draw_angle(source, 20, 4, True), draw_shift(source, 20, 4)
-    small = sampler.moved_patches(drawn, (0, 1, 2, 3), turn, shift, source, 48)
-    big = sampler.moved_patches(drawn, (0,), turn[:, :1], shift[:, :1], source)
+    angle, shift = draw_angle(source, 20, 4, True), draw_shift(source, 20, 4)
+    small = sampler.moved_patches(drawn, (0, 1, 2, 3), angle, shift, source, 48)
+    big = sampler.moved_patches(drawn, (0,), angle[:, :1], shift[:, :1], source)
     resized = crop_rotate(big, torch.zeros(20, 2), torch.zeros(20), size=48, ratio=1.0)
     assert (resized - small[:, :1]).abs().mean() < 0.01
 
@@ -101,13 +101,13 @@ def test_perturbation_is_a_fifth_of_the_patch() -> None:
     assert (draw_angle(generator(), 5, 2, full_circle=False) == 0).all()
 
 
-def test_second_views_are_made_where_there_is_one_photograph(single_views: QuadrupletSampler) -> None:
+def test_second_views_are_made_where_there_is_one_image(single_views: QuadrupletSampler) -> None:
     source = generator()
     drawn = single_views.draw(source, 40)
     assert torch.equal(drawn.image[:, 0], drawn.image[:, 1])
     assert torch.equal(drawn.warp[:, 0], torch.eye(2).expand(40, 2, 2))
     assert not torch.isclose(drawn.warp[:, 1], torch.eye(2)).all(dim=2).all(dim=1).any()
-    # the support of the made view stays in the photograph
+    # the support of the made view stays in the image
     largest = torch.linalg.matrix_norm(drawn.warp[:, 1], ord=2) * SUPPORT * drawn.sigma[:, 1]
     room = torch.minimum(drawn.xy[:, 1], 419 - drawn.xy[:, 1]).amin(1)
     assert (largest <= room + 1e-3).all()
@@ -116,8 +116,8 @@ def test_second_views_are_made_where_there_is_one_photograph(single_views: Quadr
     assert 0.3 < alike.median() < 0.999
 
 
-def test_a_synthetic_view_takes_the_angle_of_its_place_along(tiny_store: Store) -> None:
-    """A view that is turned and nothing else shows the same patch at the angle it is given."""
+def test_a_synthetic_view_takes_the_angle_of_its_location_along(tiny_store: Store) -> None:
+    """A view that is rotated and nothing else shows the same patch at the angle it is given."""
     rotation_only = dataclasses.replace(STILL, rotation=math.pi / 6)
     single = QuadrupletSampler(as_single(tiny_store), synthetic=rotation_only)
     source = generator()

@@ -15,12 +15,12 @@ from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.paper.siamese import (
-    average_precision,
     describe,
     freeze,
     locate,
     nearest_is_correct,
     orient,
+    precision_area,
     rotate_offsets,
     score_map,
 )
@@ -49,7 +49,7 @@ def test_a_128_pixel_patch_is_resized_as_in_the_oracle(shared: Path) -> None:
     torch.testing.assert_close(score_map(response, big), score_map(response, small), atol=1e-6, rtol=1e-6)
 
 
-def test_orientation_is_turned_into_lifts_sense() -> None:
+def test_orientation_is_converted_to_lifts_sense() -> None:
     class Reports(nn.Module):
         def forward(self, patch: torch.Tensor) -> torch.Tensor:
             return torch.full((len(patch),), 0.3)  # kornia's sense
@@ -88,7 +88,7 @@ def test_gradients_reach_the_detector_through_the_frozen_rest() -> None:
     assert all(p.grad is None for m in (orientation, descriptor) for p in m.parameters())
 
 
-def test_gradient_of_place_and_angle_is_that_of_finite_differences() -> None:
+def test_gradient_of_location_and_angle_is_that_of_finite_differences() -> None:
     y, x = torch.meshgrid(*(torch.linspace(-3, 3, 128, dtype=torch.float64),) * 2, indexing="ij")
     patch = torch.stack([torch.sin(x) * torch.cos(0.7 * y), torch.cos(x + y)])[:, None]
     xy = torch.tensor([[0.013, 0.021], [-0.1, 0.05]], dtype=torch.float64, requires_grad=True)
@@ -101,16 +101,16 @@ def test_gradient_of_place_and_angle_is_that_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(value, (xy, theta), eps=1e-7, atol=1e-4)
 
 
-def test_offsets_turn_clockwise_on_screen() -> None:
-    turned = rotate_offsets(torch.tensor([[1.0, 0.0]]), torch.tensor([math.pi / 2]))
-    torch.testing.assert_close(turned, torch.tensor([[0.0, 1.0]]), atol=1e-6, rtol=0)
+def test_offsets_rotate_clockwise_on_screen() -> None:
+    rotated = rotate_offsets(torch.tensor([[1.0, 0.0]]), torch.tensor([math.pi / 2]))
+    torch.testing.assert_close(rotated, torch.tensor([[0.0, 1.0]]), atol=1e-6, rtol=0)
 
 
-def test_average_precision_by_hand() -> None:
+def test_precision_area_by_hand() -> None:
     distance = torch.tensor([0.1, 0.2, 0.3, 0.4])
-    assert average_precision(distance, torch.tensor([True, True, False, False])) == 1
-    assert average_precision(distance, torch.tensor([False, True, False, True])) == pytest.approx(0.5)
-    assert average_precision(distance, torch.tensor([True, False, False, True])) == pytest.approx(0.75)
+    assert precision_area(distance, torch.tensor([True, True, False, False])) == 1
+    assert precision_area(distance, torch.tensor([False, True, False, True])) == pytest.approx(0.5)
+    assert precision_area(distance, torch.tensor([True, False, False, True])) == pytest.approx(0.75)
 
 
 def test_nearest_is_correct_compares_all() -> None:

@@ -59,7 +59,7 @@ def build_store(folder: Path, out: Path, options: BuildOptions, say: Callable[[s
     """Build the store of one folder and write it, with a record of what it was made of, to ``out``.
 
     Args:
-        folder: images of one place, or with ``options.single`` unrelated images, or what
+        folder: images of one scene, or with ``options.single`` unrelated images, or what
             :func:`~kornia_lift.training.data.prepare.sources.find_sources` takes.
         out: receives ``NAME.npz`` and ``NAME.json``, and a reconstruction in ``reconstructions/NAME``.
         options: see there.
@@ -78,7 +78,7 @@ def build_store(folder: Path, out: Path, options: BuildOptions, say: Callable[[s
         raise FileNotFoundError("no such folder")
     made, sources = store_path(folder, out), _sources(folder, options)
     chosen: dict[str, Any] = {
-        "kind": sources[0].kind if len(sources) == 1 else "data set" if sources else "images of one place"
+        "kind": sources[0].kind if len(sources) == 1 else "data set" if sources else "images of one scene"
     }
     chosen |= {"max_size": options.max_size, "seed": options.seed, "quality": options.quality}
     files = [p for s in sources for p in s.files] if sources else images_in(folder)

@@ -131,7 +131,7 @@ def _pinhole(scene: PosedScene, index: int) -> Camera:
 
 def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator) -> Store:
     """Single images: their second views are synthetic, drawn when training."""
-    images = [read_gray(path, options.max_size) for path in source.files]
+    images = [read_gray(path, options.max_size, apply_exif=True) for path in source.files]
     keypoints = [detect_sift(image) for image in images]
     parts, points, found, large = [Observations.none()], 0, 0, 0
     for index, (image, every) in enumerate(zip(images, keypoints, strict=True)):
@@ -156,12 +156,12 @@ def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator
 def _read_exposures(source: Source, options: ReadOptions, rng: np.random.Generator) -> Store:
     """Aligned images of one scene under several exposures."""
     files = images_in(source.path)
-    images = [read_gray(path, options.max_size) for path in files]
+    images = [read_gray(path, options.max_size, apply_exif=True) for path in files]
     sizes = {tuple(image.shape) for image in images}
     if len(images) < 2 or len(sizes) > 1:
         raise ValueError(
-            f"{source.path} must hold two or more images of one size, taken from a tripod under different light; "
-            f"it holds {len(images)}, of {len(sizes)} sizes"
+            f"{source.path} must hold two or more images of one size, taken from a tripod under different "
+            f"illumination; it holds {len(images)}, of {len(sizes)} sizes"
         )
     # the keypoints of the middle exposure serve all: no exposure shows more
     every = detect_sift(images[len(images) // 2])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+import numpy as np
 
 from kornia_lift._extras import require
-from kornia_lift.training.data.images import check_image_file, images_in
+from kornia_lift._io import load_image
+from kornia_lift.files.colmap import errors_only
+from kornia_lift.training.data.images import images_in, to_bytes
 
 MIN_IMAGES = 3
 
@@ -43,7 +45,7 @@ def reconstruct(
 
     Raises:
         ReconstructionError: if there are too few images, or no model results.
-        ValueError: if an image is damaged.
+        ImageFileError: if an image is damaged.
 
     """
     pycolmap = require("pycolmap", extra="train")
@@ -54,24 +56,21 @@ def reconstruct(
             f"{folder} holds {len(paths)} images, at least {MIN_IMAGES} of one scene are needed; for single "
             "images use --single"
         )
-    for path in paths:
-        check_image_file(path)
     out.parent.mkdir(parents=True, exist_ok=True)
     work_folder = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
-    with work_folder as work, _errors_only(pycolmap):
+    with work_folder as work, errors_only(pycolmap):
         scene, database = Path(work) / "scene", Path(work) / "database.db"
         (scene / "images").mkdir(parents=True)
-        say(f"reconstruction from {len(paths)} images: SIFT")
         for path in paths:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-            if image is None:
-                raise ReconstructionError(f"OpenCV cannot read the image {path}; convert or remove it")
+            colour = to_bytes(load_image(path, apply_exif=False))[0].permute(1, 2, 0)
+            image = np.ascontiguousarray(colour.numpy()[..., ::-1])  # OpenCV orders blue, green, red
             factor = min(1.0, max_size / max(image.shape[:2]))
             if factor < 1:
                 image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
             # a.jpg and a.png are two images
             name = path.name if path.suffix.lower() == ".jpg" else f"{path.name}.jpg"
             cv2.imwrite(str(scene / "images" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        say(f"reconstruction from {len(paths)} images: SIFT")
         extraction = pycolmap.FeatureExtractionOptions()
         extraction.use_gpu = False
         extraction.num_threads = threads
@@ -107,14 +106,3 @@ def reconstruct(
             shutil.rmtree(out)
         scene.rename(out)
     return out
-
-
-@contextmanager
-def _errors_only(pycolmap: Any) -> Iterator[None]:
-    """Keep pycolmap from logging every step."""
-    before = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR)
-    try:
-        yield
-    finally:
-        pycolmap.logging.minloglevel = before

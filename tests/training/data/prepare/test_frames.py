@@ -60,7 +60,7 @@ def et(shared: Path) -> Store:
 
 def test_patches_of_a_real_track_look_alike(et: Store) -> None:
     tracks = cut_tracks(et, CutConfig(points_per_scene=80, max_sigma=4.0))
-    # the central square of the descriptor, without the context around it
+    # the central region of the descriptor, without the context around it
     flat = tracks.pixels[:, 32:72, 32:72].flatten(1).float()
     flat = torch.nn.functional.normalize(flat - flat.mean(1, keepdim=True), dim=1)
     alike = flat @ flat.T

@@ -29,20 +29,20 @@ def test_regions_are_free_supported_and_of_the_given_scales() -> None:
     assert among[~np.eye(len(xy), dtype=bool)].max() <= 0.1
 
 
-def test_regions_use_the_whole_photograph() -> None:
+def test_regions_use_the_whole_image() -> None:
     """The published sampler forgot an offset of 12 sigma: its regions crowd the upper left."""
     none = Keypoints(np.zeros((0, 2)), np.zeros(0), np.zeros(0))
     parts = [free_regions((300, 300), none, np.array([2.0]), 1, np.random.default_rng(i))[0] for i in range(300)]
     assert np.concatenate(parts).mean(axis=0) == pytest.approx([149.5, 149.5], abs=15)
 
 
-def test_a_photograph_full_of_keypoints_gives_none() -> None:
+def test_a_image_full_of_keypoints_gives_none() -> None:
     grid = np.stack(np.meshgrid(np.arange(0, 200, 5.0), np.arange(0, 200, 5.0)), -1).reshape(-1, 2)
     points = Keypoints(grid, np.full(len(grid), 2.0), np.zeros(len(grid)))
     assert len(free_regions((200, 200), points, np.array([2.0]), 10, np.random.default_rng(0))[0]) == 0
 
 
-def test_a_photograph_too_small_for_any_scale_gives_none() -> None:
+def test_a_image_too_small_for_any_scale_gives_none() -> None:
     none = Keypoints(np.zeros((0, 2)), np.zeros(0), np.zeros(0))
     assert len(free_regions((60, 300), none, np.array([2.0]), 10, np.random.default_rng(0))[0]) == 0
 

@@ -63,8 +63,8 @@ def test_sift_frames_and_tracks_follow_the_homography(sequence: Path, store: Sto
                 assert abs((rotation + 180) % 360 - 180) < 0.1
                 assert table.zoom[other] / table.zoom[row] == pytest.approx(1.25, rel=1e-3)
                 if table.sigma[row] and table.sigma[other]:
-                    turned = np.degrees(table.theta[other] - table.theta[row]) - 30
-                    assert abs((turned + 180) % 360 - 180) < 41
+                    change = np.degrees(table.theta[other] - table.theta[row]) - 30
+                    assert abs((change + 180) % 360 - 180) < 41
                 found += 1
         assert found > 20
 
@@ -115,7 +115,7 @@ def test_images_without_keypoints_say_so(tmp_path: Path) -> None:
 
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"broken\.jpg: missing or damaged"):
+    with pytest.raises(ValueError, match=r"broken\.jpg as an image"):
         read_source(Source("single", "p", tmp_path))
 
 

@@ -20,7 +20,7 @@ from kornia_lift.training.data.prepare.sift import (
 )
 
 
-def test_a_blob_has_its_place_and_scale() -> None:
+def test_a_blob_has_its_location_and_scale() -> None:
     y, x = np.mgrid[:101, :121]
     blob = 40 + 150 * np.exp(-((x - 60.0) ** 2 + (y - 45.0) ** 2) / (2 * 6.0**2))
     found = detect_sift(torch.from_numpy(blob.astype(np.uint8)))
@@ -43,7 +43,7 @@ def rotation_of(zoom: float, degrees: float) -> np.ndarray:
 
 
 def test_the_keypoint_that_all_views_confirm_is_chosen() -> None:
-    """Three views at zoom 1, 2, 1 and turn 0, 0, 90 degrees of one point; the true keypoint has scale 3, angle 10."""
+    """Three views of one point, zoom 1, 2, 1 and rotation 0, 0, 90 degrees; the true keypoint has scale 3, angle 10."""
     jacobian = np.stack([rotation_of(1, 0), rotation_of(2, 0), rotation_of(1, 90)])
     seen = Frames(np.arange(3), np.zeros(3, int), np.full((3, 2), 20.0), jacobian)
 
