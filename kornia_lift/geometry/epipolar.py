@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from kornia.core.exceptions import ShapeError
+from kornia.geometry.epipolar import find_fundamental, sampson_epipolar_distance
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -168,3 +169,54 @@ def assumed_intrinsics(size: tuple[int, int]) -> Tensor:
     focal = float(max(width, height))
     k = [[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]]
     return torch.tensor(k, dtype=torch.float64)
+
+
+def robust_essential(matches: Tensor, weights: Tensor, *, tolerance: float = 1e-3, iterations: int = 20) -> Tensor:
+    r"""Estimate the essential matrix of one set of matches by reweighted least squares, without any sampling.
+
+    It starts from the weighted eight-point algorithm on points normalised by Hartley's transform and reweights by
+
+    .. math:: v_i = w_i / (1 + d_i / s^2)^2
+
+    (Geman and McClure) with the squared Sampson distance d. The scale s falls from the weighted median distance to the
+    tolerance. Unlike :func:`weighted_eight_point`, whose eigenvector training needs, it withstands outliers that have
+    weight, and its singular values are made (1, 1, 0). It is not differentiable in practice.
+
+    Args:
+        matches: normalised coordinates, shape (N, 4).
+        weights: not negative; 0 leaves a match out. Shape (N,).
+        tolerance: distance of an inlier, normalised coordinates: pixels over the focal length.
+        iterations: reweightings.
+
+    Returns:
+        E of unit norm, float64, shape (3, 3); zero where fewer than 8 weights are positive or E is not determined.
+
+    """
+    kept = weights > 0
+    zero = torch.zeros(3, 3, dtype=torch.float64, device=matches.device)
+    if int(kept.sum()) < MIN_MATCHES:
+        return zero
+    points, base = matches[kept].double(), weights[kept].double()
+    first, second = points[None, :, :2], points[None, :, 2:]
+    if not bool(weighted_eight_point(points[None], torch.ones_like(base)[None]).gap[0] > UNDETERMINED):
+        return zero
+    current, scale = base, None
+    essential = zero
+    for _ in range(iterations + 1):
+        found = find_fundamental(first, second, current[None])
+        if not bool(found.isfinite().all()):
+            return essential
+        essential = _nearest_essential(found[0])
+        distance = sampson_epipolar_distance(first, second, essential[None])[0]
+        if scale is None:
+            scale = max(float(distance[distance.argsort()[len(distance) // 2]].sqrt()), tolerance)
+        current = base / (1 + distance / scale**2).square()
+        scale = max(scale / 1.5, tolerance)
+    return essential
+
+
+def _nearest_essential(matrix: Tensor) -> Tensor:
+    """Nearest matrix (3, 3) of singular values (1, 1, 0), of unit norm."""
+    u, _, v = torch.linalg.svd(matrix)
+    e = u @ torch.diag(matrix.new_tensor([1.0, 1.0, 0.0])) @ v
+    return e / e.norm()
