@@ -17,7 +17,7 @@ from kornia_lift.matching.putative import putative_matches
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.scenes.scene import HasPose, Pair
 
-#: Names of the measures: of MAGSAC on what the filter keeps, and of the network's own essential matrix.
+#: Names of the measures: of MAGSAC on what the filter keeps, and of the filter alone, without sampling.
 FILTERED, ALONE = "filtered", "filter_alone"
 
 

@@ -14,7 +14,7 @@ from kornia_lift.geometry.epipolar import MAX_NORMALISED, check_matches, normali
 from kornia_lift.weights import default_network, load_network, load_tensors
 
 PART = "correspondence"  # prefix of the tensors in weight files
-ADVICE = "train one (`kornia-lift train correspondences`) and give its file"
+ADVICE = "train one (kornia_lift.training.correspondences.recipe) and give its file"
 EPSILON = 1e-3  # of both normalisations
 CHANNELS = 128
 BLOCKS = 12

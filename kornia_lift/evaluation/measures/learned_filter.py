@@ -17,11 +17,12 @@ from torch import Tensor
 
 from kornia_lift.evaluation.measures.geometry import Estimator, angular_error, pose_error
 from kornia_lift.evaluation.measures.relative_pose import pose_from_essential
-from kornia_lift.geometry.epipolar import normalise_matches
+from kornia_lift.geometry.epipolar import normalise_matches, robust_essential
 from kornia_lift.networks.correspondence import Consensus, CorrespondenceNet
 from kornia_lift.scenes.scene import FloatArray
 
 POSE_SHARE = 0.1  # of the matches, those of highest logits, decide which of four poses is the one
+INLIER_PIXELS = 1.5  # tolerance of the reweighting
 #: Of a plain eight-point RANSAC: samples drawn at most are batches times batch size.
 RANSAC_BATCHES, RANSAC_BATCH = 10, 1000
 
@@ -64,12 +65,26 @@ def magsac_error(pair: PutativePair, estimator: Estimator, kept: Tensor | None =
     return pose_error(chosen[:, :2], chosen[:, 2:], pair.intrinsics, pair.pose, estimator)
 
 
-def filter_alone_error(pair: PutativePair, scored: Consensus) -> float:
-    """Error of the pose of the network's own essential matrix, without any sampling."""
+def filter_alone_error(pair: PutativePair, scored: Consensus, *, reweighted: bool = True) -> float:
+    """Error of the pose that the network gives without any sampling.
+
+    Args:
+        pair: the matches.
+        scored: what the network says of them.
+        reweighted: by :func:`~kornia_lift.geometry.epipolar.robust_essential` on the mutual matches, weighted by the
+            network; otherwise by its own essential matrix, the plain weighted eight-point algorithm, as in the paper.
+
+    """
     if not len(pair.matches):
         return float("inf")
+    normalised = pair.normalised
+    essential = scored.essential
+    if reweighted:
+        focal = float(np.mean([k[[0, 1], [0, 1]].mean() for k in pair.intrinsics]))
+        weights = scored.weights * torch.from_numpy(pair.side[:, 1])
+        essential = robust_essential(normalised, weights, tolerance=INLIER_PIXELS / focal)
     best = scored.logits.topk(max(1, round(POSE_SHARE * len(scored.logits)))).indices
-    return _essential_error(pair, scored.essential, pair.normalised[best])
+    return _essential_error(pair, essential, normalised[best])
 
 
 def eight_point_ransac_error(pair: PutativePair, threshold: float, seed: int = 0) -> float:

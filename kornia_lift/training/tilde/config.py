@@ -30,7 +30,7 @@ class TildeConfig:
         classification: weight of the squared hinge.
         shape: weight of the shape.
         temporal: weight of the constancy over time.
-        tilde: the loop.
+        tilde: the loop; gray values go up to 255, so that the rate is small.
         seed: of the initial filters.
 
     """
@@ -52,9 +52,7 @@ class TildeConfig:
     classification: float = 1.0
     shape: float = 1.0
     temporal: float = 1.0
-    tilde: LoopConfig = field(
-        default_factory=lambda: LoopConfig(steps=2000, learning_rate=1e-3, validate_every=200, weight_decay=1e-4)
-    )
+    tilde: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2000, learning_rate=3e-5, validate_every=200))
     seed: int = 0
 
     def __post_init__(self) -> None:

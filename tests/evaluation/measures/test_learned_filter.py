@@ -60,7 +60,8 @@ def test_every_estimator_finds_the_pose() -> None:
     assert ((scored.logits > 0).numpy() == (pair.side[:, 0] < 0.9)).all()
     assert magsac_error(pair, Estimator()) < 0.5
     assert magsac_error(pair, Estimator(), scored.logits > 0) < 0.5
-    assert filter_alone_error(pair, scored) < 1.5
+    assert filter_alone_error(pair, scored) < 1.0
+    assert filter_alone_error(pair, scored, reweighted=False) < 3.0
     assert eight_point_ransac_error(made_pair(outliers=0.3), 1.0) < 5
 
 
@@ -72,6 +73,17 @@ def test_the_opposite_translation_is_wrong() -> None:
     side = np.where(np.arange(300)[:, None] % 2 == 0, [[0.6, 1.0]], [[0.97, 1.0]]).astype(np.float32)
     halves = PutativePair(pair.matches, side, pair.intrinsics, (rotation, -translation))
     assert filter_alone_error(halves, score_matches(ratio_network(), halves)) > 170
+
+
+def test_reweighting_withstands_outliers_that_the_network_keeps() -> None:
+    pair = made_pair(outliers=0.5)
+    side = pair.side.copy()
+    kept = np.flatnonzero(side[:, 0] > 0.9)[:50]
+    side[kept] = [0.6, 1.0]  # a quarter of what is kept is wrong
+    fooled = PutativePair(pair.matches, side, pair.intrinsics, pair.pose)
+    scored = score_matches(ratio_network(), fooled)
+    assert filter_alone_error(fooled, scored) < 2.0
+    assert filter_alone_error(fooled, scored, reweighted=False) > 2.0
 
 
 @pytest.mark.parametrize("count", [0, 3])

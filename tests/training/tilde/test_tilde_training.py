@@ -79,7 +79,7 @@ def stack(seed: int, count: int = 5, size: int = 160) -> Stack:
 
 
 def config(**options: object) -> TildeConfig:
-    loop = LoopConfig(steps=30, learning_rate=3e-4, validate_every=30, checkpoint_every=30, log_every=5)
+    loop = LoopConfig(steps=60, learning_rate=3e-5, validate_every=60, checkpoint_every=60, log_every=20)
     base: dict[str, object] = {
         "num_sum": 2,
         "num_max": 2,
