@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 MIN_MATCHES = 8
 UNDETERMINED = 1e-12  # gap of the two smallest eigenvalues over the largest: below, rounding decides on the vector
+STARTS, ANNEALING = (1.0, 0.5, 0.2), 1.4  # shares of the matches that an estimate starts from, fall of its scale
 MAX_NORMALISED = 20.0  # a ray 87 degrees off the optical axis; no pixel of an image lies so near its corner
 
 
@@ -171,47 +172,67 @@ def assumed_intrinsics(size: tuple[int, int]) -> Tensor:
     return torch.tensor(k, dtype=torch.float64)
 
 
-def robust_essential(matches: Tensor, weights: Tensor, *, tolerance: float = 1e-3, iterations: int = 20) -> Tensor:
-    r"""Estimate the essential matrix of one set of matches by reweighted least squares, without any sampling.
+def robust_essential(matches: Tensor, weights: Tensor, *, tolerance: float = 1e-3, iterations: int = 15) -> Tensor:
+    r"""Estimate the essential matrix of one set of matches by reweighted least squares, without random samples.
 
-    It starts from the weighted eight-point algorithm on points normalised by Hartley's transform and reweights by
+    It starts from the eight-point algorithm, on points normalised by Hartley's transform, of the matches of highest
+    weight, and reweights all of them by
 
     .. math:: v_i = w_i / (1 + d_i / s^2)^2
 
-    (Geman and McClure) with the squared Sampson distance d. The scale s falls from the weighted median distance to the
-    tolerance. Unlike :func:`weighted_eight_point`, whose eigenvector training needs, it withstands outliers that have
-    weight, and its singular values are made (1, 1, 0). It is not differentiable in practice.
+    (Geman and McClure) with the squared Sampson distance d. The scale s falls from the median distance to the
+    tolerance. Of several starts, with more or fewer matches, the one with most weight within the tolerance counts.
+
+    Unlike :func:`weighted_eight_point`, whose eigenvector training needs, it withstands some outliers that have weight,
+    and its singular values are made (1, 1, 0). No gradient is recorded.
 
     Args:
         matches: normalised coordinates, shape (N, 4).
         weights: not negative; 0 leaves a match out. Shape (N,).
         tolerance: distance of an inlier, normalised coordinates: pixels over the focal length.
-        iterations: reweightings.
+        iterations: reweightings of each start.
 
     Returns:
         E of unit norm, float64, shape (3, 3); zero where fewer than 8 weights are positive or E is not determined.
 
     """
     kept = weights > 0
-    zero = torch.zeros(3, 3, dtype=torch.float64, device=matches.device)
+    best = torch.zeros(3, 3, dtype=torch.float64, device=matches.device)
     if int(kept.sum()) < MIN_MATCHES:
-        return zero
-    points, base = matches[kept].double(), weights[kept].double()
-    first, second = points[None, :, :2], points[None, :, 2:]
+        return best
+    points, base = matches[kept].detach().double(), weights[kept].detach().double()
     if not bool(weighted_eight_point(points[None], torch.ones_like(base)[None]).gap[0] > UNDETERMINED):
-        return zero
-    current, scale = base, None
-    essential = zero
+        return best
+    order = base.argsort(descending=True, stable=True)
+    most = 0.0
+    for share in STARTS:
+        count = min(max(int(share * len(base)), 2 * MIN_MATCHES), len(base))
+        start = torch.zeros_like(base)
+        start[order[:count]] = base[order[:count]]
+        found = _reweighted_essential(points, base, start, tolerance, iterations)
+        if found is None:
+            continue
+        distance = sampson_epipolar_distance(points[None, :, :2], points[None, :, 2:], found[None])[0]
+        support = float((base / (1 + distance / tolerance**2)).sum())
+        if support > most:
+            best, most = found, support
+    return best
+
+
+def _reweighted_essential(
+    points: Tensor, base: Tensor, start: Tensor, tolerance: float, iterations: int
+) -> Tensor | None:
+    """One start of :func:`robust_essential`; ``None`` where it breaks down."""
+    first, second = points[None, :, :2], points[None, :, 2:]
+    current, scale, essential = start, 0.0, None
     for _ in range(iterations + 1):
         found = find_fundamental(first, second, current[None])
         if not bool(found.isfinite().all()):
             return essential
         essential = _nearest_essential(found[0])
         distance = sampson_epipolar_distance(first, second, essential[None])[0]
-        if scale is None:
-            scale = max(float(distance[distance.argsort()[len(distance) // 2]].sqrt()), tolerance)
+        scale = max(scale / ANNEALING if scale else float(distance.median().sqrt()), tolerance)
         current = base / (1 + distance / scale**2).square()
-        scale = max(scale / 1.5, tolerance)
     return essential
 
 
