@@ -166,8 +166,8 @@ class LFNetStage:
         anchor, positive = (network(p.detach()) for p in (patches, others))
         frozen = {name: t.detach() for name, t in (*network.named_parameters(), *network.named_buffers())}
         frozen = {name: t.clone() if "running" in name or "num_batches" in name else t for name, t in frozen.items()}
-        through = [functional_call(network, frozen, (p,)) for p in (patches, others)]
-        losses = {"pair": pair_loss(*through, visible)}
+        near, far = (functional_call(network, frozen, (p,)) for p in (patches, others))
+        losses = {"pair": pair_loss(near, far, visible)}
         total, images_used = nothing, 0
         for image in found.image.unique().tolist():
             rows = (found.image == image).nonzero()[:, 0]
