@@ -149,7 +149,7 @@ class LFNetDetector(nn.Module):
     def choose(score: Tensor, worth: Tensor, count: int) -> ChosenPixels:
         """Choose the maxima of the score, the best ``count`` of each image by ``worth``.
 
-        A mask does not move maxima: its edges would be some.
+        A mask does not move maxima: its edges would become maxima.
 
         Args:
             score: shape (B, H, W).
