@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from kornia.feature import laf_from_center_scale_ori
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_argmax, soft_nms, strict_maxima
-from kornia_lift.networks.lfnet import SCALES, Grid, LFNetMaps, normalise_maps, resize_maps
-from kornia_lift.weights import load_network
+from kornia_lift.networks.lfnet import LFNET_ADVICE, SCALES, Grid, LFNetMaps, normalise_maps, resize_maps
+from kornia_lift.weights import default_network, load_network
 
 BORDER = 16  # pixels: eight convolutions of radius 2 see beyond the image there
 PATCH_HALF = 16.0  # half side of the described patch over the scale, between the centres of its first and last pixels
@@ -46,7 +46,7 @@ class LFNetDetector(nn.Module):
     Args:
         num_features: number of slots in the output; the keypoints with the highest scores are kept.
         pretrained: path of a ``.safetensors`` file with tensors ``detector.*``, or ``False`` for random weights (the
-            module then stays in train mode). The package ships none yet.
+            module then stays in train mode). The package ships none yet, so that ``True`` is refused.
         joint: suppress over all scales at once, as the authors' code does; otherwise every scale by itself, at its own
             resolution, as their paper describes it.
         refine_strength: of the soft maximum that moves keypoints by fractions of a pixel. The published 1 moves them by
@@ -82,7 +82,7 @@ class LFNetDetector(nn.Module):
     def __init__(
         self,
         num_features: int = 512,
-        pretrained: Literal[False] | str | os.PathLike[str] = False,
+        pretrained: bool | str | os.PathLike[str] = False,
         *,
         joint: bool = True,
         refine_strength: float = 1.0,
@@ -93,6 +93,8 @@ class LFNetDetector(nn.Module):
         self.joint = joint
         self.refine_strength = refine_strength
         self.maps = LFNetMaps(grid)
+        if pretrained is True:
+            pretrained = default_network("lfnet-detector", type(self).__name__, LFNET_ADVICE)
         if pretrained is not False:
             load_network(self, "detector", pretrained)
 

@@ -69,5 +69,9 @@ class ShippedNetwork:
     licence: str = "Apache-2.0"
 
 
+_CNE_SMALL_SHA256 = "907de40fc786e0909ff4b7e44f3b6de8ae9cb20a747f69a0d4d564ee3ab144b9"
 #: By name; the first one of a part is what ``pretrained=True`` means to its network.
-NETWORKS: dict[str, ShippedNetwork] = {}
+NETWORKS: dict[str, ShippedNetwork] = {
+    # 64 channels, 8 blocks, ratio and mutuality of each match
+    "cne-small": ShippedNetwork("cne-small.safetensors", _CNE_SMALL_SHA256, "correspondence"),
+}
