@@ -17,7 +17,7 @@ class LFNetFeature(LIFTFeature):
     Args:
         num_features: number of slots in the output; the best keypoints are kept.
         pretrained: path of a ``.safetensors`` file with tensors ``detector.*`` and ``descriptor.*``, or ``False`` for
-            random weights (the feature then stays in train mode). The package ships none yet, so that ``True`` is refused.
+            random weights (the feature then stays in train mode). The package ships none yet: ``True`` is refused.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
