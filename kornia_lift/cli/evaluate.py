@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
         default=["opencv-sift", "lift"],
         metavar="FEATURE",
         help="a name (lift, opencv-sift, aliked-n16, ...), a LIFT weight file, or an h5 file of features; NAME=FEATURE "
-        "renames it (default: %(default)s)",
+        "renames it (default: opencv-sift lift)",
     )
     parser.add_argument(
         "-p",

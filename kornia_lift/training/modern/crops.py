@@ -75,7 +75,8 @@ class WarpedCrops:
         self.photometric = photometric or Photometric()
         if not images or not all(images):
             raise ValueError("pairs of crops need at least one image of every scene")
-        # coarser copies by 2x2 means: sampling at most every second pixel never aliases much
+        # coarser copies by 2x2 means: sampling at most every second pixel never aliases much. The binomial filter of
+        # PatchPyramid (variance 1.25 pixels) would blur more than the detector's levels do (0.75)
         self.pyramids = [[halvings(image, self.config.max_step) for image in scene] for scene in images]
 
     def draw(self, generator: Generator, num_images: int) -> dict[str, Tensor]:
