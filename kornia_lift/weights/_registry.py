@@ -37,7 +37,7 @@ class ShippedModel:
 
 
 _LIFT_SHA256 = "424d0234d2d3f144d9011be40c3bc39ed075a5ff1edaaaa5ad10434996d4f84d"
-_LIFT_PLUS_SHA256 = "ff3a97b3c307aaa3a3120970f2b57e0288003866337c573106893c742967dce0"
+_LIFT_PLUS_SHA256 = "64c7dc69574efd5a053b9abb6a219148a2832d29f639dfc7d4ad969d75cf911f"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
@@ -45,7 +45,7 @@ MODELS: dict[str, ShippedModel] = {
     "lift-upright": ShippedModel("lift.safetensors", _LIFT_SHA256, upright=True),
     # the same networks; the descriptor is the mean over three sizes of the support region
     "lift-pooled": ShippedModel("lift.safetensors", _LIFT_SHA256, sizes=(0.7, 1.0, 1.43)),
-    # networks of another make: a small convolutional response, orientation and descriptor on 32x32 patches
+    # the same detector; orientation and descriptor of another make, on 32x32 patches
     "lift-plus": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, family="compact"),
     "lift-plus-upright": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, upright=True, family="compact"),
 }
