@@ -12,6 +12,7 @@ from typing import Any
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
 from kornia_lift._safe_read import parse_json, read_text
+from kornia_lift.training.stage import Measure
 
 LOG = "log.jsonl"
 
@@ -51,6 +52,7 @@ class TrainingLog:
         resumed: a training goes on: lines up to ``start`` are kept, those of steps that will be done again are not.
         tensorboard: also write TensorBoard files to ``folder/tensorboard``.
         progress: show progress on stderr: a bar on a terminal, else one line per validation.
+        measure: what the validation error is, said once before the first step of this process.
 
     """
 
@@ -64,6 +66,7 @@ class TrainingLog:
         resumed: bool = False,
         tensorboard: bool = False,
         progress: bool = True,
+        measure: Measure | None = None,
     ) -> None:
         path = folder / LOG
         kept = [entry for entry in read_log(path) if entry["step"] <= start] if resumed else []
@@ -85,6 +88,12 @@ class TrainingLog:
         self._name, self._total, self._left = name, total, 0.0
         self._first = next((e.get("error") for e in kept if e["kind"] == "validation"), None)
         self._shown: dict[str, str] = {}
+        if progress and measure is not None and start < total:
+            text = f"{name}: validation error: {measure.as_text()}"
+            if bar:
+                self._bar.write(text, file=sys.stderr)
+            else:
+                print(text, file=sys.stderr)
 
     def advance(self, seconds_left: float = 0.0) -> None:
         """One step was done; ``seconds_left`` until the steps or the minutes are used up."""

@@ -19,7 +19,10 @@ def save_model(
     descriptor: nn.Module,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write three networks to one ``.safetensors`` file, in half precision, complete or not at all.
+    """Write three networks to one ``.safetensors`` file, complete or not at all.
+
+    Parameters are written in half precision. Buffers keep their dtype: what normalises an image is not rounded, and counts
+    may exceed what half precision can hold.
 
     Args:
         path: the file.
@@ -35,8 +38,10 @@ def save_model(
     to_bytes = require("safetensors.torch", extra="train").save
     tensors: dict[str, Tensor] = {}
     for part, network in (("response", response), ("orientation", orientation), ("descriptor", descriptor)):
+        parameters = {name for name, _ in network.named_parameters()}
         for name, tensor in network.state_dict().items():
             # contiguous and on the CPU: the file does not tell of strides or devices
-            tensors[f"{part}.{name}"] = tensor.detach().to("cpu", torch.float16).contiguous().clone()
+            dtype = torch.float16 if name in parameters else tensor.dtype
+            tensors[f"{part}.{name}"] = tensor.detach().to("cpu", dtype).contiguous().clone()
     with atomic_write(path) as temporary:
         temporary.write_bytes(to_bytes(tensors, dict(metadata or {})))  # save_file hides the file from other users

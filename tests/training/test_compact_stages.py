@@ -211,6 +211,7 @@ def test_at_estimated_angles_patches_of_a_pair_agree_as_well_as_the_estimates() 
 TINY = """
 recipe = "compact"
 data = ["{data}"]
+table = false
 [compact]
 orientation_images = 2
 orientation_pairs = 4

@@ -16,6 +16,7 @@ from .helpers import picture
 TINY = """
 recipe = "modern"
 data = ["{data}"]
+table = false
 [modern]
 images_per_batch = 2
 anchors_per_image = 6
@@ -52,6 +53,7 @@ steps = 1
 TINY_PAPER = """
 recipe = "paper"
 data = ["{data}"]
+table = false
 stages = ["descriptor"]
 [paper.descriptor]
 steps = 1

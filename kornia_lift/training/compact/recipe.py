@@ -19,6 +19,7 @@ from kornia_lift.training.compact.orientation import AgreementOrientationStage
 from kornia_lift.training.compact.views import Observations, ViewPairs, load_observations
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
+from kornia_lift.training.initial import Model
 from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
@@ -36,10 +37,12 @@ class CompactRecipe(Recipe):
         config: options.
         validation: held-out data; where absent, a part of ``data`` is held out.
         device: where the networks are trained.
+        init: weights to start from.
 
     """
 
     STAGES = ("orientation", "descriptor", "refine")
+    FAMILY = "compact"
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
 
     response: LIFTResponse
@@ -53,8 +56,9 @@ class CompactRecipe(Recipe):
         config: CompactConfig | None = None,
         validation: Store | None = None,
         device: torch.device | str = "cpu",
+        init: Model | None = None,
     ) -> None:
-        super().__init__(without_kind(data, "posed"), out, config or CompactConfig(), validation, device)
+        super().__init__(without_kind(data, "posed"), out, config or CompactConfig(), validation, device, init)
         self._seen: tuple[Observations, Observations] | None = None
 
     def make_networks(self) -> None:

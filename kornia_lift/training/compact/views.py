@@ -136,6 +136,11 @@ class ViewPairs:
         self.room = torch.minimum(seen.xy, size_of - 1 - seen.xy).amin(1)
         self._pyramids: dict[int, list[np.ndarray]] = {}
 
+    @property
+    def batch_size(self) -> tuple[int, int]:
+        """Images of a batch, and pairs of each, at most."""
+        return min(self.groups, len(self.usable)), self.per_group
+
     def draw(self, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return anchors, positives (the anchor itself where there is no other view) and half sides of their regions.
 

@@ -11,6 +11,7 @@ from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.training.batches import to_device_of
 from kornia_lift.training.distributed import gather
 from kornia_lift.training.modern.pairs import PatchPairs
+from kornia_lift.training.stage import Measure
 
 
 def hardest_in_batch_loss(
@@ -35,6 +36,13 @@ def hardest_in_batch_loss(
     negatives = distance.masked_fill(not_negative, 10.0)
     hardest = torch.minimum(negatives.amin(1), negatives.amin(0))
     return (margin + matching - hardest).clamp(min=0).mean(), matching < hardest
+
+
+def nearest_measure(images: int, per_image: int, locations: int) -> Measure:
+    """Measure of the share of pairs of a batch, so many of each image, that have a wrong nearest neighbour."""
+    size = images * per_image
+    # the nearest of 2 N - 1 candidates: the positive, and the others of either side
+    return Measure(f"pairs with a wrong nearest neighbour among {size}", 1 - 1 / (2 * size - 1), locations)
 
 
 class HardestDescriptorStage:
@@ -72,6 +80,11 @@ class HardestDescriptorStage:
         self.upright_share = upright_share
         self.margin = margin
         self.seed = seed
+
+    @property
+    def measure(self) -> Measure:
+        """A pair counts as correct where no other of its batch is nearer, seen from either side."""
+        return nearest_measure(*self.validation.batch_size, locations=len(self.validation.track_count))
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         return self._batch(self.pairs, generator)
