@@ -21,8 +21,8 @@ def save_model(
 ) -> None:
     """Write three networks to one ``.safetensors`` file, complete or not at all.
 
-    Parameters are written in half precision. Buffers keep their dtype: what normalises an image is not rounded, and counts
-    may exceed what half precision can hold.
+    Parameters are written in half precision. Buffers keep their dtype: what normalises an image is not rounded, and
+    counts may exceed what half precision can hold.
 
     Args:
         path: the file.

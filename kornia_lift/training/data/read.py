@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift.scenes.colmap import read_model
+from kornia_lift.scenes.dtu import DTUScan, is_dtu_scan
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Scene
@@ -125,7 +126,7 @@ def read_source(source: Source, options: ReadOptions | None = None, say: Say = l
     else:
         scene: Scene
         if source.kind == "posed":
-            scene = PosedScene.load(source.path)
+            scene = (DTUScan if is_dtu_scan(source.path) else PosedScene).load(source.path)
         else:
             scene = HomographySequence.load(source.path, all_pairs=True)
         for pair in scene.skipped:

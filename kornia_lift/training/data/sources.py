@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kornia_lift.scenes.dtu import is_dtu_scan
 from kornia_lift.training.data.images import images_below, images_in
 from kornia_lift.training.data.store import Kind
 
@@ -32,7 +33,7 @@ class Source:
         """The files that are read."""
         if self.kind in ("single", "exposures"):
             return images_in(self.path)
-        if self.kind == "homography":
+        if self.kind == "homography" or (self.kind == "posed" and is_dtu_scan(self.path)):
             return sorted(p for p in self.path.iterdir() if p.is_file() and not p.name.startswith("."))
         parts = ("images", "sparse") if self.kind == "sfm" else ("images", "depth", "pairs.txt", "cameras.npz")
         below = [p for name in parts for p in (self.path / name, *(self.path / name).rglob("*"))]
@@ -45,6 +46,8 @@ def scene_kind(folder: Path) -> Kind | None:
         return "posed"
     if (folder / "sparse").is_dir() and (folder / "images").is_dir():
         return "sfm"
+    if is_dtu_scan(folder):
+        return "posed"
     if any(folder.glob("H_1_*")) or any(folder.glob("H1to*p")):
         return "homography"
     return None
