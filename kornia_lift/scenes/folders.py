@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift.scenes.calibrated import CalibratedScene
-from kornia_lift.scenes.colmap import model_folder
+from kornia_lift.scenes.colmap import model_folder, sfm_root
 from kornia_lift.scenes.dtu import DTUScan, is_dtu_scan
 from kornia_lift.scenes.homographies import HomographySequence, has_numbered_images
 from kornia_lift.scenes.posed import PosedScene
@@ -127,8 +127,12 @@ def _scene(folder: Path) -> _Found | None:
         return _load(HOMOGRAPHY, folder, HomographySequence.load)
     if (folder / "test" / "image_color").is_dir():
         return _load(STATIC, folder, StaticSequence.load)
-    if (folder / "sparse").is_dir() and (folder / "images").is_dir():
-        return _load(CALIBRATED, folder, lambda f: CalibratedScene.from_colmap(model_folder(f), f / "images"))
+    if (root := sfm_root(folder)) is not None:
+        return _load(
+            CALIBRATED,
+            folder,
+            lambda f: CalibratedScene.from_colmap(model_folder(root), root / "images", name=f.resolve().name),
+        )
     if is_dtu_scan(folder):
         return _load(POSED, folder, DTUScan.load)
     if any(folder.glob("*.camera")):

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift.scenes.colmap import read_model
+from kornia_lift.scenes.colmap import read_model, sfm_root
 from kornia_lift.scenes.dtu import DTUScan, is_dtu_scan
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
@@ -122,7 +122,7 @@ def read_source(source: Source, options: ReadOptions | None = None, say: Say = l
     if source.kind == "exposures":
         return _read_exposures(source, options, rng)
     if source.kind == "sfm":
-        read = _read_colmap(source.path)
+        read = _read_colmap(sfm_root(source.path) or source.path)
     else:
         scene: Scene
         if source.kind == "posed":
