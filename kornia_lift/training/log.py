@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -102,8 +103,13 @@ class TrainingLog:
 
     def write(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
         """Add a line: ``kind`` is "train" or "validation"."""
-        self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise type(error)(
+                f"cannot write {self._file.name}: {error.strerror}; make room, and the same command goes on"
+            ) from error
         if self._board is not None:
             for key, value in figures.items():
                 self._board.add_scalar(f"{kind}/{key}", value, step)
@@ -122,6 +128,7 @@ class TrainingLog:
     def close(self) -> None:
         """Close the files and the progress bar."""
         self._bar.close()
-        self._file.close()
+        with suppress(OSError):  # a full disk, which write() has reported
+            self._file.close()
         if self._board is not None:
             self._board.close()

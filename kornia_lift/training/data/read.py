@@ -21,6 +21,7 @@ from kornia_lift.scenes.dtu import DTUScan, is_dtu_scan
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Scene
+from kornia_lift.training.data.alike import check_different, thumbnail
 from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.frames import (
     Frames,
@@ -46,6 +47,8 @@ from kornia_lift.training.data.store import Kind, Observations, Store, StoredIma
 from kornia_lift.training.limits import check_limits
 
 EMPTY_PER_IMAGE = 100
+_ENOUGH = 50  # points of an image from which it is known again, where this share lies at keypoints
+_LEAST_NEAR = 0.1
 #: What the counts of a store count, in order: locations that are left.
 STEPS = {
     "found": "locations",
@@ -162,6 +165,23 @@ def _read_colmap(folder: Path) -> _Read:
     return _Read(images, list(names), [detect_sift(i) for i in images], frames, Tolerance(), list(cameras))
 
 
+def _check_unchanged(name: str, read: _Read, near: NDArray[np.float64]) -> None:
+    """Check that the images are those of the model: many of its points lie at a keypoint of SIFT.
+
+    Raises:
+        ValueError: naming an image in which hardly any does.
+
+    """
+    for index, image in enumerate(read.names):
+        mine = near[read.frames.image == index]
+        if len(mine) >= _ENOUGH and (mine > 0).mean() < _LEAST_NEAR:
+            raise ValueError(
+                f"{name}: {int((mine > 0).sum())} of {len(mine)} points of the model lie at a keypoint of {image}: "
+                "the image was most likely changed or exchanged since the model was made: restore it, or reconstruct "
+                "the images again"
+            )
+
+
 def _read_scene(scene: Scene, options: ReadOptions, rng: np.random.Generator) -> _Read:
     # an image without any ground truth need not be readable
     used = {index for pair in scene.pairs for index in (pair.i, pair.j)}
@@ -195,6 +215,8 @@ def _scene_store(source: Source, read: _Read, options: ReadOptions, rng: np.rand
     kept = proper & _twice(frames.point, proper)
     counts["tracked"] = _count(frames.point[kept])
     near = _near_keypoints(frames, read.keypoints, read.tolerance.distance)
+    if source.kind == "sfm":
+        _check_unchanged(source.name, read, near)
     counts["near_sift"] = _count(frames.point[_twice(frames.point, kept & (near > 0))])
     counts["large"] = _count(frames.point[_twice(frames.point, kept & (near >= MIN_SIGMA))])
     large = [k.take(k.sigma >= MIN_SIGMA) for k in read.keypoints]
@@ -227,6 +249,11 @@ def _scene_store(source: Source, read: _Read, options: ReadOptions, rng: np.rand
 def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator) -> Store:
     """Single images: their second views are synthetic, drawn when training."""
     images = [read_gray(path, options.max_size) for path in source.files]
+    check_different(
+        [thumbnail(image) for image in images],
+        source.name,
+        "single images have to show different things: keep one of each, and build images of one place without --single",
+    )
     keypoints = [detect_sift(image) for image in images]
     parts, points, found, large = [Observations.none()], 0, 0, 0
     for index, (image, every) in enumerate(zip(images, keypoints, strict=True)):

@@ -9,7 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kornia_lift._extras import require
+from kornia_lift.training.data.alike import check_different, thumbnail
 from kornia_lift.training.data.images import check_image_file, images_in
 
 MIN_IMAGES = 3
@@ -62,6 +65,7 @@ def reconstruct(
         scene, database = Path(work) / "scene", Path(work) / "database.db"
         (scene / "images").mkdir(parents=True)
         say(f"reconstruction from {len(paths)} images: SIFT")
+        thumbnails = []
         for path in paths:
             image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if image is None:
@@ -69,9 +73,15 @@ def reconstruct(
             factor = min(1.0, max_size / max(image.shape[:2]))
             if factor < 1:
                 image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            thumbnails.append(thumbnail(torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))))
             # a.jpg and a.png are two images
             name = path.name if path.suffix.lower() == ".jpg" else f"{path.name}.jpg"
             cv2.imwrite(str(scene / "images" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        advice = "move the camera between images by a tenth of the distance or more, or keep every tenth frame"
+        try:
+            check_different(thumbnails, str(folder), advice)
+        except ValueError as error:
+            raise ReconstructionError(str(error)) from None
         extraction = pycolmap.FeatureExtractionOptions()
         extraction.use_gpu = False
         extraction.num_threads = threads
