@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kornia_lift.training.data.load import load_data
-from kornia_lift.training.data.read import ReadOptions, read_source
-from kornia_lift.training.data.sources import find_sources
+from kornia_lift.training.data.prepare.read import ReadOptions, read_source
+from kornia_lift.training.data.prepare.sources import find_sources
 from kornia_lift.training.data.split import DECLARED_SPLIT
 from kornia_lift.training.data.store import Store, join_stores, save_store, store_bytes
-from kornia_lift.training.log import LOG, read_log
+from kornia_lift.training.loop.log import LOG, read_log
 from kornia_lift.training.run import RECIPES, read_run
 
 LIMIT_BYTES = 60 * 2**20
@@ -26,7 +26,7 @@ FEW = {
     "candidates": 30,
     "warped_pairs": 2,
     "shapes": 2,
-    "photos_per_batch": 1,
+    "detector_images": 1,
     "images_per_batch": 2,
     "refine_images": 2,
 }
@@ -35,8 +35,8 @@ FEW |= {"anchors_per_image": 6, "refine_anchors": 6}
 QUICK: dict[str, dict[str, Any]] = {
     "modern": FEW
     | {
-        "cut": {"points_per_photo": 12, "points_per_scene": 40, "max_sigma": 2.0},
-        "crops": {"size": 80, "per_photo": 2, "max_step": 1.5},
+        "cut": {"points_per_image": 12, "points_per_scene": 40, "max_sigma": 2.0},
+        "crops": {"size": 80, "per_image": 2, "max_step": 1.5},
         "views": {"size": 110, "max_step": 1.2},
     },
     "compact": {"orientation_images": 2, "orientation_pairs": 4, "descriptor_images": 2, "descriptor_pairs": 4},

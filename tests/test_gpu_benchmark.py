@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from kornia_lift.training.data.read import ReadOptions, read_source
-from kornia_lift.training.data.sources import Source
+from kornia_lift.training.data.prepare.read import ReadOptions, read_source
+from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.store import load_store, save_store
 from tests.training.helpers import picture
 

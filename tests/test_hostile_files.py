@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kornia_lift._safe_read import DamagedFileError, check_regular, read_npz
+from kornia_lift._io import DamagedFileError, check_regular, read_npz
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.colmap import read_model_files
 from kornia_lift.scenes.patch_sets import PatchSet
@@ -34,7 +34,7 @@ from kornia_lift.training.data.store import (
     load_store,
     save_store,
 )
-from kornia_lift.training.log import read_log
+from kornia_lift.training.loop.log import read_log
 from kornia_lift.training.recipes import recipe_path
 from kornia_lift.training.run import read_run
 
@@ -156,8 +156,8 @@ def test_mutated_files_are_read_or_refused(reader: str, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"R": np.full((2, 3, 3), np.nan)}, "R is not finite"),
-        ({"R": np.ones((2, 3, 3))}, "is no rotation"),
-        ({"K": np.zeros((2, 3, 3))}, "is no camera matrix"),
+        ({"R": np.ones((2, 3, 3))}, "is not a rotation"),
+        ({"K": np.zeros((2, 3, 3))}, "is not a camera matrix"),
         ({"K": np.eye(3)}, "expected 3 dimensions"),
         ({"width": np.array(np.inf)}, "width must be one positive number"),
         ({"height": np.array([3, 4])}, "height must be one positive number"),

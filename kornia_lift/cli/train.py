@@ -18,7 +18,7 @@ examples:
   kornia-lift train paper --data dataset/ --out runs/mine --max-minutes 30
   kornia-lift train modern --data dataset/ --out runs/modern        the same stores
   kornia-lift train modern --data holiday/ --out runs/modern        single images, or scenes with sparse/
-  torchrun --nproc-per-node 2 -m kornia_lift.training train paper --data dataset/ --out runs/mine
+  torchrun --nproc-per-node 2 -m kornia_lift train paper --data dataset/ --out runs/mine
 
 With --init, a stage after which the held-out pairs match worse is undone: a run never ends worse than it began on them.
 At the end a table compares the weights before and after, the shipped ones and SIFT on the held-out pairs.
@@ -60,21 +60,25 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--max-minutes", type=float, metavar="M", help="time for all stages, all resumptions together")
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="train only these")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...")
-    parser.add_argument("--no-table", action="store_true", help="do not measure the held-out pairs at the end")
+    parser.add_argument(
+        "--no-table",
+        action="store_true",
+        help="do not measure the held-out pairs at the end; with --init they always are",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train and print the results."""
-    from kornia_lift.training.checkpoint import BEST, CheckpointError
     from kornia_lift.training.config import ConfigError, read_mapping
     from kornia_lift.training.data.store import StoreError
-    from kornia_lift.training.distributed import WorkerLostError, process_group, rank
     from kornia_lift.training.held_out.report import PICTURE, REPORT
     from kornia_lift.training.loop import TrainingDivergedError
+    from kornia_lift.training.loop.checkpoint import BEST, CheckpointError
+    from kornia_lift.training.loop.distributed import WorkerLostError, process_group, rank
+    from kornia_lift.training.loop.signals import TrainingInterrupted
     from kornia_lift.training.recipes import recipe_path
     from kornia_lift.training.run import WEIGHTS, read_run, train, with_budget
-    from kornia_lift.training.signals import TrainingInterrupted
 
     overrides: dict[str, Any] = {}
     for name in ("data", "validation", "stages"):

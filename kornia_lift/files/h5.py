@@ -1,4 +1,4 @@
-"""h5 files of strangers: read without following links and without loading what was not checked.
+"""h5 files from any source: read without following links and without loading what was not checked.
 
 An h5 file can refer to other files (external links, external and virtual datasets), refer to itself in circles, and
 declare arrays of any size. :class:`H5File` refuses all of that with a :class:`FeatureFileError` that names the file
@@ -67,7 +67,7 @@ class H5File:
         self.root.close()
 
     def error(self, where: str, what: str) -> FeatureFileError:
-        """An error that names the file and the place in it."""
+        """An error that names the file and the object in it."""
         return FeatureFileError(f"{self.path}: {where.strip('/') or 'the file'}: {what}")
 
     @contextmanager

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from kornia_lift._extras import require
-from kornia_lift._safe_read import check_regular
+from kornia_lift._io import check_regular
 from kornia_lift.scenes.images import is_inside
 
 _COUNT = struct.Struct("<Q")

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift._io import SUFFIXES, ImageFileError, load_image
-from kornia_lift._safe_read import check_regular
+from kornia_lift._io import SUFFIXES, ImageFileError, check_regular, load_image
 
 #: Suffixes looked for, in this order, where a layout names an image without one.
 IMAGE_SUFFIXES = tuple(written for suffix in SUFFIXES for written in (suffix, suffix.upper()))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_lift._extras import require
-from kornia_lift._safe_read import read_npz, read_text
+from kornia_lift._io import read_npz, read_text
 
 #: Side of a patch and patches per side of a sheet in Brown's layout.
 BROWN_PATCH, BROWN_GRID = 64, 16
@@ -66,7 +66,7 @@ class PatchSet:
         """
         root = Path(folder)
         if not (root / "info.txt").is_file():
-            raise FileNotFoundError(f"{root} is no PhotoTour folder: it lacks info.txt")
+            raise FileNotFoundError(f"{root} is not a PhotoTour folder: it lacks info.txt")
         point_ids = _columns(root / "info.txt", 1)[:, 0]
         sheets = sorted(root.glob("patches*.bmp"))
         per_sheet = BROWN_GRID * BROWN_GRID

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from kornia_lift._safe_read import parse_json, read_text
+from kornia_lift._io import parse_json, read_text
 from kornia_lift.training.limits import check_limits
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ def _convert(hint: Any, value: Any, where: str, default: Any = dataclasses.MISSI
             raise ConfigError(f"{where} must be finite, got an integer of {len(str(abs(value)))} digits") from None
     if hint is Path and isinstance(value, str):
         if "\0" in value:
-            raise ConfigError(f"{where} is no path: {_shown(value)}")
+            raise ConfigError(f"{where} is not a path: {_shown(value)}")
         return Path(value)
     # bool is an int to Python, not to a reader of a config
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

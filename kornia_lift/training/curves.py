@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
-from kornia_lift.training.log import LOG, read_log
+from kornia_lift.training.loop.log import LOG, read_log
 from kornia_lift.training.stage import ERROR
 
 FORMATS = ("svg", "png", "pdf")
@@ -103,7 +103,7 @@ def _series(entries: Entries, kind: str, key: str) -> tuple[NDArray[np.float64],
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a figure of a log can be drawn: no text, and no integer that is none of a training."""
+    """Whether a figure of a log can be drawn: a number that a training can have written."""
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
 
 

@@ -10,8 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kornia_lift._io import atomic_write
-from kornia_lift._safe_read import DamagedFileError, parse_json, read_text
+from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_text
 from kornia_lift.weights import load_network, load_tensors, network_family
 
 INITIAL = "initial.json"

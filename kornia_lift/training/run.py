@@ -14,17 +14,18 @@ from typing import Any, Literal
 import torch
 
 from kornia_lift._io import atomic_write
+from kornia_lift.evaluation.report.results import FeatureResults
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, to_mapping
 from kornia_lift.training.data.load import load_data
-from kornia_lift.training.data.read import ReadOptions
+from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.split import check_apart
-from kornia_lift.training.distributed import from_first, rank
-from kornia_lift.training.held_out.referee import SIFT, FeatureResults, Referee, Verdict, judge
+from kornia_lift.training.held_out.referee import SIFT, Referee, Verdict, judge
 from kornia_lift.training.held_out.report import PICTURE, HeldOutReport, make_report, write_picture, write_report
 from kornia_lift.training.held_out.scenes import HeldOutConfig
 from kornia_lift.training.loop import Result
+from kornia_lift.training.loop.distributed import from_first, rank
 from kornia_lift.training.modern.config import ModernConfig
 from kornia_lift.training.modern.recipe import ModernRecipe
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
@@ -219,7 +220,7 @@ def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda te
             better = before if fine_tuned and outcome.report and not outcome.report.verdict.accepted else after
             with atomic_write(out / WEIGHTS) as temporary:
                 temporary.write_bytes(better.read_bytes())
-        return from_first(outcome)  # type: ignore[no-any-return]
+        return from_first(outcome)
 
 
 def _measured(outcome: Outcome, config: RunConfig, referee: Referee, weights: tuple[Path, Path], out: Path) -> Outcome:

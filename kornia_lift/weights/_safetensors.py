@@ -50,7 +50,7 @@ def read_safetensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], d
     except (KeyError, TypeError, ValueError, RecursionError, AttributeError) as error:
         raise WeightFileError(
             f"{path} is not a readable safetensors file ({error}). Expected a file written by "
-            "safetensors.torch.save_file; fetch or copy it again if it was cut off."
+            "safetensors.torch.save_file; fetch or copy it again if it was cut off"
         ) from error
 
 

@@ -40,7 +40,7 @@ def save_model(
     for part, network in (("response", response), ("orientation", orientation), ("descriptor", descriptor)):
         parameters = {name for name, _ in network.named_parameters()}
         for name, tensor in network.state_dict().items():
-            # contiguous and on the CPU: the file does not tell of strides or devices
+            # contiguous and on the CPU: the file knows no strides or devices
             dtype = torch.float16 if name in parameters else tensor.dtype
             tensors[f"{part}.{name}"] = tensor.detach().to("cpu", dtype).contiguous().clone()
     with atomic_write(path) as temporary:

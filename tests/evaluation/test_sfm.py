@@ -14,8 +14,7 @@ from kornia_lift.features import Features
 from kornia_lift.files import FeatureFileError
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.homographies import HomographySequence
-
-from .conftest import rotation, write_plane_scene, write_sequence
+from tests.small_scenes import rotation, write_plane_scene, write_sequence
 
 pycolmap = pytest.importorskip("pycolmap")
 
@@ -160,7 +159,7 @@ def test_results_survive_the_file(tmp_path) -> None:  # type: ignore[no-untyped-
         loaded.merge(SfmResults({}, {"num_features": 1000}, {}))
     for text in ("{}", "[]", '{"format": "other"}', "no"):
         (tmp_path / "x.json").write_text(text)
-        with pytest.raises(ValueError, match="no result file of reconstructions"):
+        with pytest.raises(ValueError, match="not a result file of reconstructions"):
             SfmResults.load(tmp_path / "x.json")
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kornia_lift.cli import main
-from kornia_lift.training.data.alike import check_different, thumbnail
-from kornia_lift.training.log import TrainingLog
+from kornia_lift.training.data.prepare.alike import check_different, thumbnail
+from kornia_lift.training.loop.log import TrainingLog
 
 from .helpers import picture
 from .test_own_images import TINY

@@ -38,10 +38,10 @@ warped = 3
 num_features = 150
 [held_out.crops]
 size = 160
-per_photo = 1
+per_image = 1
 max_step = 1.2
 """
-SMALL = HeldOutConfig(warped=2, num_features=100, crops=CropConfig(size=160, per_photo=1, max_step=1.2))
+SMALL = HeldOutConfig(warped=2, num_features=100, crops=CropConfig(size=160, per_image=1, max_step=1.2))
 
 
 def plane_in_two_views(size: tuple[int, int] = (400, 300)) -> tuple[Store, NDArray[np.float64]]:

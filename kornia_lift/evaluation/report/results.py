@@ -16,7 +16,8 @@ import numpy as np
 
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.measures.statistics import Comparison, Estimate, bootstrap_mean, compare
-from kornia_lift.evaluation.runner import FAILED, SKIPPED, Options, PairResult, values_by_scene
+from kornia_lift.evaluation.pair import Options
+from kornia_lift.evaluation.runner import FAILED, SKIPPED, PairResult, values_by_scene
 from kornia_lift.scenes.scene import FloatArray
 
 FORMAT = "kornia_lift.evaluation/1"
@@ -126,7 +127,7 @@ class Results:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is not JSON: {error}") from None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{path} is no result file of the evaluation (format {FORMAT})")
+            raise ValueError(f"{path} is not a result file of the evaluation (format {FORMAT})")
         try:
             features = [_from_dict(f) for f in content["features"]]
             title, options, made = str(content["title"]), dict(content["options"]), dict(content["provenance"])

@@ -11,7 +11,8 @@ from kornia.feature import laf_from_center_scale_ori
 from torch import Generator, Tensor
 
 from kornia_lift._extras import require
-from kornia_lift.patches import halve
+from kornia_lift.feature.patches import halve
+from kornia_lift.geometry import rotation_matrix
 from kornia_lift.training.data.photometric import augment
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
@@ -26,7 +27,7 @@ class ViewConfig:
         min_reach: smallest half side of the support region in pixels of the view that shows the location smallest.
         max_reach: largest half side in that view.
         largest_view: largest half side in any view.
-        points_per_photo: locations taken from each single image.
+        points_per_image: locations taken from each single image.
         seed: seed of the choice of locations.
 
     """
@@ -34,14 +35,14 @@ class ViewConfig:
     min_reach: float = 11.0
     max_reach: float = 70.0
     largest_view: float = 140.0
-    points_per_photo: int = 600
+    points_per_image: int = 600
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_limits(self, "min_reach", above=0)
         check_limits(self, "max_reach", at_least=self.min_reach)
         check_limits(self, "largest_view", at_least=self.max_reach)
-        check_limits(self, "points_per_photo", at_least=1)
+        check_limits(self, "points_per_image", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Observations:
         track: number of the location, shape (M,).
         xy: position in pixels, pixel centres at integers, shape (M, 2).
         zoom: pixels per unit of length at the location, shape (M,).
-        turn: clockwise angle of the common frame of the track in this image, radians, shape (M,).
+        angle: clockwise angle of the common frame of the track in this image, radians, shape (M,).
 
     """
 
@@ -63,7 +64,7 @@ class Observations:
     track: Tensor
     xy: Tensor
     zoom: Tensor
-    turn: Tensor
+    angle: Tensor
 
     def __len__(self) -> int:
         return len(self.image)
@@ -85,7 +86,7 @@ def load_observations(store: Store, config: ViewConfig) -> Observations:
     # of single images and exposures a number of locations, of scenes all
     chosen = [np.unique(table.point[~alone])]
     for scene in np.unique(scene_of[alone]):
-        chosen.append(rng.permutation(np.unique(table.point[scene_of == scene]))[: config.points_per_photo])
+        chosen.append(rng.permutation(np.unique(table.point[scene_of == scene]))[: config.points_per_image])
     seen = table.take(np.isin(table.point, np.concatenate(chosen)))
     return Observations(
         tuple(image.decode() for image in store.images),
@@ -172,7 +173,7 @@ class ViewPairs:
         return anchor, positive, reach, other
 
     def ambiguous(self, anchor: Tensor, reach: Tensor, radius: float = 0.25) -> Tensor:
-        """Mark pairs of anchors that are no honest negatives: the same location, or nearly, in one image.
+        """Mark pairs of anchors that are not valid negatives: the same location, or nearly, in one image.
 
         Args:
             anchor: indices of the anchors, shape (N,).
@@ -201,9 +202,9 @@ class ViewPairs:
 
         scale = reach * torch.exp(uniform() * math.log(w.scale))
         xy = seen.xy[index] + normal(2) * (w.shift * reach)[:, None]
-        turn = seen.turn[index] + angle + normal(1)[:, 0] * w.angle
-        lafs = laf_from_center_scale_ori(xy[None], scale[None, :, None, None], -turn.rad2deg()[None, :, None])[0]
-        axis = _rotation(uniform() * math.pi)
+        direction = seen.angle[index] + angle + normal(1)[:, 0] * w.angle
+        lafs = laf_from_center_scale_ori(xy[None], scale[None, :, None, None], -direction.rad2deg()[None, :, None])[0]
+        axis = rotation_matrix(uniform() * math.pi)
         ratio = stretch.clamp(min=1).sqrt()
         slant = axis @ torch.diag_embed(torch.stack([1 / ratio, torch.ones(n)], 1)) @ axis.mT
         return torch.cat([slant @ lafs[:, :, :2], lafs[:, :, 2:]], 2)
@@ -212,7 +213,7 @@ class ViewPairs:
         """Cut the patches of frames from their images.
 
         Convention:
-            The samples and levels of :class:`~kornia_lift.patches.PatchPyramid`, which is what runs after training;
+            The samples and levels of :class:`~kornia_lift.feature.patches.PatchPyramid`, which runs after training;
             here the pyramids are kept in 8 bits and OpenCV samples them, as a batch has few patches of many images.
 
         Args:
@@ -264,22 +265,16 @@ class ViewPairs:
         drawn = torch.exp(torch.rand(len(anchor), generator=generator) * math.log(self.warp.stretch))
         return torch.where(anchor == positive, drawn, torch.ones(()))
 
-    def light(self, patch: Tensor, generator: Generator) -> Tensor:
+    def augment(self, patch: Tensor, generator: Generator) -> Tensor:
         """Photometric augmentation."""
         return augment(patch, self.warp, generator)
 
 
 def rotate_frames(lafs: Tensor, angle: Tensor) -> Tensor:
     """Rotate LAFs (N, 2, 3) about their centres, clockwise on screen by angles (N,) in the frame's own coordinates."""
-    return torch.cat([lafs[:, :, :2] @ _rotation(angle), lafs[:, :, 2:]], 2)
+    return torch.cat([lafs[:, :, :2] @ rotation_matrix(angle), lafs[:, :, 2:]], 2)
 
 
 def wrap_angle(angle: Tensor) -> Tensor:
     """Return the same angles in (-pi, pi]."""
     return torch.atan2(angle.sin(), angle.cos())
-
-
-def _rotation(angle: Tensor) -> Tensor:
-    """Matrices that rotate vectors clockwise on screen by ``angle``, shape (N, 2, 2)."""
-    cosine, sine = angle.cos(), angle.sin()
-    return torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)

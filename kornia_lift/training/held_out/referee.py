@@ -15,8 +15,9 @@ from kornia_lift.evaluation.features.extraction import ExtractedFeatures
 from kornia_lift.evaluation.features.peers import Extractor, local_feature, opencv_sift
 from kornia_lift.evaluation.measures.geometry import Estimator
 from kornia_lift.evaluation.measures.statistics import compare
+from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.report.results import FeatureResults, Results, describe_options, provenance
-from kornia_lift.evaluation.runner import SKIPPED, Options, PairResult, evaluate
+from kornia_lift.evaluation.runner import SKIPPED, PairResult, evaluate
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.scenes.scene import Scene
 from kornia_lift.training.data.store import Store

@@ -48,7 +48,7 @@ class HeldOutConfig:
     min_shared: int = 15
     warped: int = 10
     crops: CropConfig = dataclasses.field(
-        default_factory=lambda: CropConfig(size=480, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
+        default_factory=lambda: CropConfig(size=480, per_image=1, min_step=1.0, max_step=2.0, scale=1.6)
     )
     max_size: int = 1024
     num_features: int = 1000

@@ -63,7 +63,7 @@ def inplane_rotation(rotation: Tensor) -> Tensor:
 
 
 def orientation_loss(mine: Tensor, other: Tensor, rotation: Tensor, visible: Tensor) -> Tensor:
-    """Squared distance of orientations from what the other view and the in-plane rotation let expect.
+    """Squared distance of orientations from what the other view and the in-plane rotation predict.
 
     Gradients reach both views.
 
@@ -81,7 +81,7 @@ def orientation_loss(mine: Tensor, other: Tensor, rotation: Tensor, visible: Ten
 
 
 def expected_scale(scale: Tensor, depth: Tensor, other_depth: Tensor, focal_ratio: Tensor) -> Tensor:
-    """Scale that this view lets expect in the other one: what is nearer, or seen by a longer lens, is larger.
+    """Scale that this view predicts in the other one: what is nearer, or seen by a longer lens, is larger.
 
     It is a map on the grid of this view, to be fetched where the pixels of the other one lie.
 
@@ -116,7 +116,7 @@ def pool_size(iteration: int, start: int = 64, rate: float = 0.81, least: int = 
 def draw_negatives(
     first: Tensor, second: Tensor, positions: Tensor, pool: int, generator: Generator, apart: float = 32.0
 ) -> Tensor:
-    """Draw for every anchor one of the nearest descriptors that belong to other places.
+    """Draw for every anchor one of the nearest descriptors that belong to other locations.
 
     Args:
         first: descriptors of anchors, shape (N, D).
@@ -124,7 +124,7 @@ def draw_negatives(
         positions: of the positives, pixels, shape (N, 2).
         pool: number of nearest descriptors of which one is drawn.
         generator: source of the draw.
-        apart: positives at most this many pixels from one's own are no negatives.
+        apart: positives at most this many pixels from one's own are not negatives.
 
     Returns:
         Indices into ``second``, shape (N,).
@@ -136,7 +136,7 @@ def draw_negatives(
 
 
 def hardest(first: Tensor, second: Tensor, positions: Tensor, pool: int, apart: float = 32.0) -> Tensor:
-    """Return the indices (N, pool) of the nearest descriptors of other places; see :func:`draw_negatives`."""
+    """Return the indices (N, pool) of the nearest descriptors of other locations; see :func:`draw_negatives`."""
     distance = torch.cdist(first.detach(), second.detach()).square()
     distance = distance + 1e5 * (torch.cdist(positions, positions) <= apart)
     return distance.topk(min(pool, len(second)), dim=1, largest=False).indices

@@ -1,4 +1,4 @@
-"""The recipes that the package ships: ``paper``, ``modern`` and ``compact``, TOML files with the options of a run."""
+"""The recipes that the package ships, TOML files with the options of a run."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ FOLDER = Path(__file__).parent
 FINE_TUNING = FOLDER / "fine_tuning"
 
 
-def shipped_recipes() -> tuple[str, ...]:
-    """Return the names of the shipped recipes."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
-
-
 def recipe_path(recipe: Path, fine_tuning: bool = False) -> Path:
     """Return the file of a shipped recipe for its name, and any other path as it is.
 
     Args:
-        recipe: ``paper``, ``modern``, ``compact``, or the path of a ``.toml`` or ``.json`` file; a file of that
-            name has priority.
+        recipe: name of a shipped recipe, such as ``paper``, or the path of a ``.toml`` or ``.json`` file; a file of
+            that name has priority.
         fine_tuning: of a name, the file for training from weights that exist.
 
     """

@@ -1,0 +1,172 @@
+r"""The weighted eight-point algorithm, differentiable, and matches in normalised coordinates.
+
+Kornia's ``run_8point`` estimates fundamental matrices: it normalises the points by Hartley's transform and projects the
+result to rank 2, in the precision of the points. What the training of a correspondence network needs differs in all
+three: coordinates that the intrinsics have normalised already, the eigenvector itself (paper Sec. 3.3), and float64,
+since :math:`X^T \mathrm{diag}(w) X` squares the condition number.
+
+Convention:
+    A match is a row :math:`(x_1, y_1, x_2, y_2)`, image 1 first. The essential matrix satisfies
+    :math:`(x_2, y_2, 1)\, E\, (x_1, y_1, 1)^T = 0`, :math:`E = [t]_\times R` for :math:`X_2 = R X_1 + t`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from kornia.core.exceptions import ShapeError
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+MIN_MATCHES = 8
+UNDETERMINED = 1e-12  # gap of the two smallest eigenvalues over the largest: below, rounding decides on the vector
+MAX_NORMALISED = 20.0  # a ray 87 degrees off the optical axis; no pixel of an image lies so near its corner
+
+
+class EightPoint(NamedTuple):
+    """Result of the weighted eight-point algorithm.
+
+    Attributes:
+        essential: E of unit norm, its entry of largest magnitude positive; zero where the matches do not determine
+            it. Shape (B, 3, 3).
+        gap: distance of the two smallest eigenvalues over the largest one, shape (B,): how well E is determined. The
+            gradient grows with its inverse. 0 where there are fewer than 8 matches.
+    """
+
+    essential: Tensor
+    gap: Tensor
+
+
+class _SmallestEigenvector(torch.autograd.Function):
+    r"""Unit eigenvector of the smallest eigenvalue of symmetric matrices (B, n, n).
+
+    .. math:: dv_0 = \sum_{k > 0} \frac{v_k^T \, dA \, v_0}{\lambda_0 - \lambda_k} v_k
+
+    ``torch.linalg.eigh`` divides by the gaps of all pairs of eigenvalues and gives NaN where two of the others are
+    equal, although :math:`v_0` is smooth there.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh(matrix)
+        gap = (values[:, 1] - values[:, 0]) / values[:, -1].clamp(min=torch.finfo(values.dtype).tiny)
+        determined = gap > UNDETERMINED
+        # eigenvectors have no sign: rounding, hence the order of the matches, must not choose one
+        largest = vectors[:, :, 0].gather(1, vectors[:, :, 0].abs().argmax(1, keepdim=True))
+        vectors = vectors * torch.where(largest < 0, -1.0, 1.0)[..., None]
+        ctx.save_for_backward(values, vectors, determined)
+        ctx.mark_non_differentiable(gap)
+        return torch.where(determined[:, None], vectors[:, :, 0], 0.0), gap
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> Tensor:
+        values, vectors, determined = ctx.saved_tensors
+        distance = torch.where(determined[:, None], values[:, :1] - values[:, 1:], 1.0)
+        share = torch.where(determined[:, None], (grad[:, None] @ vectors[:, :, 1:])[:, 0] / distance, 0.0)
+        outer = (vectors[:, :, 1:] @ share[..., None]) @ vectors[:, :, :1].mT
+        return (outer + outer.mT) / 2
+
+
+def epipolar_rows(matches: Tensor) -> Tensor:
+    r"""Return the rows :math:`(x_2 x_1, x_2 y_1, x_2, y_2 x_1, y_2 y_1, y_2, x_1, y_1, 1)` of the linear system.
+
+    Shape:
+        - Input: (B, N, 4)
+        - Output: (B, N, 9)
+
+    """
+    first, second = (torch.cat([p, torch.ones_like(p[..., :1])], -1) for p in matches.split(2, -1))
+    return (second[..., :, None] * first[..., None, :]).flatten(-2)
+
+
+def weighted_eight_point(matches: Tensor, weights: Tensor) -> EightPoint:
+    r"""Estimate essential matrices from weighted matches (paper Sec. 3.3).
+
+    E is the eigenvector of the smallest eigenvalue of :math:`X^T \mathrm{diag}(w) X`, computed in float64. Its singular
+    values are not made (1, 1, 0): ``kornia.geometry.epipolar.project_to_essential`` does.
+
+    Args:
+        matches: normalised coordinates, shape (B, N, 4).
+        weights: not negative; 0 leaves a match out. Shape (B, N).
+
+    Returns:
+        Essential matrices in the dtype of ``matches``. Zero, with zero gradient, where fewer than 8 weights are
+        positive or the matches do not determine E: all on a line or a plane, or of a pure rotation, without noise. With
+        noise degenerate matches give some E; its ``gap`` is small.
+
+    """
+    rows = epipolar_rows(matches.double())
+    positive = weights.double()
+    # weights of a common factor give the same matrix; where all are tiny the product would underflow
+    positive = positive / positive.detach().amax(1, keepdim=True).clamp(min=1e-30) if weights.shape[1] else positive
+    enough = (weights > 0).sum(1) >= MIN_MATCHES
+    matrix = rows.mT @ (rows * positive[..., None])
+    vector, gap = _SmallestEigenvector.apply(torch.where(enough[:, None, None], matrix, 0.0))
+    return EightPoint(vector.unflatten(1, (3, 3)).to(matches.dtype), torch.where(enough, gap, 0.0))
+
+
+def check_matches(matches: Tensor, mask: Tensor | None, who: str) -> None:
+    """Raise unless ``matches`` is a finite floating-point tensor (B, N, 4) and ``mask`` a boolean one (B, N).
+
+    Raises:
+        TypeError: if matches are not floating point, or the mask is not boolean.
+        kornia.core.exceptions.ShapeError: if a shape differs.
+        ValueError: if a match that the mask keeps is NaN or infinite.
+
+    """
+    if not isinstance(matches, Tensor) or not matches.is_floating_point():
+        got = matches.dtype if isinstance(matches, Tensor) else type(matches).__name__
+        raise TypeError(f"{who} expects matches as a floating-point tensor (B, N, 4), got {got}")
+    if matches.dim() != 3 or matches.shape[-1] != 4:
+        hint = "; add the batch dimension with `matches[None]`" if matches.dim() == 2 else ""
+        raise ShapeError(f"{who} expects matches (B, N, 4) as (x1, y1, x2, y2), got {tuple(matches.shape)}{hint}")
+    if mask is not None:
+        if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+            raise TypeError(f"{who} expects the mask as a boolean tensor, True for matches and False for padding")
+        if mask.shape != matches.shape[:2]:
+            raise ShapeError(f"{who} expects a mask {tuple(matches.shape[:2])}, got {tuple(mask.shape)}")
+    if not torch.compiler.is_compiling():
+        kept = matches if mask is None else matches[mask]
+        if not bool(kept.detach().isfinite().all()):
+            raise ValueError(
+                f"{who} expects finite matches, got NaN or infinity; exclude padding and failed matches by the mask"
+            )
+
+
+def normalise_matches(matches: Tensor, intrinsics: tuple[Tensor, Tensor]) -> Tensor:
+    r"""Carry matches from pixels to normalised coordinates :math:`K^{-1} (u, v, 1)^T`.
+
+    Args:
+        matches: pixels, shape (B, N, 4).
+        intrinsics: K of the first and of the second images, each (3, 3) or (B, 3, 3).
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if an intrinsic matrix has another shape.
+
+    """
+    parts = []
+    for points, k in zip(matches.split(2, -1), intrinsics, strict=True):
+        if k.shape[-2:] != (3, 3) or k.dim() > 3 or (k.dim() == 3 and len(k) not in (1, len(matches))):
+            raise ShapeError(f"intrinsics expects K of shape (3, 3) or ({len(matches)}, 3, 3), got {tuple(k.shape)}")
+        homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], -1)
+        rays = homogeneous @ torch.linalg.inv(k.to(matches.device, torch.float64)).mT.to(matches.dtype)
+        parts.append(rays[..., :2] / rays[..., 2:])
+    return torch.cat(parts, -1)
+
+
+def assumed_intrinsics(size: tuple[int, int]) -> Tensor:
+    """Return K of an image whose camera is unknown: focal length the longer side, principal point in the centre.
+
+    Args:
+        size: width and height in pixels.
+
+    Returns:
+        K, float64, shape (3, 3). A result that depends on it ranks matches; it is not a calibrated pose.
+
+    """
+    width, height = size
+    focal = float(max(width, height))
+    k = [[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]]
+    return torch.tensor(k, dtype=torch.float64)

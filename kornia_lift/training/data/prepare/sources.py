@@ -1,0 +1,97 @@
+"""Find the sources of training images below a folder: scenes, exposures, single images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from kornia_lift.scenes.colmap import sfm_root
+from kornia_lift.scenes.dtu import is_dtu_scan
+from kornia_lift.training.data.images import images_below, images_in
+from kornia_lift.training.data.store import Kind
+
+#: Folders of a data set that is sorted by kind.
+LAYOUT = ("sfm", "photos", "illumination", "posed")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Something that is read as a whole.
+
+    Args:
+        kind: what it is.
+        name: name of the scene, or in front of the names of single images; unique in a data set.
+        path: its folder.
+
+    """
+
+    kind: Kind
+    name: str
+    path: Path
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read."""
+        if self.kind in ("single", "exposures"):
+            return images_in(self.path)
+        if self.kind == "homography" or (self.kind == "posed" and is_dtu_scan(self.path)):
+            return sorted(p for p in self.path.iterdir() if p.is_file() and not p.name.startswith("."))
+        parts = ("images", "sparse") if self.kind == "sfm" else ("images", "depth", "pairs.txt", "cameras.npz")
+        root = (sfm_root(self.path) or self.path) if self.kind == "sfm" else self.path
+        below = [p for name in parts for p in (root / name, *(root / name).rglob("*"))]
+        return sorted(p for p in below if p.is_file())
+
+
+def scene_kind(folder: Path) -> Kind | None:
+    """Return what kind of scene a folder is by its layout, None if it is not one."""
+    if (folder / "cameras.npz").exists():
+        return "posed"
+    if sfm_root(folder) is not None:
+        return "sfm"
+    if is_dtu_scan(folder):
+        return "posed"
+    if any(folder.glob("H_1_*")) or any(folder.glob("H1to*p")):
+        return "homography"
+    return None
+
+
+def find_sources(root: Path) -> list[Source]:
+    """List what a folder holds.
+
+    Args:
+        root: a scene (``images/`` and a COLMAP model in ``sparse/``; ``cameras.npz``, ``images/`` and ``depth/``;
+            images ``1..n`` and files ``H_1_k``); or a data set sorted into ``sfm/``, ``posed/``, ``photos/`` (single
+            images) and ``illumination/`` (folders of aligned exposures); or scenes and single images side by side.
+
+    Raises:
+        FileNotFoundError: if there is none of that.
+
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"no such folder: {root}")
+    kind = scene_kind(root)
+    if kind is not None:
+        return [Source(kind, root.resolve().name, root)]
+    found: list[Source] = []
+    if any((root / part).is_dir() for part in LAYOUT):
+        for part in ("sfm", "posed"):
+            found += [Source(scene_kind(f) or "sfm", f"{part}/{f.name}", f) for f in _folders(root / part)]
+        found += [Source("exposures", f"illumination/{f.name}", f) for f in _folders(root / "illumination")]
+        if (root / "photos").is_dir() and images_in(root / "photos"):
+            found.append(Source("single", "photos", root / "photos"))
+    else:
+        scenes = [(scene_kind(f), f) for f in _folders(root)]
+        found = [Source(kind, f.name, f) for kind, f in scenes if kind is not None]
+        if images_in(root):
+            found.append(Source("single", root.resolve().name, root))
+    if not found:
+        deeper = "; the images in its sub-folders need one call each, or --single" if images_below(root) else ""
+        raise FileNotFoundError(
+            f"{root} holds no images, no scene folders (images/ and sparse/; cameras.npz; H_1_k), and none of the "
+            f"folders {', '.join(f'{part}/' for part in LAYOUT)}{deeper}"
+        )
+    return found
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.glob("*") if p.is_dir() and not p.name.startswith("."))
