@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from kornia_lift.training.data.load import load_data
+from kornia_lift.training.data.packing import store_bytes
 from kornia_lift.training.data.prepare.read import ReadOptions, read_source
 from kornia_lift.training.data.prepare.sources import find_sources
 from kornia_lift.training.data.split import DECLARED_SPLIT
-from kornia_lift.training.data.store import Store, join_stores, save_store, store_bytes
+from kornia_lift.training.data.store import Store, join_stores, save_store
 from kornia_lift.training.loop.log import LOG, read_log
 from kornia_lift.training.run import RECIPES, read_run
 
