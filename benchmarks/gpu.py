@@ -58,7 +58,7 @@ def synchronised(device: str) -> Callable[[], float]:
 def run_tests(quick: bool) -> dict[str, Any]:
     """The CUDA tests; in the miniature they are only collected."""
     command = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
-    command += ["--collect-only", "tests/test_feature.py"] if quick else ["--durations=5"]
+    command += ["--collect-only", "tests/feature"] if quick else ["--durations=5"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TEST_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:

@@ -53,11 +53,13 @@ def run_training(data: Path, device: str, quick: bool, deadline: float, write: C
     """Train every stage of every recipe for a minute, or for its share of the time that is left."""
     store = load_data([data])
     results: dict[str, Any] = {}
-    left = sum(len(kind.STAGES) for kind in RECIPES.values())
-    for name, kind in RECIPES.items():
+    recipes = {name: kind for name, kind in RECIPES.items() if name in QUICK or not quick}
+    left = sum(len(kind.STAGES) for kind in recipes.values())
+    for name, kind in recipes.items():
         options = read_run({"recipe": name, "data": [str(data)], **({name: QUICK[name]} if quick else {})}).options
         with tempfile.TemporaryDirectory() as folder:
-            recipe = kind(store, Path(folder), options, None, device, INITIAL[name])
+            init = {"init": INITIAL[name]} if name in INITIAL else {}
+            recipe = kind(store, Path(folder), options, None, device, **init)
             for stage in kind.STAGES:
                 share = min(60.0, 0.75 * (deadline - time.monotonic()) / left)
                 left -= 1

@@ -24,6 +24,8 @@ from kornia_lift.training.data.split import check_apart
 from kornia_lift.training.held_out.referee import SIFT, Referee, Verdict, judge
 from kornia_lift.training.held_out.report import PICTURE, HeldOutReport, make_report, write_picture, write_report
 from kornia_lift.training.held_out.scenes import HeldOutConfig
+from kornia_lift.training.lfnet.config import LFNetConfig
+from kornia_lift.training.lfnet.recipe import LFNetRecipe
 from kornia_lift.training.loop import Result
 from kornia_lift.training.loop.distributed import from_first, rank
 from kornia_lift.training.modern.config import ModernConfig
@@ -36,8 +38,8 @@ WEIGHTS = "weights.safetensors"
 #: Shipped models that a run is measured beside, by the networks that it trains.
 SHIPPED: Mapping[str, tuple[str, ...]] = MappingProxyType({"lift": ("lift",), "compact": ("lift", "lift-plus")})
 #: The recipes; the options of each are a table of its name.
-RECIPES: Mapping[str, type[PaperRecipe] | type[ModernRecipe] | type[CompactRecipe]] = MappingProxyType(
-    {"paper": PaperRecipe, "modern": ModernRecipe, "compact": CompactRecipe}
+RECIPES: Mapping[str, type[PaperRecipe] | type[ModernRecipe] | type[CompactRecipe] | type[LFNetRecipe]] = (
+    MappingProxyType({"paper": PaperRecipe, "modern": ModernRecipe, "compact": CompactRecipe, "lfnet": LFNetRecipe})
 )
 
 
@@ -46,8 +48,9 @@ class RunConfig:
     """All options of ``kornia-lift train``.
 
     Args:
-        recipe: ``"paper"`` (LIFT as published), ``"modern"`` (the one that made LIFT's shipped weights) or
-            ``"compact"`` (orientation and descriptor on 32x32 patches for the detector of a model).
+        recipe: ``"paper"`` (LIFT as published), ``"modern"`` (the one that made LIFT's shipped weights),
+            ``"compact"`` (orientation and descriptor on 32x32 patches for the detector of a model) or ``"lfnet"``
+            (LF-Net from whole images).
         data: stores written by ``kornia-lift build-dataset``, folders of them, or folders of scenes and images.
         validation: held-out data of the same forms; where empty, a part of ``data`` is held out as the ``split`` of
             the recipe says.
@@ -61,10 +64,11 @@ class RunConfig:
         paper: options of the paper's recipe.
         modern: options of the modern recipe.
         compact: options of the compact recipe.
+        lfnet: options of the LF-Net recipe.
 
     """
 
-    recipe: Literal["paper", "modern", "compact"]
+    recipe: Literal["paper", "modern", "compact", "lfnet"]
     data: tuple[Path, ...]
     validation: tuple[Path, ...] = ()
     stages: tuple[str, ...] = ()
@@ -76,6 +80,7 @@ class RunConfig:
     paper: PaperConfig = field(default_factory=PaperConfig)
     modern: ModernConfig = field(default_factory=ModernConfig)
     compact: CompactConfig = field(default_factory=CompactConfig)
+    lfnet: LFNetConfig = field(default_factory=LFNetConfig)
 
     def __post_init__(self) -> None:
         if not self.data:
@@ -156,12 +161,15 @@ def make_recipe(config: RunConfig, out: Path, say: Callable[[str], object] = lam
     device, kind = _device(config.device), RECIPES[config.recipe]
     check_needs(out, config.chosen_stages, kind.NEEDS, config.all_stages if config.init is not None else ())
     if config.init is not None:
+        if kind.FAMILY not in SHIPPED:
+            raise ConfigError(f"the recipe {config.recipe!r} begins with random weights; leave out --init")
         network_family(config.init)  # an early error where there is no such model
     data = load_data(config.data, config.read, say)
     held_out = load_data(config.validation, config.read, say) if config.validation else None
     if held_out is not None:
         check_apart(data, held_out)
-    return kind(data, out, config.options, held_out, device, config.init)
+    more: dict[str, Any] = {} if config.init is None else {"init": config.init}
+    return kind(data, out, config.options, held_out, device, **more)
 
 
 @dataclass(frozen=True)
@@ -203,7 +211,7 @@ def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda te
     recipe = make_recipe(config, out, say)
     fine_tuned = config.init is not None
     referee = None
-    if config.table or fine_tuned:
+    if (config.table or fine_tuned) and recipe.FAMILY in SHIPPED:
         referee = Referee(recipe.held_out, out, config.held_out, recipe.device, say)
         if not referee.pairs:
             referee = None
