@@ -70,7 +70,7 @@ def build(method: str, count: int) -> Callable[[np.ndarray, Clock], tuple[Stages
     if method.startswith("lift"):
         model = method if method in available_models() else "lift"
         feature = LIFTFeature(count, pretrained=model).eval()
-        return lambda image, now: _lift(feature, image, now)
+        return lambda image, now: lift_stages(feature, _tensor(image), now)
     if method == "xfeat":
         xfeat = kf.XFeat.from_pretrained(top_k=count)
         return lambda image, now: _timed(lambda: len(xfeat.detectAndCompute(_tensor(image))[0]["keypoints"]), now)
@@ -117,8 +117,8 @@ def _timed(call: Callable[[], int], now: Clock) -> tuple[Stages, int]:
     return {"total": now() - start}, found
 
 
-def _lift(feature: LIFTFeature, image: np.ndarray, now: Clock) -> tuple[Stages, int]:
-    """Time the stages inside one ordinary call."""
+def lift_stages(feature: LIFTFeature, image: Tensor, now: Clock) -> tuple[Stages, int]:
+    """Time the stages inside one ordinary call on images (B, 1, H, W); also the number of keypoints."""
     marks: dict[str, list[float]] = {name: [] for name in ("detector", "orienter", "descriptor")}
     hooks = []
     for name, times in marks.items():
@@ -126,7 +126,7 @@ def _lift(feature: LIFTFeature, image: np.ndarray, now: Clock) -> tuple[Stages, 
         hooks.append(part.register_forward_pre_hook(lambda *_, times=times: times.append(now())))
         hooks.append(part.register_forward_hook(lambda *_, times=times: times.append(now())))
     start = now()
-    lafs, _, _ = feature(_tensor(image))
+    lafs, _, _ = feature(image)
     total = now() - start
     for hook in hooks:
         hook.remove()

@@ -73,33 +73,47 @@ def best(call: Callable[[], Any], now: Clock, repeats: int) -> float:
     return min(seconds)
 
 
-def limits(now: Clock) -> tuple[float, float]:
-    """Multiply-adds per second of a float32 product, bytes per second of a large copy."""
-    a, b = torch.randn(2, 1536, 1536).unbind()
-    source = torch.zeros(1 << 26)
+def limits(now: Clock, device: str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[float, float]:
+    """Multiply-adds per second of a product, bytes per second of a large copy."""
+    side = 1536 if device == "cpu" else 8192  # a GPU is not filled by less
+    a, b = torch.randn(2, side, side, device=device, dtype=dtype).unbind()
+    source = torch.zeros(1 << 26, device=device)
     target = torch.zeros_like(source)
-    product = 1536**3 / best(lambda: a @ b, now, 5)
+    product = side**3 / best(lambda: a @ b, now, 5)
     return product, 2 * 4 * source.numel() / best(lambda: target.copy_(source), now, 5)
 
 
-@torch.inference_mode()
 def measure(threads: int, clock: str, repeats: int) -> dict[str, Any]:
-    """Return the limits and a row per stage, 1600x1200 pixels, 1000 keypoints."""
+    """Return the limits and a row per stage, 1600x1200 pixels, 1000 keypoints, on the CPU."""
     torch.set_num_threads(threads)
-    now = CLOCKS[clock]
-    before = limits(now)
-    feature = LIFTFeature(PATCHES).eval()
-    image = torch.from_numpy(picture(1600, 1200)).float()[None, None] / 255
+    return {"threads": threads, "clock": clock, **measure_stages(CLOCKS[clock], repeats)}
+
+
+@torch.inference_mode()
+def measure_stages(
+    now: Clock,
+    repeats: int,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    size: tuple[int, int] = (1600, 1200),
+) -> dict[str, Any]:
+    """Return the limits and a row per stage, 1000 keypoints; ``now`` waits for the device."""
+    before = limits(now, device, dtype)
+    feature = LIFTFeature(PATCHES).eval().to(device, dtype)
+    image = (torch.from_numpy(picture(*size)).float()[None, None] / 255).to(device, dtype)
     lafs, _ = feature.detector(image)
     pyramid = PatchPyramid(image)
     patches = pyramid.cut(lafs, 64)[0]
     config = feature.detector.config
     resize = sampling_of(config).resizer(image)
-    levels = [resize(level) for level in plan_levels(1200, 1600, config)]
+    levels = [resize(level) for level in plan_levels(size[1], size[0], config)]
     pixels = sum((x.shape[-2] - 24) * (x.shape[-1] - 24) for x in levels)
     stages: dict[str, tuple[Callable[[], Any], float]] = {
         "detector, all": (lambda: feature.detector(image), pixels * RESPONSE_MACS),
-        "response, 9 levels": (lambda: [feature.detector.resp.valid(x) for x in levels], pixels * RESPONSE_MACS),
+        f"response, {len(levels)} levels": (
+            lambda: [feature.detector.resp.valid(x) for x in levels],
+            pixels * RESPONSE_MACS,
+        ),
         "pyramid and patches": (lambda: PatchPyramid(image).cut(lafs, 64), 0),
         "orientation": (lambda: feature.orienter.angle_detector(patches), PATCHES * ORIENTATION_MACS),
         "descriptor": (lambda: feature.descriptor.descriptor(patches), PATCHES * DESCRIPTOR_MACS),
@@ -111,9 +125,9 @@ def measure(threads: int, clock: str, repeats: int) -> dict[str, Any]:
             call()
         done = flops.get_total_flops() / 2 + counter.fourier
         rows.append({"stage": name, "paper": paper, "done": done, "bytes": counter.bytes, "seconds": seconds})
-    after = limits(now)
+    after = limits(now, device, dtype)
     gemm, copy = (max(pair) for pair in zip(before, after, strict=True))
-    return {"gemm": gemm, "copy": copy, "threads": threads, "clock": clock, "rows": rows}
+    return {"gemm": gemm, "copy": copy, "rows": rows}
 
 
 def table(result: dict[str, Any]) -> str:

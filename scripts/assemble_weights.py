@@ -60,7 +60,8 @@ def assemble(sources: list[str], out: Path, family: str | None, notes: dict[str,
     for part, source in zip(PARTS, sources, strict=True):
         found, named = read_part(source, part)
         tensors |= {f"{part}.{name}": tensor for name, tensor in found.items()}
-        families += [named] if named else []
+        # a response serves every family
+        families += [named] if named and part != "response" else []
     if family is None and len(set(families)) != 1:
         raise SystemExit(f"the networks of these sources are {families or 'not named'}: say which by --family")
     family = family or families[0]

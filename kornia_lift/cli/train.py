@@ -11,12 +11,17 @@ from kornia_lift.cli._options import CommandError
 
 _EPILOG = """\
 examples:
-  kornia-lift train paper --data dataset/ --out runs/mine
+  kornia-lift train modern --data dataset/ --init lift               minutes, little data: fine-tune the shipped weights
+  kornia-lift train compact --data dataset/ --init lift-plus
+  kornia-lift train modern --data dataset/ --init runs/a/weights.safetensors --stages refine --out runs/b
+  kornia-lift train paper --data dataset/ --out runs/mine            from scratch, hours
   kornia-lift train paper --data dataset/ --out runs/mine --max-minutes 30
   kornia-lift train modern --data dataset/ --out runs/modern        the same stores
   kornia-lift train modern --data holiday/ --out runs/modern        single images, or scenes with sparse/
   torchrun --nproc-per-node 2 -m kornia_lift train paper --data dataset/ --out runs/mine
 
+With --init, a stage after which the held-out pairs match worse is undone: a run never ends worse than it began on them.
+At the end a table compares the weights before and after, the shipped ones and SIFT on the held-out pairs.
 Started again, a run that was stopped (Ctrl-C, SIGTERM) or killed goes on where it was; one that ran out of time needs
 more minutes.
 """
@@ -32,8 +37,16 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("config", type=Path, metavar="RECIPE", help="paper, modern, or your own .toml or .json file")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "config", type=Path, metavar="RECIPE", help="paper, modern, compact, or your own .toml or .json file"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
+    parser.add_argument(
+        "--init",
+        metavar="WEIGHTS",
+        help="start from the weights of a shipped model (lift, lift-plus) or of a .safetensors file, with a recipe for "
+        "minutes and little data",
+    )
     parser.add_argument(
         "--data", type=Path, nargs="+", metavar="PATH", help="stores, or folders of images; instead of the config's"
     )
@@ -47,6 +60,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--max-minutes", type=float, metavar="M", help="time for all stages, all resumptions together")
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="train only these")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...")
+    parser.add_argument(
+        "--no-table",
+        action="store_true",
+        help="do not measure the held-out pairs at the end; with --init they always are",
+    )
     parser.set_defaults(run=run)
 
 
@@ -54,6 +72,7 @@ def run(args: argparse.Namespace) -> int:
     """Train and print the results."""
     from kornia_lift.training.config import ConfigError, read_mapping
     from kornia_lift.training.data.store import StoreError
+    from kornia_lift.training.held_out.report import PICTURE, REPORT
     from kornia_lift.training.loop import TrainingDivergedError
     from kornia_lift.training.loop.checkpoint import BEST, CheckpointError
     from kornia_lift.training.loop.distributed import WorkerLostError, process_group, rank
@@ -65,36 +84,45 @@ def run(args: argparse.Namespace) -> int:
     for name in ("data", "validation", "stages"):
         if getattr(args, name) is not None:
             overrides[name] = [str(v) for v in getattr(args, name)]
-    if args.device is not None:
-        overrides["device"] = args.device
+    overrides |= {name: getattr(args, name) for name in ("device", "init") if getattr(args, name) is not None}
+    if args.no_table:
+        overrides["table"] = False
+    out: Path = args.out or Path("runs") / args.config.stem
     try:
-        config = read_run(read_mapping(recipe_path(args.config)), overrides)
+        config = read_run(read_mapping(recipe_path(args.config, args.init is not None)), overrides)
         if args.max_minutes is not None:
             if args.max_minutes <= 0:
                 raise ConfigError(f"--max-minutes must be positive, got {args.max_minutes}")
             config = with_budget(config, args.max_minutes)
         with process_group():
             first = rank() == 0
-            results = train(config, args.out, say=lambda text: print(text, file=sys.stderr) if first else None)
+            outcome = train(config, out, say=lambda text: print(text, file=sys.stderr) if first else None)
     except TrainingInterrupted as stopped:
         print(f"kornia-lift: {stopped}", file=sys.stderr)
         return 128 + stopped.number
     except (CheckpointError, ConfigError, StoreError, TrainingDivergedError, ValueError, WorkerLostError) as error:
         raise CommandError(str(error)) from error
     if first:
-        for name, result in results.items():
+        for name, result in outcome.stages.items():
             more = " (out of time)" if result.stopped == "time" else ""
+            what = f" ({result.measure.as_text()})" if result.measure is not None else ""
             print(
                 f"{name}: validation error {result.error:.4f} at step {result.best_step} of {result.step}, "
-                f"at the start {result.start:.4f}{more}"
+                f"at the start {result.start:.4f}{more}{what}"
             )
-            if result.step and not result.best_step:
-                print(f"{name}: nothing learned, no validation was better than the one at the start")
-        print(f"weights: {args.out / WEIGHTS}")
-        late = [name for name, result in results.items() if result.stopped == "time"]
-        if late:
+            for remark in result.remarks:
+                print(f"{name}: {remark}")
+        if outcome.report is not None:
+            print(f"\n{outcome.report.as_text()}")
+            print(f"table: {out / REPORT}")
+        if outcome.picture is not None:
+            print(f"picture: {out / PICTURE}, matches of {outcome.picture}")
+        print(*outcome.remarks, sep="\n", end="\n" if outcome.remarks else "")
+        print(f"weights: {out / WEIGHTS}")
+        late = [name for name, result in outcome.stages.items() if result.stopped == "time"]
+        if late and config.init is None:
             print(f"out of time: {', '.join(late)}; the same command with a larger --max-minutes goes on there")
-        missing = [name for name in config.recipe_stages if not (args.out / name / BEST).is_file()]
-        if missing:
+        missing = [name for name in config.recipe_stages if not (out / name / BEST).is_file()]
+        if missing and config.init is None:
             print(f"not trained yet, random numbers in the weights: {', '.join(missing)}")
     return 0

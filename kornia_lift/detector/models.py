@@ -9,7 +9,9 @@ from torch import nn
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.response import LIFTResponse
-from kornia_lift.weights import network_family
+from kornia_lift.weights import load_tensors
+
+OWN_TENSORS = "response.at_full."  # that only the compact response has
 
 
 def response_of(pretrained: bool | str | os.PathLike[str]) -> LIFTResponse | CompactResponse:
@@ -19,7 +21,8 @@ def response_of(pretrained: bool | str | os.PathLike[str]) -> LIFTResponse | Com
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the network is LIFT's.
 
     """
-    if network_family(pretrained) == "compact":
+    # the orientation and the descriptor decide the family of a model; a response serves either
+    if pretrained is not False and any(name.startswith(OWN_TENSORS) for name in load_tensors(pretrained)[0]):
         assert not isinstance(pretrained, bool)
         return CompactResponse(pretrained)
     return LIFTResponse(pretrained)

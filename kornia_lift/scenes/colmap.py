@@ -18,14 +18,26 @@ from kornia_lift.scenes.images import is_inside
 _COUNT = struct.Struct("<Q")
 
 
+def sfm_root(folder: Path) -> Path | None:
+    """Return the folder in which the ``images/`` and ``sparse/`` of a scene lie; None if it is no such scene.
+
+    That is the folder itself (COLMAP, MegaDepth_v1_SfM), or ``dense`` in it (PhotoTourism of the Image Matching
+    Challenge).
+    """
+    for root in (folder, folder / "dense"):
+        if (root / "sparse").is_dir() and (root / "images").is_dir():
+            return root
+    return None
+
+
 def model_folder(scene: Path) -> Path:
-    """Return the folder with the COLMAP model of a scene.
+    """Return the folder with the COLMAP model of a scene: ``sparse``, ``sparse/0`` or ``sparse/manhattan/0``.
 
     Raises:
         FileNotFoundError: if there is no model.
 
     """
-    for candidate in (scene / "sparse", scene / "sparse" / "0"):
+    for candidate in (scene / "sparse", scene / "sparse" / "0", scene / "sparse" / "manhattan" / "0"):
         if any((candidate / f"points3D{suffix}").is_file() for suffix in (".bin", ".txt")):
             return candidate
     raise FileNotFoundError(f"{scene} has no COLMAP model in sparse/; make one with `kornia-lift build-dataset`")

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift.scenes.calibrated import CalibratedScene
-from kornia_lift.scenes.colmap import model_folder
+from kornia_lift.scenes.colmap import model_folder, sfm_root
+from kornia_lift.scenes.dtu import DTUScan, is_dtu_scan
 from kornia_lift.scenes.homographies import HomographySequence, has_numbered_images
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Pair, Scene, SkippedPair, Transferred
@@ -63,9 +64,9 @@ def load_scenes(folders: Iterable[str | Path]) -> dict[str, list[Scene]]:
     """Load every posed scene and homography sequence in or below some folders (three levels deep).
 
     A folder with ``cameras.npz`` is a posed scene; one with an image ``1`` and files ``H_1_k`` is a homography
-    sequence (Oxford, HPatches); one with ``test/image_color`` is a static camera (Webcam); one with ``*.camera`` files
-    (Strecha as published), or with a COLMAP model in ``sparse`` beside ``images``, has cameras only, which measures
-    poses.
+    sequence (Oxford, HPatches); one with ``test/image_color`` is a static camera (Webcam); one with images
+    ``rect_001_3_r5000.png`` is a scan of DTU, posed too; one with ``*.camera`` files (Strecha as published), or with a
+    COLMAP model in ``sparse`` beside ``images``, has cameras only, which measures poses.
 
     Beside whole scenes, one that is damaged or lacks its ground truth is listed as an :class:`UnreadableScene` or
     with skipped pairs only, so that it is reported.
@@ -126,8 +127,14 @@ def _scene(folder: Path) -> _Found | None:
         return _load(HOMOGRAPHY, folder, HomographySequence.load)
     if (folder / "test" / "image_color").is_dir():
         return _load(STATIC, folder, StaticSequence.load)
-    if (folder / "sparse").is_dir() and (folder / "images").is_dir():
-        return _load(CALIBRATED, folder, lambda f: CalibratedScene.from_colmap(model_folder(f), f / "images"))
+    if (root := sfm_root(folder)) is not None:
+        return _load(
+            CALIBRATED,
+            folder,
+            lambda f: CalibratedScene.from_colmap(model_folder(root), root / "images", name=f.resolve().name),
+        )
+    if is_dtu_scan(folder):
+        return _load(POSED, folder, DTUScan.load)
     if any(folder.glob("*.camera")):
         return _load(CALIBRATED, folder, CalibratedScene.from_strecha)
     return None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -13,9 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_text
+from kornia_lift.evaluation.report.results import FeatureResults
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.data.split import SplitConfig, describe_sides, split_store
 from kornia_lift.training.data.store import Store
+from kornia_lift.training.held_out.referee import Referee, Verdict, judge
+from kornia_lift.training.initial import Model, check_initial, keep_initial, load_initial
 from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.loop.checkpoint import BEST, load_checkpoint
 from kornia_lift.training.loop.distributed import from_first, rank
@@ -23,6 +29,7 @@ from kornia_lift.training.stage import Stage
 from kornia_lift.weights import save_model
 
 SPLIT = "split.json"
+KEPT = "kept.json"
 
 
 class Recipe(ABC):
@@ -34,9 +41,11 @@ class Recipe(ABC):
         config: options; has the loop of every stage under its name, a ``split`` and a ``seed``.
         validation: held-out data; where absent, a part of ``data`` is held out as ``config.split`` says.
         device: where the networks are trained.
+        init: weights to start from, the name of a shipped model or a ``.safetensors`` file; random ones where absent.
 
     Raises:
-        ValueError: if nothing is left to train on or to validate with, or the run was begun with another split.
+        ValueError: if nothing is left to train on or to validate with, the run was begun with another split or from
+            other weights, or the weights are of other networks.
 
     """
 
@@ -48,15 +57,23 @@ class Recipe(ABC):
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({})
     #: The stages whose networks a stage learns through, or goes on with.
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    #: Which networks it trains, see :func:`kornia_lift.weights.network_family`.
+    FAMILY: ClassVar[str] = "lift"
 
     response: nn.Module
     orientation: nn.Module
     descriptor: nn.Module
 
     def __init__(
-        self, data: Store, out: Path, config: Any, validation: Store | None, device: torch.device | str
+        self,
+        data: Store,
+        out: Path,
+        config: Any,
+        validation: Store | None,
+        device: torch.device | str,
+        init: Model | None = None,
     ) -> None:
-        self.out, self.config, self.device = out, config, torch.device(device)
+        self.out, self.config, self.device, self.init = out, config, torch.device(device), init
         split: SplitConfig = config.split
         if validation is None:
             self.data, self.held_out = split_store(data, split)
@@ -71,9 +88,13 @@ class Recipe(ABC):
                 )
         self._sides = describe_sides(self.data, self.held_out)
         self._check_split()
+        check_initial(out, init, (out / SPLIT).exists())
         with torch.random.fork_rng([]):
             torch.manual_seed(config.seed)
             self.make_networks()
+        if init is not None:
+            parts = {"response": self.response, "orientation": self.orientation, "descriptor": self.descriptor}
+            load_initial(init, self.FAMILY, parts)
 
     @abstractmethod
     def make_networks(self) -> None:
@@ -89,14 +110,23 @@ class Recipe(ABC):
         return network
 
     def run(
-        self, stages: Sequence[str] = (), *, given: Collection[str] = (), progress: bool = True
+        self,
+        stages: Sequence[str] = (),
+        *,
+        given: Collection[str] = (),
+        progress: bool = True,
+        referee: Referee | None = None,
     ) -> dict[str, Result]:
         """Train the given stages in the recipe's order; networks of the others come from their folders.
+
+        With a referee, a stage after which the networks match the held-out pairs worse than before it is undone;
+        :func:`read_verdicts` tells which.
 
         Args:
             stages: names of stages; :attr:`STAGES` where empty.
             given: stages whose networks hold weights that the caller has put there; nothing is read for them.
             progress: show progress.
+            referee: measures the networks before and after every stage.
 
         Raises:
             ValueError: if a stage is unknown, or learns through a network that nobody has trained.
@@ -107,26 +137,57 @@ class Recipe(ABC):
         if unknown:
             raise ValueError(f"unknown stages {', '.join(unknown)}; the stages are {', '.join(every)}")
         order = [name for name in every if name in chosen]
-        check_needs(self.out, order, self.NEEDS, given)
+        check_needs(self.out, order, self.NEEDS, every if self.init is not None else given)
         self._keep_split()
         results = {}
+        verdicts = read_verdicts(self.out)
         for name in every:
             folder = self.out / name
             if name in order:
                 stage = self.make_stage(name)
                 loop: LoopConfig = getattr(self.config, name)
                 title = f"{name} ({order.index(name) + 1}/{len(order)})"
+                network = self.network_of(name)
+                before = copy.deepcopy(network.state_dict()) if referee is not None else None
                 results[name] = fit(
                     stage, loop, folder, progress=progress, resolved=to_mapping(self.config), title=title
                 )
                 stage.network.eval()
-            elif name not in given and (weights := best_weights(folder)) is not None:
+                if referee is not None and before is not None:
+                    verdict = self._judge(name, before, referee)
+                    verdicts[name] = verdict
+                    self._keep_verdicts(verdicts)
+                    if not verdict.accepted:
+                        network.load_state_dict(before)
+            elif name not in given and _is_kept(verdicts, name) and (weights := best_weights(folder)) is not None:
                 self.network_of(name).load_state_dict(weights)
         return results
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Write the three networks to one ``.safetensors`` file in half precision."""
         save_model(path, self.response, self.orientation, self.descriptor, metadata)
+
+    def _judge(self, stage: str, before: Mapping[str, Tensor], referee: Referee) -> Verdict:
+        """Compare the networks with those in which one has the weights ``before``; the first process decides."""
+        verdict = None
+        if rank() == 0:
+            network = self.network_of(stage)
+            after = copy.deepcopy(network.state_dict())
+            with tempfile.TemporaryDirectory(dir=self.out, prefix=".judged.") as folder:
+                rows: list[FeatureResults] = []
+                for name, state in ((f"before {stage}", before), (f"after {stage}", after)):
+                    network.load_state_dict(state)
+                    self.save(path := Path(folder) / f"{len(rows)}.safetensors")
+                    rows.append(referee.measure(name, path))
+            verdict = judge(*rows)
+        decided: Verdict = from_first(verdict)
+        return decided
+
+    def _keep_verdicts(self, verdicts: Mapping[str, Verdict]) -> None:
+        if rank() == 0:
+            with atomic_write(self.out / KEPT) as temporary:
+                content = {name: asdict(verdict) for name, verdict in verdicts.items()}
+                temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def _check_split(self) -> None:
         """Check that nothing has changed sides since the run was begun."""
@@ -155,6 +216,33 @@ class Recipe(ABC):
             sides = dict(zip(("training", "held_out"), self._sides, strict=True))
             with atomic_write(self.out / SPLIT) as temporary:
                 temporary.write_text(json.dumps(sides, indent=1) + "\n", encoding="utf-8")
+            if self.init is not None:
+                keep_initial(self.out, self.init)
+
+
+def read_verdicts(out: Path) -> dict[str, Verdict]:
+    """Return what a referee decided on the stages of a run; empty where there was none.
+
+    Raises:
+        ValueError: if the record is damaged.
+
+    """
+    path = out / KEPT
+    if not from_first(path.exists()):
+        return {}
+    try:
+        content = from_first(parse_json(read_text(path)) if rank() == 0 else None)
+        return {
+            name: Verdict(**{**v, **{k: tuple(v[k]) for k in ("correct", "accuracy")}}) for name, v in content.items()
+        }
+    except (DamagedFileError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}, which says which stages are kept, is damaged ({error}); delete it to use all stages"
+        ) from None
+
+
+def _is_kept(verdicts: Mapping[str, Verdict], stage: str) -> bool:
+    return stage not in verdicts or verdicts[stage].accepted
 
 
 def _count(store: Store) -> str:

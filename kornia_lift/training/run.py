@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,22 +13,30 @@ from typing import Any, Literal
 
 import torch
 
+from kornia_lift._io import atomic_write
+from kornia_lift.evaluation.report.results import FeatureResults
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, to_mapping
 from kornia_lift.training.data.load import load_data
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.split import check_apart
+from kornia_lift.training.held_out.referee import SIFT, Referee, Verdict, judge
+from kornia_lift.training.held_out.report import PICTURE, HeldOutReport, make_report, write_picture, write_report
+from kornia_lift.training.held_out.scenes import HeldOutConfig
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.recipe import LFNetRecipe
 from kornia_lift.training.loop import Result
-from kornia_lift.training.loop.distributed import rank
+from kornia_lift.training.loop.distributed import from_first, rank
 from kornia_lift.training.modern.config import ModernConfig
 from kornia_lift.training.modern.recipe import ModernRecipe
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
-from kornia_lift.training.recipe import Recipe, check_needs
+from kornia_lift.training.recipe import Recipe, check_needs, read_verdicts
+from kornia_lift.weights import WeightFileError, network_family
 
 WEIGHTS = "weights.safetensors"
+#: Shipped models that a run is measured beside, by the networks that it trains.
+SHIPPED: Mapping[str, tuple[str, ...]] = MappingProxyType({"lift": ("lift",), "compact": ("lift", "lift-plus")})
 #: The recipes; the options of each are a table of its name.
 RECIPES: Mapping[str, type[PaperRecipe] | type[ModernRecipe] | type[CompactRecipe] | type[LFNetRecipe]] = (
     MappingProxyType({"paper": PaperRecipe, "modern": ModernRecipe, "compact": CompactRecipe, "lfnet": LFNetRecipe})
@@ -46,7 +55,11 @@ class RunConfig:
         validation: held-out data of the same forms; where empty, a part of ``data`` is held out as the ``split`` of
             the recipe says.
         stages: which stages to train, in the recipe's order; all of them where empty.
+        init: weights to start from: the name of a shipped model, or a ``.safetensors`` file. A stage after
+            which the held-out pairs match worse is then undone. Random weights where absent.
         device: ``"auto"`` (CUDA where there is one), ``"cpu"``, ``"cuda"``...
+        table: measure the held-out pairs before and after, beside the shipped model and SIFT.
+        held_out: which pairs these are.
         read: how folders of images are read; stores were read when they were built.
         paper: options of the paper's recipe.
         modern: options of the modern recipe.
@@ -59,7 +72,10 @@ class RunConfig:
     data: tuple[Path, ...]
     validation: tuple[Path, ...] = ()
     stages: tuple[str, ...] = ()
+    init: str | None = None
     device: str = "auto"
+    table: bool = True
+    held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     read: ReadOptions = field(default_factory=lambda: ReadOptions(quality=95))
     paper: PaperConfig = field(default_factory=PaperConfig)
     modern: ModernConfig = field(default_factory=ModernConfig)
@@ -143,15 +159,40 @@ def make_recipe(config: RunConfig, out: Path, say: Callable[[str], object] = lam
 
     """
     device, kind = _device(config.device), RECIPES[config.recipe]
-    check_needs(out, config.chosen_stages, kind.NEEDS)
+    check_needs(out, config.chosen_stages, kind.NEEDS, config.all_stages if config.init is not None else ())
+    if config.init is not None:
+        if kind.FAMILY not in SHIPPED:
+            raise ConfigError(f"the recipe {config.recipe!r} begins with random weights; leave out --init")
+        network_family(config.init)  # an early error where there is no such model
     data = load_data(config.data, config.read, say)
     held_out = load_data(config.validation, config.read, say) if config.validation else None
     if held_out is not None:
         check_apart(data, held_out)
-    return kind(data, out, config.options, held_out, device)
+    more: dict[str, Any] = {} if config.init is None else {"init": config.init}
+    return kind(data, out, config.options, held_out, device, **more)
 
 
-def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda text: None) -> dict[str, Result]:
+@dataclass(frozen=True)
+class Outcome:
+    """What a run led to.
+
+    Args:
+        stages: the result of each stage that was trained.
+        verdicts: of each stage that was measured on held-out pairs; those that were not accepted are undone.
+        report: what the run did to the held-out pairs; None where they were not measured.
+        picture: names of the two images of the picture of matches; None where there is none.
+        remarks: why something was not measured.
+
+    """
+
+    stages: dict[str, Result]
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    report: HeldOutReport | None = None
+    picture: str | None = None
+    remarks: tuple[str, ...] = ()
+
+
+def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda text: None) -> Outcome:
     """Train the chosen stages and write ``out/weights.safetensors``; started again, it goes on where it was.
 
     Args:
@@ -160,7 +201,7 @@ def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda te
         say: called with what is read and what is left out.
 
     Returns:
-        The result of each stage.
+        The results of the stages, and what became of the held-out pairs.
 
     Raises:
         FileNotFoundError: if data are missing.
@@ -168,10 +209,65 @@ def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda te
 
     """
     recipe = make_recipe(config, out, say)
-    results = recipe.run(config.chosen_stages)
-    if rank() == 0:
-        recipe.save(out / WEIGHTS, _metadata(config, results))
-    return results
+    fine_tuned = config.init is not None
+    referee = None
+    if (config.table or fine_tuned) and recipe.FAMILY in SHIPPED:
+        referee = Referee(recipe.held_out, out, config.held_out, recipe.device, say)
+        if not referee.pairs:
+            referee = None
+    with tempfile.TemporaryDirectory(prefix="kornia-lift-") as folder:
+        before, after = Path(folder) / "before.safetensors", Path(folder) / "after.safetensors"
+        recipe.save(before, {"recipe": config.recipe, "init": config.init or "random"})
+        results = recipe.run(config.chosen_stages, referee=referee if fine_tuned else None)
+        verdicts = {n: v for n, v in read_verdicts(out).items() if n in results}
+        outcome = Outcome(results, verdicts)
+        if rank() == 0:
+            recipe.save(after, _metadata(config, results))
+            if referee is not None:
+                outcome = _measured(outcome, config, referee, (before, after), out)
+            better = before if fine_tuned and outcome.report and not outcome.report.verdict.accepted else after
+            with atomic_write(out / WEIGHTS) as temporary:
+                temporary.write_bytes(better.read_bytes())
+        return from_first(outcome)
+
+
+def _measured(outcome: Outcome, config: RunConfig, referee: Referee, weights: tuple[Path, Path], out: Path) -> Outcome:
+    """Measure the weights before and after, the shipped model and SIFT, and write the table and the picture."""
+    before, after = weights
+    models: dict[str, str | Path] = {f"before ({config.init or 'random weights'})": before, "after": after}
+    models |= {f"shipped {name}": name for name in SHIPPED[RECIPES[config.recipe].FAMILY]} | {"SIFT": SIFT}
+    try:
+        rows = [referee.measure(name, model) for name, model in models.items()]
+    except WeightFileError as error:
+        remark = f"held-out pairs were not measured: the weights do not load into LIFTFeature as they are ({error})"
+        return dataclasses.replace(outcome, remarks=(remark,))
+    verdict = judge(rows[0], rows[1])
+    report = make_report(referee, rows, verdict, _sentences(config, verdict, rows, outcome.verdicts))
+    write_report(report, out)
+    drawn = {name: models[name] for name in (*list(models)[:2], "SIFT")}
+    picture = write_picture(referee, drawn, rows[1], out / PICTURE)
+    return dataclasses.replace(outcome, report=report, picture=picture)
+
+
+def _sentences(
+    config: RunConfig, verdict: Verdict, rows: list[FeatureResults], stages: Mapping[str, Verdict]
+) -> list[str]:
+    """What the table says: which weights are kept, and which are best."""
+    said = [f"{name}: {'kept' if v.accepted else 'undone'}; {v.as_text()}" for name, v in stages.items()]
+    if config.init is not None:
+        kept = "the trained weights are kept" if verdict.accepted else "the weights of the start are kept"
+        if not any(v.accepted and v.correct[0] != v.correct[1] for v in stages.values()):
+            kept = "nothing was gained: the weights are those of the start"
+        said.append(f"{kept}; {verdict.as_text()}")
+    best = max(rows[2:-1], key=lambda row: judge(rows[1], row).correct[1])
+    against = judge(best, rows[1])
+    if against.correct[1] < against.correct[0]:
+        advice = "use it" if config.init is not None else f"use it, or start from it: --init {best.name.split()[-1]}"
+        said.append(
+            f"{best.name} matches these pairs better than the weights of this run ({against.correct[0]:.0f} correct "
+            f"matches against {against.correct[1]:.0f}): {advice}"
+        )
+    return said
 
 
 def _device(name: str) -> torch.device:

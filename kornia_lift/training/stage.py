@@ -2,13 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 #: Figure of :meth:`Stage.validate` that decides which checkpoint is the best one; lower is better.
 ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What the validation error of a stage is.
+
+    Args:
+        what: in words.
+        chance: its value where nothing was learned: the nearest neighbour, the angle or the location is a random one.
+        samples: held-out samples that it is the mean of, those that are not independent counted once.
+
+    """
+
+    what: str
+    chance: float
+    samples: int
+
+    def is_change(self, before: float, after: float) -> bool:
+        """Whether two errors differ by more than the choice of the samples explains.
+
+        That is two standard deviations of the difference of two shares, each of :attr:`samples` samples.
+        """
+        share = min(max((before + after) / 2, 0.0), 1.0)
+        deviation = math.sqrt(2 * max(share * (1 - share), 0.25 / self.samples) / self.samples)
+        return abs(after - before) > 2 * deviation
+
+    def as_text(self) -> str:
+        """Return the measure in a line."""
+        return f"{self.what}, of {self.samples}; by chance {self.chance:.3f}"
+
+
+def measure_of(stage: Any) -> Measure | None:
+    """Return what the error of a stage is, where the stage says so."""
+    found = getattr(stage, "measure", None)
+    return found if isinstance(found, Measure) else None
 
 
 @runtime_checkable
@@ -20,7 +57,8 @@ class Stage(Protocol):
         network: the module whose parameters are trained. Everything else a stage runs is frozen inside it.
 
     A stage whose loss is not a mean over samples has ``divisible = False``: each of several processes then learns from
-    the whole batch. One that looks for hard samples is a :class:`MiningStage`.
+    the whole batch. One that looks for hard samples is a :class:`MiningStage`. One whose ``measure`` is a
+    :class:`Measure` has its error explained, and compared with chance, in the progress and at the end.
     """
 
     name: str

@@ -18,7 +18,10 @@ def save_model(
     descriptor: nn.Module,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write three networks to one ``.safetensors`` file, in half precision, complete or not at all.
+    """Write three networks to one ``.safetensors`` file, complete or not at all.
+
+    Parameters are written in half precision. Buffers keep their dtype: what normalises an image is not rounded, and
+    counts may exceed what half precision can hold.
 
     Args:
         path: the file.
@@ -32,7 +35,12 @@ def save_model(
 
     """
     networks = (("response", response), ("orientation", orientation), ("descriptor", descriptor))
-    state = {f"{part}.{name}": tensor.half() for part, net in networks for name, tensor in net.state_dict().items()}
+    state: dict[str, Tensor] = {}
+    for part, network in networks:
+        parameters = {name for name, _ in network.named_parameters()}
+        for name, tensor in network.state_dict().items():
+            # statistics and counters keep their type: half precision rounds the former and cannot count above 65504
+            state[f"{part}.{name}"] = tensor.half() if name in parameters else tensor
     save_tensors(path, state, metadata)
 
 

@@ -147,3 +147,20 @@ def test_names_must_be_unique() -> None:
             sizes=[(1, 1)] * 2,
             pairs=(),
         )
+
+
+@pytest.mark.parametrize(("model", "where"), [("sparse/manhattan/0", ""), ("sparse/0", ""), ("sparse", "dense")])
+def test_published_collections_are_read_as_they_are(tmp_path: Path, model: str, where: str) -> None:
+    """MegaDepth_v1_SfM, COLMAP's own layout, and PhotoTourism of the Image Matching Challenge."""
+    from kornia_lift.training.data.prepare.sources import find_sources
+
+    plain = write_model(tmp_path / "plain", ["a.jpg", "b.jpg"])
+    root = tmp_path / "published" / "0015" / where
+    (root / model).parent.mkdir(parents=True, exist_ok=True)
+    (plain / "sparse").rename(root / model)
+    (plain / "images").rename(root / "images")
+    scene = only_scene(tmp_path / "published")
+    assert scene.name == "0015" and scene.names == ("a.jpg", "b.jpg") and len(scene.pairs) == 1
+    (source,) = find_sources(tmp_path / "published")
+    assert (source.kind, source.name) == ("sfm", "0015")
+    assert {path.suffix for path in source.files} == {".jpg", ".txt"} and len(source.files) == 5

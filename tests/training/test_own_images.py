@@ -15,6 +15,7 @@ from tests.training.helpers import picture
 TINY = """
 recipe = "modern"
 data = ["{data}"]
+table = false
 [modern]
 images_per_batch = 2
 anchors_per_image = 6
@@ -51,6 +52,7 @@ steps = 1
 TINY_PAPER = """
 recipe = "paper"
 data = ["{data}"]
+table = false
 stages = ["descriptor"]
 [paper.descriptor]
 steps = 1

@@ -23,6 +23,7 @@ recipe = "paper"
 data = ["{folder}/store.npz"]
 validation = ["{folder}/held_out"]
 stages = ["overlap"]
+table = false
 [paper.overlap]
 steps = 30
 validate_every = 15

@@ -42,10 +42,10 @@ def run_with(folder: Path, network: torch.nn.Module) -> Path:
 def test_parts_come_from_models_files_and_runs(script: ModuleType, tmp_path: Path) -> None:
     network = CompactDescriptor(False)
     run, out = run_with(tmp_path / "run", network), tmp_path / "new.safetensors"
-    assert script.main(["lift-plus", "lift-plus", str(run), "--out", str(out), "--note", "made=by a test"]) == 0
+    assert script.main(["lift", "lift-plus", str(run), "--out", str(out), "--note", "made=by a test"]) == 0
     tensors, notes = load_tensors(out)
     assert notes["made"] == "by a test" and network_family(out) == "compact"
-    for source, part in (("lift-plus", "response"), ("lift-plus", "orientation")):
+    for source, part in (("lift", "response"), ("lift-plus", "orientation")):
         expected = {n: t for n, t in load_tensors(source)[0].items() if n.startswith(part)}
         assert expected and all(torch.equal(tensors[n], t) for n, t in expected.items())
     for name, tensor in network.state_dict().items():
@@ -68,10 +68,10 @@ def test_averaged_weights_of_a_checkpoint_come_first(script: ModuleType, tmp_pat
 
 def test_parts_that_do_not_fit_are_refused(script: ModuleType, tmp_path: Path) -> None:
     out = str(tmp_path / "new.safetensors")
-    with pytest.raises(SystemExit, match=r"are \['lift', 'lift', 'compact'\]: say which by --family"):
+    with pytest.raises(SystemExit, match=r"are \['lift', 'compact'\]: say which by --family"):
         script.main(["lift", "lift", "lift-plus", "--out", out])
     with pytest.raises(WeightFileError, match="do not fit"):
-        script.main(["lift-plus", "lift-plus", "lift", "--out", out, "--family", "compact"])
+        script.main(["lift", "lift-plus", "lift", "--out", out, "--family", "compact"])
     assert not Path(out).exists()
     with pytest.raises(SystemExit, match="holds no best.pt for the orientation"):
         script.main(["lift", str(tmp_path), "lift-plus", "--out", out])
@@ -89,7 +89,7 @@ def test_installing_replaces_the_file_and_its_checksum(
     monkeypatch.setattr(script, "FOLDER", package)
     before = script.MODELS["lift-plus"].sha256
     out = tmp_path / "new.safetensors"
-    script.main(["lift-plus", "lift-plus", "lift-plus", "--out", str(out), "--note", "a=b", "--install", "lift-plus"])
+    script.main(["lift", "lift-plus", "lift-plus", "--out", str(out), "--note", "a=b", "--install", "lift-plus"])
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
     assert hashlib.sha256((package / "lift-plus.safetensors").read_bytes()).hexdigest() == digest != before
     text = (package / "_registry.py").read_text()

@@ -12,7 +12,14 @@ import torch
 from kornia_lift import LIFTDescriptor, LIFTOrientation, LIFTResponse
 from kornia_lift.detector.models import response_of
 from kornia_lift.networks import CompactDescriptor
-from kornia_lift.weights import WeightFileError, available_models, load_tensors, network_family, read_safetensors
+from kornia_lift.weights import (
+    WeightFileError,
+    available_models,
+    load_tensors,
+    network_family,
+    read_safetensors,
+    save_model,
+)
 from kornia_lift.weights._registry import FOLDER, MODELS, ShippedModel
 
 
@@ -182,6 +189,19 @@ def test_a_file_says_which_networks_it_has(tmp_path: Path) -> None:
     assert network_family(write(tmp_path / "compact.safetensors", one, networks="compact")) == "compact"
     with pytest.raises(WeightFileError, match="'tiny', this version has lift, compact"):
         network_family(write(tmp_path / "newer.safetensors", one, networks="tiny"))
+
+
+def test_buffers_are_saved_as_they_are(tmp_path: Path) -> None:
+    """A count beyond the largest number of half precision, and a constant that it would round."""
+    pytest.importorskip("safetensors")
+    network = torch.nn.BatchNorm1d(2)
+    network.num_batches_tracked.fill_(70_000)
+    network.register_buffer("eps_of", torch.tensor(0.0123456))
+    save_model(tmp_path / "a.safetensors", network, network, network)
+    tensors, _ = load_tensors(tmp_path / "a.safetensors")
+    assert int(tensors["response.num_batches_tracked"]) == 70_000
+    assert float(tensors["response.eps_of"]) == float(torch.tensor(0.0123456))
+    assert tensors["response.weight"].dtype == torch.float16
 
 
 def test_shipped_filter_is_small_complete_and_the_default() -> None:

@@ -8,10 +8,8 @@ from typing import Any
 from kornia_lift.training.compact.detections import DetectionConfig
 from kornia_lift.training.compact.observations import ViewConfig
 from kornia_lift.training.config import LoopConfig
-from kornia_lift.training.data.photometric import Photometric
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
-from kornia_lift.training.modern.crops import CropConfig
 from kornia_lift.training.modern.pairs import WarpConfig
 
 
@@ -35,15 +33,9 @@ class CompactConfig:
     """Options of the compact recipe.
 
     Args:
-        crops: how the pairs of crops are drawn on which the response is trained.
-        crop_photometric: their photometric augmentation.
-        crop_images: images of a batch of the response, each with several crops.
-        corner_steps: steps by which the response first learns where corners are.
-        shapes: drawn images of lines and polygons among them, which teach that edges are not found again.
-        position_tolerance: standard deviation, in pixels, of where a keypoint may be found again.
-        position_weight: factor of the mean distance, in pixels, at which keypoints are found again.
+        detector: model whose response network the result keeps: the name of a shipped one, or a weight file.
         views: which locations are used, and at which sizes.
-        use_detections: locations of scenes with cameras are also the keypoints that the response finds there.
+        use_detections: locations of scenes with cameras are also the keypoints that ``detector`` finds there.
         detections: which of them are paired.
         orientation_warp: noise of the frames and photometric augmentation for the orientation, whose angles are exact.
         descriptor_warp: the same for the descriptor.
@@ -56,7 +48,6 @@ class CompactConfig:
         descriptor_images: images of a descriptor batch.
         descriptor_pairs: pairs of each, look-alikes among which the hardest negative is found.
         margin: of the descriptor's loss.
-        response: loop of the response stage.
         orientation: loop of the orientation stage.
         descriptor: loop of the descriptor's first stage, with random angle errors.
         refine_upright: share of the images that this stage takes upright.
@@ -68,16 +59,7 @@ class CompactConfig:
 
     """
 
-    crops: CropConfig = field(
-        # half an octave: what lies between two levels
-        default_factory=lambda: CropConfig(min_step=0.8, scale=1.5, black_corner=0.1)
-    )
-    crop_photometric: Photometric = field(default_factory=lambda: Photometric(blur=0.8, jpeg=0.2))
-    crop_images: int = 2
-    corner_steps: int = 100
-    shapes: int = 40
-    position_tolerance: float = 0.7
-    position_weight: float = 0.15
+    detector: str = "lift"
     views: ViewConfig = field(default_factory=ViewConfig)
     use_detections: bool = True
     detections: DetectionConfig = field(default_factory=DetectionConfig)
@@ -105,9 +87,6 @@ class CompactConfig:
     refine_upright: float = 0.35
     refine_coarse: float = 0.3
     refine_angle: float = 0.12
-    response: LoopConfig = field(
-        default_factory=lambda: _loop(6000, 1.5e-3, schedule="cosine", clip_norm=1.0, prefetch=False)
-    )
     orientation: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     refine: LoopConfig = field(default_factory=lambda: _loop(600, 1.5e-3))
@@ -115,8 +94,8 @@ class CompactConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_limits(self, "context", "tolerance", "margin", "position_tolerance", above=0)
+        check_limits(self, "context", "tolerance", "margin", above=0)
         check_limits(self, "refine_upright", "refine_coarse", at_least=0, at_most=1)
-        check_limits(self, "refine_angle", "corner_steps", "shapes", "position_weight", at_least=0)
-        check_limits(self, "crop_images", "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
+        check_limits(self, "refine_angle", at_least=0)
+        check_limits(self, "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
         check_limits(self, "descriptor_pairs", at_least=2)

@@ -10,7 +10,8 @@ from torch import Generator, Tensor, nn
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.training.compact.views import ViewPairs, rotate_frames, wrap_angle
 from kornia_lift.training.loop.batches import to_device_of
-from kornia_lift.training.modern.hardest import HardestInBatch
+from kornia_lift.training.modern.hardest import HardestInBatch, nearest_measure
+from kornia_lift.training.stage import Measure
 
 HOPELESS = math.radians(35)  # pairs whose estimated angles differ by more are described at the first one's
 
@@ -54,6 +55,11 @@ class ViewDescriptorStage(HardestInBatch):
         self.orientation, self.context = orientation, context
         self.upright_share, self.coarse_share, self.coarse_angle = upright_share, coarse_share, coarse_angle
         self.seed = seed
+
+    @property
+    def measure(self) -> Measure:
+        """A pair counts as correct where no other of its batch is nearer, seen from either side."""
+        return nearest_measure(*self.validation.batch_size, locations=len(self.validation.track_count))
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         return self._batch(self.pairs, generator, self.upright_share, self.coarse_share)

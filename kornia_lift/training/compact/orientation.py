@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angle
 from kornia_lift.training.compact.views import ViewPairs, wrap_angle
 from kornia_lift.training.loop.batches import to_device_of
+from kornia_lift.training.stage import Measure
 
 
 def agreement(first: Tensor, second: Tensor, relative: Tensor, tolerance: float) -> Tensor:
@@ -65,6 +66,13 @@ class AgreementOrientationStage:
         self.orientation = network
         self.pairs, self.validation = pairs, validation
         self.context, self.tolerance, self.seed = context, tolerance, seed
+
+    @property
+    def measure(self) -> Measure:
+        """By chance 40 of 360 degrees are within the limit."""
+        return Measure(
+            "pairs whose angles differ by more than 20 degrees", 1 - 40 / 360, len(self.validation.track_count)
+        )
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         return self._batch(self.pairs, generator)

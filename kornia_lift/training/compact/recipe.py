@@ -1,8 +1,7 @@
-"""Compact recipe: a response, an orientation and a descriptor of another make than LIFT's, to one weight file."""
+"""Compact recipe: orientation and descriptor on 32x32 patches for the detector of a model, to one weight file."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -11,22 +10,21 @@ from typing import ClassVar
 import torch
 
 from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.detector.models import response_of
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.polar_orientation import PolarOrientation
+from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
 from kornia_lift.training.compact.detections import find_pairs
 from kornia_lift.training.compact.observations import Observations, join_observations, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage
-from kornia_lift.training.compact.response import CompactResponseStage, init_as_corner_detector
 from kornia_lift.training.compact.views import ViewPairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
-from kornia_lift.training.modern.crops import WarpedCrops
+from kornia_lift.training.initial import Model
 from kornia_lift.training.modern.pairs import WarpConfig
-from kornia_lift.training.modern.recipe import aligned_images
-from kornia_lift.training.modern.shapes import draw_shapes
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
 
@@ -43,20 +41,16 @@ class CompactRecipe(Recipe):
         config: options.
         validation: held-out data; where absent, a part of ``data`` is held out.
         device: where the networks are trained.
+        init: weights to start from, as for the base class.
 
     """
 
-    STAGES = ("response", "orientation", "descriptor", "refine")
+    STAGES = ("orientation", "descriptor", "refine")
+    FAMILY = "compact"
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
-    NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-        {
-            "orientation": ("response",),
-            "descriptor": ("response",),
-            "refine": ("response", "orientation", "descriptor"),
-        }
-    )
+    NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
 
-    response: CompactResponse
+    response: LIFTResponse | CompactResponse
     orientation: PolarOrientation
     descriptor: CompactDescriptor
 
@@ -67,21 +61,20 @@ class CompactRecipe(Recipe):
         config: CompactConfig | None = None,
         validation: Store | None = None,
         device: torch.device | str = "cpu",
+        init: Model | None = None,
     ) -> None:
-        super().__init__(without_kind(data, "posed"), out, config or CompactConfig(), validation, device)
+        super().__init__(without_kind(data, "posed"), out, config or CompactConfig(), validation, device, init)
         self._seen: tuple[Observations, Observations] | None = None
 
     def make_networks(self) -> None:
-        """Make the networks."""
-        self.response = CompactResponse().to(self.device)
+        """Make the networks; the response is that of the model ``config.detector``."""
+        self.response = response_of(self.config.detector).to(self.device)
         self.orientation = PolarOrientation(False).to(self.device)
         self.descriptor = CompactDescriptor(False).to(self.device)
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
         c: CompactConfig = self.config
-        if name == "response":
-            return self._response_stage()
         if name == "orientation":
             pairs = self._pairs(c.orientation_warp, (c.orientation_images, c.orientation_pairs), VALIDATION_ANGLES)
             return AgreementOrientationStage(self.orientation, *pairs, context=c.context, tolerance=c.tolerance)
@@ -98,21 +91,6 @@ class CompactRecipe(Recipe):
             coarse_share=c.refine_coarse,
             coarse_angle=c.refine_angle,
             margin=c.margin,
-        )
-
-    def _response_stage(self) -> CompactResponseStage:
-        c: CompactConfig = self.config
-        images = aligned_images(self.data) + [[image] for image in draw_shapes(c.shapes, c.seed)]
-        crops = WarpedCrops(images, c.crops, c.crop_photometric)
-        if not (self.out / "response").exists():  # a run that goes on has its weights
-            init_as_corner_detector(self.response, crops, c.corner_steps)
-        return CompactResponseStage(
-            self.response,
-            crops,
-            WarpedCrops(aligned_images(self.held_out), c.crops, c.crop_photometric),
-            num_images=c.crop_images,
-            tolerance=c.position_tolerance,
-            precision_weight=c.position_weight,
         )
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -136,6 +114,5 @@ class CompactRecipe(Recipe):
         seen = load_observations(store, c.views)
         if not c.use_detections:
             return seen, join_observations(seen.images, [])
-        response = copy.deepcopy(self.response).cpu().eval()  # the images lie on the CPU
-        detector = LIFTDetector(c.detections.per_image, resp_module=response)
+        detector = LIFTDetector(c.detections.per_image, pretrained=c.detector).eval()
         return seen, find_pairs(seen, [image.camera for image in store.images], detector, c.detections)

@@ -1,4 +1,4 @@
-"""Compact recipe, response: corners of many sizes that are found again within a fraction of a pixel."""
+"""A response for compact models: corners of many sizes that are found again within a fraction of a pixel."""
 
 from __future__ import annotations
 

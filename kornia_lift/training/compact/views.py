@@ -58,6 +58,11 @@ class ViewPairs:
         self.place = connected_images(seen.image, seen.track, len(seen.images))
         self._pyramids: dict[int, list[np.ndarray]] = {}
 
+    @property
+    def batch_size(self) -> tuple[int, int]:
+        """Images of a batch, and pairs of each, at most."""
+        return min(self.groups, len(self.usable)), self.per_group
+
     def draw(self, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return anchors, positives (the anchor itself where there is no other view) and half sides of their regions.
 

@@ -20,6 +20,7 @@ from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
 from kornia_lift.training.correspondences.data import MatchedPair, collate
 from kornia_lift.training.correspondences.losses import classification_loss, epipolar_labels, essential_loss
+from kornia_lift.training.stage import Measure
 
 POSE_SHARE = 0.1  # of the matches, those of highest logits, decide which of four poses is the one
 TIE_BREAK = 1e-3
@@ -55,6 +56,11 @@ class CorrespondenceStage:
         self.network: nn.Module = network
         self.pairs, self.validation = pairs, validation
         self.config = config or CorrespondenceConfig()
+
+    @property
+    def measure(self) -> Measure:
+        """Relative poses by chance are hardly ever within the limits."""
+        return Measure("1 - mean accuracy of relative poses up to 20 degrees", 1.0, len(self.validation))
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         chosen = torch.randperm(len(self.pairs), generator=generator)[: self.config.pairs_per_batch].tolist()

@@ -64,6 +64,7 @@ class LFNetRecipe(Recipe):
     """
 
     STAGES = ("lfnet",)
+    FAMILY = "lfnet"
 
     networks: LFNetNetworks
 

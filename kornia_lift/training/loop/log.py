@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write, parse_json, read_text
+from kornia_lift.training.stage import Measure
 
 LOG = "log.jsonl"
 
@@ -50,6 +52,7 @@ class TrainingLog:
         resumed: a training goes on: lines up to ``start`` are kept, those of steps that will be done again are not.
         tensorboard: also write TensorBoard files to ``folder/tensorboard``.
         progress: show progress on stderr: a bar on a terminal, else one line per validation.
+        measure: what the validation error is, said once before the first step of this process.
 
     """
 
@@ -63,6 +66,7 @@ class TrainingLog:
         resumed: bool = False,
         tensorboard: bool = False,
         progress: bool = True,
+        measure: Measure | None = None,
     ) -> None:
         path = folder / LOG
         kept = [entry for entry in read_log(path) if entry["step"] <= start] if resumed else []
@@ -84,6 +88,12 @@ class TrainingLog:
         self._name, self._total, self._left = name, total, 0.0
         self._first = next((e.get("error") for e in kept if e["kind"] == "validation"), None)
         self._shown: dict[str, str] = {}
+        if progress and measure is not None and start < total:
+            text = f"{name}: validation error: {measure.as_text()}"
+            if bar:
+                self._bar.write(text, file=sys.stderr)
+            else:
+                print(text, file=sys.stderr)
 
     def advance(self, seconds_left: float = 0.0) -> None:
         """One step was done; ``seconds_left`` until the steps or the minutes are used up."""
@@ -92,8 +102,13 @@ class TrainingLog:
 
     def write(self, step: int, kind: str, figures: Mapping[str, float]) -> None:
         """Add a line: ``kind`` is "train" or "validation"."""
-        self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, "kind": kind, **figures}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise type(error)(
+                f"cannot write {self._file.name}: {error.strerror}; make room, and the same command goes on"
+            ) from error
         if self._board is not None:
             for key, value in figures.items():
                 self._board.add_scalar(f"{kind}/{key}", value, step)
@@ -112,6 +127,7 @@ class TrainingLog:
     def close(self) -> None:
         """Close the files and the progress bar."""
         self._bar.close()
-        self._file.close()
+        with suppress(OSError):  # a full disk, which write() has reported
+            self._file.close()
         if self._board is not None:
             self._board.close()

@@ -20,7 +20,7 @@ from kornia_lift.training.loop.log import TrainingLog
 from kornia_lift.training.loop.optimization import learning_rate
 from kornia_lift.training.loop.signals import StopRequest, TrainingInterrupted, stop_requests
 from kornia_lift.training.loop.update import TrainingDivergedError, Update
-from kornia_lift.training.stage import ERROR, Stage
+from kornia_lift.training.stage import ERROR, Measure, Stage, measure_of
 
 LOGGER = logging.getLogger(__name__)
 BUDGET_VALIDATIONS = 10  # of a stage with max_minutes, at least
@@ -39,6 +39,7 @@ class Result:
         figures: all validation figures of that step.
         best: checkpoint of that step.
         last: checkpoint of the last step.
+        measure: what the error is; None where the stage does not say so.
 
     """
 
@@ -50,6 +51,23 @@ class Result:
     figures: dict[str, float]
     best: Path
     last: Path
+    measure: Measure | None = None
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the errors of the first and of the best validation do not show by themselves."""
+        said = []
+        if self.step and not self.best_step:
+            said.append("nothing learned, no validation was better than the one at the start")
+        elif self.measure is not None and not self.measure.is_change(self.start, self.error):
+            said.append(
+                f"validation set too small to tell: with {self.measure.samples} held-out samples, a change from "
+                f"{self.start:.4f} to {self.error:.4f} may be chance"
+            )
+        chance = math.inf if self.measure is None else self.measure.chance
+        if self.measure is not None and (self.error >= chance or not self.measure.is_change(chance, self.error)):
+            said.append(f"no better than chance, which is {chance:.3f}")
+        return said
 
 
 def fit(
@@ -133,6 +151,7 @@ class _Run:
                 resumed=self.resumed,
                 tensorboard=config.tensorboard,
                 progress=progress,
+                measure=measure_of(self.stage),
             )
         stopped: Literal["steps", "time"] = "time" if self._late() else "steps"
         samples, since, saved = 0, self.clock(), self.clock()
@@ -187,6 +206,7 @@ class _Run:
             self.best["figures"],
             best,
             self.out_dir / LAST,
+            measure_of(self.stage),
         )
 
     def _late(self) -> bool:

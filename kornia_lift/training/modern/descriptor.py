@@ -9,8 +9,9 @@ from torch import Generator, Tensor, nn
 
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.training.loop.batches import to_device_of
-from kornia_lift.training.modern.hardest import HardestInBatch
+from kornia_lift.training.modern.hardest import HardestInBatch, nearest_measure
 from kornia_lift.training.modern.pairs import PatchPairs
+from kornia_lift.training.stage import Measure
 
 
 class HardestDescriptorStage(HardestInBatch):
@@ -44,6 +45,11 @@ class HardestDescriptorStage(HardestInBatch):
         super().__init__(network, margin)
         self.pairs, self.validation = pairs, validation
         self.orientation, self.upright_share, self.seed = orientation, upright_share, seed
+
+    @property
+    def measure(self) -> Measure:
+        """A pair counts as correct where no other of its batch is nearer, seen from either side."""
+        return nearest_measure(*self.validation.batch_size, locations=len(self.validation.track_count))
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         return self._batch(self.pairs, generator)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lift.training.loop.distributed import gather
+from kornia_lift.training.stage import Measure
 
 
 def hardest_in_batch_loss(
@@ -30,6 +31,13 @@ def hardest_in_batch_loss(
     negatives = distance.masked_fill(not_negative, 10.0)
     hardest = torch.minimum(negatives.amin(1), negatives.amin(0))
     return (margin + matching - hardest).clamp(min=0).mean(), matching < hardest
+
+
+def nearest_measure(images: int, per_image: int, locations: int) -> Measure:
+    """Measure of the share of pairs of a batch, so many of each image, that have a wrong nearest neighbour."""
+    size = images * per_image
+    # the nearest of 2 N - 1 candidates: the positive, and the others of either side
+    return Measure(f"pairs with a wrong nearest neighbour among {size}", 1 - 1 / (2 * size - 1), locations)
 
 
 class HardestInBatch:

@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 from kornia_lift.training.modern.ranking import RankingSet, concordance, ranking_loss
 from kornia_lift.training.modern.repeatable import RepeatableDetectorStage
+from kornia_lift.training.stage import Measure
 
 
 class MatchableDetectorStage:
@@ -49,6 +50,11 @@ class MatchableDetectorStage:
         self.weight = weight
         self.temperature = temperature
         self.per_image = per_image
+
+    @property
+    def measure(self) -> Measure:
+        """That of the repeatability."""
+        return self.repeatable.measure
 
     @torch.no_grad()
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.modern.pairs import PatchPairs
+from kornia_lift.training.stage import Measure
 
 
 def direction_loss(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,6 +51,13 @@ class EquivariantOrientationStage:
         self.pairs = pairs
         self.validation = validation
         self.seed = seed
+
+    @property
+    def measure(self) -> Measure:
+        """By chance 40 of 360 degrees are within the limit."""
+        return Measure(
+            "pairs whose angles differ by more than 20 degrees", 1 - 40 / 360, len(self.validation.track_count)
+        )
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         return self._batch(self.pairs, generator)

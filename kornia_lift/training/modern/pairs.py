@@ -70,6 +70,11 @@ class PatchPairs:
             raise ValueError("no image shows two locations, which pairs need; use larger ones, or some with texture")
         self.usable_images = torch.nonzero(self.image_count >= self.per_group)[:, 0]
 
+    @property
+    def batch_size(self) -> tuple[int, int]:
+        """Images of a batch, and pairs of each."""
+        return min(self.groups, len(self.usable_images)), self.per_group
+
     def draw(self, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return indices of anchors and of another patch of the same track (itself where there is none), (N,) each."""
         chosen = self.usable_images[torch.randperm(len(self.usable_images), generator=generator)[: self.groups]]

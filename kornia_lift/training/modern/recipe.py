@@ -22,6 +22,7 @@ from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.data.posed_pairs import posed_pairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
+from kornia_lift.training.initial import Model
 from kornia_lift.training.modern.config import ModernConfig
 from kornia_lift.training.modern.crops import CropConfig, WarpedCrops
 from kornia_lift.training.modern.descriptor import HardestDescriptorStage
@@ -46,6 +47,7 @@ class ModernRecipe(Recipe):
         config: options.
         validation: held-out data; where absent, a part of ``data`` is held out.
         device: where the networks are trained.
+        init: weights to start from.
 
     """
 
@@ -68,9 +70,12 @@ class ModernRecipe(Recipe):
         config: ModernConfig | None = None,
         validation: Store | None = None,
         device: torch.device | str = "cpu",
+        init: Model | None = None,
     ) -> None:
         config = config or ModernConfig()
-        super().__init__(data if config.use_posed else without_kind(data, "posed"), out, config, validation, device)
+        super().__init__(
+            data if config.use_posed else without_kind(data, "posed"), out, config, validation, device, init
+        )
         self._tracks: tuple[PatchTracks, PatchTracks] | None = None
         self._crops: dict[CropConfig, tuple[WarpedCrops, WarpedCrops]] = {}
 

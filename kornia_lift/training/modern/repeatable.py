@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from kornia_lift.detector.refinement import newton_step
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.modern.crops import WarpedCrops, common_view, sample_pixels
+from kornia_lift.training.stage import Measure
 
 
 def local_maxima(score: Tensor, radius: int = 3) -> Tensor:
@@ -116,6 +118,9 @@ def init_as_blob_detector(network: LIFTResponse, sigma: float = 1.958, strength:
         network.conv.weight[1, 0] -= blob
 
 
+VALIDATION_BUDGET = 60  # keypoints of an image, over all of its crops
+
+
 class RepeatableDetectorStage:
     """Train the response on pairs of warped crops, without any other network.
 
@@ -157,6 +162,17 @@ class RepeatableDetectorStage:
         self.max_budget = max_budget
         self.tolerance = tolerance
         self.seed = seed
+
+    @cached_property
+    def measure(self) -> Measure:
+        """Chance is the share of the maxima of white noise that are found again."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = self.validation.draw(generator, self.num_images) | {"budget": torch.full((1,), VALIDATION_BUDGET)}
+        with torch.no_grad():
+            noise = torch.rand((2, *drawn["first"].shape), generator=generator).flatten(0, 1)
+            found = self._loss(noise, drawn)[1]["repeated_1px"]
+        count = VALIDATION_BUDGET * len(self.validation.pyramids)
+        return Measure("keypoints of warped crops not found again within 1 pixel", 1 - found, count)
 
     @torch.no_grad()
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
@@ -217,7 +233,7 @@ class RepeatableDetectorStage:
         losses, found = [], []
         for _ in range(batches):
             drawn = self.validation.draw(generator, self.num_images)
-            drawn["budget"] = torch.full((len(drawn["first"]),), 60)
+            drawn["budget"] = torch.full((len(drawn["first"]),), VALIDATION_BUDGET)
             loss, figures = self.loss(to_device_of(self.network, drawn))
             losses.append(loss.item())
             found.append(figures)

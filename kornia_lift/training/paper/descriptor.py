@@ -13,6 +13,7 @@ from kornia_lift.training.paper.losses import descriptor_loss
 from kornia_lift.training.paper.mining import doubling_ratio, hardest, losses_of
 from kornia_lift.training.paper.quadruplets import QuadrupletSampler
 from kornia_lift.training.paper.siamese import matching_precision, nearest_is_correct
+from kornia_lift.training.stage import Measure
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ class PaperDescriptorStage:
         self.network: nn.Module = network
         self.train, self.validation, self.seed = train, validation, seed
         self.options = options or DescriptorOptions()
+
+    @property
+    def measure(self) -> Measure:
+        """Chance is the share of true pairs."""
+        count = min(self.options.validation_pairs, self.validation.num_points)
+        return Measure("1 - PR-AUC of true pairs among all pairs", 1 - 1 / count, count)
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         """P1, P2, P3 of ``pairs * mining ratio`` quadruplets, shape (N, 3, 64, 64)."""

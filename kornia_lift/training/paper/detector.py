@@ -23,6 +23,7 @@ from kornia_lift.training.paper.siamese import (
     precision_area,
     rotate_offsets,
 )
+from kornia_lift.training.stage import Measure
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,22 @@ class _DetectorStage(ABC):
         self.response = response
         self.train, self.validation, self.seed = train, validation, seed
         self.options = options or DetectorOptions()
+
+    @property
+    def measure(self) -> Measure:
+        """Chance is that of random locations and scores; three of four regions show a point."""
+        overlap = self._random_overlap()
+        what = "overlap error of the locations in two views, plus 1 - PR-AUC of the scores of points and empty regions"
+        return Measure(what, float(overlap.mean()) + 0.25, len(overlap))
+
+    def _random_overlap(self) -> Tensor:
+        """Overlap errors (N,) of random locations."""
+        generator = torch.Generator().manual_seed(self.seed)
+        count = min(self.options.validation_quadruplets, self.validation.num_points)
+        angle = draw_angle(generator, count, 4, self.options.full_circle)
+        batch = {"angle": angle, "xy": draw_shift(generator, count, 4)}
+        # the score map covers the central half of the patch
+        return self._overlap(batch, torch.rand((count, 4, 2), generator=generator) - 0.5)
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         """Draw quadruplets of patches and where the point lies in them.
@@ -205,6 +222,14 @@ class PaperDetectorStage(_DetectorStage):
         self.network = response
         self.orientation, self.descriptor = orientation, descriptor
         self._freeze()
+
+    @property
+    def measure(self) -> Measure:
+        """By chance the locations have to overlap, and the descriptor to be the nearest of all."""
+        overlap = self._random_overlap()
+        chance = float((overlap <= 0.5).float().mean()) / len(overlap)
+        what = f"pairs whose locations do not overlap, or with a wrong nearest neighbour among {len(overlap)}"
+        return Measure(what, 1 - chance, len(overlap))
 
     def _freeze(self) -> None:
         freeze([self.orientation, self.descriptor])

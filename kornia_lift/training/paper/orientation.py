@@ -14,6 +14,7 @@ from kornia_lift.training.limits import check_limits
 from kornia_lift.training.paper.losses import orientation_loss
 from kornia_lift.training.paper.quadruplets import Quadruplets, QuadrupletSampler, draw_angle, draw_shift
 from kornia_lift.training.paper.siamese import describe, freeze, nearest_is_correct, orient
+from kornia_lift.training.stage import Measure
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,12 @@ class PaperOrientationStage:
         self.descriptor: Callable[[Tensor], Tensor] = descriptor
         self.train, self.validation, self.seed = train, validation, seed
         self.options = options or OrientationOptions()
+
+    @property
+    def measure(self) -> Measure:
+        """A pair is one of so many candidates."""
+        count = min(self.options.validation_pairs, self.validation.num_points)
+        return Measure(f"pairs with a wrong nearest neighbour among {count}, once oriented", 1 - 1 / count, count)
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         """P1 and P2 (N, 2, 128, 128), the position of the point in them (N, 2, 2), their angle (N, 2)."""

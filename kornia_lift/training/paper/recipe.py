@@ -17,6 +17,7 @@ from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.data.store import Store
+from kornia_lift.training.initial import Model
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.paper.descriptor import DescriptorOptions, PaperDescriptorStage
 from kornia_lift.training.paper.detector import (
@@ -87,6 +88,7 @@ class PaperRecipe(Recipe):
         config: options.
         validation: held-out data; where absent, a part of ``data`` is held out.
         device: where patches are cut and networks trained.
+        init: weights to start from.
 
     """
 
@@ -112,8 +114,9 @@ class PaperRecipe(Recipe):
         config: PaperConfig | None = None,
         validation: Store | None = None,
         device: torch.device | str = "cpu",
+        init: Model | None = None,
     ) -> None:
-        super().__init__(data, out, config or PaperConfig(), validation, device)
+        super().__init__(data, out, config or PaperConfig(), validation, device, init)
 
     def make_networks(self) -> None:
         """Make the networks, whose gray values are those of the training images."""

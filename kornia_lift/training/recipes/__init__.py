@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+#: The same recipes for little data: from weights that exist, in minutes.
+FINE_TUNING = FOLDER / "fine_tuning"
 
 
-def recipe_path(recipe: Path) -> Path:
+def recipe_path(recipe: Path, fine_tuning: bool = False) -> Path:
     """Return the file of a shipped recipe for its name, and any other path as it is.
 
     Args:
         recipe: name of a shipped recipe, such as ``paper``, or the path of a ``.toml`` or ``.json`` file; a file of
             that name has priority.
+        fine_tuning: of a name, the file for training from weights that exist.
 
     """
-    shipped = FOLDER / f"{recipe.name}.toml"
+    shipped = (FINE_TUNING if fine_tuning else FOLDER) / f"{recipe.name}.toml"
     is_name = recipe.name == str(recipe) and not recipe.suffix
     return shipped if is_name and not recipe.exists() and shipped.is_file() else recipe

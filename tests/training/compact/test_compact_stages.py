@@ -210,20 +210,14 @@ def test_at_estimated_angles_patches_of_a_pair_agree_as_well_as_the_estimates() 
 TINY = """
 recipe = "compact"
 data = ["{data}"]
+table = false
 [compact]
-corner_steps = 2
-shapes = 1
 orientation_images = 2
 orientation_pairs = 4
 descriptor_images = 2
 descriptor_pairs = 4
 [compact.views]
 points_per_image = 12
-[compact.crops]
-size = 96
-per_image = 1
-[compact.response]
-steps = 1
 [compact.orientation]
 steps = 1
 [compact.descriptor]

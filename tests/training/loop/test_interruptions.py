@@ -1,4 +1,4 @@
-"""Every stage of both recipes, interrupted by a signal and started again, ends as an undisturbed run does.
+"""Every stage of every recipe, interrupted by a signal and started again, ends as an undisturbed run does.
 
 The measure that is promised: every batch and every random draw is the same as without the interruption, so that
 losses agree up to the rounding of the machine's threads.
@@ -6,8 +6,12 @@ losses agree up to the rounding of the machine's threads.
 
 from __future__ import annotations
 
+import os
+import random
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +19,19 @@ from typing import Any
 import pytest
 import torch
 
+from kornia_lift.networks.correspondence import CorrespondenceNet
+from kornia_lift.training.compact.config import CompactConfig
+from kornia_lift.training.compact.recipe import CompactRecipe
+from kornia_lift.training.compact.views import ViewConfig
 from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.correspondences.config import CorrespondenceConfig
+from kornia_lift.training.correspondences.data import MatchedPair
+from kornia_lift.training.correspondences.stage import CorrespondenceStage
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.read import read_source
 from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.store import Store
+from kornia_lift.training.loop import fit
 from kornia_lift.training.loop.checkpoint import load_checkpoint
 from kornia_lift.training.loop.log import read_log
 from kornia_lift.training.loop.signals import TrainingInterrupted
@@ -33,6 +45,7 @@ from kornia_lift.training.paper.orientation import OrientationOptions
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 from kornia_lift.training.recipe import Recipe
 from tests.training.helpers import picture
+from tests.training.loop.toy_stage import ToyStage
 
 STEPS, STOP = 3, 2
 # SGD: Adam's first steps are all signs, which rounding flips where a gradient is nearly zero
@@ -57,10 +70,19 @@ MODERN = ModernConfig(
     crops=CropConfig(size=80, per_image=2, max_step=1.5),
     views=CropConfig(size=110, per_image=1, min_step=1.0, max_step=1.2, scale=1.6),
 )
+COMPACT = CompactConfig(
+    **dict.fromkeys(CompactRecipe.STAGES, LOOP),
+    views=ViewConfig(points_per_image=30),
+    orientation_images=2,
+    orientation_pairs=4,
+    descriptor_images=2,
+    descriptor_pairs=6,
+)
 
 
 EVERY = [("paper", s) for s in (*PaperRecipe.STAGES, *PaperRecipe.OPTIONAL)]
 EVERY += [("modern", s) for s in ModernRecipe.STAGES]
+EVERY += [("compact", s) for s in CompactRecipe.STAGES]
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +129,8 @@ def test_a_signal_in_any_stage_changes_nothing(
     def make(out: Path) -> Recipe:
         if kind == "paper":
             return PaperRecipe(hard_store, out, PAPER, validation=hard_store)
+        if kind == "compact":
+            return CompactRecipe(singles, out, COMPACT)
         return ModernRecipe(singles, out, replace(MODERN))
 
     whole, halves = tmp_path / "whole", tmp_path / "halves"
@@ -123,8 +147,89 @@ def test_a_signal_in_any_stage_changes_nothing(
 def test_every_stage_trains_on_a_gpu(kind: str, stage: str, hard_store: Store, singles: Store, tmp_path: Path) -> None:
     if kind == "paper":
         recipe: Recipe = PaperRecipe(hard_store, tmp_path, PAPER, hard_store, "cuda")
+    elif kind == "compact":
+        recipe = CompactRecipe(singles, tmp_path, COMPACT, None, "cuda")
     else:
         recipe = ModernRecipe(singles, tmp_path, MODERN, None, "cuda")
     recipe.run([stage], given=recipe.STAGES, progress=False)
     assert {p.device.type for p in recipe.network_of(stage).parameters()} == {"cuda"}
     assert set(losses(tmp_path / stage)) == set(range(1, STEPS + 1))
+
+
+def matched_pair(seed: int) -> MatchedPair:
+    """Two views of random points, half of the matches wrong."""
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.rand(60, 2, generator=generator) - 0.5
+    depth = 4 + 4 * torch.rand(60, 1, generator=generator)
+    moved = torch.cat([first, torch.ones(60, 1)], 1) * depth + torch.tensor([1.0, 0.2, 0.1])
+    second = torch.where(torch.rand(60, 1, generator=generator) < 0.5, moved[:, :2] / moved[:, 2:], first.flip(0))
+    translation = torch.tensor([1.0, 0.2, 0.1], dtype=torch.float64)
+    return MatchedPair("made", torch.cat([first, second], 1), torch.eye(3).double(), translation / translation.norm())
+
+
+def make_stage(kind: str, singles: Store, out: Path) -> Any:
+    torch.manual_seed(3)
+    if kind == "correspondences":
+        config = CorrespondenceConfig(pairs_per_batch=3, matches_per_pair=40, essential_from=4)
+        pairs = [matched_pair(n) for n in range(8)]
+        return CorrespondenceStage(CorrespondenceNet(channels=8, blocks=1), pairs[:6], pairs[6:], config)
+    if kind == "toy":
+        return ToyStage()
+    recipe = CompactRecipe(singles, out, COMPACT)
+    return recipe.make_stage(kind)
+
+
+@contextmanager
+def signalled(stage: Any, chance: random.Random, wanted: bool) -> Iterator[Any]:
+    """A stage whose training gets a signal up to 0.2 s after its first batch was drawn."""
+    begun, ended, draw = threading.Event(), threading.Event(), stage.batch
+
+    def batch(generator: torch.Generator, step: int) -> Any:
+        begun.set()
+        return draw(generator, step)
+
+    def send() -> None:
+        begun.wait(60)
+        if not ended.wait(chance.uniform(0, 0.2)):
+            os.kill(os.getpid(), chance.choice((signal.SIGINT, signal.SIGTERM)))
+
+    stage.batch = batch
+    sender = threading.Thread(target=send)
+    if wanted:
+        sender.start()
+    try:
+        yield stage
+    finally:
+        ended.set()
+        begun.set()
+        if wanted:
+            sender.join()
+
+
+@pytest.mark.parametrize("kind", ["toy", "correspondences", "orientation", "descriptor"])
+def test_signals_at_random_moments_change_nothing(kind: str, singles: Store, tmp_path: Path) -> None:
+    """Also while validating and saving, and several in one training; no delay is the same in two runs of the test."""
+    loop = replace(LOOP, steps=12, validate_every=3, checkpoint_every=5, learning_rate=1e-3, prefetch=True)
+    fit(make_stage(kind, singles, tmp_path), loop, tmp_path / "whole", progress=False)
+    chance, interruptions = random.Random(), 0
+    # a signal that comes when the training has just ended must not end the test
+    before = {n: signal.signal(n, lambda *_: None) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        while True:
+            try:
+                with signalled(make_stage(kind, singles, tmp_path), chance, interruptions < 4) as stage:
+                    fit(stage, loop, tmp_path / "parts", progress=False)
+                break
+            except TrainingInterrupted:
+                interruptions += 1
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    whole, parts = losses(tmp_path / "whole"), losses(tmp_path / "parts")
+    assert set(whole) == set(range(1, 13))
+    assert parts == pytest.approx(whole, rel=1e-3, abs=1e-5)
+    errors = [
+        {e["step"]: e["error"] for e in read_log(tmp_path / run / "log.jsonl") if e["kind"] == "validation"}
+        for run in ("whole", "parts")
+    ]
+    assert errors[1] == pytest.approx(errors[0], rel=1e-3, abs=1e-5)

@@ -26,6 +26,8 @@ from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.store import Kind, Observations, Store, StoredImage, join_observations
 
 EMPTY_PER_IMAGE = 100
+_ENOUGH = 50  # points of an image from which it is known again, where this share lies at keypoints
+_LEAST_NEAR = 0.1
 #: What the counts of a store count, in order: locations that are left.
 STEPS = {
     "found": "locations",
@@ -65,6 +67,8 @@ def scene_store(source: Source, read: Material, options: ReadOptions, rng: np.ra
     kept = proper & _twice(frames.point, proper)
     counts["tracked"] = _count(frames.point[kept])
     near = _near_keypoints(frames, read.keypoints, read.tolerance.distance)
+    if source.kind == "sfm":
+        _check_unchanged(source.name, read, near)
     counts["near_sift"] = _count(frames.point[_twice(frames.point, kept & (near > 0))])
     counts["large"] = _count(frames.point[_twice(frames.point, kept & (near >= MIN_SIGMA))])
     large = [k.take(k.sigma >= MIN_SIGMA) for k in read.keypoints]
@@ -92,6 +96,23 @@ def scene_store(source: Source, read: Material, options: ReadOptions, rng: np.ra
     point = np.unique(frames.point[rows], return_inverse=True)[1]
     table = Observations(frames.image[rows], point, frames.xy[rows], sigma[rows], theta[rows], zoom[rows], angle[rows])
     return make_store(source, read, table, counts, options, rng)
+
+
+def _check_unchanged(name: str, read: Material, near: NDArray[np.float64]) -> None:
+    """Check that the images are those of the model: many of its points lie at a keypoint of SIFT.
+
+    Raises:
+        ValueError: naming an image in which hardly any does.
+
+    """
+    for index, image in enumerate(read.names):
+        mine = near[read.frames.image == index]
+        if len(mine) >= _ENOUGH and (mine > 0).mean() < _LEAST_NEAR:
+            raise ValueError(
+                f"{name}: {int((mine > 0).sum())} of {len(mine)} points of the model lie at a keypoint of {image}: "
+                "the image was most likely changed or exchanged since the model was made: restore it, or reconstruct "
+                "the images again"
+            )
 
 
 def make_store(

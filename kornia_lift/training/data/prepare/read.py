@@ -15,12 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift.scenes.colmap import read_model
+from kornia_lift.scenes.colmap import read_model, sfm_root
+from kornia_lift.scenes.dtu import DTUScan, is_dtu_scan
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Scene
 from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.images import images_in, read_gray, to_gray
+from kornia_lift.training.data.prepare.alike import check_different, thumbnail
 from kornia_lift.training.data.prepare.assemble import Material, NoCorrespondenceError, make_store, scene_store
 from kornia_lift.training.data.prepare.frames import (
     frames_at,
@@ -63,11 +65,11 @@ def read_source(source: Source, options: ReadOptions | None = None, say: Say = l
     if source.kind == "exposures":
         return _read_exposures(source, options, rng)
     if source.kind == "sfm":
-        read = _read_colmap(source.path)
+        read = _read_colmap(sfm_root(source.path) or source.path)
     else:
         scene: Scene
         if source.kind == "posed":
-            scene = PosedScene.load(source.path)
+            scene = (DTUScan if is_dtu_scan(source.path) else PosedScene).load(source.path)
         else:
             scene = HomographySequence.load(source.path, all_pairs=True)
         for pair in scene.skipped:
@@ -132,6 +134,11 @@ def _pinhole(scene: PosedScene, index: int) -> Camera:
 def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator) -> Store:
     """Single images: their second views are synthetic, drawn when training."""
     images = [read_gray(path, options.max_size, apply_exif=True) for path in source.files]
+    check_different(
+        [thumbnail(image) for image in images],
+        source.name,
+        "single images have to show different things: keep one of each, and build images of one place without --single",
+    )
     keypoints = [detect_sift(image) for image in images]
     parts, points, found, large = [Observations.none()], 0, 0, 0
     for index, (image, every) in enumerate(zip(images, keypoints, strict=True)):

@@ -8,11 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from kornia_lift._extras import require
 from kornia_lift._io import load_image
 from kornia_lift.files.colmap import errors_only
 from kornia_lift.training.data.images import images_in, to_bytes
+from kornia_lift.training.data.prepare.alike import check_different, thumbnail
 
 MIN_IMAGES = 3
 
@@ -61,15 +63,23 @@ def reconstruct(
     with work_folder as work, errors_only(pycolmap):
         scene, database = Path(work) / "scene", Path(work) / "database.db"
         (scene / "images").mkdir(parents=True)
+        thumbnails = []
         for path in paths:
             colour = to_bytes(load_image(path, apply_exif=False))[0].permute(1, 2, 0)
             image = np.ascontiguousarray(colour.numpy()[..., ::-1])  # OpenCV orders blue, green, red
             factor = min(1.0, max_size / max(image.shape[:2]))
             if factor < 1:
                 image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            gray = image.reshape(*image.shape[:2], -1).mean(-1)
+            thumbnails.append(thumbnail(torch.from_numpy(gray)))
             # a.jpg and a.png are two images
             name = path.name if path.suffix.lower() == ".jpg" else f"{path.name}.jpg"
             cv2.imwrite(str(scene / "images" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        advice = "move the camera between images by a tenth of the distance or more, or keep every tenth frame"
+        try:
+            check_different(thumbnails, str(folder), advice)
+        except ValueError as error:
+            raise ReconstructionError(str(error)) from None
         say(f"reconstruction from {len(paths)} images: SIFT")
         extraction = pycolmap.FeatureExtractionOptions()
         extraction.use_gpu = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from kornia_lift.scenes.colmap import sfm_root
+from kornia_lift.scenes.dtu import is_dtu_scan
 from kornia_lift.training.data.images import images_below, images_in
 from kornia_lift.training.data.store import Kind
 
@@ -32,10 +34,11 @@ class Source:
         """The files that are read."""
         if self.kind in ("single", "exposures"):
             return images_in(self.path)
-        if self.kind == "homography":
+        if self.kind == "homography" or (self.kind == "posed" and is_dtu_scan(self.path)):
             return sorted(p for p in self.path.iterdir() if p.is_file() and not p.name.startswith("."))
         parts = ("images", "sparse") if self.kind == "sfm" else ("images", "depth", "pairs.txt", "cameras.npz")
-        below = [p for name in parts for p in (self.path / name, *(self.path / name).rglob("*"))]
+        root = (sfm_root(self.path) or self.path) if self.kind == "sfm" else self.path
+        below = [p for name in parts for p in (root / name, *(root / name).rglob("*"))]
         return sorted(p for p in below if p.is_file())
 
 
@@ -43,8 +46,10 @@ def scene_kind(folder: Path) -> Kind | None:
     """Return what kind of scene a folder is by its layout, None if it is not one."""
     if (folder / "cameras.npz").exists():
         return "posed"
-    if (folder / "sparse").is_dir() and (folder / "images").is_dir():
+    if sfm_root(folder) is not None:
         return "sfm"
+    if is_dtu_scan(folder):
+        return "posed"
     if any(folder.glob("H_1_*")) or any(folder.glob("H1to*p")):
         return "homography"
     return None

@@ -1,0 +1,189 @@
+"""Weights measured on held-out pairs by the one evaluator, and which of two weights are the better ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kornia_lift.evaluation.features.extraction import ExtractedFeatures
+from kornia_lift.evaluation.features.peers import Extractor, local_feature, opencv_sift
+from kornia_lift.evaluation.measures.geometry import Estimator
+from kornia_lift.evaluation.measures.statistics import compare
+from kornia_lift.evaluation.pair import Options
+from kornia_lift.evaluation.report.results import FeatureResults, Results, describe_options, provenance
+from kornia_lift.evaluation.runner import SKIPPED, PairResult, evaluate
+from kornia_lift.feature import LIFTFeature
+from kornia_lift.scenes.scene import Scene
+from kornia_lift.training.data.store import Store
+from kornia_lift.training.held_out.scenes import HeldOutConfig, describe_pairs, held_out_scenes
+from kornia_lift.training.initial import weights_digest
+from kornia_lift.weights import is_upright, pooled_sizes
+
+CACHE = "held_out.json"
+SIFT = "opencv-sift"
+#: Pairs below which a difference of means is not judged by its interval.
+FEW_PAIRS = 5
+_COUNTS = ("correct_matches", "epipolar_matches")
+_ACCURACY = ("pose_auc_10", "homography_auc_5")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether weights match held-out images at least as well as those before them.
+
+    Args:
+        correct: correct matches of all pairs together, before and after.
+        accuracy: mean over the pairs of the area under the curve of pose errors up to 10 degrees, or of homography
+            errors up to 5 pixels; before and after.
+        accuracy_fell: the second fell, by more than the choice of pairs explains.
+        clear: whether the interval of the change of correct matches leaves out zero.
+        pairs: number of pairs.
+
+    """
+
+    correct: tuple[float, float]
+    accuracy: tuple[float, float]
+    accuracy_fell: bool
+    clear: bool
+    pairs: int
+
+    @property
+    def accepted(self) -> bool:
+        """At least as many correct matches, and no clear loss of accuracy."""
+        return self.correct[1] >= self.correct[0] and not self.accuracy_fell
+
+    def as_text(self) -> str:
+        """Return the figures in a line."""
+        unclear = "" if self.clear else f"; a difference that {self.pairs} pairs are too few to tell from chance"
+        return (
+            f"correct matches of the {self.pairs} held-out pairs {self.correct[0]:.0f} before, {self.correct[1]:.0f} "
+            f"after; accuracy of pose or homography {self.accuracy[0]:.2f}, {self.accuracy[1]:.2f}{unclear}"
+        )
+
+
+def judge(before: FeatureResults, after: FeatureResults) -> Verdict:
+    """Compare what two weights scored on the same pairs."""
+    tables = [_by_pair(results) for results in (before, after)]
+    shared = [key for key in tables[0] if key in tables[1]]
+    counts = [np.array([table[key][0] for key in shared]) for table in tables]
+    accuracies = [np.array([table[key][1] for key in shared]) for table in tables]
+    fell = change = 0.0
+    clear = False
+    if len(shared) >= FEW_PAIRS:
+        fell = compare({"": accuracies[1]}, {"": accuracies[0]}).difference.high
+        change = float(counts[1].mean() - counts[0].mean())
+        clear = compare({"": counts[1]}, {"": counts[0]}).verdict != "undecided" and change != 0
+    means = [float(a.mean()) if len(a) else 0.0 for a in accuracies]
+    return Verdict((float(counts[0].sum()), float(counts[1].sum())), (means[0], means[1]), fell < 0, clear, len(shared))
+
+
+def _by_pair(results: FeatureResults) -> dict[tuple[str, ...], tuple[float, float]]:
+    """Correct matches and accuracy of each pair that was measured."""
+    found: dict[tuple[str, ...], tuple[float, float]] = {}
+    for group, pairs in results.pairs.items():
+        for pair in pairs:
+            if pair.status != SKIPPED:
+                count = next((pair.values[m] for m in _COUNTS if m in pair.values), 0.0)
+                accuracy = next((pair.values[m] for m in _ACCURACY if m in pair.values), 0.0)
+                found[group, pair.scene, pair.first, pair.second] = count, accuracy
+    return found
+
+
+class Referee:
+    """Measures weights on the held-out pairs of a training, and remembers what it measured in the folder of the run.
+
+    Args:
+        store: the held-out data.
+        out: folder of the run.
+        config: which pairs.
+        device: where features are computed.
+        say: called with what begins now.
+
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        out: Path,
+        config: HeldOutConfig | None = None,
+        device: torch.device | str = "cpu",
+        say: Callable[[str], object] = lambda text: None,
+    ) -> None:
+        self.config, self.device, self._say = config or HeldOutConfig(), torch.device(device), say
+        self.groups: Mapping[str, Sequence[Scene]] = held_out_scenes(store, self.config)
+        self._options = Options(self.config.num_features, estimator=Estimator())
+        self._path = out / CACHE
+        self._about = {**describe_options(self._options), "pairs_sha256": describe_pairs(store, self.config)}
+        self._known = self._read()
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs."""
+        return sum(len(scene.pairs) for scenes in self.groups.values() for scene in scenes)
+
+    def measure(self, name: str, model: str | Path) -> FeatureResults:
+        """Measure a model by the name of a shipped one or its file, or what is known of the same weights.
+
+        Args:
+            name: what it is called in the results.
+            model: see ``pretrained`` of :class:`~kornia_lift.LIFTFeature`, or :data:`SIFT`.
+
+        Raises:
+            WeightFileError: if the weights do not load into :class:`~kornia_lift.LIFTFeature`.
+
+        """
+        identity = f"peer {model}" if model == SIFT else _identity(model)
+        if identity not in self._known:
+            self._say(f"measuring {name} on {self.pairs} held-out pairs")
+            extract = self.extractor(model)
+            pairs: dict[str, list[PairResult]] = {
+                group: evaluate(ExtractedFeatures(extract, scenes, self.config.num_features), scenes, self._options)
+                for group, scenes in self.groups.items()
+            }
+            self._known[identity] = FeatureResults(name, pairs, {"identity": identity})
+            self._write()
+            self._known = self._read()  # rounded as a run that goes on finds it, which then decides alike
+        return replace(self._known[identity], name=name)
+
+    def extractor(self, model: str | Path) -> Extractor:
+        """Return a function from an image to the features of a model, on the CPU."""
+        count = self.config.num_features
+        if model == SIFT:
+            return opencv_sift(count)
+        found = local_feature(LIFTFeature(count, pretrained=str(model), device=self.device), count)
+
+        def extract(image: Tensor) -> Any:
+            return found(image.to(self.device))
+
+        return extract
+
+    def results(self, title: str, rows: Sequence[FeatureResults]) -> Results:
+        """Measured rows as the results of an evaluation."""
+        return Results(title, rows, self._about, provenance())
+
+    def _read(self) -> dict[str, FeatureResults]:
+        if not self._path.is_file():
+            return {}
+        try:
+            stored = Results.load(self._path)
+        except ValueError:  # damaged: it is measured again
+            return {}
+        if dict(stored.options) != self._about:
+            return {}
+        return {str(row.options.get("identity")): row for row in stored.features}
+
+    def _write(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self.results("Held-out pairs of a training", list(self._known.values())).save(self._path)
+
+
+def _identity(model: str | Path) -> str:
+    """What tells a model from others: its weights, wherever their file lies, and how they are run."""
+    how = f"{' upright' if is_upright(model) else ''} {pooled_sizes(model)}"
+    return f"weights {weights_digest(model)}{how}"

@@ -1,0 +1,91 @@
+"""The script for the day on which there is a GPU runs on a CPU, in miniature: all its parts, and its result file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from kornia_lift.training.data.prepare.read import ReadOptions, read_source
+from kornia_lift.training.data.prepare.sources import Source
+from kornia_lift.training.data.store import load_store, save_store
+from tests.training.helpers import picture
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    pytest.importorskip("skimage")
+    pytest.importorskip("safetensors")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    before = set(sys.modules)
+    spec = importlib.util.spec_from_file_location("gpu", BENCHMARKS / "gpu.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    yield module
+    for name in set(sys.modules) - before:
+        if name in ("gpu_page", "gpu_training", "roofline", "cases"):
+            del sys.modules[name]
+
+
+def write_images(folder: Path, flat: bool = False) -> Path:
+    """Pictures with smooth parts, which the paper's recipe needs, or without any texture."""
+    cv2 = pytest.importorskip("cv2")
+    folder.mkdir(parents=True)
+    for i in range(3):
+        image = picture(i, 260)
+        image[:110] = image[:110] // 16 + 100
+        cv2.imwrite(str(folder / f"{i}.png"), image * (not flat))
+    return folder
+
+
+def test_all_parts_run_in_miniature(gpu: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_images(tmp_path / "mine")
+    save_store(tmp_path / "data.npz", read_source(Source("single", "mine", folder), ReadOptions(points_per_image=60)))
+    out = tmp_path / "gpu.json"
+    arguments = ["--device", "cpu", "--quick", "--data", str(tmp_path / "data.npz"), "--out", str(out)]
+    assert gpu.main(arguments) == 0, capsys.readouterr().out
+    record = json.loads(out.read_text())
+    assert record["tests"]["returncode"] == 0 and any("test_gpu_agrees_with_cpu" in t for t in record["tests"]["tail"])
+    assert {(r["model"], r["batch"]) for r in record["speed"]["cases"]} == {
+        (model, batch) for model in ("lift", "lift-plus") for batch in (1, 2)
+    }
+    assert all(r["images_per_s"] > 0 and r["keypoints"] > 0 for r in record["speed"]["cases"])
+    assert {r["stage"] for r in record["speed"]["stages"]["float32"]["rows"]} >= {"orientation", "descriptor"}
+    options = gpu.run_training.__globals__
+    stages = {f"{name}/{s}" for name in options["QUICK"] for s in options["RECIPES"][name].STAGES}
+    assert set(record["training"]) == stages
+    for name, row in record["training"].items():
+        assert row.get("samples_per_s", 0) > 0 and row["steps"] >= 1, (name, row)
+    text = out.with_suffix(".md").read_text()
+    assert text.count("| modern/") == 5 and "lift-plus" in text and "failed" not in text
+
+
+def test_what_fails_is_written_down_and_the_rest_goes_on(gpu: ModuleType, tmp_path: Path) -> None:
+    out = tmp_path / "gpu.json"
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(gpu, "run_tests", lambda quick: {"returncode": 0, "tail": ["1 passed"]})
+    monkey.setattr(gpu, "run_speed", lambda device, quick: 1 / 0)
+    with monkey.context():
+        assert gpu.main(["--device", "cpu", "--quick", "--data", str(tmp_path / "none.npz"), "--out", str(out)]) == 1
+    record = json.loads(out.read_text())
+    assert "ZeroDivisionError" in record["speed"]["traceback"] and "no training data" in record["training"]["error"]
+    assert "## speed failed" in out.with_suffix(".md").read_text()
+    monkey.undo()
+
+
+def test_the_data_fit_one_file(gpu: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_images(tmp_path / "data" / "photos")
+    whole = gpu.pack(tmp_path / "data", tmp_path / "gpu.npz")
+    assert load_store(tmp_path / "gpu.npz").names == whole.names and len(whole.names) == 3
+    with pytest.raises(ValueError, match="of at most 1000 bytes"):
+        gpu.pack(tmp_path / "data", tmp_path / "small.npz", 1000)
+    with pytest.raises(SystemExit):
+        gpu.main(["--device", "cuda:99", "--data", str(tmp_path / "gpu.npz")])

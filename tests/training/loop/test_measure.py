@@ -1,0 +1,97 @@
+"""What a validation error is, its value by chance, and what is said where it tells nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from kornia_lift.networks.orientation import LIFTOrientation
+from kornia_lift.networks.response import LIFTResponse
+from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.loop import Result, fit
+from kornia_lift.training.modern.hardest import hardest_in_batch_loss, nearest_measure
+from kornia_lift.training.modern.orientation import EquivariantOrientationStage
+from kornia_lift.training.paper.detector import DetectorOptions, OverlapDetectorStage
+from kornia_lift.training.paper.quadruplets import QuadrupletSampler
+from kornia_lift.training.stage import Measure, measure_of
+from tests.training.loop.real_stages import patch_pairs
+from tests.training.loop.toy_stage import ToyStage
+
+MEASURE = Measure("pairs that are wrong", 0.9, 400)
+
+
+def test_changes_are_told_from_chance_by_the_number_of_samples() -> None:
+    assert MEASURE.is_change(0.5, 0.4) and not MEASURE.is_change(0.5, 0.46)
+    assert not Measure("", 0.9, 20).is_change(0.5, 0.4)
+    assert not MEASURE.is_change(0.0, 0.0) and MEASURE.is_change(0.0, 0.2)
+    assert MEASURE.as_text() == "pairs that are wrong, of 400; by chance 0.900"
+
+
+@pytest.mark.parametrize(
+    ("start", "error", "best", "remarks"),
+    [
+        (0.5, 0.5, 0, ["nothing learned"]),
+        (0.5, 0.47, 10, ["too small to tell"]),
+        (0.5, 0.3, 10, []),
+        (0.99, 0.9, 10, ["no better than chance"]),
+        (0.91, 0.91, 0, ["nothing learned", "no better than chance"]),
+    ],
+)
+def test_an_end_that_tells_nothing_is_called_so(start: float, error: float, best: int, remarks: list[str]) -> None:
+    result = Result(10, "steps", error, start, best, {}, Path(), Path(), MEASURE)
+    assert len(result.remarks) == len(remarks)
+    assert all(part in said for part, said in zip(remarks, result.remarks, strict=True))
+
+
+def test_a_stage_without_a_measure_is_only_compared_with_its_start(tmp_path: Path) -> None:
+    assert measure_of(ToyStage()) is None
+    result = fit(ToyStage(), LoopConfig(steps=3), tmp_path, progress=False)
+    assert result.measure is None and all("chance" not in said for said in result.remarks)
+
+
+def test_the_measure_is_said_once_before_the_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Told(ToyStage):
+        measure = MEASURE
+
+    config = LoopConfig(steps=2, validate_every=1)
+    fit(Told(), config, tmp_path)
+    fit(Told(), config, tmp_path)  # done already: nothing to explain
+    said = capsys.readouterr().err
+    assert said.count("toy: validation error: pairs that are wrong, of 400; by chance 0.900") == 1
+    assert "\r" not in said  # lines, not a bar, where there is no terminal
+
+
+def test_chance_of_nearest_neighbours() -> None:
+    generator, wrong = torch.Generator().manual_seed(0), 0.0
+    for _ in range(600):
+        a, p = torch.nn.functional.normalize(torch.randn(2, 8, 6, generator=generator), dim=2)
+        wrong += float((~hardest_in_batch_loss(a, p, torch.eye(8).bool())[1]).float().mean()) / 600
+    assert wrong == pytest.approx(nearest_measure(2, 4, 100).chance, abs=0.02)
+
+
+def test_chance_of_angles() -> None:
+    class Random(LIFTOrientation):
+        def forward(self, patch: Tensor) -> Tensor:
+            return torch.rand(len(patch)) * 6.2832
+
+    stage = EquivariantOrientationStage(Random(False), patch_pairs(), patch_pairs())
+    assert stage.validate(batches=60)["error"] == pytest.approx(stage.measure.chance, abs=0.06)
+    assert stage.measure.samples == 7
+
+
+def test_chance_of_locations_and_scores(hard_sampler: QuadrupletSampler, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = OverlapDetectorStage(
+        LIFTResponse(False), hard_sampler, hard_sampler, DetectorOptions(validation_quadruplets=40)
+    )
+
+    def locate(batch: dict[str, Tensor]) -> Any:
+        count = len(batch["patches"])
+        return torch.rand(count, 4, 2) - 0.5, torch.rand(count, 4)
+
+    monkeypatch.setattr(stage, "_locate", locate)
+    errors = [stage.validate()["error"] for _ in range(20)]
+    assert sum(errors) / len(errors) == pytest.approx(stage.measure.chance, abs=0.06)

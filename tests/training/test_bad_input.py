@@ -1,0 +1,131 @@
+"""Data that cannot teach, and disks that are full: one sentence that says what is missing and what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kornia_lift.cli import main
+from kornia_lift.training.data.prepare.alike import check_different, thumbnail
+from kornia_lift.training.loop.log import TrainingLog
+
+from .helpers import picture
+from .test_own_images import TINY
+
+
+def write(path: Path, image: np.ndarray) -> None:
+    cv2 = pytest.importorskip("cv2")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), image)
+
+
+def complaint(capsys: pytest.CaptureFixture[str], *command: str) -> str:
+    assert main(list(command)) == 2
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_frames_of_a_video_that_stands_still(tmp_path: Path, capsys: pytest.CaptureFixture[str], single: bool) -> None:
+    pytest.importorskip("pycolmap")
+    generator = np.random.default_rng(0)
+    for k in range(6):
+        noise = generator.normal(0, 3, (200, 200))
+        write(tmp_path / "video" / f"{k}.png", (picture(1, 200) + noise).clip(0, 255).astype(np.uint8))
+    command = ["build-dataset", str(tmp_path / "video"), "--out", str(tmp_path / "set"), *["--single"] * single]
+    said = complaint(capsys, *command)
+    assert "5 of 5 images are the same as the one before" in said
+    assert ("keep one of each" if single else "keep every tenth frame") in said
+    assert not (tmp_path / "set" / "reconstructions" / "video").exists()
+
+
+def test_images_that_differ_are_not_alike() -> None:
+    import torch
+
+    images = [thumbnail(torch.from_numpy(picture(k, 200))) for k in range(4)]
+    check_different(images, "x", "y")
+    check_different([images[0], images[0], *images], "x", "y")  # two copies among others
+    check_different(images[:1], "x", "y")
+
+
+def test_images_without_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pycolmap")
+    for k in range(3):
+        write(tmp_path / "trip" / f"{k}.png", picture(k, 200))
+    said = complaint(capsys, "build-dataset", str(tmp_path / "trip"), "--out", str(tmp_path / "set"))
+    assert "too few matches" in said and "overlapping viewpoints" in said
+
+
+def test_one_image_cannot_be_trained_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(tmp_path / "mine" / "a.png", picture(1, 200))
+    said = complaint(
+        capsys, "train", "modern", "--data", str(tmp_path / "mine"), "--init", "lift", "--out", str(tmp_path / "run")
+    )
+    assert "leave nothing to hold out" in said and "two single images" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_image_that_is_not_the_one_of_the_model(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("pycolmap")
+    scene = tmp_path / "scene"
+    shutil.copytree(shared / "data" / "train" / "sfm" / "unity_hall", scene)
+    victim = sorted((scene / "images").iterdir())[1]
+    height, width = cv2.imread(str(victim)).shape[:2]
+    victim.chmod(0o644)
+    victim.parent.chmod(0o755)
+    write(victim, cv2.resize(picture(2, 400), (width, height)))
+    said = complaint(capsys, "build-dataset", str(scene), "--out", str(tmp_path / "set"))
+    assert victim.name in said and "changed or exchanged since the model was made" in said
+    victim.unlink()
+    said = complaint(capsys, "build-dataset", str(scene), "--out", str(tmp_path / "set"))
+    assert f"1 images of the model are missing in images/: {victim.name}" in said
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path, "x", 0, 10, progress=False)
+    log._file.close()
+    log._file = Path("/dev/full").open("w")  # noqa: SIM115
+    with pytest.raises(OSError, match="make room, and the same command goes on") as error:
+        log.write(1, "train", {"loss": 1.0})
+    assert "No space left" in str(error.value) and "/dev/full" in str(error.value)
+    log.close()
+
+
+def test_a_disk_that_fills_up_ends_the_run_and_keeps_the_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The third checkpoint finds no room; with room again, the same command goes on from the second."""
+    import torch
+
+    for k in range(3):
+        write(tmp_path / "mine" / f"{k}.png", picture(k, 200))
+    config = tmp_path / "tiny.toml"
+    steps = "[modern.descriptor]\nsteps = 4\ncheckpoint_every = 1"
+    config.write_text(TINY.format(data=(tmp_path / "mine").as_posix()).replace("[modern.descriptor]\nsteps = 1", steps))
+    command = ["train", str(config), "--out", str(tmp_path / "run"), "--stages", "descriptor"]
+    original, saved = torch.save, []
+
+    def save(state: object, path: Path) -> None:
+        saved.append(path)
+        if len(saved) == 4:
+            Path(path).write_bytes(b"half")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        original(state, path)
+
+    monkeypatch.setattr(torch, "save", save)
+    said = complaint(capsys, *command)
+    assert "No space left on device" in said and "run/descriptor/" in said
+    monkeypatch.undo()
+    assert not list((tmp_path / "run").rglob("*.tmp*"))
+    assert main(command) == 0
+    assert "descriptor: validation error" in capsys.readouterr().out

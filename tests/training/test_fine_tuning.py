@@ -1,0 +1,255 @@
+"""A run that starts from weights never ends worse on the held-out pairs; its table and picture say what it did."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from kornia_lift.cli import main
+from kornia_lift.evaluation.measures.epipolar import scene_epipolar_distance
+from kornia_lift.evaluation.report.results import FeatureResults
+from kornia_lift.evaluation.runner import OK, PairResult
+from kornia_lift.scenes.homographies import apply_homography
+from kornia_lift.training.data.cameras import Camera
+from kornia_lift.training.data.store import Observations, Store, StoredImage, encode_jpeg
+from kornia_lift.training.held_out.referee import Referee, judge
+from kornia_lift.training.held_out.report import PICTURE, REPORT, RESULTS
+from kornia_lift.training.held_out.scenes import HeldOutConfig, StoredCameras, held_out_scenes
+from kornia_lift.training.initial import weights_digest
+from kornia_lift.training.modern.crops import CropConfig
+from kornia_lift.training.modern.descriptor import HardestDescriptorStage
+from kornia_lift.training.recipe import read_verdicts
+from kornia_lift.training.run import read_run, with_budget
+from kornia_lift.weights import load_tensors
+
+from .helpers import picture
+from .test_own_images import TINY
+
+HELD_OUT = """
+[held_out]
+warped = 3
+num_features = 150
+[held_out.crops]
+size = 160
+per_image = 1
+max_step = 1.2
+"""
+SMALL = HeldOutConfig(warped=2, num_features=100, crops=CropConfig(size=160, per_image=1, max_step=1.2))
+
+
+def plane_in_two_views(size: tuple[int, int] = (400, 300)) -> tuple[Store, NDArray[np.float64]]:
+    """A textured plane, the store of two views of it with cameras, and the homography between them."""
+    cv2 = pytest.importorskip("cv2")
+    width, height = size
+    k = np.array([[350.0, 0, width / 2 - 0.5], [0, 350.0, height / 2 - 0.5], [0, 0, 1]])
+    rotation, _ = cv2.Rodrigues(np.array([0.05, -0.2, 0.1]))
+    translation, normal, distance = np.array([0.8, 0.1, 0.2]), np.array([0.0, 0.0, 1.0]), 5.0
+    homography = k @ (rotation + np.outer(translation, normal) / distance) @ np.linalg.inv(k)
+    homography /= homography[2, 2]
+    base = cv2.resize(picture(3), size)
+    second = cv2.warpPerspective(base, homography, size, borderMode=cv2.BORDER_REFLECT)
+    rng = np.random.default_rng(0)
+    xy = rng.uniform(100, 200, (60, 2))
+    moved = apply_homography(homography, xy)
+    params = (350.0, 350.0, width / 2, height / 2)  # COLMAP's pixel centres
+    cameras = [Camera("PINHOLE", params, size, r, t) for r, t in ((np.eye(3), np.zeros(3)), (rotation, translation))]
+    images = tuple(
+        StoredImage(f"wall/{n}", "wall", "sfm", encode_jpeg(image, 98), camera)
+        for n, (image, camera) in enumerate(zip((base, second), cameras, strict=True))
+    )
+    ones = np.ones(120)
+    tracks = Observations(
+        np.repeat([0, 1], 60), np.tile(np.arange(60), 2), np.concatenate([xy, moved]), 0 * ones, 0 * ones, ones, ones
+    )
+    return Store(images, tracks, Observations.none()), homography
+
+
+@pytest.mark.parametrize("max_size", [1024, 200])
+def test_cameras_of_a_store_agree_with_its_images_at_any_size(max_size: int) -> None:
+    pytest.importorskip("pycolmap")
+    store, homography = plane_in_two_views()
+    groups = held_out_scenes(store, dataclasses.replace(SMALL, max_size=max_size, warped=0))
+    (scene,) = groups["cameras"]
+    assert isinstance(scene, StoredCameras) and len(scene.pairs) == 1
+    factor = scene.image_size(0)[0] / 400
+    assert scene.image(0).shape[-2:] == (round(300 * factor), round(400 * factor))
+    xy = np.random.default_rng(1).uniform(50, 250, (40, 2))
+    ends = [(points + 0.5) * factor - 0.5 for points in (xy, apply_homography(homography, xy))]
+    assert scene_epipolar_distance(scene, (0, 1), *ends).max() < 1e-6
+    assert np.median(scene_epipolar_distance(scene, (0, 1), ends[0], ends[1] + 3 * factor)) > 0.5 * factor
+
+
+def test_homographies_come_back_from_the_tracks() -> None:
+    store, homography = plane_in_two_views()
+    flat = tuple(dataclasses.replace(i, kind="homography", camera=None) for i in store.images)
+    (scene,) = held_out_scenes(dataclasses.replace(store, images=flat), dataclasses.replace(SMALL, warped=0))[
+        "homographies"
+    ]
+    xy = np.random.default_rng(1).uniform(50, 250, (40, 2))
+    assert np.abs(scene.transfer(0, 1, xy).points - apply_homography(homography, xy)).max() < 0.01
+
+
+def test_few_pairs_are_joined_by_warped_crops() -> None:
+    store, _ = plane_in_two_views()
+    groups = held_out_scenes(store, dataclasses.replace(SMALL, warped=4))
+    assert {name: sum(len(s.pairs) for s in scenes) for name, scenes in groups.items()} == {"cameras": 1, "warped": 4}
+
+
+def scored(counts: list[float], accuracy: list[float]) -> FeatureResults:
+    rows = [
+        PairResult("s", str(n), "b", OK, "", {"epipolar_matches": c, "pose_auc_10": a})
+        for n, (c, a) in enumerate(zip(counts, accuracy, strict=True))
+    ]
+    return FeatureResults("x", {"cameras": rows})
+
+
+@pytest.mark.parametrize(
+    ("counts", "accuracy", "accepted", "clear"),
+    [
+        ([11, 21, 31, 41, 51, 61], [0.5] * 6, True, True),
+        ([9, 19, 29, 39, 49, 59], [0.9] * 6, False, True),
+        ([10, 20, 30, 40, 50, 60], [0.5] * 6, True, False),  # the same weights
+        ([20, 10, 40, 30, 60, 51], [0.5] * 6, True, False),  # one more, and far within chance
+        ([11, 21, 31, 41, 51, 61], [0.3] * 6, False, True),  # more matches that give a worse pose
+        ([11], [0.4], True, False),
+    ],
+)
+def test_weights_are_judged_by_correct_matches_and_accuracy(
+    counts: list[float], accuracy: list[float], accepted: bool, clear: bool
+) -> None:
+    before = scored([10.0, 20, 30, 40, 50, 60][: len(counts)], [0.5] * len(counts))
+    verdict = judge(before, scored(counts, accuracy))
+    assert (verdict.accepted, verdict.clear) == (accepted, clear)
+    assert ("too few to tell" in verdict.as_text()) is not clear
+
+
+def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
+    store, _ = plane_in_two_views()
+    said: list[str] = []
+    first = Referee(store, tmp_path, SMALL, say=said.append).measure("lift", "lift")
+    again = Referee(store, tmp_path, SMALL, say=said.append).measure("after", "lift")
+    assert len(said) == 1 and first.pairs == again.pairs and again.name == "after"
+    assert first.pairs["cameras"][0].values["epipolar_matches"] > 20
+    other = dataclasses.replace(SMALL, num_features=50)
+    Referee(store, tmp_path, other, say=said.append).measure("lift", "lift")
+    assert len(said) == 2
+    (tmp_path / "held_out.json").write_text("{")
+    Referee(store, tmp_path, SMALL, say=said.append).measure("lift", "lift")
+    assert len(said) == 3
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("safetensors")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(folder / f"holiday{i}.jpg"), picture(i, 220))
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY.format(data=folder.as_posix()) + HELD_OUT)
+    return path
+
+
+def tensors_of(model: str | Path) -> dict[str, torch.Tensor]:
+    return {name: tensor.float() for name, tensor in load_tensors(model)[0].items()}
+
+
+def test_a_stage_that_makes_matching_worse_is_undone(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stage destroys the descriptor and calls that its best step; only the held-out pairs can tell."""
+
+    def validate(stage: Any, batches: int = 6) -> dict[str, float]:
+        validate.calls += 1  # type: ignore[attr-defined]
+        return {"error": 1 / validate.calls}  # type: ignore[attr-defined]
+
+    validate.calls = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(HardestDescriptorStage, "validate", validate)
+    text = config.read_text().replace("[modern.refine]\nsteps = 1", "[modern.refine]\nsteps = 4\nlearning_rate = 0.5")
+    config.write_text(text.replace("[modern]\n", "[modern]\nmargin = 2.0\n"))
+    out = tmp_path / "run"
+    command = ["train", str(config), "--out", str(out), "--init", "lift", "--stages", "refine"]
+    assert main([*command]) == 0
+    said = capsys.readouterr().out
+    assert "refine: undone" in said and "the weights are those of the start" in said
+    assert not read_verdicts(out)["refine"].accepted
+    start, end = tensors_of("lift"), tensors_of(out / "weights.safetensors")
+    assert start.keys() == end.keys() and all(torch.equal(start[n], end[n]) for n in start)
+    assert main([*command]) == 0  # nothing is trained or measured again, and the decision is the same
+    again = capsys.readouterr()
+    assert "measuring" not in again.err and "refine: undone" in again.out
+    monkeypatch.undo()
+    # a later stage does not go on from what was undone
+    assert main([*command[:-1], "orientation"]) == 0
+    end = tensors_of(out / "weights.safetensors")
+    assert all(torch.equal(start[n], end[n]) for n in start if n.startswith("descriptor"))
+
+
+def test_a_run_from_weights_ends_with_a_table_and_a_picture(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any stages, in the order of the recipe; those before them need not have been trained."""
+    config.write_text(config.read_text().replace("table = false", "table = true"))
+    out = tmp_path / "run"
+    command = ["train", str(config), "--out", str(out), "--init", "lift", "--stages", "orientation", "refine"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    for row in ("before (lift)", "after", "shipped lift", "SIFT"):
+        assert f"| {row} |" in said.out
+    assert "refine (2/2): validation error: pairs with a wrong nearest neighbour among" in said.err
+    assert "by chance" in said.err and "by chance" in said.out
+    assert "not trained yet" not in said.out
+    assert (out / REPORT).read_text().strip() in said.out
+    assert (out / PICTURE).stat().st_size > 5000
+    results = json.loads((out / RESULTS).read_text())
+    assert [f["name"] for f in results["features"]] == ["before (lift)", "after", "shipped lift", "SIFT"]
+    for verdict in read_verdicts(out).values():
+        assert not verdict.accepted or verdict.correct[1] >= verdict.correct[0]
+    assert json.loads((out / "initial.json").read_text())["weights_sha256"] == weights_digest("lift")
+
+
+def test_a_run_goes_on_from_the_weights_that_it_was_begun_from(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun, scratch = tmp_path / "begun", tmp_path / "scratch"
+    stages = ["--stages", "orientation"]
+    assert main(["train", str(config), "--out", str(begun), "--init", "lift", *stages]) == 0
+    assert main(["train", str(config), "--out", str(scratch), *stages]) == 0
+    assert main(["train", str(config), "--out", str(begun), *stages]) == 2
+    assert "was begun from the weights lift, not from random ones; go on --init lift" in capsys.readouterr().err
+    assert main(["train", str(config), "--out", str(scratch), "--init", "lift", *stages]) == 2
+    assert "was begun from random weights" in capsys.readouterr().err
+    own = str(begun / "weights.safetensors")
+    assert main(["train", str(config), "--out", str(tmp_path / "own"), "--init", own, *stages]) == 0
+    for model, message in (
+        ("lift-plus", "use the recipe compact"),
+        ("lifts", "unknown pretrained model 'lifts'"),
+        (str(tmp_path / "none.safetensors"), "no weight file"),
+    ):
+        assert main(["train", str(config), "--out", str(tmp_path / "other"), "--init", model, *stages]) == 2
+        said = capsys.readouterr().err
+        assert message in said and "Traceback" not in said
+        assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(("recipe", "init"), [("modern", "lift"), ("compact", "lift-plus"), ("paper", "lift")])
+def test_a_name_with_weights_is_the_recipe_for_minutes(recipe: str, init: str, tmp_path: Path) -> None:
+    from kornia_lift.training.config import read_mapping
+    from kornia_lift.training.recipes import recipe_path
+
+    scratch = read_run(read_mapping(recipe_path(Path(recipe))))
+    run = read_run(read_mapping(recipe_path(Path(recipe), fine_tuning=True)), {"init": init})
+    assert run.recipe == recipe and run.init == init and scratch.init is None
+    for name in run.all_stages if recipe != "paper" else run.chosen_stages:
+        loop, whole = getattr(run.options, name), getattr(scratch.options, name)
+        assert loop.max_minutes <= 5 and loop.learning_rate < 0.5 * whole.learning_rate
+    assert sum(getattr(run.options, n).max_minutes for n in run.chosen_stages) <= 10
+    assert with_budget(run, 4).options != run.options
