@@ -11,10 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kornia_lift._extras import require
 from kornia_lift._safe_read import check_regular
 from kornia_lift.scenes.images import is_inside
 
+MAX_SIDE = 2**20  # pixels
 _COUNT = struct.Struct("<Q")
 
 
@@ -53,6 +56,7 @@ def read_model_files(folder: Path) -> Any:
         model = pycolmap.Reconstruction(str(folder))
         check_cameras(folder, model)
         check_image_names(folder, model)
+        check_geometry(model)
     except (IndexError, RuntimeError, ValueError) as error:  # pycolmap raises what the damaged bytes lead to
         raise ValueError(f"the COLMAP model {folder} is damaged or incomplete ({error}); make it again") from error
     return model
@@ -68,6 +72,27 @@ def check_image_names(folder: Path, model: Any) -> None:
     for image in model.images.values():
         if not is_inside(image.name):
             raise ValueError(f"{folder.name} names the image {image.name!r}, which is outside the scene's images/")
+
+
+def check_geometry(model: Any) -> None:
+    """Check that the cameras of a ``pycolmap.Reconstruction`` can be computed with.
+
+    Raises:
+        ValueError: naming a camera without a positive size and focal length, or a pose that is not finite.
+
+    """
+    for number, camera in model.cameras.items():
+        width, height = camera.width, camera.height
+        params, focal = np.asarray(camera.params, dtype=np.float64), np.diag(camera.calibration_matrix())[:2]
+        sized = 0 < width < MAX_SIDE and 0 < height < MAX_SIDE
+        if not (sized and np.isfinite(params).all() and (focal > 0).all()):
+            raise ValueError(f"camera {number} is impossible: {width}x{height} pixels, {camera.params_to_string()}")
+    for image in model.images.values():
+        if image.has_pose and not np.isfinite(image.cam_from_world().matrix()).all():
+            raise ValueError(f"the pose of the image {image.name!r} is not finite")
+    for number, point in model.points3D.items():
+        if not np.isfinite(point.xyz).all():
+            raise ValueError(f"the point {number} is not finite")
 
 
 def check_binary_files(folder: Path) -> None:

@@ -8,7 +8,7 @@ from kornia_lift.weights._load import (
     network_family,
     pooled_sizes,
 )
-from kornia_lift.weights._safetensors import WeightFileError, read_safetensors
+from kornia_lift.weights._safetensors import WeightFileError, read_safetensors, write_safetensors
 from kornia_lift.weights._save import save_model
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "pooled_sizes",
     "read_safetensors",
     "save_model",
+    "write_safetensors",
 ]

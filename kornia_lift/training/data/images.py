@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kornia_lift._decode import check_values, opened
 from kornia_lift._extras import require
 from kornia_lift._io import IMAGE_SUFFIXES
-from kornia_lift._safe_read import check_regular
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -34,13 +34,14 @@ def check_image_file(path: Path) -> None:
         ValueError: if it cannot.
 
     """
-    pillow = require("PIL.Image", extra="train")
     try:
-        check_regular(path)
-        with pillow.open(path) as image:
+        with opened(path) as image:
+            check_values(image, path)
             image.draft("L", (1, 1))  # JPEG: an eighth of the size, from all of the file
             image.load()
-    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+    except (MemoryError, ImportError):
+        raise
+    except Exception as error:  # decoders raise anything for damaged bytes
         raise ValueError(f"cannot read the image {path}: missing or damaged ({error}); remove it") from error
 
 
