@@ -121,7 +121,11 @@ def read_npy(path: Path, kinds: str, limit: int) -> NDArray[Any]:
     raw = read_bytes(path, limit)
     try:
         return _read_array(io.BytesIO(raw), path.stem, len(raw), kinds, -1)
-    except (ValueError, TypeError, EOFError, SyntaxError, OverflowError, RecursionError) as error:
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ) as error:  # numpy's parser of the header raises a dozen types, those of Python's tokenizer among them
         raise DamagedFileError(f"{path} is damaged or not the .npy file that was expected: {error}") from error
 
 

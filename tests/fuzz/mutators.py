@@ -152,7 +152,8 @@ def _array(raw: bytes, rng: Random) -> bytes:
         strange = (np.nan, np.inf, -1.0, 0.0, 1e9) if values.dtype.kind == "f" else (0, 1, 100)
         values.reshape(-1)[int(rng.integers(values.size))] = strange[int(rng.integers(len(strange)))]
     elif kind == 2:
-        values = values.astype([np.float16, np.int8, np.str_, np.complex64, bool][int(rng.integers(5))])
+        kinds = (np.float16, np.int8, np.str_, np.complex64, bool)
+        values = values.astype(kinds[int(rng.integers(5))]) if values.dtype.kind in "fiub" else np.zeros(values.shape)
     elif kind == 3:
         values = np.expand_dims(values, 0) if rng.integers(2) else values.reshape(-1)
     else:

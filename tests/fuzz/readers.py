@@ -214,7 +214,7 @@ def read_store(path: Path) -> None:
 
 def record(path: Path) -> None:
     """What something was made of."""
-    keep_record(path, {"source": "/x", "files": {"a.jpg": 3}, "options": {"seed": 0}})
+    keep_record(path.with_suffix(".npz"), {"source": "/x", "files": {"a.jpg": 3}, "options": {"seed": 0}})
 
 
 def read_record(path: Path) -> None:
@@ -279,7 +279,7 @@ def _match(folder: Path, part: Path | None = None) -> list[np.ndarray]:
 
 
 def _match_name(folder: Path, part: Path) -> None:
-    (folder / "parts" / (folder / "name").read_text()).write_bytes(part.read_bytes())
+    part.replace(folder / "parts" / (folder / "name").read_text())
 
 
 # --- results -------------------------------------------------------------------------------------------------------
