@@ -30,13 +30,13 @@ from kornia_lift.evaluation.candidates import Candidate, candidate
 from kornia_lift.evaluation.comparison import run, run_sfm
 from kornia_lift.evaluation.features.peers import PEERS
 from kornia_lift.evaluation.measures.overlap import OverlapOptions
+from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.paper_tables import parts, table2, table3
 from kornia_lift.evaluation.report.blocks import Block, Heading, Paragraph, Table, to_markdown
 from kornia_lift.evaluation.report.plots import save_plots
 from kornia_lift.evaluation.report.results import Results, merge
 from kornia_lift.evaluation.report.sfm_report import SfmResults, sfm_report
 from kornia_lift.evaluation.report.tables import one_measure, report, warps_table
-from kornia_lift.evaluation.runner import Options
 from kornia_lift.evaluation.selection import only_second_images, spread_pairs, warped_groups
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS
 from kornia_lift.scenes.folders import CALIBRATED, HOMOGRAPHY, POSED, load_scenes

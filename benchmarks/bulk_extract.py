@@ -1,6 +1,6 @@
 """Images per second of `kornia-lift extract` over a folder, against the bare feature on images in memory.
 
-Writes a folder of JPEG files (scikit-image's astronaut and coffee, enlarged and cropped at places that differ), runs
+Writes a folder of JPEG files (scikit-image's astronaut and coffee, enlarged and cropped at different locations), runs
 the command, then the feature alone on the same images, alternating, and prints the share of the bare rate that the
 command reaches (85 % are asked).
 

@@ -28,8 +28,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from kornia_lift import LIFTFeature
-from kornia_lift.detector.scale_space import LevelResizer, plan_levels
-from kornia_lift.patches import PatchPyramid
+from kornia_lift.detector.sampling import sampling_of
+from kornia_lift.detector.scale_space import plan_levels
+from kornia_lift.feature.patches import PatchPyramid
 
 PATCHES = 1000
 DESCRIPTOR_MACS = 58 * 58 * 32 * 49 + 24 * 24 * 64 * 32 * 36 + 4 * 4 * 128 * 64 * 25
@@ -92,7 +93,8 @@ def measure(threads: int, clock: str, repeats: int) -> dict[str, Any]:
     lafs, _ = feature.detector(image)
     pyramid = PatchPyramid(image)
     patches = pyramid.cut(lafs, 64)[0]
-    resize, config = LevelResizer(image, False), feature.detector.config
+    config = feature.detector.config
+    resize = sampling_of(config).resizer(image)
     levels = [resize(level) for level in plan_levels(1200, 1600, config)]
     pixels = sum((x.shape[-2] - 24) * (x.shape[-1] - 24) for x in levels)
     stages: dict[str, tuple[Callable[[], Any], float]] = {

@@ -57,11 +57,11 @@ def stages(device: str, batch: int | None) -> list[Stage]:
     own = LIFTDescriptor(False, normalize=False).to(device)
     frozen = LIFTOrientation(False).to(device)
     pairs = DescriptorOptions() if batch is None else DescriptorOptions(pairs=batch)
-    turned = OrientationOptions() if batch is None else OrientationOptions(pairs=batch)
+    rotated = OrientationOptions() if batch is None else OrientationOptions(pairs=batch)
     four = DetectorOptions() if batch is None else DetectorOptions(quadruplets=max(1, batch // 4))
     return [
         PaperDescriptorStage(own, *data, pairs),
-        PaperOrientationStage(orientation, descriptor, *data, turned),
+        PaperOrientationStage(orientation, descriptor, *data, rotated),
         OverlapDetectorStage(response, *data, four),
         PaperDetectorStage(LIFTResponse(False).to(device), frozen, descriptor, *data, four),
     ]

@@ -8,6 +8,7 @@ from kornia_lift._version import __version__
 if _typing.TYPE_CHECKING:
     from kornia_lift import convert as convert
     from kornia_lift import evaluation as evaluation
+    from kornia_lift import feature as feature
     from kornia_lift import features as features
     from kornia_lift import files as files
     from kornia_lift import geometry as geometry
@@ -23,11 +24,11 @@ if _typing.TYPE_CHECKING:
     from kornia_lift.detector.detector import LIFTDetector
     from kornia_lift.detector.scale_space import ScaleSpaceConfig
     from kornia_lift.feature import LIFTFeature
-    from kornia_lift.mixing import mix_features
+    from kornia_lift.feature.mixing import mix_features
+    from kornia_lift.matching.images import match_images
     from kornia_lift.networks.descriptor import LIFTDescriptor
     from kornia_lift.networks.orientation import LIFTOrientation
     from kornia_lift.networks.response import LIFTResponse
-    from kornia_lift.pairs import match_images
     from kornia_lift.viz import draw_keypoints, draw_matches
 
 __all__ = [
@@ -47,23 +48,24 @@ __all__ = [
 ]
 
 _MODULES = {
-    "ImageFileError": "_io",
+    "ImageFileError": "_io.images",
     "LIFTDescriptor": "networks.descriptor",
     "LIFTDetector": "detector.detector",
-    "LIFTFeature": "feature",
+    "LIFTFeature": "feature.lift",
     "LIFTOrientation": "networks.orientation",
     "LIFTResponse": "networks.response",
     "ScaleSpaceConfig": "detector.scale_space",
     "draw_keypoints": "viz",
     "draw_matches": "viz",
-    "load_image": "_io",
-    "match_images": "pairs",
-    "mix_features": "mixing",
+    "load_image": "_io.images",
+    "match_images": "matching.images",
+    "mix_features": "feature.mixing",
 }
 _SUBPACKAGES = frozenset(
     {
         "convert",
         "evaluation",
+        "feature",
         "features",
         "files",
         "geometry",

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lift._io import ImageFileError, exif_orientation, list_images, load_image
+from kornia_lift.feature import extract_features, shrink
 from kornia_lift.files import FeatureFile
-from kornia_lift.matching import extract_features, shrink
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from kornia_lift._extras import require
-from kornia_lift._io import atomic_write
-from kornia_lift._safe_read import DamagedFileError, read_npz, read_text
+from kornia_lift._io import DamagedFileError, atomic_write, read_npz, read_text
 from kornia_lift.features import Features
 from kornia_lift.matching import match_descriptors
 

@@ -22,7 +22,7 @@ Picture = NDArray[np.uint8]
 
 CORRECT: Colour = (70, 220, 90)
 WRONG: Colour = (235, 60, 50)
-MAX_LINES = 150  # matches that can be told apart in one picture
+MAX_LINES = 150  # matches that can be distinguished in one picture
 _KEYPOINT: Colour = (255, 210, 40)
 _BACKGROUND = 255
 _GAP = 8  # pixels between the images

@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from kornia_lift.cli import main as kornia_lift
-from kornia_lift.training.data.provenance import check_record, describe_source, keep_record
-from kornia_lift.training.data.read import ReadOptions, read_source
-from kornia_lift.training.data.sources import find_sources
+from kornia_lift.training.data.packing import pack_stores
+from kornia_lift.training.data.prepare.options import ReadOptions
+from kornia_lift.training.data.prepare.provenance import check_record, describe_source, keep_record
+from kornia_lift.training.data.prepare.read import read_source
+from kornia_lift.training.data.prepare.sources import find_sources
 from kornia_lift.training.data.split import split_store, take_images
-from kornia_lift.training.data.store import Store, join_stores, pack_stores, save_store
+from kornia_lift.training.data.store import Store, join_stores, save_store
 
 PACK_BYTES = 60 * 2**20  # what is moved to another machine in one load
 

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from kornia_lift.scenes.homographies import HomographySequence
+    from kornia_lift.scenes.posed import PosedScene
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
@@ -24,7 +29,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder ``../shared`` with oracles and photographs, which is not part of the repository.
+    """The folder ``../shared`` with oracles and images, which is not part of the repository.
 
     Skips where it is absent; fails instead when KORNIA_LIFT_REQUIRE_SHARED=1, so that CI cannot lose these tests.
     """
@@ -33,7 +38,7 @@ def shared() -> Path:
         return path
     if os.environ.get("KORNIA_LIFT_REQUIRE_SHARED") == "1":
         pytest.fail(f"KORNIA_LIFT_REQUIRE_SHARED=1, but {path} is missing")
-    pytest.skip(f"needs the folder {path} (oracles and photographs), which is not part of the repository")
+    pytest.skip(f"needs the folder {path} (oracles and images), which is not part of the repository")
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +60,21 @@ def dtype() -> torch.dtype:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def plane(tmp_path: Path) -> PosedScene:
+    """Two cameras before one plane, with exact depth."""
+    from kornia_lift.scenes.posed import PosedScene
+    from tests.small_scenes import write_plane_scene
+
+    return PosedScene.load(write_plane_scene(tmp_path / "plane"))
+
+
+@pytest.fixture
+def sequence(tmp_path: Path) -> HomographySequence:
+    """The same two views of the plane, related by their homography."""
+    from kornia_lift.scenes.homographies import HomographySequence
+    from tests.small_scenes import plane_homography, write_sequence
+
+    return HomographySequence.load(write_sequence(tmp_path / "seq", {2: plane_homography()}))

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from kornia_lift import load_image
-from kornia_lift._safe_read import DamagedFileError, check_regular, read_npz
+from kornia_lift._io import DamagedFileError, check_regular, read_npz
 from kornia_lift.convert.torch7 import read_t7
 from kornia_lift.evaluation.report.results import Results
 from kornia_lift.scenes.calibrated import CalibratedScene
@@ -29,7 +29,7 @@ from kornia_lift.scenes.colmap import read_model_files
 from kornia_lift.scenes.homographies import check_homography
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.static import StaticSequence
-from kornia_lift.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from kornia_lift.training.loop.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from kornia_lift.training.config import ConfigError, read_mapping
 from kornia_lift.training.curves import plot_runs
 from kornia_lift.training.data.images import read_gray
@@ -176,7 +176,7 @@ def gray_png(path: Path, width: int, height: int) -> Path:
 def test_an_image_takes_memory_by_the_size_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = gray_png(tmp_path / "a.png", 1000, 600)
     assert load_image(path).shape == (1, 1, 600, 1000)
-    monkeypatch.setattr("kornia_lift._decode.FREE_VALUES", 10_000)
+    monkeypatch.setattr("kornia_lift._io.decode.FREE_VALUES", 10_000)
     for read in (load_image, read_gray):
         with pytest.raises(ValueError, match=r"1000 x 600 pixels in \d+ bytes: reduce it"):
             read(path)

@@ -27,7 +27,7 @@ def coloured(picture: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     return np.stack([x, y], 1)
 
 
-def test_circle_has_its_place_radius_and_direction() -> None:
+def test_circle_has_its_location_radius_and_direction() -> None:
     black = torch.zeros(1, 1, 100, 120)
     lafs = frame(40, 50, 8, 90), frame(60, 30, 8, 0)
     picture = draw_matches(black, black, lafs, correct=np.array([True]), opacity=0.0)

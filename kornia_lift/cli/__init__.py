@@ -51,7 +51,7 @@ _EPILOG = """\
 try it:
   kornia-lift demo                                  no image needed
   kornia-lift match left.jpg right.jpg              figures, and a picture of the matches
-  kornia-lift extract photos/ --out features.h5     for hloc and COLMAP
+  kornia-lift extract images/ --out features.h5     for hloc and COLMAP
 
 `kornia-lift COMMAND --help` explains a command.
 """

@@ -11,7 +11,7 @@ from kornia_lift.cli._options import CommandError
 
 _EPILOG = """\
 examples:
-  kornia-lift build-dataset holiday/church/ --out dataset/          images of one place; runs the reconstruction
+  kornia-lift build-dataset holiday/church/ --out dataset/          images of one scene; runs the reconstruction
   kornia-lift build-dataset scenes/*/ --out dataset/                folders with images/ and a COLMAP model in sparse/
   kornia-lift build-dataset data/ --out dataset/                    sfm/, posed/, photos/ and illumination/ in one store
   kornia-lift build-dataset hpatches/*/ --out dataset/              homography sequences, images 1.. and files H_1_k
@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build one store per folder; a folder that fails is named, the others are built."""
     from kornia_lift._extras import MissingExtraError
-    from kornia_lift.training.data.build import BuildOptions, build_store, same_names, store_path
+    from kornia_lift.training.data.prepare.build import BuildOptions, build_store, same_names, store_path
     from kornia_lift.training.data.report import funnel_lines
 
     clash = same_names(args.folders)

@@ -72,12 +72,13 @@ def run(args: argparse.Namespace) -> int:
     require("h5py", extra="eval")
     from kornia_lift.evaluation.candidates import candidate
     from kornia_lift.evaluation.comparison import run as run_candidates
+    from kornia_lift.evaluation.measures.geometry import Estimator
     from kornia_lift.evaluation.measures.overlap import OverlapOptions
+    from kornia_lift.evaluation.pair import Options
     from kornia_lift.evaluation.paper_tables import table2, table3
     from kornia_lift.evaluation.report.blocks import Heading, to_markdown
     from kornia_lift.evaluation.report.page import write_page
     from kornia_lift.evaluation.report.tables import report, warps_table
-    from kornia_lift.evaluation.runner import Estimator, Options
     from kornia_lift.evaluation.selection import only_second_images, spread_pairs, warped_groups
     from kornia_lift.evaluation.warps import RESCALES, ROTATIONS
     from kornia_lift.files import FeatureFileError

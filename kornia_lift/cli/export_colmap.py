@@ -18,9 +18,9 @@ the default of `kornia-lift extract`: COLMAP does not rotate images.
 """
 _EPILOG = """\
 examples:
-  kornia-lift extract photos/ --out features.h5
-  kornia-lift export-colmap features.h5 --images photos/ --out database.db
-  colmap mapper --database_path database.db --image_path photos --output_path models
+  kornia-lift extract images/ --out features.h5
+  kornia-lift export-colmap features.h5 --images images/ --out database.db
+  colmap mapper --database_path database.db --image_path images --output_path models
 """
 CAMERA_MODES = ("AUTO", "SINGLE", "PER_FOLDER", "PER_IMAGE")
 

@@ -25,11 +25,11 @@ others are extracted. With --overwrite the old file stays if the run is stopped,
 """
 _EPILOG = """\
 examples:
-  kornia-lift extract photos/ --out features.h5
+  kornia-lift extract images/ --out features.h5
   kornia-lift extract a.jpg b.png --out features.h5 --num-features 8000
-  kornia-lift extract photos/ --out features.h5 --shard 0/2    on one machine, 1/2 on another, then:
+  kornia-lift extract images/ --out features.h5 --shard 0/2    on one machine, 1/2 on another, then:
   kornia-lift merge features.shard-*.h5 --out features.h5
-  torchrun --nproc-per-node 4 -m kornia_lift.cli extract photos/ --out features.h5    one shard per process
+  torchrun --nproc-per-node 4 -m kornia_lift.cli extract images/ --out features.h5    one shard per process
 """
 
 
@@ -141,7 +141,7 @@ def _keep_what_is_done(file: FeatureFile, mine: Sequence[Job], tally: Tally) -> 
 
 
 def _finish(file: FeatureFile, mine: Sequence[Job], tally: Tally) -> None:
-    """Pack what was extracted, unless that would put less in the place of more."""
+    """Pack what was extracted, unless that would replace a file that holds more."""
     lost = file.would_lose(tally.failed)
     if lost:
         _say_old_file_stays(file, f"it holds {len(lost)} images that failed now")

@@ -18,9 +18,9 @@ it was: features and matches are kept in the output folder.
 """
 _EPILOG = """\
 examples:
-  kornia-lift reconstruct photos/ --out model
-  kornia-lift reconstruct photos/ --out model --camera PINHOLE,2759.48,2764.16,1520.69,1006.81
-  colmap gui --import_path model/0 --database_path model/database.db --image_path photos
+  kornia-lift reconstruct images/ --out model
+  kornia-lift reconstruct images/ --out model --camera PINHOLE,2759.48,2764.16,1520.69,1006.81
+  colmap gui --import_path model/0 --database_path model/database.db --image_path images
 """
 
 

@@ -52,14 +52,14 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and print the results."""
-    from kornia_lift.training.checkpoint import BEST, CheckpointError
     from kornia_lift.training.config import ConfigError, read_mapping
     from kornia_lift.training.data.store import StoreError
-    from kornia_lift.training.distributed import WorkerLostError, process_group, rank
     from kornia_lift.training.loop import TrainingDivergedError
+    from kornia_lift.training.loop.checkpoint import BEST, CheckpointError
+    from kornia_lift.training.loop.distributed import WorkerLostError, process_group, rank
+    from kornia_lift.training.loop.signals import TrainingInterrupted
     from kornia_lift.training.recipes import recipe_path
     from kornia_lift.training.run import WEIGHTS, read_run, train, with_budget
-    from kornia_lift.training.signals import TrainingInterrupted
 
     overrides: dict[str, Any] = {}
     for name in ("data", "validation", "stages"):

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
-from kornia_lift._safe_read import DamagedFileError, read_npy
+from kornia_lift._io import DamagedFileError, read_npy
 from kornia_lift.networks.layers import ghh
 from kornia_lift.weights import WeightFileError
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image
-from kornia_lift._safe_read import DamagedFileError, read_text
+from kornia_lift._io import DamagedFileError, read_text
 from kornia_lift.weights import WeightFileError
 
 MAX_BYTES = 64 * 2**20  # the largest released file has 1 MB
@@ -270,7 +270,7 @@ def _full(header: list[int], rows: _Rows) -> TILDEResponse:
             weights.append(rows.block(channels * size, size).view(channels, size, size))
             bias += rows.take(1)
         header = [] if rows.at_end() else rows.integers()
-    if num_sum != 4:  # the header does not tell, and a file may be cut off between two groups
+    if num_sum != 4:  # the header does not say, and a file may be cut off between two groups
         raise ValueError(f"expected 4 groups of filters, got {num_sum}")
     network = TILDEResponse(num_sum, num_max, channels, size, rank=0)
     _fill(network.weight, torch.stack(weights) * size**2)  # the released filters are divided by their area

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kornia_lift._safe_read import DamagedFileError, read_bytes
+from kornia_lift._io import DamagedFileError, read_bytes
 from kornia_lift.weights import WeightFileError
 
 _NIL, _NUMBER, _STRING, _TABLE, _OBJECT, _BOOLEAN = range(6)

@@ -14,14 +14,8 @@ from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift._memory import recompute
 from kornia_lift.detector import extrema, refinement
 from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
-from kornia_lift.detector.scale_space import (
-    Level,
-    LevelResizer,
-    ScaleSpaceConfig,
-    plan_levels,
-    to_image,
-    to_other_level,
-)
+from kornia_lift.detector.sampling import Sampling, sampling_of
+from kornia_lift.detector.scale_space import Level, ScaleSpaceConfig, plan_levels
 from kornia_lift.detector.suppression import suppress
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
@@ -35,7 +29,7 @@ class LIFTDetector(nn.Module):
     r"""Detect keypoints at the maxima of a score over the levels of LIFT's image pyramid (paper Sec. 3.6).
 
     The image is resized to every level, scored there by one and the same filter, and a keypoint is a pixel whose score
-    exceeds its square neighbourhood on its own level (and, with ``scale_nms``, on the neighbouring ones), and that no
+    exceeds its neighbourhood on its own level (and, with ``scale_nms``, on the neighbouring ones), and that no
     stronger keypoint of any level suppresses. It has the interface of kornia's
     ``ScaleSpaceDetector`` and can be used in its place.
 
@@ -97,15 +91,19 @@ class LIFTDetector(nn.Module):
         self.ori = PassLAF() if ori_module is None else ori_module
         self.aff = PassLAF() if aff_module is None else aff_module
 
+    @property
+    def _sampling(self) -> Sampling:
+        return sampling_of(self.config)
+
     def extra_repr(self) -> str:
         return f"num_features={self.num_features}, config={self.config}"
 
     def _score(self, level: Tensor, padding: Tensor | None) -> Tensor:
         """Score one level; -inf where the filter would see beyond the image. Shape (B, h, w), float32 or wider."""
         if isinstance(self.resp, LIFTResponse):
-            # LIFT's tests know no rounding errors: equal scores have to stay equal
             content = None if padding is None else ~padding[:, None]
-            inner = recompute(partial(self.resp.valid, direct=self.config.faithful, content=content), level)
+            direct = self._sampling.equal_scores_stay_equal
+            inner = recompute(partial(self.resp.valid, direct=direct, content=content), level)
         else:
             border = slice(SCORE_BORDER, -SCORE_BORDER)
             inner = self.resp(level)[:, :, border, border]
@@ -120,7 +118,7 @@ class LIFTDetector(nn.Module):
             paddings: of each level, which of its pixels (B, h, w) do not belong to the image; ``None``: none.
 
         """
-        resize = LevelResizer(img, self.config.faithful)
+        resize = self._sampling.resizer(img)
         levels = plan_levels(img.shape[-2], img.shape[-1], self.config)
         each = [None] * len(levels) if paddings is None else paddings
         return [self._score(resize(level), padding) for level, padding in zip(levels, each, strict=True)]
@@ -151,25 +149,26 @@ class LIFTDetector(nn.Module):
             Index of the image (M,); x, y in level pixels and scale in levels relative to ``i`` (M, 3); score (M,).
 
         """
-        config, score = self.config, scores[i]
+        config, score, sampling = self.config, scores[i], self._sampling
         fixed = score.detach()
         at = extrema.spatial_maxima(fixed, pooled[i], config.nms_radius, SCORE_BORDER)
         for j in range(i - config.scale_nms, i + config.scale_nms + 1):
             if j != i:
                 value = fixed[at.image, at.row, at.col]
-                at = at.take(extrema.exceeds_level(value, at, score.shape[-2:], pooled[j], config.faithful))
+                at = at.take(extrema.exceeds_level(value, at, score.shape[-2:], pooled[j], sampling))
         at = at.take(extrema.is_unique(fixed, at, config.nms_radius))
-        finer, coarser = (scores[i - 1], scores[i + 1]) if config.scale_nms else (None, None)
-        around = extrema.read_neighbourhood(score, at, finer, coarser, config.faithful)
-        index, step, value = refinement.refine(around, noise[at.image], config)
+        if config.scale_nms:
+            around = extrema.read_neighbourhood(score, at, scores[i - 1], scores[i + 1], sampling)
+        else:
+            around = extrema.read_own(score, at)
+        floor = None if sampling.equal_scores_stay_equal else noise[at.image]
+        index, step, value = refinement.refine(around, floor, config)
         at = at.take(index)
         position = torch.stack([at.col, at.row, torch.zeros_like(at.row)], 1) + step
-        if config.faithful:
-            value = _nearest_score(scores, i, at.image, position)
-        elif config.subpixel and not config.scale_nms:
-            scale = refinement.scale_step(scores, i, at.image, position[:, :2])
+        if config.subpixel and not config.scale_nms:
+            scale = refinement.scale_step(scores, i, at.image, position[:, :2], sampling)
             position = torch.cat([position[:, :2], scale[:, None]], 1)
-        return at.image, position, value
+        return at.image, position, sampling.report(scores, i, at.image, position, value)
 
     def _paddings(self, img: Tensor, levels: list[Level]) -> list[Tensor] | None:
         """Return the padding (B, h, w) of each level, or ``None`` where no image has any."""
@@ -189,7 +188,7 @@ class LIFTDetector(nn.Module):
             Responses (B, num_feats) and LAFs (B, num_feats, 2, 3), as kornia's detectors do.
 
         """
-        config, (height, width) = self.config, img.shape[-2:]
+        config, sampling, (height, width) = self.config, self._sampling, img.shape[-2:]
         levels = plan_levels(height, width, config)
         paddings = self._paddings(img, levels)
         scores = self.score_levels(img, paddings)
@@ -207,8 +206,8 @@ class LIFTDetector(nn.Module):
             if mask is not None:
                 kept, value = _apply_mask(mask, level.size, image, position, value)
                 image, position = image[kept], position[kept]
-            x = to_image(position[:, 0], level.size[1], width, level.resize, config.faithful)
-            y = to_image(position[:, 1], level.size[0], height, level.resize, config.faithful)
+            x = sampling.to_image(position[:, 0], level.size[1], width, level.resize)
+            y = sampling.to_image(position[:, 1], level.size[0], height, level.resize)
             sigma = level.sigma * torch.exp2(position[:, 2] / config.levels_per_octave)
             found.add(image, torch.stack([x, y, sigma], 1), value)
         responses, lafs = found.best(num_feats, config)
@@ -223,21 +222,6 @@ class LIFTDetector(nn.Module):
         lafs = self.ori(self.aff(lafs, img), img)
         # the modules may give the empty slots a frame
         return torch.where(filled[..., None, None], lafs, torch.zeros_like(lafs)), responses
-
-
-def _nearest_score(scores: list[Tensor], i: int, image: Tensor, position: Tensor) -> Tensor:
-    """Read the score of the pixel and level nearest to refined positions on level ``i``, as LIFT reports it."""
-    x, y, shift = position.detach().to(torch.float64).unbind(1)
-    value = torch.empty(len(image), dtype=position.dtype, device=position.device)
-    for step in (-1, 0, 1):
-        if 0 <= i + step < len(scores):
-            score, (height, width) = scores[i + step], scores[i].shape[-2:]
-            mine = (shift.round() == step).nonzero()[:, 0]
-            row = to_other_level(y[mine], height, score.shape[-2], faithful=True).round().long()
-            col = to_other_level(x[mine], width, score.shape[-1], faithful=True).round().long()
-            row, col = row.clamp(0, score.shape[-2] - 1), col.clamp(0, score.shape[-1] - 1)
-            value = value.index_put((mine,), score[image[mine], row, col])
-    return value
 
 
 def _apply_mask(

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_lift.detector.scale_space import to_other_level
+from kornia_lift.detector.sampling import Sampling
 
 # own level: the 3x3 neighbourhood, row by row; neighbouring levels: centre, left, right, up, down
 OWN = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
@@ -28,7 +28,7 @@ class Pixels(NamedTuple):
 
 
 def max_filter(score: Tensor, radius: int) -> Tensor:
-    """Return the maximum of the ``(2 radius + 1)``-square around each pixel; the outside counts as -inf.
+    """Return the maximum of the window of ``2 radius + 1`` pixels around each pixel; the outside counts as -inf.
 
     Shape:
         - Input, output: (..., H, W)
@@ -87,12 +87,7 @@ def is_unique(score: Tensor, at: Pixels, radius: int, chunk: int = 1 << 16) -> T
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.bool, device=score.device)
 
 
-def _nearest(at: Tensor, size: int, other: int, faithful: bool) -> Tensor:
-    mapped = to_other_level(at.to(torch.float64), size, other, faithful)
-    return mapped.round().long().clamp_(0, other - 1)
-
-
-def exceeds_level(value: Tensor, at: Pixels, size: torch.Size, pooled: Tensor, faithful: bool) -> Tensor:
+def exceeds_level(value: Tensor, at: Pixels, size: torch.Size, pooled: Tensor, sampling: Sampling) -> Tensor:
     """Say which scores exceed the filtered maximum of another level at the same location.
 
     Args:
@@ -100,63 +95,42 @@ def exceeds_level(value: Tensor, at: Pixels, size: torch.Size, pooled: Tensor, f
         at: their pixels in maps of ``size`` (rows, columns).
         size: of their own level.
         pooled: :func:`max_filter` of the other level, shape (B, H', W').
-        faithful: map pixels as LIFT does.
+        sampling: which pixel of the other level that is.
 
     Returns:
         Booleans of shape (M,); false where the other level has no score.
 
     """
-    row = _nearest(at.row, size[0], pooled.shape[-2], faithful)
-    col = _nearest(at.col, size[1], pooled.shape[-1], faithful)
+    row = sampling.nearest(at.row, size[0], pooled.shape[-2])
+    col = sampling.nearest(at.col, size[1], pooled.shape[-1])
     other = pooled[at.image, row, col]
     return (value > other) & other.isfinite()
 
 
-def _bilinear(score: Tensor, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
-    height, width = score.shape[-2:]
-    row, col = row.clamp(0, height - 1), col.clamp(0, width - 1)
-    top, left = row.floor().clamp(max=max(height - 2, 0)), col.floor().clamp(max=max(width - 2, 0))
-    down, right = (row - top).to(score.dtype), (col - left).to(score.dtype)
-    r0, c0 = top.long(), left.long()
-    r1, c1 = (r0 + 1).clamp(max=height - 1), (c0 + 1).clamp(max=width - 1)
-    upper = score[image, r0, c0] * (1 - right) + score[image, r0, c1] * right
-    lower = score[image, r1, c0] * (1 - right) + score[image, r1, c1] * right
-    return upper * (1 - down) + lower * down
+def read_own(score: Tensor, at: Pixels) -> Tensor:
+    """Collect the 3x3 scores around M pixels of maps (B, H, W), none on the outermost row or column; shape (M, 9)."""
+    return torch.stack([score[at.image, at.row + dy, at.col + dx] for dy, dx in OWN], 1)
 
 
-def _read_level(score: Tensor, at: Pixels, size: torch.Size, faithful: bool) -> Tensor:
-    """Read the cross around pixels of a level of ``size`` in another level; shape (M, 5)."""
-    values = []
-    for dy, dx in _CROSS:
-        if faithful:
-            row = _nearest(at.row + dy, size[0], score.shape[-2], True)
-            col = _nearest(at.col + dx, size[1], score.shape[-1], True)
-            values.append(score[at.image, row, col])
-        else:
-            row = to_other_level((at.row + dy).to(torch.float64), size[0], score.shape[-2], False)
-            col = to_other_level((at.col + dx).to(torch.float64), size[1], score.shape[-1], False)
-            values.append(_bilinear(score, at.image, row, col))
-    return torch.stack(values, 1)
-
-
-def read_neighbourhood(
-    score: Tensor, at: Pixels, finer: Tensor | None, coarser: Tensor | None, faithful: bool
-) -> Tensor:
-    """Collect the scores around pixels: 9 of their own level, 5 of each neighbouring level where both are given.
+def read_neighbourhood(score: Tensor, at: Pixels, finer: Tensor, coarser: Tensor, sampling: Sampling) -> Tensor:
+    """Collect the scores around pixels: 9 of their own level, 5 of each neighbouring level.
 
     Args:
         score: maps of their own level, shape (B, H, W).
         at: M pixels, none of them on the outermost row or column.
         finer: maps of the next finer level.
         coarser: maps of the next coarser level.
-        faithful: read the other levels at the nearest pixel instead of in between.
+        sampling: how the other levels are read.
 
     Returns:
-        Scores of shape (M, 9) or (M, 19).
+        Scores of shape (M, 19).
 
     """
-    own = torch.stack([score[at.image, at.row + dy, at.col + dx] for dy, dx in OWN], 1)
-    if finer is None or coarser is None:
-        return own
-    size = score.shape[-2:]
-    return torch.cat([own, _read_level(finer, at, size, faithful), _read_level(coarser, at, size, faithful)], 1)
+    height, width = score.shape[-2:]
+    crosses = []
+    for other in (finer, coarser):
+        for dy, dx in _CROSS:
+            row = sampling.to_other_level((at.row + dy).to(torch.float64), height, other.shape[-2])
+            col = sampling.to_other_level((at.col + dx).to(torch.float64), width, other.shape[-1])
+            crosses.append(sampling.read(other, at.image, row, col))
+    return torch.cat([read_own(score, at), torch.stack(crosses, 1)], 1)

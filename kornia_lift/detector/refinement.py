@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_lift.detector.extrema import OWN, Pixels, read_neighbourhood
-from kornia_lift.detector.scale_space import ScaleSpaceConfig, to_other_level
+from kornia_lift.detector.extrema import OWN, Pixels, read_own
+from kornia_lift.detector.sampling import Sampling
+from kornia_lift.detector.scale_space import ScaleSpaceConfig
 
 MAX_STEP = 1.5  # a Newton step that is longer, in pixels or levels, is not trusted, as in LIFT's release
 MAX_SCALE_STEP = 1.0  # levels: beyond the neighbouring level the parabola through three levels extrapolates
@@ -52,7 +53,8 @@ def newton_step(around: Tensor) -> tuple[Tensor, Tensor]:
     """Fit a quadratic and step to its extremum.
 
     Args:
-        around: from :func:`read_neighbourhood`, shape (M, 9) or (M, 19).
+        around: from :func:`~kornia_lift.detector.extrema.read_own`, shape (M, 9), or
+            :func:`~kornia_lift.detector.extrema.read_neighbourhood`, shape (M, 19).
 
     Returns:
         The step in (x, y, scale), pixels and levels, shape (M, 3), zero in scale when no other level was read; and
@@ -65,12 +67,12 @@ def newton_step(around: Tensor) -> tuple[Tensor, Tensor]:
     return F.pad(step, (0, 3 - step.shape[1])), value
 
 
-def refine(around: Tensor, floor: Tensor, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor, Tensor]:
+def refine(around: Tensor, floor: Tensor | None, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor, Tensor]:
     """Test the candidates for edges, refine them, and drop those whose step is not trusted.
 
     Args:
-        around: from :func:`read_neighbourhood`, shape (M, 9 or 19).
-        floor: curvature that rounding errors reach, shape (M,).
+        around: see :func:`newton_step`.
+        floor: curvature that rounding errors reach, shape (M,); ``None`` where every maximum counts.
         config: says which tests apply.
 
     Returns:
@@ -80,7 +82,7 @@ def refine(around: Tensor, floor: Tensor, config: ScaleSpaceConfig) -> tuple[Ten
     # the choice carries no gradient; candidates that fail must not enter the graph, their steps may be infinite
     with torch.no_grad():
         keep = around.isfinite().all(1)
-        if not config.faithful:
+        if floor is not None:
             keep &= is_peak(around, floor)
         if config.edge_threshold is not None:
             keep &= is_blob(around, config.edge_threshold)
@@ -94,7 +96,7 @@ def refine(around: Tensor, floor: Tensor, config: ScaleSpaceConfig) -> tuple[Ten
     return index, around.new_zeros(len(index), 3), around[:, 4]
 
 
-def scale_step(scores: list[Tensor], i: int, image: Tensor, position: Tensor) -> Tensor:
+def scale_step(scores: list[Tensor], i: int, image: Tensor, position: Tensor, sampling: Sampling) -> Tensor:
     """Interpolate the scale of keypoints of level ``i``: where a parabola through three levels has its maximum.
 
     The scores of the level and of its two neighbours are read at the location of the keypoint.
@@ -104,6 +106,7 @@ def scale_step(scores: list[Tensor], i: int, image: Tensor, position: Tensor) ->
         i: level of the keypoints.
         image: index of the image, shape (M,).
         position: x, y in pixels of the level, shape (M, 2).
+        sampling: where that is on the other levels.
 
     Returns:
         The step in levels, shape (M,), differentiable in scores and location; 0 where the scores have no maximum over
@@ -115,7 +118,7 @@ def scale_step(scores: list[Tensor], i: int, image: Tensor, position: Tensor) ->
         return step
     size = scores[i].shape[-2:]
     with torch.no_grad():
-        fine, own, coarse = (_read(scores[j], image, position, size) for j in (i - 1, i, i + 1))
+        fine, own, coarse = (_read(scores[j], image, position, size, sampling) for j in (i - 1, i, i + 1))
         found = _parabola(fine, own, coarse)
         keep = (found.abs() <= MAX_SCALE_STEP) & (fine + coarse < 2 * own)
     if not torch.is_grad_enabled():
@@ -123,20 +126,22 @@ def scale_step(scores: list[Tensor], i: int, image: Tensor, position: Tensor) ->
     # those without a maximum must not enter the graph, their parabola may be degenerate
     index = keep.nonzero()[:, 0]
     image, position = image[index], position[index]
-    return step.index_put((index,), _parabola(*(_read(scores[j], image, position, size) for j in (i - 1, i, i + 1))))
+    return step.index_put(
+        (index,), _parabola(*(_read(scores[j], image, position, size, sampling) for j in (i - 1, i, i + 1)))
+    )
 
 
 def _parabola(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
     return (before - after) / (2 * (before + after - 2 * middle))
 
 
-def _read(score: Tensor, image: Tensor, position: Tensor, size: torch.Size) -> Tensor:
+def _read(score: Tensor, image: Tensor, position: Tensor, size: torch.Size, sampling: Sampling) -> Tensor:
     """Read a level at positions (M, 2) of a level of ``size``: the quadratic around the nearest pixel, shape (M,)."""
     (height, width), (x, y) = score.shape[-2:], position.unbind(1)
-    x, y = to_other_level(x, size[1], width, faithful=False), to_other_level(y, size[0], height, faithful=False)
+    x, y = sampling.to_other_level(x, size[1], width), sampling.to_other_level(y, size[0], height)
     # no keypoint is so close to the border, and a level has more than 25 pixels
     col, row = x.detach().round().long().clamp(1, width - 2), y.detach().round().long().clamp(1, height - 2)
-    around = read_neighbourhood(score, Pixels(image, row, col), None, None, faithful=False)
+    around = read_own(score, Pixels(image, row, col))
     gradient, hessian = _derivatives(around)
     offset = torch.stack([x - col, y - row], 1).to(around.dtype)
     return around[:, 4] + (gradient * offset).sum(1) + torch.einsum("mi,mij,mj->m", offset, hessian, offset) / 2

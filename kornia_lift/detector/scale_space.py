@@ -1,19 +1,9 @@
-r"""LIFT's scale space: the levels on which keypoints are searched, and where their pixels lie (paper Sec. 3.6).
-
-Convention:
-    Pixel centres lie at integers. A level is the whole image resized, so pixel ``c`` of a level of ``n`` pixels is at
-    ``(c + 0.5) * N / n - 0.5`` of the image of ``N`` pixels.
-
-"""
+"""LIFT's scale space: the levels on which keypoints are searched, and what counts as one (paper Sec. 3.6)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from kornia_lift.geometry import level_resize
 
@@ -29,7 +19,7 @@ class ScaleSpaceConfig:
         min_sigma: SIFT scale of the finest level, in pixels of the image. Below 1.96 the image is enlarged.
         max_sigma: SIFT scale that the coarsest level does not exceed.
         levels_per_octave: levels per doubling of sigma.
-        nms_radius: a keypoint is the strict maximum of a square of ``2 * nms_radius + 1`` pixels of its level.
+        nms_radius: a keypoint is the strict maximum of a window of ``2 * nms_radius + 1`` pixels of its level.
         scale_nms: number of levels on each side that a keypoint must exceed; levels with fewer neighbours yield
             nothing. 0 searches every level by itself; then ``suppression_sigma`` decides between levels.
         suppression_sigma: across all levels, a keypoint suppresses the weaker ones that are closer than this many times
@@ -127,53 +117,3 @@ def plan_levels(height: int, width: int, config: ScaleSpaceConfig) -> list[Level
             continue
         levels.append(Level(sigma, resize, (round(height * resize), round(width * resize))))
     return levels
-
-
-class LevelResizer:
-    """Resize one batch of images to levels, finest level first.
-
-    Levels below half the image size come from an image halved with antialiasing, so that what a level costs depends
-    on its own size and nothing is aliased; ``faithful`` samples the full image, as LIFT does.
-
-    Args:
-        img: images, shape (B, 1, H, W).
-        faithful: plain bilinear sampling of the full image.
-
-    """
-
-    def __init__(self, img: Tensor, faithful: bool) -> None:
-        self._source = img
-        self._faithful = faithful
-
-    def __call__(self, level: Level) -> Tensor:
-        """Return the images at ``level``, shape (B, 1, h, w)."""
-        height, width = level.size
-        if self._faithful:
-            return F.interpolate(self._source, size=level.size, mode="bilinear", align_corners=False)
-        while self._source.shape[-2] >= 4 * height and self._source.shape[-1] >= 4 * width:
-            halved = [math.ceil(side / 2) for side in self._source.shape[-2:]]
-            self._source = _shrink(self._source, halved)
-        if height >= self._source.shape[-2]:
-            return F.interpolate(self._source, size=level.size, mode="bilinear", align_corners=False)
-        return _shrink(self._source, [height, width])
-
-
-def _shrink(x: Tensor, size: list[int]) -> Tensor:
-    """Resize to fewer pixels with the triangle filter of the new pixel's width."""
-    # the antialiasing kernels exist for float32 and float64 only
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    return F.interpolate(wide, size=size, mode="bilinear", align_corners=False, antialias=True).to(x.dtype)
-
-
-def to_other_level(index: Tensor, size: int, other: int, faithful: bool) -> Tensor:
-    """Map pixel coordinates of a level of ``size`` pixels to a level of ``other`` pixels (not rounded)."""
-    if faithful:
-        return index * ((other - 1) / (size - 1))
-    return (index + 0.5) * (other / size) - 0.5
-
-
-def to_image(index: Tensor, size: int, image_size: int, resize: float, faithful: bool) -> Tensor:
-    """Map (sub-)pixel coordinates of a level of ``size`` pixels to the image."""
-    if faithful:
-        return index / resize
-    return to_other_level(index, size, image_size, faithful=False)

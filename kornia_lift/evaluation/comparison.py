@@ -14,9 +14,10 @@ from kornia_lift.evaluation.candidates import Candidate
 from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.features.peers import Extractor
+from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.report.results import FeatureResults, Results, describe_options, provenance
 from kornia_lift.evaluation.report.sfm_report import SfmResults
-from kornia_lift.evaluation.runner import Options, evaluate
+from kornia_lift.evaluation.runner import evaluate
 from kornia_lift.evaluation.selection import all_pairs
 from kornia_lift.evaluation.sfm import SfmOptions, reconstruct_scene
 from kornia_lift.scenes.scene import Scene

@@ -12,8 +12,8 @@ from kornia_lift._extras import require
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.evaluation.candidates import Candidate, lift_candidate
 from kornia_lift.feature import LIFTFeature
+from kornia_lift.feature.mixing import Descriptor, Detector, Orientation, mix_features
 from kornia_lift.geometry import lafs_from_lift
-from kornia_lift.mixing import Descriptor, Detector, Orientation, mix_features
 
 #: Parts of the rows of Table 3: detector, orientation, descriptor.
 TABLE3 = [(d, o, r) for d in ("sift", "lift") for o in ("sift", "lift") for r in ("sift", "lift")]

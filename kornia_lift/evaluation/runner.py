@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from kornia_lift.evaluation.measures.correct import (
-    THRESHOLD,
-    common_cells,
-    correct_matches,
-    coverage,
-    crowding,
-    grid_shape,
-    mutual_matches,
-    transfer_error,
-)
-from kornia_lift.evaluation.measures.epipolar import EPIPOLAR_THRESHOLD, scene_epipolar_distance
-from kornia_lift.evaluation.measures.geometry import (
-    HOMOGRAPHY_AUC,
-    POSE_AUC,
-    Estimator,
-    auc,
-    homography_error,
-    pose_error,
-)
-from kornia_lift.evaluation.measures.matching import Neighbours, nearest_neighbours
-from kornia_lift.evaluation.measures.metrics import MMA_THRESHOLDS, ZERO_SCORES, PairScores, score_pair
-from kornia_lift.evaluation.measures.overlap import OverlapOptions, score_overlap
+from kornia_lift.evaluation.measures.matching import nearest_neighbours
+from kornia_lift.evaluation.pair import Options, measure_pair, zeros
 from kornia_lift.features import Features
 from kornia_lift.files import FeatureFileError, UnreadableImageError
-from kornia_lift.scenes.calibrated import CalibratedScene
-from kornia_lift.scenes.homographies import HomographySequence
-from kornia_lift.scenes.scene import UNKNOWN, FloatArray, HasLocalAffine, HasPose, Pair, Scene, Transferred
+from kornia_lift.scenes.scene import FloatArray, HasPose, Pair, Scene
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
 
@@ -51,25 +28,6 @@ class FeatureSource(Protocol):
             FeatureFileError: if there are no features of it: the pair fails.
         """
         ...
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to measure, and how.
-
-    Args:
-        num_features: keypoints per image at most, those of highest score.
-        threshold: pixels within which a match is correct and a keypoint is repeated.
-        estimator: robust estimator for poses and homographies; None leaves both out.
-        overlap: forms of the overlap measures; empty leaves them out (they take most of the time).
-        epipolar_threshold: pixels within which a match agrees with the cameras, where there is no depth.
-    """
-
-    num_features: int = 1000
-    threshold: float = THRESHOLD
-    estimator: Estimator | None = field(default_factory=Estimator)
-    overlap: tuple[OverlapOptions, ...] = ()
-    epipolar_threshold: float = EPIPOLAR_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -161,7 +119,7 @@ def _evaluate_pair(
             return result(SKIPPED, str(error), {})
         found = cache[index]
         if isinstance(found, str):
-            return result(FAILED, found, _zeros(scene, options))
+            return result(FAILED, found, zeros(scene, options))
         loaded.append(found)
     first, second = loaded
     try:
@@ -172,27 +130,9 @@ def _evaluate_pair(
     try:
         neighbours = nearest_neighbours(first, second)
     except ValueError as error:
-        return result(FAILED, str(error), _zeros(scene, options))
-    known = bool((forward.status != UNKNOWN).any() and (backward.status != UNKNOWN).any())
-    matched, matches = mutual_matches(first.keypoints, second.keypoints, neighbours)
-    values: dict[str, float] = {}
-    if known:
-        distance = transfer_error(forward, matched, matches[1])
-        values |= _match_values(scene, pair, matches, distance, options)
-    elif isinstance(scene, HasPose):
-        values |= _epipolar_values(scene, pair, matches, options)
-    values["crowding"] = (crowding(first.keypoints) + crowding(second.keypoints)) / 2
-    if options.estimator is not None:
-        values |= _geometry(scene, pair, matches[:2], sizes[0], options.estimator)
-    values["matches"] = float(len(matched))
-    if not known:
-        return result(OK, "no ground truth at any keypoint: only cameras and matches were measured", values)
-    values |= _keypoint_values(first, second, (forward, backward), neighbours, options)
-    if options.overlap and isinstance(scene, HasLocalAffine):
-        if first.scales is None or second.scales is None:
-            return result(OK, "no scales: the overlap form was left out", values)
-        values |= score_overlap(scene, pair, (first, second), (forward, backward), options.overlap)
-    return result(OK, "", values)
+        return result(FAILED, str(error), zeros(scene, options))
+    values, reason = measure_pair(scene, pair, (first, second), (forward, backward), neighbours, options)
+    return result(OK, reason, values)
 
 
 def _load(source: FeatureSource, scene: Scene, index: int, size: tuple[int, int], count: int) -> Features | str:
@@ -216,92 +156,3 @@ def _load(source: FeatureSource, scene: Scene, index: int, size: tuple[int, int]
 def _pose_is_finite(scene: HasPose, pair: Pair) -> bool:
     rotation, translation = scene.relative_pose(pair.i, pair.j)
     return all(np.isfinite(v).all() for v in (rotation, translation, scene.intrinsics[[pair.i, pair.j]]))
-
-
-def _match_values(
-    scene: Scene,
-    pair: Pair,
-    matches: tuple[FloatArray, FloatArray, FloatArray],
-    error: FloatArray,
-    options: Options,
-) -> dict[str, float]:
-    """Correct matches, their coverage and errors."""
-    kept = correct_matches(matches, error, options.threshold)
-    first, second = matches[0][kept], matches[1][kept]
-    size = scene.image_size(pair.i)
-    values = {
-        "correct_matches": float(len(kept)),
-        "coverage": coverage(first, size, common_cells(scene, pair.i, pair.j)),
-    }
-    if len(kept):
-        values["median_error"] = float(np.median(error[kept]))
-        if isinstance(scene, HasPose):
-            distance = scene_epipolar_distance(scene, (pair.i, pair.j), first, second)
-            values["median_epipolar_error"] = float(np.median(distance))
-    return values
-
-
-def _epipolar_values(
-    scene: Scene, pair: Pair, matches: tuple[FloatArray, FloatArray, FloatArray], options: Options
-) -> dict[str, float]:
-    """The same by the cameras alone: a match counts if it lies near the epipolar lines."""
-    assert isinstance(scene, HasPose)
-    distance = scene_epipolar_distance(scene, (pair.i, pair.j), *matches[:2])
-    kept = correct_matches(matches, distance, options.epipolar_threshold)
-    size = scene.image_size(pair.i)
-    everything: NDArray[np.bool_] = np.ones(grid_shape(size), dtype=bool)
-    values = {
-        "epipolar_matches": float(len(kept)),
-        "epipolar_coverage": coverage(matches[0][kept], size, everything),
-        "epipolar_precision": float((distance <= options.epipolar_threshold).mean()) if len(distance) else 0.0,
-    }
-    if len(kept):
-        values["median_epipolar_error"] = float(np.median(distance[kept]))
-    return values
-
-
-def _keypoint_values(
-    first: Features,
-    second: Features,
-    moved: tuple[Transferred, Transferred],
-    neighbours: Neighbours,
-    options: Options,
-) -> dict[str, float]:
-    return _flat(score_pair(first, second, *moved, threshold=options.threshold, neighbours=neighbours))
-
-
-def _flat(scores: PairScores) -> dict[str, float]:
-    values = {k: v for k, v in scores.as_dict().items() if k != "mma"}
-    return values | {f"mma_{t}": v for t, v in zip(MMA_THRESHOLDS, scores.mma, strict=True)}
-
-
-def _geometry(
-    scene: Scene, pair: Pair, matched: tuple[FloatArray, FloatArray], size: tuple[int, int], estimator: Estimator
-) -> dict[str, float]:
-    """Error of the homography or pose, and its share of the area under the curve at each threshold."""
-    if isinstance(scene, HomographySequence):
-        error = homography_error(*matched, scene.homography(pair.i, pair.j), size, estimator)
-        return {f"homography_auc_{t}": auc([error], t) for t in HOMOGRAPHY_AUC} | {"homography_error": error}
-    if isinstance(scene, HasPose):
-        cameras = scene.intrinsics[pair.i], scene.intrinsics[pair.j]
-        ideal = scene.undistort(pair.i, matched[0]), scene.undistort(pair.j, matched[1])
-        error = pose_error(*ideal, cameras, scene.relative_pose(pair.i, pair.j), estimator)
-        return {f"pose_auc_{t}": auc([error], t) for t in POSE_AUC} | {"pose_error": error}
-    return {}
-
-
-def _zeros(scene: Scene, options: Options) -> dict[str, float]:
-    """What a failed pair scores: zero in every measure of which a good pair of this scene has more."""
-    if isinstance(scene, CalibratedScene):
-        values = dict.fromkeys(("epipolar_matches", "epipolar_coverage", "epipolar_precision"), 0.0)
-    else:
-        values = {"correct_matches": 0.0, "coverage": 0.0} | _flat(ZERO_SCORES)
-    values["matches"] = 0.0
-    if options.estimator is not None:
-        if isinstance(scene, HomographySequence):
-            values |= {f"homography_auc_{t}": 0.0 for t in HOMOGRAPHY_AUC}
-        elif isinstance(scene, HasPose):
-            values |= {f"pose_auc_{t}": 0.0 for t in POSE_AUC}
-    if isinstance(scene, HasLocalAffine):
-        values |= {name: 0.0 for form in options.overlap for name in form.measures}
-    return values

@@ -67,7 +67,7 @@ class H5File:
         self.root.close()
 
     def error(self, where: str, what: str) -> FeatureFileError:
-        """An error that names the file and the place in it."""
+        """An error that names the file and the object in it."""
         return FeatureFileError(f"{self.path}: {where.strip('/') or 'the file'}: {what}")
 
     @contextmanager

@@ -67,7 +67,7 @@ class FeatureFile:
         self._lock = FileLock(self.path)
         try:
             exists = self.path.exists()
-            #: Whether :meth:`finish` puts a new file in the place of an old one.
+            #: Whether :meth:`finish` replaces an old file.
             self.replaces = exists and anew
             self._keeps = exists and not anew
             if anew and self.parts.is_dir():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_lift.epipolar import MAX_NORMALISED, check_matches, normalise_matches, weighted_eight_point
+from kornia_lift.geometry.epipolar import MAX_NORMALISED, check_matches, normalise_matches, weighted_eight_point
 from kornia_lift.weights import load_network
 
 EPSILON = 1e-3  # of both normalisations
@@ -24,7 +24,7 @@ class Consensus(NamedTuple):
         weights: :math:`w = \max(0, \tanh l)` in [0, 1); 0 for outliers and padding. Shape (B, N).
         essential: essential matrix of the weighted matches, of unit norm; zero where there is none. Shape (B, 3, 3).
         logits: l, positive for inliers; 0 for padding. Shape (B, N).
-        gap: how well ``essential`` is determined, see :class:`~kornia_lift.epipolar.EightPoint`. Shape (B,).
+        gap: how well ``essential`` is determined, see :class:`~kornia_lift.geometry.epipolar.EightPoint`. Shape (B,).
     """
 
     weights: Tensor
@@ -38,7 +38,7 @@ def context_normalise(x: Tensor, mask: Tensor | None = None) -> Tensor:
 
     .. math:: \mathrm{CN}(o_i) = (o_i - \mu) / \sqrt{\sigma^2 + 10^{-3}}
 
-    The variance is biased and there is nothing to learn. It is the only place where matches see each other.
+    The variance is biased and there is nothing to learn. Only here do matches see each other.
 
     Args:
         x: shape (B, C, N).
@@ -100,7 +100,7 @@ class CorrespondenceBlock(nn.Module):
 
 
 class CorrespondenceNet(nn.Module):
-    r"""Tell inliers from outliers in a set of putative matches, and estimate the essential matrix from them.
+    r"""Separate inliers from outliers in a set of putative matches, and estimate the essential matrix from them.
 
     A perceptron of shared weights looks at every match alone; 12 residual blocks with context normalisation let it know
     how it stands to the others. One logit per match gives its weight, and the weighted eight-point algorithm the
@@ -202,7 +202,8 @@ def _check_units(matches: Tensor, intrinsics: tuple[Tensor, Tensor] | None, who:
         if largest > MAX_NORMALISED:
             raise ValueError(
                 f"{who} expects normalised coordinates (u - cx) / fx, got values up to {largest:g}, which look like "
-                "pixels; give intrinsics=(K1, K2), or kornia_lift.epipolar.assumed_intrinsics where they are unknown"
+                "pixels; give intrinsics=(K1, K2), or where they are unknown "
+                "kornia_lift.geometry.epipolar.assumed_intrinsics"
             )
         return
     focal = min(float(k.detach()[..., 0, 0].amin()) for k in intrinsics)

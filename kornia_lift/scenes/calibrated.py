@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift._io import load_image
-from kornia_lift._safe_read import read_text
+from kornia_lift._io import load_image, read_text
 from kornia_lift.scenes.colmap import read_model_files
 from kornia_lift.scenes.images import image_file_size
 from kornia_lift.scenes.scene import UNKNOWN, FloatArray, Pair, SkippedPair, Transferred, as_points

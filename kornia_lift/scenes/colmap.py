@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from kornia_lift._extras import require
-from kornia_lift._safe_read import check_regular
+from kornia_lift._io import check_regular
 from kornia_lift.scenes.images import is_inside
 
 MAX_SIDE = 2**20  # pixels

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift._io import ImageFileError
-from kornia_lift._safe_read import read_text
+from kornia_lift._io import ImageFileError, read_text
 from kornia_lift.scenes.images import IMAGE_SUFFIXES, find_image, image_file_size, read_image
 from kornia_lift.scenes.scene import (
     INVISIBLE,

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift._decode import check_values, opened
-from kornia_lift._io import SUFFIXES, ImageFileError, load_image
+from kornia_lift._io import SUFFIXES, ImageFileError, check_values, load_image, opened
 
 #: Suffixes looked for, in this order, where a layout names an image without one.
 IMAGE_SUFFIXES = tuple(written for suffix in SUFFIXES for written in (suffix, suffix.upper()))

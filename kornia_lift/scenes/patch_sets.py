@@ -8,8 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_lift._decode import opened
-from kornia_lift._safe_read import read_npz, read_text
+from kornia_lift._io import opened, read_npz, read_text
 
 #: Side of a patch and patches per side of a sheet in Brown's layout.
 BROWN_PATCH, BROWN_GRID = 64, 16

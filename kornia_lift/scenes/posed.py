@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift._safe_read import DamagedFileError, read_npz, read_text
-from kornia_lift.scenes.images import (
-    IMAGE_SUFFIXES,
-    find_image,
-    image_file_size,
-    is_inside,
-    read_depth_png,
-    read_image,
-)
+from kornia_lift.scenes.depth import DEPTH_TOLERANCE, interpolate_inverse_depth
+from kornia_lift.scenes.images import find_image, image_file_size, read_depth_png, read_image
+from kornia_lift.scenes.posed_files import check_cameras, check_files, read_arrays, read_pairs
 from kornia_lift.scenes.scene import (
     INVISIBLE,
     UNKNOWN,
@@ -30,40 +23,8 @@ from kornia_lift.scenes.scene import (
     inside,
 )
 
-#: Relative difference of depth up to which two measurements are of one surface.
-DEPTH_TOLERANCE = 0.02
 #: A visible point must come back to where it started within this many pixels.
 ROUND_TRIP_TOLERANCE = 2.0
-_LARGEST = 2**20  # width or height in pixels, inverse depths per metre
-
-
-def interpolate_inverse_depth(inverse: NDArray[np.uint16], points: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
-    """Look up an inverse depth map between pixels.
-
-    Inverse depth is what is interpolated because it is linear in the pixel position over any plane; between
-    four neighbours that differ by more than 2 % runs a depth edge, where nothing is known.
-
-    Args:
-        inverse: inverse z-depth in any unit, 0 = unknown, shape (H, W).
-        points: (x, y) in pixels, shape (N, 2); may lie outside.
-
-    Returns:
-        The values, shape (N,), NaN where unknown, and whether they are known, shape (N,).
-    """
-    height, width = inverse.shape
-    usable = inside(points, (width, height))
-    safe = np.where(usable[:, None], points, 0.0)
-    x = np.clip(safe[:, 0], 0.0, width - 1)
-    y = np.clip(safe[:, 1], 0.0, height - 1)
-    x0 = np.minimum(x.astype(np.int64), width - 2)
-    y0 = np.minimum(y.astype(np.int64), height - 2)
-    fx, fy = x - x0, y - y0
-    corners = np.stack([inverse[y0 + dy, x0 + dx] for dy in (0, 1) for dx in (0, 1)]).astype(np.float64)
-    low, high = corners.min(axis=0), corners.max(axis=0)
-    known = usable & (low > 0) & (high <= low * (1 + DEPTH_TOLERANCE))
-    top = corners[0] * (1 - fx) + corners[1] * fx
-    bottom = corners[2] * (1 - fx) + corners[3] * fx
-    return np.where(known, top * (1 - fy) + bottom * fy, np.nan), known
 
 
 class PosedScene:
@@ -129,7 +90,7 @@ class PosedScene:
             raise FileNotFoundError(
                 f"{path} does not exist. A posed scene is a folder with cameras.npz, images/ and depth/"
             )
-        stored = _read_arrays(path)
+        stored = read_arrays(path)
         names = tuple(str(n) for n in stored["names"].reshape(-1))
         intrinsics, rotations, translations = (stored[k].astype(np.float64) for k in ("K", "R", "t"))
         size = (int(stored["width"]), int(stored["height"]))
@@ -142,8 +103,8 @@ class PosedScene:
             )
         if len(set(names)) != n:
             raise ValueError(f"{path}: names must be unique; got {', '.join(names)}")
-        _check_cameras(path, intrinsics, rotations, names)
-        pairs, skipped = _check_files(root, names, _read_pairs(root / "pairs.txt", len(names)))
+        check_cameras(path, intrinsics, rotations, names)
+        pairs, skipped = check_files(root, names, read_pairs(root / "pairs.txt", len(names)))
         return cls(
             name=name or root.resolve().name,
             root=root,
@@ -275,91 +236,3 @@ class PosedScene:
                 f"{self.name}: the {what} {self.names[index]!r} is {size[0]}x{size[1]}, the cameras are for "
                 f"{self.size[0]}x{self.size[1]}. Resize one of them (and K with the images)"
             )
-
-
-#: Kind of dtype and rank of what ``cameras.npz`` must hold.
-_CAMERAS = {
-    "K": ("fiu", 3), "R": ("fiu", 3), "t": ("fiu", -1), "names": ("U", -1), "width": ("fiu", -1),
-    "height": ("fiu", -1), "depth_scale": ("fiu", -1),
-}  # fmt: skip
-
-
-def _read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Everything that ``cameras.npz`` must hold.
-
-    Raises:
-        ValueError: if something is missing, of a wrong shape, or no number.
-
-    """
-    try:
-        stored = read_npz(path, _CAMERAS)
-    except DamagedFileError as error:
-        raise ValueError(f"{error}; make or copy it again") from error
-    for key in ("width", "height", "depth_scale"):
-        value = stored[key]
-        if value.size != 1 or not np.isfinite(value).all() or not 0 < float(value.reshape(-1)[0]) < _LARGEST:
-            raise ValueError(f"{path}: {key} must be one positive number, got {np.array2string(value, threshold=4)}")
-        stored[key] = value.reshape(())
-    for key in ("K", "R", "t"):
-        if not np.isfinite(stored[key].astype(np.float64)).all():
-            raise ValueError(f"{path}: {key} is not finite")
-    return stored
-
-
-def _check_cameras(path: Path, intrinsics: FloatArray, rotations: FloatArray, names: tuple[str, ...]) -> None:
-    """Check that cameras can be inverted, and that image names stay inside the scene.
-
-    Raises:
-        ValueError: naming the first that is wrong.
-
-    """
-    for name, k, r in zip(names, intrinsics, rotations, strict=True):
-        if k[0, 0] <= 0 or k[1, 1] <= 0 or not np.allclose(k[2], [0, 0, k[2, 2]]) or k[2, 2] <= 0:
-            raise ValueError(f"{path}: K of {name!r} is no camera matrix")
-        if not np.allclose(r @ r.T, np.eye(3), atol=1e-3) or np.linalg.det(r) < 0:
-            raise ValueError(f"{path}: R of {name!r} is no rotation")
-        if not is_inside(name):
-            raise ValueError(f"{path} names the image {name!r}, which is outside the scene's images/")
-
-
-def _read_pairs(path: Path, count: int) -> tuple[Pair, ...]:
-    if not path.is_file():
-        return tuple(Pair(i, j) for i in range(count) for j in range(i + 1, count))
-    pairs = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
-        fields = line.split("#")[0].split()
-        if not fields:
-            continue
-        try:
-            i, j = int(fields[0]), int(fields[1])
-            overlap = float(fields[2]) if len(fields) > 2 else None
-            angle = float(fields[3]) if len(fields) > 3 else None
-        except (ValueError, IndexError):
-            raise ValueError(
-                f"{path}, line {number}: expected 'i j [overlap [angle_deg]]', got {line[:80]!r}"
-            ) from None
-        if not all(value is None or np.isfinite(value) for value in (overlap, angle)):
-            raise ValueError(f"{path}, line {number}: overlap and angle must be finite")
-        if not (0 <= i < count and 0 <= j < count and i != j):
-            raise ValueError(f"{path}, line {number}: pair {i} {j} does not fit {count} images")
-        pairs.append(Pair(i, j, angle_deg=angle, overlap=overlap))
-    return tuple(pairs)
-
-
-def _check_files(
-    root: Path, names: tuple[str, ...], pairs: tuple[Pair, ...]
-) -> tuple[tuple[Pair, ...], tuple[SkippedPair, ...]]:
-    errors: dict[int, str] = {}
-    for index, name in enumerate(names):
-        if not any((root / "images" / f"{name}{suffix}").is_file() for suffix in IMAGE_SUFFIXES):
-            errors[index] = f"image images/{name}.* is missing"
-        elif not (root / "depth" / f"{name}.png").is_file():
-            errors[index] = f"depth map depth/{name}.png is missing"
-    good, skipped = [], []
-    for pair in pairs:
-        reasons = [errors[k] for k in (pair.i, pair.j) if k in errors]
-        if reasons:
-            skipped.append(SkippedPair(pair.i, pair.j, "; ".join(reasons)))
-        else:
-            good.append(pair)
-    return tuple(good), tuple(skipped)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from kornia_lift._safe_read import parse_json, read_text
+from kornia_lift._io import parse_json, read_text
 from kornia_lift.training.limits import check_limits
 
 T = TypeVar("T")

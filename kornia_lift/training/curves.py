@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
-from kornia_lift.training.log import LOG, read_log
+from kornia_lift.training.loop.log import LOG, read_log
 from kornia_lift.training.stage import ERROR
 from kornia_lift.viz import plain_label
 

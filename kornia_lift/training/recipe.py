@@ -12,14 +12,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from kornia_lift._io import atomic_write
-from kornia_lift._safe_read import DamagedFileError, parse_json, read_text
-from kornia_lift.training.checkpoint import BEST, load_checkpoint
+from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_text
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.data.split import SplitConfig, describe_sides, split_store
 from kornia_lift.training.data.store import Store
-from kornia_lift.training.distributed import from_first, rank
 from kornia_lift.training.loop import Result, fit
+from kornia_lift.training.loop.checkpoint import BEST, load_checkpoint
+from kornia_lift.training.loop.distributed import from_first, rank
 from kornia_lift.training.stage import Stage
 from kornia_lift.weights import save_model
 
@@ -45,6 +44,8 @@ class Recipe(ABC):
     STAGES: ClassVar[tuple[str, ...]]
     #: Further stages, trained after those and only where they are named.
     OPTIONAL: ClassVar[tuple[str, ...]] = ()
+    #: The network that a stage trains, where it is not the one of its own name.
+    TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({})
     #: The stages whose networks a stage learns through, or goes on with.
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
 
@@ -84,7 +85,7 @@ class Recipe(ABC):
 
     def network_of(self, stage: str) -> nn.Module:
         """Return the network that a stage trains."""
-        network: nn.Module = getattr(self, stage, self.response)
+        network: nn.Module = getattr(self, self.TRAINS.get(stage, stage))
         return network
 
     def run(

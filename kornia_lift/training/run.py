@@ -16,10 +16,10 @@ from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, to_mapping
 from kornia_lift.training.data.load import load_data
-from kornia_lift.training.data.read import ReadOptions
+from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.split import check_apart
-from kornia_lift.training.distributed import rank
 from kornia_lift.training.loop import Result
+from kornia_lift.training.loop.distributed import rank
 from kornia_lift.training.modern.config import ModernConfig
 from kornia_lift.training.modern.recipe import ModernRecipe
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe

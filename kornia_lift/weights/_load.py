@@ -19,7 +19,7 @@ def available_models() -> tuple[str, ...]:
 
 
 def is_upright(pretrained: bool | str | os.PathLike[str]) -> bool:
-    """Tell whether a shipped model leaves frames upright; files and random weights do not say, hence do not."""
+    """Return whether a shipped model leaves frames upright; false for files and random weights."""
     model = _shipped(pretrained)
     return model is not None and model.upright
 

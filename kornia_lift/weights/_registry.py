@@ -21,7 +21,8 @@ class ShippedModel:
         file: file name inside ``kornia_lift/weights``.
         sha256: checksum of the file; a file that differs is refused.
         upright: the model was made for images that are not rotated: the feature then assigns no orientation.
-        sizes: the squares whose descriptors are averaged, see :class:`~kornia_lift.patches.PatchDescriptor`.
+        sizes: sides of the support regions whose descriptors are averaged, see
+            :class:`~kornia_lift.feature.patches.PatchDescriptor`.
         family: the networks that the file has tensors for, beside the response.
         licence: SPDX identifier of the licence of the weights.
 
@@ -42,7 +43,7 @@ MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
     # the same networks; frames stay upright
     "lift-upright": ShippedModel("lift.safetensors", _LIFT_SHA256, upright=True),
-    # the same networks; the descriptor is the mean over three sizes of the square
+    # the same networks; the descriptor is the mean over three sizes of the support region
     "lift-pooled": ShippedModel("lift.safetensors", _LIFT_SHA256, sizes=(0.7, 1.0, 1.43)),
     # the same detector; orientation and descriptor of another make, on 32x32 patches
     "lift-plus": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, family="compact"),

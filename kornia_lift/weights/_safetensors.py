@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift._io import atomic_write
-from kornia_lift._safe_read import DamagedFileError, parse_json, read_bytes
+from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_bytes
 
 MAX_BYTES = 2**28  # of a file; the largest shipped one has 5 MB
 MAX_HEADER_BYTES = 2**22

@@ -22,7 +22,7 @@ from tests.cli.helpers import Answer, astronaut, save, sift
 
 @pytest.fixture
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Answer]:
-    """Run ``kornia-lift`` in an empty folder with SIFT in the place of LIFT."""
+    """Run ``kornia-lift`` in an empty folder with SIFT instead of LIFT."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("WORLD_SIZE", raising=False)
@@ -40,7 +40,7 @@ def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tm
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Three photographs, one of them in a folder below."""
+    """Three images, one of them in a folder below."""
     pixels = astronaut(128)
     for name, part in {
         "a.png": pixels,

@@ -35,7 +35,7 @@ def sift(args: argparse.Namespace) -> nn.Module:
 
 
 def astronaut(size: int = 160) -> np.ndarray:
-    """A real photograph, reduced, (size, size, 3) uint8."""
+    """A real image, reduced, (size, size, 3) uint8."""
     import cv2
     from skimage import data
 

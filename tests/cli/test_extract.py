@@ -49,15 +49,15 @@ def test_mirrored_image_has_mirrored_keypoints(call: Call, tmp_path: Path) -> No
     """Known answer for the frame: x' = 127 - x, and an angle a becomes 180 - a."""
     pixels = astronaut(128)
     save(tmp_path / "p/a.png", pixels)
-    save(tmp_path / "p/b.jpg", np.ascontiguousarray(pixels[::-1, ::-1]))  # half a turn
+    save(tmp_path / "p/b.jpg", np.ascontiguousarray(pixels[::-1, ::-1]))  # rotated by 180 degrees
     call("extract", tmp_path / "p", "--out", "f.h5", "-n", 40, "--resize", 64)
     a, b = contents(Path("f.h5")).values()
     distance = np.linalg.norm((127 - b["keypoints"])[None] - a["keypoints"][:, None], axis=-1)
     nearest = distance.argmin(1)
     same = distance.min(1) < 1
     assert same.sum() >= 10
-    turn = (a["oris"][same] - b["oris"][nearest[same]]) % 360
-    assert np.median(np.abs(turn - 180)) < 10
+    change = (a["oris"][same] - b["oris"][nearest[same]]) % 360
+    assert np.median(np.abs(change - 180)) < 10
 
 
 def test_continues_past_broken_images(call: Call, folder: Path) -> None:

@@ -12,7 +12,7 @@ from kornia_lift.extraction import shard_of
 from tests.cli.helpers import NAMES, OPTIONS, Call, astronaut, contents, one_line, save
 
 
-def test_merge_tells_what_shards_lack(call: Call, folder: Path) -> None:
+def test_merge_reports_what_shards_lack(call: Call, folder: Path) -> None:
     (folder / "bad.jpg").write_text("no image")
     codes = [call("extract", folder, "--out", "f.h5", *OPTIONS, "--shard", f"{index}/2").code for index in range(2)]
     assert sorted(codes) == [0, 1]

@@ -144,14 +144,14 @@ def test_learned_orientation_follows_rotations(shared: Path) -> None:
     centre = torch.full((len(patches), 1, 2), 64.0)
     frame = laf_from_center_scale_ori(centre, torch.full((len(patches), 1, 1, 1), 28.0))
 
-    def change(turn: float) -> Tensor:
-        after = orienter(frame, rotate(patches, torch.full((len(patches),), turn)))
+    def change(angle: float) -> Tensor:
+        after = orienter(frame, rotate(patches, torch.full((len(patches),), angle)))
         degrees = get_laf_orientation(after) - get_laf_orientation(orienter(frame, patches))
         return (degrees.flatten() + 180) % 360 - 180
 
     with torch.no_grad():
-        along = sum(int(((change(turn) - turn).abs() < 10).sum()) for turn in (-20.0, 20.0))
-        against = sum(int(((change(turn) + turn).abs() < 10).sum()) for turn in (-20.0, 20.0))
+        along = sum(int(((change(angle) - angle).abs() < 10).sum()) for angle in (-20.0, 20.0))
+        against = sum(int(((change(angle) + angle).abs() < 10).sum()) for angle in (-20.0, 20.0))
     assert along > 10
     assert along > 2 * against
 

@@ -26,7 +26,7 @@ from torch.autograd import gradcheck
 from kornia_lift import mix_features
 from kornia_lift.detector.lfnet import LAF_SCALE, LFNetDetector
 from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_argmax, soft_nms, strict_maxima
-from kornia_lift.lfnet import LFNetFeature
+from kornia_lift.feature.lfnet import LFNetFeature
 from kornia_lift.networks.lfnet import SCALES, Grid, normalise_maps, resize_maps
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDescriptor
 from tests.pictures import texture
@@ -104,8 +104,8 @@ def test_keypoints_reproduce_the_oracle(shared: Path) -> None:
     scale = get_laf_scale(lafs)[0, :count, 0, 0]
     assert (scale - 16 * 32 / 31 * o["keypoint_scale"][order]).abs().max() < 1e-5
     vector = o["keypoint_orientation"][order]
-    turned = get_laf_orientation(lafs)[0, :count, 0] + torch.rad2deg(torch.atan2(vector[:, 1], vector[:, 0]))
-    assert ((turned + 180) % 360 - 180).abs().max() < 1e-5
+    change = get_laf_orientation(lafs)[0, :count, 0] + torch.rad2deg(torch.atan2(vector[:, 1], vector[:, 0]))
+    assert ((change + 180) % 360 - 180).abs().max() < 1e-5
     assert (lafs[0, count:] == 0).all() and (responses[0, count:] == 0).all()
 
 

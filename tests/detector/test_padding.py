@@ -1,4 +1,4 @@
-"""Black padding: found around turned, bent and padded photographs, and not where black is part of the picture."""
+"""Black padding: found around rotated, bent and padded images, and not where black is part of the picture."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ def detector(count: int = 200, **options: bool) -> LIFTDetector:
 
 @pytest.mark.parametrize("shape", [(160, 240), (240, 160), (120, 270)])
 @pytest.mark.parametrize("angle", [5.0, 15.0, 45.0, 80.0])
-def test_everything_around_a_turned_photograph_is_padding(shape: tuple[int, int], angle: float) -> None:
+def test_everything_around_a_rotated_image_is_padding(shape: tuple[int, int], angle: float) -> None:
     warp = ImageWarp(angle_deg=angle)
-    turned, content = warp(bright_texture(*shape)), warp(torch.ones(1, 1, *shape))
-    padding = find_padding(turned)
+    rotated, content = warp(bright_texture(*shape)), warp(torch.ones(1, 1, *shape))
+    padding = find_padding(rotated)
     assert padding is not None
     assert padding[0][content[0, 0] == 0].all()
-    # pixels that the turned photograph covers by less than a twentieth can go either way
+    # pixels that the rotated image covers by less than a twentieth can go either way
     assert not padding[0][content[0, 0] > 0.05].any()
 
 
 @pytest.mark.parametrize("angle", [15.0, 45.0])
-def test_a_turned_photograph_keeps_its_keypoints(angle: float) -> None:
-    """The filter is isotropic, so what it finds in the turned photograph is what it finds in the upright one."""
-    photo, warp = bright_texture(300, 400), ImageWarp(angle_deg=angle)
+def test_a_rotated_image_keeps_its_keypoints(angle: float) -> None:
+    """The filter is isotropic, so what it finds in the rotated image is what it finds in the upright one."""
+    bright, warp = bright_texture(300, 400), ImageWarp(angle_deg=angle)
     matrix = torch.from_numpy(warp.matrix((400, 300))).float()
     with torch.no_grad():
-        upright, turned = (get_laf_center(detector()(image)[0])[0] for image in (photo, warp(photo)))
-        careless = get_laf_center(detector(skip_padding=False)(warp(photo))[0])[0]
+        upright, rotated = (get_laf_center(detector()(image)[0])[0] for image in (bright, warp(bright)))
+        careless = get_laf_center(detector(skip_padding=False)(warp(bright))[0])[0]
     moved = upright @ matrix[:2, :2].mT + matrix[:2, 2]
-    repeated = (torch.cdist(turned, moved).amin(1) < 2).float().mean()
+    repeated = (torch.cdist(rotated, moved).amin(1) < 2).float().mean()
     assert repeated > 0.8
     assert (torch.cdist(careless, moved).amin(1) < 2).float().mean() < repeated - 0.05
 
 
 def test_nothing_is_found_where_the_filter_sees_padding() -> None:
-    turned = ImageWarp(angle_deg=30.0)(bright_texture(240, 320))
+    rotated = ImageWarp(angle_deg=30.0)(bright_texture(240, 320))
     with torch.no_grad():
-        lafs, _ = detector()(turned)
-        careless, _ = detector(skip_padding=False)(turned)
-    padding = find_padding(turned)
+        lafs, _ = detector()(rotated)
+        careless, _ = detector(skip_padding=False)(rotated)
+    padding = find_padding(rotated)
     assert padding is not None
     near = sees_padding(padding, 12)[0]
 
@@ -68,10 +68,10 @@ def test_nothing_is_found_where_the_filter_sees_padding() -> None:
 
 
 def test_images_padded_to_one_size_keep_their_keypoints() -> None:
-    photo = bright_texture(200, 260)
-    padded = torch.nn.functional.pad(photo, (0, 60, 0, 40))
+    bright = bright_texture(200, 260)
+    padded = torch.nn.functional.pad(bright, (0, 60, 0, 40))
     with torch.no_grad():
-        alone, together = (get_laf_center(detector()(image)[0])[0] for image in (photo, padded))
+        alone, together = (get_laf_center(detector()(image)[0])[0] for image in (bright, padded))
     assert (torch.cdist(together, alone).amin(1) < 1).float().mean() > 0.85
 
 
@@ -96,16 +96,16 @@ def test_edges_that_a_rectified_lens_bends_inwards_are_padding() -> None:
     assert torch.equal(padding[0], ~inside)
 
 
-def test_a_night_sky_belongs_to_the_photograph() -> None:
-    photo = bright_texture(200, 300)
+def test_a_night_sky_belongs_to_the_image() -> None:
+    bright = bright_texture(200, 300)
     column = torch.arange(300)
     skyline = 60 + 40 * torch.sign(torch.sin(column / 300 * 6 * math.pi))
-    night = photo * (torch.arange(200)[:, None] > skyline)
+    night = bright * (torch.arange(200)[:, None] > skyline)
     assert (night[0, 0] == 0).float().mean() > 0.2
     assert find_padding(night) is None
 
 
-def test_a_shape_on_a_black_ground_is_the_photograph() -> None:
+def test_a_shape_on_a_black_ground_is_the_image() -> None:
     image = torch.zeros(1, 1, 160, 160)
     image[..., 40:120, 40:120] = 1.0
     assert find_padding(image) is None
@@ -113,10 +113,10 @@ def test_a_shape_on_a_black_ground_is_the_photograph() -> None:
     assert find_padding(torch.zeros(0, 1, 64, 64)) is None
 
 
-def test_dark_pixels_and_photographs_without_black_are_no_padding() -> None:
-    photo = bright_texture(120, 160)
-    assert find_padding(photo) is None
-    dark = photo.clone()
+def test_dark_pixels_and_images_without_black_are_no_padding() -> None:
+    bright = bright_texture(120, 160)
+    assert find_padding(bright) is None
+    dark = bright.clone()
     dark[..., 50:70, 60:90] = 0  # a black shape that does not reach the border
     assert find_padding(dark) is None
     dark[..., torch.rand(120, 160, generator=torch.Generator().manual_seed(0)) < 0.2] = 0

@@ -1,4 +1,4 @@
-"""`compare` and `evaluate`: which side is better, what cannot be compared, and faults in one line."""
+"""`compare` and `evaluate`: which side is better, what cannot be compared, and errors in one line."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import pytest
 
 from kornia_lift.cli import main
 from kornia_lift.evaluation.measures.statistics import compare
+from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, describe_options
-from kornia_lift.evaluation.runner import FAILED, OK, Options, PairResult
+from kornia_lift.evaluation.runner import FAILED, OK, PairResult
 from kornia_lift.evaluation.selection import all_pairs, only_second_images, spread_pairs
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS, ImageWarp, warp_scene
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import HasLocalAffine, Pair, Scene
 from tests.feature_files import random_features, writing
-
-from .conftest import features, grid_points, plane_homography, unit_vectors, write_plane_scene, write_sequence
+from tests.small_scenes import features, grid_points, plane_homography, unit_vectors, write_plane_scene, write_sequence
 
 
 def pairs(error: float, score: float, status: str = OK) -> list[PairResult]:
@@ -89,7 +89,7 @@ def test_an_unknown_measure_is_refused_beside_a_known_one(tmp_path: Path, capsys
         compare_features(results.feature("a"), results.feature("b"), "posed", "nn_map")
 
 
-def write_photographs(root: Path, count: int = 3) -> Path:
+def write_images(root: Path, count: int = 3) -> Path:
     write_sequence(root, dict.fromkeys(range(2, count + 1), np.eye(3)), (160, 120))
     picture = cv2.GaussianBlur(cv2.imread(str(root / "1.png")), (0, 0), 2)
     for number in range(1, count + 1):
@@ -98,7 +98,7 @@ def write_photographs(root: Path, count: int = 3) -> Path:
 
 
 def test_second_images_restrict_every_group_and_protocol(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = write_photographs(tmp_path / "data" / "seq")
+    root = write_images(tmp_path / "data" / "seq")
     (root / "H_1_3").unlink()
     common = [str(tmp_path / "data"), "-f", "opencv-orb", "-o", str(tmp_path / "out"), "-q", "--no-page"]
     assert main(["evaluate", *common, "--second-images", "2"]) == 0
@@ -111,16 +111,18 @@ def test_second_images_restrict_every_group_and_protocol(tmp_path: Path, capsys:
 
 
 def test_runs_of_several_sizes_share_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_photographs(tmp_path / "data" / "seq", 2)
+    write_images(tmp_path / "data" / "seq", 2)
     common = ["evaluate", str(tmp_path / "data"), "-f", "opencv-orb", "-o", str(tmp_path / "out"), "-q", "--no-page"]
     assert [main([*common, "-n", n]) for n in ("60", "30", "60")] == [0, 0, 0]
     assert "60 keypoints per image" in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_a_file_that_holds_no_features_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_holds_no_features_is_reported_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     from kornia_lift.cli import main as whole
 
-    write_photographs(tmp_path / "data" / "seq", 2)
+    write_images(tmp_path / "data" / "seq", 2)
     (tmp_path / "bad.h5").write_text("not an h5 file")
     args = ["evaluate", str(tmp_path / "data"), "-f", str(tmp_path / "bad.h5"), "-o", str(tmp_path / "out"), "-q"]
     assert whole(args) == 2
@@ -153,7 +155,7 @@ def test_warped_scenes_know_the_local_map(tmp_path: Path, warp: ImageWarp) -> No
 
 
 def test_the_overlap_form_is_measured_on_every_warp(tmp_path: Path) -> None:
-    write_photographs(tmp_path / "data" / "seq", 2)
+    write_images(tmp_path / "data" / "seq", 2)
     out = tmp_path / "out"
     args = ["evaluate", str(tmp_path / "data"), "-f", "opencv-sift", "-p", "robustness", "--overlap", "-n", "60", "-q"]
     assert main([*args, "-o", str(out)]) == 0
@@ -162,7 +164,7 @@ def test_the_overlap_form_is_measured_on_every_warp(tmp_path: Path) -> None:
     assert all("repeatability_overlap40" in row.measures(group) for group in row.pairs)
 
 
-def test_ready_features_are_drawn_only_where_the_photograph_is_whole(tmp_path: Path) -> None:
+def test_ready_features_are_drawn_only_where_the_image_is_whole(tmp_path: Path) -> None:
     """Measuring ready features needs no pixels; the picture does, and says so."""
     root = write_sequence(tmp_path / "data" / "seq", {2: np.eye(3)})
     cv2.imwrite(str(root / "2.jpg"), cv2.imread(str(root / "2.png")))
@@ -192,7 +194,7 @@ def test_pairs_are_spread_over_the_overlap(tmp_path: Path) -> None:
 
 
 def test_the_command_takes_some_pairs_of_each_scene(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_photographs(tmp_path / "data" / "seq", 4)
+    write_images(tmp_path / "data" / "seq", 4)
     args = ["evaluate", str(tmp_path / "data"), "-f", "opencv-orb", "-o", str(tmp_path / "out"), "-q", "--no-page"]
     assert main([*args, "--max-pairs", "2"]) == 0
     assert "2 pairs, 0 failed, 0 skipped" in capsys.readouterr().out

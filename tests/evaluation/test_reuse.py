@@ -20,12 +20,12 @@ from kornia_lift.evaluation.candidates import Candidate, candidate, lift_candida
 from kornia_lift.evaluation.comparison import feature_path, run
 from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureStore
-from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, evaluate
+from kornia_lift.evaluation.pair import Options
+from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, evaluate
 from kornia_lift.files import FeatureFileError, UnreadableImageError
 from kornia_lift.scenes.homographies import HomographySequence
 from tests.feature_files import writing
-
-from .conftest import features, grid_points, unit_vectors, write_sequence
+from tests.small_scenes import features, grid_points, unit_vectors, write_sequence
 
 Found = tuple[np.ndarray, np.ndarray]
 
@@ -113,7 +113,7 @@ def test_other_options_of_one_model_have_a_file_of_their_own(tmp_path: Path) -> 
 
 def test_an_image_cut_off_skips_its_pairs_until_it_is_replaced(tmp_path: Path) -> None:
     root = write_sequence(tmp_path / "seq", {2: np.eye(3), 3: np.eye(3)})
-    cv2.imwrite(str(root / "2.jpg"), cv2.imread(str(root / "2.png")))  # whose header alone tells the size
+    cv2.imwrite(str(root / "2.jpg"), cv2.imread(str(root / "2.png")))  # whose header alone holds the size
     (root / "2.png").unlink()
     whole = (root / "2.jpg").read_bytes()
     (root / "2.jpg").write_bytes(whole[: len(whole) // 2])

@@ -18,19 +18,27 @@ from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.measures.geometry import Estimator, auc, homography_error, pose_error
 from kornia_lift.evaluation.measures.overlap import OverlapOptions
+from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.report.blocks import to_html
 from kornia_lift.evaluation.report.plots import plots, svg
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, provenance
 from kornia_lift.evaluation.report.tables import report, report_text
-from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, PairResult, evaluate
+from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, PairResult, evaluate
 from kornia_lift.features import Features
 from kornia_lift.files import FeatureFileError
 from kornia_lift.scenes.folders import load_scenes
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography
 from kornia_lift.scenes.posed import PosedScene
 from tests.feature_files import writing
-
-from .conftest import K, features, grid_points, plane_homography, unit_vectors, write_plane_scene, write_sequence
+from tests.small_scenes import (
+    K,
+    features,
+    grid_points,
+    plane_homography,
+    unit_vectors,
+    write_plane_scene,
+    write_sequence,
+)
 
 
 def write_perfect(path: Path, scene: str, names: tuple[str, str] = ("1", "2"), noise: float = 0.0) -> Path:

@@ -83,17 +83,17 @@ def _values(rng: Random) -> Any:
 
 
 def replaced(file: h5py.File, rng: Random) -> None:
-    name = _place(rng)
+    name = _location(rng)
     del file[name]
     file[name] = _values(rng)
 
 
 def removed(file: h5py.File, rng: Random) -> None:
-    del file[_place(rng)]
+    del file[_location(rng)]
 
 
 def group_for_dataset(file: h5py.File, rng: Random) -> None:
-    name = _place(rng)
+    name = _location(rng)
     del file[name]
     file.create_group(name).create_group("inner")
 
@@ -105,7 +105,7 @@ def dataset_for_group(file: h5py.File, rng: Random) -> None:
 
 
 def huge(file: h5py.File, rng: Random) -> None:
-    name = _place(rng)
+    name = _location(rng)
     del file[name]
     shape, chunks, limit = [
         ((20_000, 20_000), (1000, 1000), None),
@@ -118,7 +118,7 @@ def huge(file: h5py.File, rng: Random) -> None:
 
 
 def huge_contiguous(file: h5py.File, rng: Random) -> None:
-    name = _place(rng)
+    name = _location(rng)
     del file[name]
     space = h5py.h5s.create_simple((10**6, 10**5))
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -128,13 +128,13 @@ def huge_contiguous(file: h5py.File, rng: Random) -> None:
 
 
 def compressed(file: h5py.File, rng: Random) -> None:
-    name = _place(rng)
+    name = _location(rng)
     del file[name]
     file.create_dataset(name, data=np.zeros((5000, 2), np.float32), compression="gzip", chunks=(5000, 2))
 
 
 def linked(file: h5py.File, rng: Random) -> None:
-    name = (_place(rng), "deep", "a.png", "new", "deep/new")[rng.integers(5)]
+    name = (_location(rng), "deep", "a.png", "new", "deep/new")[rng.integers(5)]
     if name in file:
         del file[name]
     outside = str(Path(file.filename).parent / "outside.h5")
@@ -157,7 +157,7 @@ def circle(file: h5py.File, rng: Random) -> None:
 
 
 def stored_elsewhere(file: h5py.File, rng: Random) -> None:
-    name = _place(rng)
+    name = _location(rng)
     del file[name]
     outside = Path(file.filename).parent / "outside.h5"
     if rng.integers(2):
@@ -169,7 +169,7 @@ def stored_elsewhere(file: h5py.File, rng: Random) -> None:
 
 
 def odd_types(file: h5py.File, rng: Random) -> None:
-    name = _place(rng)
+    name = _location(rng)
     del file[name]
     kind = rng.integers(4)
     if kind == 0:
@@ -219,7 +219,7 @@ def group_attributes(file: h5py.File, rng: Random) -> None:
     ][rng.integers(7)]
 
 
-def _place(rng: Random) -> str:
+def _location(rng: Random) -> str:
     return f"{IMAGES[rng.integers(2)]}/{DATASETS[rng.integers(len(DATASETS))]}"
 
 

@@ -29,11 +29,11 @@ from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.images import image_file_size, read_depth_png
 from kornia_lift.scenes.patch_sets import BROWN_GRID, BROWN_PATCH, PatchSet
 from kornia_lift.scenes.posed import PosedScene
-from kornia_lift.training.checkpoint import load_weights, save_checkpoint
+from kornia_lift.training.loop.checkpoint import load_weights, save_checkpoint
 from kornia_lift.training.config import read_mapping
 from kornia_lift.training.curves import _read, _series
 from kornia_lift.training.data.images import read_gray
-from kornia_lift.training.data.provenance import check_record, keep_record
+from kornia_lift.training.data.prepare.provenance import check_record, keep_record
 from kornia_lift.training.data.store import (
     Camera,
     Observations,

@@ -72,7 +72,7 @@ def test_hloc_writes_its_file(tmp_path: Path, expected: dict[str, Tensor]) -> No
         assert file["a.png/keypoints"].attrs["uncertainty"] == 1
         found = torch.from_numpy(file["a.png/keypoints"][:])
         nearest = torch.cdist(found, expected["xy"]).amin(1)
-        assert (nearest < 0.1).float().mean() > 0.9  # 8 bits: scores that are nearly equal may change places
+        assert (nearest < 0.1).float().mean() > 0.9  # 8 bits: scores that are nearly equal may swap
         assert file["a.png/descriptors"].shape == (128, COUNT)
 
 

@@ -343,7 +343,7 @@ def test_values_that_make_no_sense_are_refused(tmp_path: Path) -> None:
 
 @BOTH
 @pytest.mark.parametrize("content", ["black", "gray", "ramp", "edge", "stripes"])
-def test_images_without_a_place_to_find_have_no_keypoints(contrast: LocalContrast, content: str) -> None:
+def test_images_without_anything_to_find_have_no_keypoints(contrast: LocalContrast, content: str) -> None:
     """Nothing changes along their columns, so that all differences there are rounding errors."""
     at = torch.linspace(0, 1, 110)
     row = {"black": 0 * at, "gray": 0 * at + 0.1, "ramp": at, "edge": (at > 0.5).float(), "stripes": (9 * at).sin()}

@@ -12,7 +12,7 @@ from kornia.geometry.epipolar import cross_product_matrix
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
-from kornia_lift.epipolar import (
+from kornia_lift.geometry.epipolar import (
     assumed_intrinsics,
     epipolar_rows,
     normalise_matches,
@@ -141,7 +141,7 @@ def test_network_gradients_are_exact() -> None:
 
 def test_equal_eigenvalues_have_a_finite_gradient() -> None:
     """``torch.linalg.eigh`` gives NaN for diag(0, 1, 1): the eigenvector of 0 is smooth all the same."""
-    from kornia_lift.epipolar import _SmallestEigenvector
+    from kornia_lift.geometry.epipolar import _SmallestEigenvector
 
     matrix = torch.diag(torch.tensor([0.0, 1.0, 1.0], dtype=torch.float64))[None].requires_grad_()
     vector, _ = _SmallestEigenvector.apply(matrix)

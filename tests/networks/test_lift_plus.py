@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kornia_lift import LIFTFeature
+from kornia_lift.feature.patches import PatchOrienter
 from kornia_lift.networks import CompactDescriptor, PolarOrientation
-from kornia_lift.patches import PatchOrienter
 from tests.pictures import texture
 
 
@@ -32,7 +32,7 @@ def test_the_angle_rotates_with_the_patch(degrees: float) -> None:
     assert (error > 20).float().mean() < 0.25
 
 
-def test_descriptors_tell_places_apart_under_noise_and_another_illumination() -> None:
+def test_descriptors_separate_locations_under_noise_and_another_illumination() -> None:
     network, patches = CompactDescriptor("lift-plus"), texture(32, 32, batch=60, seed=2)
     generator = torch.Generator().manual_seed(0)
     other = (0.6 * patches**1.3 + 0.1 + 0.01 * torch.randn(patches.shape, generator=generator)).clamp(0, 1)

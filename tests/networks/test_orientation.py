@@ -1,4 +1,4 @@
-"""LIFTOrientation: the oracle in all four cases, and that frames turn with the image."""
+"""LIFTOrientation: the oracle in all four cases, and that frames rotate with the image."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_ramps_give_kornias_sign_through_the_orienter(degrees: float) -> None:
 
 
 @pytest.mark.parametrize("degrees", [40.0, 90.0, -120.0])
-def test_frames_turn_with_the_image(degrees: float) -> None:
+def test_frames_rotate_with_the_image(degrees: float) -> None:
     """Whatever the weights, the angle of an oriented frame minus the angle in its own patch is the frame's angle.
 
     The image rotated by an angle and frames rotated by the same angle show the same patches, so the network must add
@@ -114,10 +114,10 @@ def test_frames_turn_with_the_image(degrees: float) -> None:
     centre = torch.tensor([[64.0, 64.0]])
     orienter = LAFOrienter(64, angle_detector=LIFTOrientation(False).eval())
     upright = lafs_from_lift(centre[None], torch.tensor([[4.0]]))
-    turned_frame = lafs_from_lift(centre[None], torch.tensor([[4.0]]), torch.tensor([[-math.radians(degrees)]]))
-    turned_image = rotate(image, torch.tensor([degrees]), mode="bicubic", align_corners=True)
+    rotated_frame = lafs_from_lift(centre[None], torch.tensor([[4.0]]), torch.tensor([[-math.radians(degrees)]]))
+    rotated_image = rotate(image, torch.tensor([degrees]), mode="bicubic", align_corners=True)
     first = get_laf_orientation(orienter(upright, image)).item()
-    second = get_laf_orientation(orienter(turned_frame, turned_image)).item()
+    second = get_laf_orientation(orienter(rotated_frame, rotated_image)).item()
     assert abs((second - first - degrees + 180) % 360 - 180) < 3
 
 
@@ -150,7 +150,7 @@ def test_constant_patch_has_a_finite_gradient(statistics: dict[str, float]) -> N
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
 
 
-def test_own_statistics_make_the_angle_independent_of_the_light() -> None:
+def test_own_statistics_make_the_angle_independent_of_the_illumination() -> None:
     network = LIFTOrientation(False).eval()
     patch = texture(64, 64, batch=3)
     with torch.no_grad():

@@ -30,8 +30,8 @@ def trained(**options: object) -> PolarOrientation:
 def rotated(degrees: float, size: int = 32, batch: int = 12) -> Tensor:
     """Textures seen by frames that are rotated counter-clockwise on screen: their content rotates clockwise."""
     image = texture(100, 100, batch=batch)
-    turn = math.radians(degrees)
-    matrix = torch.tensor([[math.cos(turn), math.sin(turn), 0.0], [-math.sin(turn), math.cos(turn), 0.0]]) * 0.4
+    angle = math.radians(degrees)
+    matrix = torch.tensor([[math.cos(angle), math.sin(angle), 0.0], [-math.sin(angle), math.cos(angle), 0.0]]) * 0.4
     grid = torch.nn.functional.affine_grid(matrix.expand(batch, 2, 3), [batch, 1, size, size], align_corners=False)
     return torch.nn.functional.grid_sample(image, grid, align_corners=False)
 
@@ -52,8 +52,8 @@ def test_a_rotated_patch_has_the_shifted_distribution(quarter: int) -> None:
     network, patch = trained(precision="float32"), texture(32, 32, batch=6)
     with torch.no_grad():
         upright = network.distribution(patch)
-        turned = network.distribution(patch.rot90(-quarter, (2, 3)))  # clockwise
-    assert torch.allclose(turned, upright.roll(18 * quarter, 1), atol=1e-5)
+        after = network.distribution(patch.rot90(-quarter, (2, 3)))  # clockwise
+    assert torch.allclose(after, upright.roll(18 * quarter, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize("degrees", [-140, -35, 5, 45])
@@ -61,11 +61,11 @@ def test_the_logits_rotate_with_the_patch(degrees: int) -> None:
     network = trained(precision="float32")
     with torch.no_grad():
         # a frame rotated counter-clockwise sees its content rotated clockwise
-        upright, turned = network.logits(rotated(0)), network.logits(rotated(degrees))
+        upright, after = network.logits(rotated(0)), network.logits(rotated(degrees))
     expected = upright.roll(degrees // 5, 1)
-    left = (turned - expected).square().mean() / expected.var(1).mean()
+    left = (after - expected).square().mean() / expected.var(1).mean()
     assert left < 0.1  # what the interpolation changes; 2 for unrelated ones
-    assert (turned - upright).square().mean() > 2 * (turned - expected).square().mean()
+    assert (after - upright).square().mean() > 2 * (after - expected).square().mean()
 
 
 def test_peak_between_bins() -> None:

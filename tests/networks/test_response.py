@@ -103,13 +103,13 @@ def test_finds_scale_maxima_in_kornias_scale_space() -> None:
 @pytest.mark.parametrize("zoom", [0.5, 2.0])
 def test_scale_maxima_follow_an_image_that_is_rescaled(zoom: float) -> None:
     data = pytest.importorskip("skimage.data")
-    photo = torch.from_numpy(data.camera()[:192, 100:292]).float()[None, None] / 255
-    other = torch.nn.functional.interpolate(photo, scale_factor=zoom, mode="bilinear", antialias=True)
+    image = torch.from_numpy(data.camera()[:192, 100:292]).float()[None, None] / 255
+    other = torch.nn.functional.interpolate(image, scale_factor=zoom, mode="bilinear", antialias=True)
     detector = ScaleSpaceDetector(
         60, resp_module=blob_response(), mr_size=12.19, scale_pyr_module=ScalePyramid(3, 1.6, 16, double_image=True)
     )
     with torch.no_grad():
-        (first, _), (second, _) = detector(photo), detector(other)
+        (first, _), (second, _) = detector(image), detector(other)
     (xy1, s1, _), (xy2, s2, _) = lift_from_lafs(first), lift_from_lafs(second)
     mapped = (xy1[0] + 0.5) * zoom - 0.5
     distance, nearest = torch.cdist(mapped, xy2[0]).min(1)

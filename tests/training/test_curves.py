@@ -71,7 +71,7 @@ def test_a_run_a_stage_and_a_log_are_found(tmp_path: Path) -> None:
     assert find_logs(tmp_path / "run") == find_logs(log.parent) == find_logs(log) == {"descriptor": log}
 
 
-def test_faults_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = write_log(tmp_path / "descriptor", [0.5])
     empty = tmp_path / "empty" / "log.jsonl"
     empty.parent.mkdir()

@@ -10,8 +10,7 @@ import pytest
 
 from kornia_lift import LIFTFeature
 from kornia_lift.cli import main
-
-from .helpers import picture
+from tests.training.helpers import picture
 
 TINY = """
 recipe = "modern"
@@ -21,16 +20,16 @@ images_per_batch = 2
 anchors_per_image = 6
 refine_images = 2
 refine_anchors = 6
-photos_per_batch = 1
+detector_images = 1
 candidates = 30
 warped_pairs = 2
 [modern.cut]
-points_per_photo = 12
+points_per_image = 12
 points_per_scene = 40
 max_sigma = 2.0
 [modern.crops]
 size = 80
-per_photo = 2
+per_image = 2
 max_step = 1.5
 [modern.views]
 size = 110

@@ -24,8 +24,7 @@ from kornia_lift.training.data.photometric import (
 )
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.paper.quadruplets import QuadrupletSampler, SyntheticView
-
-from .helpers import as_single, picture
+from tests.training.helpers import as_single, picture
 
 OFF = SyntheticView(
     gain=1.0, gamma=1.0, offset=0.0, noise=0.0, blur=0.0, shadow=0.0, jpeg=0.0, stretch=1.0, zoom=1.0, rotation=0.0
@@ -116,7 +115,7 @@ def views(store: Store, **changes: float) -> tuple[QuadrupletSampler, Tensor, Te
     return sampler, first, second
 
 
-def test_second_views_of_single_photographs_are_shaded_blurred_and_compressed(tiny_store: Store) -> None:
+def test_second_views_of_single_images_are_shaded_blurred_and_compressed(tiny_store: Store) -> None:
     _, first, second = views(tiny_store)
     torch.testing.assert_close(first, second, atol=1e-4, rtol=0)
     _, first, second = views(tiny_store, shadow=1.0)
@@ -144,5 +143,5 @@ def test_detector_and_descriptor_see_one_shadow_and_one_blur(tiny_store: Store) 
 
 
 def test_real_second_views_are_left_as_they_are(sampler: QuadrupletSampler) -> None:
-    light = sampler.draw(source(), 40).light
-    assert torch.equal(light, torch.tensor(UNCHANGED).expand(40, 4, 9))
+    photometric = sampler.draw(source(), 40).photometric
+    assert torch.equal(photometric, torch.tensor(UNCHANGED).expand(40, 4, 9))

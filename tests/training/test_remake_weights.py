@@ -9,10 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from kornia_lift.training.data.provenance import OtherSourceError
+from kornia_lift.training.data.prepare.provenance import OtherSourceError
 from kornia_lift.training.data.store import load_store
-
-from .helpers import picture
+from tests.training.helpers import picture
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "remake_weights.py"
 

@@ -11,13 +11,12 @@ import pytest
 
 from kornia_lift.cli import main
 from kornia_lift.networks.descriptor import LIFTDescriptor
-from kornia_lift.training.checkpoint import load_checkpoint
 from kornia_lift.training.config import ConfigError, read_mapping
 from kornia_lift.training.data.store import Store, load_store, save_store
+from kornia_lift.training.loop.checkpoint import load_checkpoint
 from kornia_lift.training.recipes import recipe_path, shipped_recipes
 from kornia_lift.training.run import read_run, with_budget
-
-from .helpers import picture, with_image
+from tests.training.helpers import picture, with_image
 
 TINY = """
 recipe = "paper"
@@ -123,7 +122,7 @@ def test_what_is_wrong_with_a_config_is_said(change: dict[str, object], message:
         read_run({"recipe": "paper", "data": ["x"], **change})
 
 
-def test_faults_of_the_data_are_one_line(
+def test_errors_of_the_data_are_one_line(
     config: Path, tiny_store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def complaint(*more: str) -> str:
@@ -168,7 +167,7 @@ def test_training_data_cannot_be_validation_data(
     assert not (tmp_path / "run").exists()
 
 
-def test_build_dataset_from_single_photographs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_build_dataset_from_single_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cv2 = pytest.importorskip("cv2")
     (tmp_path / "photos").mkdir()
     cv2.imwrite(str(tmp_path / "photos" / "a.png"), picture(5))
@@ -199,7 +198,7 @@ def test_build_dataset_without_a_scene_says_why(tmp_path: Path, capsys: pytest.C
         cv2.imwrite(str(photos / f"{i}.png"), np.full((90, 120), 100, np.uint8))
     assert "no reconstruction results from the 3 images" in complaint()
     (photos / "3.jpg").write_bytes(b"no picture")
-    assert "3.jpg: missing or damaged" in complaint()
+    assert "3.jpg as an image" in complaint()
     assert not (tmp_path / "set" / "reconstructions" / "photos").exists()
 
 
@@ -239,11 +238,11 @@ def test_build_dataset_never_takes_one_folder_for_another(tmp_path: Path, capsys
     assert build(str(church))[0] == 0
 
 
-def test_a_reconstruction_of_other_photographs_is_not_used(
+def test_a_reconstruction_of_other_images_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cv2 = pytest.importorskip("cv2")
-    from kornia_lift.training.data import build
+    from kornia_lift.training.data.prepare import build
 
     calls: list[int] = []
 
@@ -290,13 +289,13 @@ def test_build_dataset_from_a_homography_sequence(tmp_path: Path, capsys: pytest
     assert main(["build-dataset", str(folder), "--out", str(tmp_path / "set")]) == 0
     assert "H_1_3 is missing" in capsys.readouterr().err
     store = load_store(tmp_path / "set" / "wall.npz")
-    places = store.with_sift_frames()
-    assert set(places.image.tolist()) == {0, 1}
-    assert len(np.unique(places.point)) > 20
-    for point in np.unique(places.point):
-        (one,), (two,) = (np.flatnonzero((places.point == point) & (places.image == i)) for i in (0, 1))
-        moved = rotated @ np.append(places.xy[one], 1)
-        assert np.hypot(*(moved - places.xy[two])[:2]) < 3.5
+    table = store.with_sift_frames()
+    assert set(table.image.tolist()) == {0, 1}
+    assert len(np.unique(table.point)) > 20
+    for point in np.unique(table.point):
+        (one,), (two,) = (np.flatnonzero((table.point == point) & (table.image == i)) for i in (0, 1))
+        moved = rotated @ np.append(table.xy[one], 1)
+        assert np.hypot(*(moved - table.xy[two])[:2]) < 3.5
 
 
 @pytest.mark.slow
@@ -320,7 +319,7 @@ def test_build_dataset_reconstructs_a_scene(shared: Path, tmp_path: Path, capsys
     assert "reconstruction from" not in capsys.readouterr().err
 
 
-def test_build_dataset_names_damaged_photographs_and_models(
+def test_build_dataset_names_damaged_images_and_models(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], tiny_store: Store
 ) -> None:
     """OpenCV fills a JPEG that is cut off with gray; pycolmap raises what damaged bytes lead to."""
@@ -336,7 +335,7 @@ def test_build_dataset_names_damaged_photographs_and_models(
         (photos / f"{i}.jpg").write_bytes(tiny_store.images[0].jpeg)
     (photos / "1.jpg").write_bytes(tiny_store.images[0].jpeg[:5000])
     for more in ([], ["--single"]):
-        assert "1.jpg: missing or damaged" in complaint(str(photos), *more)
+        assert "1.jpg as an image" in complaint(str(photos), *more)
     model = tmp_path / "scene" / "sparse"
     model.mkdir(parents=True)
     (tmp_path / "scene" / "images").mkdir()

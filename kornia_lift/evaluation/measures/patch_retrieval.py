@@ -1,4 +1,4 @@
-"""Descriptors alone: how well distances tell patches of the same point from patches of different points."""
+"""Descriptors alone: how well distances separate patches of the same point from patches of different points."""
 
 from __future__ import annotations
 

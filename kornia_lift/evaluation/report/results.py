@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from kornia_lift._io import atomic_write
-from kornia_lift._safe_read import read_json
+from kornia_lift._io import atomic_write, read_json
 from kornia_lift.evaluation.measures.statistics import Comparison, Estimate, bootstrap_mean, compare
-from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, Options, PairResult, values_by_scene
+from kornia_lift.evaluation.pair import Options
+from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, PairResult, values_by_scene
 from kornia_lift.scenes.scene import FloatArray
 
 FORMAT = "kornia_lift.evaluation/1"

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from kornia_lift._io import atomic_write
-from kornia_lift._safe_read import read_json
+from kornia_lift._io import atomic_write, read_json
 from kornia_lift.evaluation.report.blocks import Block, Heading, Paragraph, Table
 from kornia_lift.evaluation.sfm import SfmScores
 

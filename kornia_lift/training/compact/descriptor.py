@@ -8,15 +8,14 @@ import torch
 from torch import Generator, Tensor, nn
 
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.training.batches import to_device_of
 from kornia_lift.training.compact.views import ViewPairs, rotate_frames, wrap_angle
-from kornia_lift.training.distributed import gather
-from kornia_lift.training.modern.descriptor import hardest_in_batch_loss
+from kornia_lift.training.loop.batches import to_device_of
+from kornia_lift.training.modern.hardest import HardestInBatch
 
 HOPELESS = math.radians(35)  # pairs whose estimated angles differ by more are described at their true ones
 
 
-class ViewDescriptorStage:
+class ViewDescriptorStage(HardestInBatch):
     """Train a descriptor on pairs of views in a common frame.
 
     Args:
@@ -49,11 +48,11 @@ class ViewDescriptorStage:
         margin: float = 1.0,
         seed: int = 0,
     ) -> None:
-        self.network = network
+        super().__init__(network, margin)
         self.pairs, self.validation = pairs, validation
         self.orientation, self.context = orientation, context
         self.upright_share, self.coarse_share, self.coarse_angle = upright_share, coarse_share, coarse_angle
-        self.margin, self.seed = margin, seed
+        self.seed = seed
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         return self._batch(self.pairs, generator, self.upright_share, self.coarse_share)
@@ -64,21 +63,21 @@ class ViewDescriptorStage:
     ) -> dict[str, Tensor]:
         anchor, positive, reach, other = pairs.draw(generator)
         n = len(anchor)
-        turn = torch.rand(n, generator=generator) * (2 * math.pi)
+        angle = torch.rand(n, generator=generator) * (2 * math.pi)
         upright = torch.rand(n, generator=generator) < upright_share
-        turn = torch.where(upright, torch.zeros(()), turn)
+        angle = torch.where(upright, torch.zeros(()), angle)
         coarse = (torch.rand(n, generator=generator) < coarse_share) * self.coarse_angle
         error = torch.randn(2, n, generator=generator) * coarse
         stretch = pairs.random_stretch(anchor, positive, generator)
-        a = pairs.frames(anchor, reach, turn, generator, torch.ones(n))
-        p = pairs.frames(positive, other, turn, generator, stretch)
+        a = pairs.frames(anchor, reach, angle, generator, torch.ones(n))
+        p = pairs.frames(positive, other, angle, generator, stretch)
         if self.orientation is not None:
             first, second = (self._estimate(pairs, i, f, generator) for i, f in ((anchor, a), (positive, p)))
             usable = ~upright & (wrap_angle(first - second).abs() < HOPELESS)
             error = torch.where(usable, torch.stack([first, second]), error)
         return {
-            "anchor": pairs.light(pairs.cut(anchor, rotate_frames(a, error[0])), generator),
-            "positive": pairs.light(pairs.cut(positive, rotate_frames(p, error[1])), generator),
+            "anchor": pairs.augment(pairs.cut(anchor, rotate_frames(a, error[0])), generator),
+            "positive": pairs.augment(pairs.cut(positive, rotate_frames(p, error[1])), generator),
             "not_negative": pairs.ambiguous(anchor, reach),
         }
 
@@ -86,25 +85,8 @@ class ViewDescriptorStage:
         """Clockwise angles of frames, as the trained orientation estimates them."""
         assert self.orientation is not None
         wide = torch.cat([frames[:, :, :2] * self.context, frames[:, :, 2:]], 2)
-        patches = pairs.light(pairs.cut(index, wide, self.orientation.patch_size), generator)
+        patches = pairs.augment(pairs.cut(index, wide, self.orientation.patch_size), generator)
         return -self.orientation(patches.to(next(self.orientation.parameters()).device)).to(patches)
-
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """Loss of the whole batch; of several processes each describes its part."""
-        size = batch["not_negative"].shape[1]
-        return self._loss(gather(self._describe(batch), size), gather(batch["not_negative"], size))
-
-    def _describe(self, batch: dict[str, Tensor]) -> Tensor:
-        """Unit vectors of anchor and positive, shape (N, 2, D)."""
-        both = self.network(torch.cat([batch["anchor"], batch["positive"]]))
-        # distances of unit vectors need float32: bfloat16 steps of 0.004 in the cosine are 0.09 in the distance
-        with torch.autocast(both.device.type, enabled=False):
-            return torch.stack(nn.functional.normalize(both.float(), dim=1).chunk(2), dim=1)
-
-    def _loss(self, described: Tensor, not_negative: Tensor) -> tuple[Tensor, dict[str, float]]:
-        with torch.autocast(described.device.type, enabled=False):
-            loss, correct = hardest_in_batch_loss(described[:, 0], described[:, 1], not_negative, self.margin)
-        return loss, {"correct": float(correct.float().mean())}
 
     @torch.no_grad()
     def validate(self, batches: int = 6) -> dict[str, float]:
@@ -123,7 +105,7 @@ class ViewDescriptorStage:
                 upright_share = 0.0 if self.orientation is not None else self.upright_share
                 drawn = self._batch(self.validation, generator, upright_share, coarse_share)
                 batch = to_device_of(self.network, drawn)
-                wrong += 1 - self._loss(self._describe(batch), batch["not_negative"])[1]["correct"]
+                wrong += 1 - self.loss_of(self.describe(batch), batch["not_negative"])[1]["correct"]
             figures[name] = wrong / batches
         self.network.train()
         return figures

@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angle
-from kornia_lift.training.batches import to_device_of
 from kornia_lift.training.compact.views import ViewPairs, wrap_angle
+from kornia_lift.training.loop.batches import to_device_of
 
 
 def agreement(first: Tensor, second: Tensor, relative: Tensor, tolerance: float) -> Tensor:
@@ -17,7 +17,7 @@ def agreement(first: Tensor, second: Tensor, relative: Tensor, tolerance: float)
 
     .. math:: \sum_{k,l} p_k \, q_l \, K(\phi_k + \Delta - \phi_l), \quad K(\delta) = e^{(\cos \delta - 1) / s^2}
 
-    It grows when both distributions become sharper around the same direction; a place with two equally good
+    It grows when both distributions become sharper around the same direction; a location with two equally good
     directions reaches 1/2 by two peaks, and loses by betting on one of them at random.
 
     Args:
@@ -73,16 +73,16 @@ class AgreementOrientationStage:
     def _batch(self, pairs: ViewPairs, generator: Generator) -> dict[str, Tensor]:
         anchor, positive, reach, other = pairs.draw(generator)
         n = len(anchor)
-        turns = torch.rand((2, n), generator=generator) * (2 * math.pi)
+        angles = torch.rand((2, n), generator=generator) * (2 * math.pi)
         stretch = pairs.random_stretch(anchor, positive, generator)
-        a = pairs.frames(anchor, reach, turns[0], generator, torch.ones(n))
-        p = pairs.frames(positive, other, turns[1], generator, stretch)
+        a = pairs.frames(anchor, reach, angles[0], generator, torch.ones(n))
+        p = pairs.frames(positive, other, angles[1], generator, stretch)
         for frames in (a, p):
             frames[:, :, :2] *= self.context
         return {
-            "first": pairs.light(pairs.cut(anchor, a), generator),
-            "second": pairs.light(pairs.cut(positive, p), generator),
-            "turns": turns.T,
+            "first": pairs.augment(pairs.cut(anchor, a), generator),
+            "second": pairs.augment(pairs.cut(positive, p), generator),
+            "angles": angles.T,
         }
 
     def _distributions(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
@@ -91,13 +91,13 @@ class AgreementOrientationStage:
         return first, second
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        loss, error = self._compare(*self._distributions(batch), batch["turns"])
+        loss, error = self._compare(*self._distributions(batch), batch["angles"])
         return loss, {"within20": float((error < math.radians(20)).float().mean())}
 
-    def _compare(self, first: Tensor, second: Tensor, turns: Tensor) -> tuple[Tensor, Tensor]:
+    def _compare(self, first: Tensor, second: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
         """Loss, and the angle between the two estimates in the common frame (N,)."""
         with torch.autocast(first.device.type, enabled=False):
-            relative = turns[:, 0] - turns[:, 1]
+            relative = angles[:, 0] - angles[:, 1]
             # the floor: a pair without any agreement (an occlusion, a wrong track) has a bounded gradient
             loss = -(agreement(first, second, relative, self.tolerance) + 1e-4).log().mean()
             return loss, wrap_angle(peak_angle(first) - peak_angle(second) + relative).abs()
@@ -111,7 +111,7 @@ class AgreementOrientationStage:
         for _ in range(batches):
             batch = to_device_of(self.network, self._batch(self.validation, generator))
             first, second = self._distributions(batch)
-            loss, error = self._compare(first, second, batch["turns"])
+            loss, error = self._compare(first, second, batch["angles"])
             losses.append(float(loss))
             errors.append(error)
             certainties.append(torch.minimum(first.amax(1), second.amax(1)))

@@ -40,6 +40,7 @@ class CompactRecipe(Recipe):
     """
 
     STAGES = ("orientation", "descriptor", "refine")
+    TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
 
     response: LIFTResponse
@@ -62,10 +63,6 @@ class CompactRecipe(Recipe):
         self.response = LIFTResponse(self.config.detector).to(self.device)
         self.orientation = PolarOrientation(False).to(self.device)
         self.descriptor = CompactDescriptor(False).to(self.device)
-
-    def network_of(self, stage: str) -> PolarOrientation | CompactDescriptor:
-        """Return the network that a stage trains."""
-        return self.orientation if stage == "orientation" else self.descriptor
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""

@@ -11,7 +11,7 @@ from kornia.feature import laf_from_center_scale_ori
 from torch import Generator, Tensor
 
 from kornia_lift._extras import require
-from kornia_lift.patches import halve
+from kornia_lift.feature.patches import halve
 from kornia_lift.training.data.photometric import augment
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
@@ -26,7 +26,7 @@ class ViewConfig:
         min_reach: smallest half side of the support region in pixels of the view that shows the location smallest.
         max_reach: largest half side in that view.
         largest_view: largest half side in any view.
-        points_per_photo: locations taken from each single image.
+        points_per_image: locations taken from each single image.
         seed: seed of the choice of locations.
 
     """
@@ -34,14 +34,14 @@ class ViewConfig:
     min_reach: float = 11.0
     max_reach: float = 70.0
     largest_view: float = 140.0
-    points_per_photo: int = 600
+    points_per_image: int = 600
     seed: int = 0
 
     def __post_init__(self) -> None:
         check_limits(self, "min_reach", above=0)
         check_limits(self, "max_reach", at_least=self.min_reach)
         check_limits(self, "largest_view", at_least=self.max_reach)
-        check_limits(self, "points_per_photo", at_least=1)
+        check_limits(self, "points_per_image", at_least=1)
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Observations:
         track: number of the location, shape (M,).
         xy: position in pixels, pixel centres at integers, shape (M, 2).
         zoom: pixels per unit of length at the location, shape (M,).
-        turn: clockwise angle of the common frame of the track in this image, radians, shape (M,).
+        angle: clockwise angle of the common frame of the track in this image, radians, shape (M,).
 
     """
 
@@ -63,7 +63,7 @@ class Observations:
     track: Tensor
     xy: Tensor
     zoom: Tensor
-    turn: Tensor
+    angle: Tensor
 
     def __len__(self) -> int:
         return len(self.image)
@@ -85,7 +85,7 @@ def load_observations(store: Store, config: ViewConfig) -> Observations:
     # of single images and exposures a number of locations, of scenes all
     chosen = [np.unique(table.point[~alone])]
     for scene in np.unique(scene_of[alone]):
-        chosen.append(rng.permutation(np.unique(table.point[scene_of == scene]))[: config.points_per_photo])
+        chosen.append(rng.permutation(np.unique(table.point[scene_of == scene]))[: config.points_per_image])
     seen = table.take(np.isin(table.point, np.concatenate(chosen)))
     return Observations(
         tuple(image.decode() for image in store.images),
@@ -196,8 +196,8 @@ class ViewPairs:
 
         scale = reach * torch.exp(uniform() * math.log(w.scale))
         xy = seen.xy[index] + normal(2) * (w.shift * reach)[:, None]
-        turn = seen.turn[index] + angle + normal(1)[:, 0] * w.angle
-        lafs = laf_from_center_scale_ori(xy[None], scale[None, :, None, None], -turn.rad2deg()[None, :, None])[0]
+        direction = seen.angle[index] + angle + normal(1)[:, 0] * w.angle
+        lafs = laf_from_center_scale_ori(xy[None], scale[None, :, None, None], -direction.rad2deg()[None, :, None])[0]
         axis = _rotation(uniform() * math.pi)
         ratio = stretch.clamp(min=1).sqrt()
         slant = axis @ torch.diag_embed(torch.stack([1 / ratio, torch.ones(n)], 1)) @ axis.mT
@@ -207,7 +207,7 @@ class ViewPairs:
         """Cut the patches of frames from their images.
 
         Convention:
-            The samples and levels of :class:`~kornia_lift.patches.PatchPyramid`, which is what runs after training;
+            The samples and levels of :class:`~kornia_lift.feature.patches.PatchPyramid`, which runs after training;
             here the pyramids are kept in 8 bits and OpenCV samples them, as a batch has few patches of many images.
 
         Args:
@@ -259,7 +259,7 @@ class ViewPairs:
         drawn = torch.exp(torch.rand(len(anchor), generator=generator) * math.log(self.warp.stretch))
         return torch.where(anchor == positive, drawn, torch.ones(()))
 
-    def light(self, patch: Tensor, generator: Generator) -> Tensor:
+    def augment(self, patch: Tensor, generator: Generator) -> Tensor:
         """Photometric augmentation."""
         return augment(patch, self.warp, generator)
 

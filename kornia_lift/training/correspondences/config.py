@@ -27,7 +27,7 @@ class CorrespondenceConfig:
         essential_from: step at which that distance sets in: the gradient of an eigenvector is unusable before the
             weights are.
         min_gap: pairs whose essential matrix is determined worse are left out of it, see
-            :class:`~kornia_lift.epipolar.EightPoint`.
+            :class:`~kornia_lift.geometry.epipolar.EightPoint`.
         loop: of the only stage.
         split: what is held out.
         seed: of the initial weights and of the choice of pairs.

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from kornia_lift.feature import shrink
 from kornia_lift.features import Features
-from kornia_lift.matching import shrink
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.colmap import model_folder
 from kornia_lift.scenes.scene import FloatArray

@@ -12,10 +12,10 @@ from kornia_lift.training.config import to_mapping
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
 from kornia_lift.training.correspondences.data import Extractor, match_pairs
 from kornia_lift.training.correspondences.stage import CorrespondenceStage
-from kornia_lift.training.data.sources import find_sources
+from kornia_lift.training.data.prepare.sources import find_sources
 from kornia_lift.training.data.split import split_names
-from kornia_lift.training.distributed import rank
 from kornia_lift.training.loop import Result, fit
+from kornia_lift.training.loop.distributed import rank
 from kornia_lift.weights import write_safetensors
 
 WEIGHTS = "correspondence.safetensors"

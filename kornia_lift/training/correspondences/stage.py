@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from kornia_lift.epipolar import MIN_MATCHES
 from kornia_lift.evaluation.measures.relative_pose import (
     NO_ROTATION,
     mean_accuracy,
@@ -16,6 +15,7 @@ from kornia_lift.evaluation.measures.relative_pose import (
     rotation_error,
     translation_error,
 )
+from kornia_lift.geometry.epipolar import MIN_MATCHES
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
 from kornia_lift.training.correspondences.data import MatchedPair, collate
@@ -98,7 +98,7 @@ class CorrespondenceStage:
         self.network.train()
         classification /= len(self.validation)
         return {
-            # the cross-entropy tells equal accuracies apart: at the start they are all 0
+            # the cross-entropy distinguishes equal accuracies: at the start they are all 0
             "error": 1 - mean_accuracy(errors, 20) + TIE_BREAK * classification,
             "mAP5": mean_accuracy(errors, 5),
             "mAP20": mean_accuracy(errors, 20),

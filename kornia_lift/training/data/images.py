@@ -1,4 +1,4 @@
-"""Find and read training images: 8-bit gray, in stored pixels."""
+"""Find and read training images, 8-bit gray."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from kornia.color import rgb_to_grayscale
 from torch import Tensor
 
-from kornia_lift._decode import check_values, opened
 from kornia_lift._extras import require
-from kornia_lift._io import IMAGE_SUFFIXES
+from kornia_lift._io import IMAGE_SUFFIXES, load_image
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -27,47 +27,24 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
 
 
-def check_image_file(path: Path) -> None:
-    """Check that an image file can be decoded to its end: OpenCV fills what is truncated with gray.
-
-    Raises:
-        ValueError: if it cannot.
-
-    """
-    try:
-        with opened(path) as image:
-            check_values(image, path)
-            image.draft("L", (1, 1))  # JPEG: an eighth of the size, from all of the file
-            image.load()
-    except (MemoryError, ImportError):
-        raise
-    except Exception as error:  # decoders raise anything for damaged bytes
-        raise ValueError(f"cannot read the image {path}: missing or damaged ({error}); remove it") from error
-
-
-def read_gray(path: Path, max_size: int | None = None) -> Tensor:
-    """Read an image as 8-bit gray, in stored pixels (EXIF rotation ignored, as COLMAP does).
+def read_gray(path: Path, max_size: int | None = None, *, apply_exif: bool = False) -> Tensor:
+    """Read an image as 8-bit gray.
 
     Args:
-        path: the file.
+        path: the file, of any kind that :func:`~kornia_lift.load_image` reads.
         max_size: an image whose larger side exceeds this, in pixels, is scaled down to it.
+        apply_exif: rotate as the orientation tag says; COLMAP's models refer to the stored pixels.
 
     Returns:
         uint8 tensor of shape (H, W).
 
     Raises:
-        ValueError: if the file cannot be decoded.
+        FileNotFoundError: if there is no such file.
+        ImageFileError: if the file cannot be decoded to its end.
 
     """
-    cv2 = require("cv2", extra="train")
-    check_image_file(path)
-    try:
-        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error:  # more pixels than OpenCV allows
-        image = None
-    if image is None:
-        raise ValueError(f"OpenCV cannot read the image {path}; convert it to JPEG or PNG, or remove it")
-    return torch.from_numpy(image) if max_size is None else scale_down(torch.from_numpy(image), max_size)
+    image = to_gray(load_image(path, gray=True, apply_exif=apply_exif))
+    return image if max_size is None else scale_down(image, max_size)
 
 
 def scale_down(image: Tensor, max_size: int) -> Tensor:
@@ -79,10 +56,13 @@ def scale_down(image: Tensor, max_size: int) -> Tensor:
 
 
 def to_gray(image: Tensor) -> Tensor:
-    """Convert an image (1, 1 or 3, H, W) in [0, 1] to 8-bit gray (H, W), with OpenCV's weights."""
-    if image.shape[1] == 3:
-        image = (image * image.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(dim=1, keepdim=True)
-    return (image[0, 0] * 255).round().clamp(0, 255).to(torch.uint8)
+    """Convert an image (1, 1 or 3, H, W) in [0, 1] to 8-bit gray (H, W)."""
+    return to_bytes(rgb_to_grayscale(image) if image.shape[1] == 3 else image)[0, 0]
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """Convert values in [0, 1] to 8 bits."""
+    return (image * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_float(image: Tensor) -> Tensor:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kornia_lift.training.data.read import NoCorrespondenceError, ReadOptions, read_source
-from kornia_lift.training.data.sources import find_sources
+from kornia_lift.training.data.prepare.assemble import NoCorrespondenceError
+from kornia_lift.training.data.prepare.options import ReadOptions
+from kornia_lift.training.data.prepare.read import read_source
+from kornia_lift.training.data.prepare.sources import find_sources
 from kornia_lift.training.data.store import Store, join_stores, load_store
 
 
@@ -17,7 +19,7 @@ def load_data(
 
     Args:
         paths: stores (``.npz``), folders that hold stores, or folders of scenes and images, see
-            :func:`~kornia_lift.training.data.sources.find_sources`.
+            :func:`~kornia_lift.training.data.prepare.sources.find_sources`.
         options: how folders of images are read.
         say: called with what is read and what is left out.
 

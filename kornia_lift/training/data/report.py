@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from kornia_lift.training.data.read import STEPS
+from kornia_lift.training.data.prepare.assemble import STEPS
 from kornia_lift.training.data.store import Store
 
 #: Locations below which a training over-fits, and held-out ones below which a validation error is mostly chance.

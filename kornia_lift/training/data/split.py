@@ -52,7 +52,7 @@ def split_store(store: Store, split: SplitConfig | None = None) -> tuple[Store, 
 
     Scenes, exposures and single images go as a whole to one side, and those that share an image go to the same side,
     so that nothing crosses. Where there is one scene and nothing else to hold out, its images *and* its locations are
-    divided, which is the weaker test: both sides show one place.
+    divided, which is the weaker test: both sides show one scene.
 
     Args:
         store: all data.

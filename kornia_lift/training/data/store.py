@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift._io import atomic_write
-from kornia_lift._safe_read import DamagedFileError, parse_json, read_npz
+from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_npz
 from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.images import encode_jpeg
+from kornia_lift.training.data.observations import Observations, join_observations
 
-__all__ = ["Camera", "Kind", "Observations", "Store", "StoreError", "StoredImage", "encode_jpeg", "join_stores",
-           "load_store", "pack_stores", "save_store", "store_bytes"]  # fmt: skip
+__all__ = ["Camera", "Kind", "Observations", "Store", "StoreError", "StoredImage", "encode_jpeg", "join_observations",
+           "join_stores", "load_store", "save_store"]  # fmt: skip
 
 VERSION = 2
 _MAX_PIXELS = 2**26  # of one image
-_PARAMS = 12  # of the camera model of COLMAP that has most
+CAMERA_PARAMS = 12  # of the camera model of COLMAP that has most
 
 #: What an image is part of: a reconstructed scene, a scene with depth maps, a sequence with homographies, aligned
 #: exposures, or nothing else (its second views are synthetic).
@@ -40,62 +40,6 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 class StoreError(ValueError):
     """A file of training data that is damaged, of another version, or not one at all."""
-
-
-@dataclass(frozen=True)
-class Observations:
-    """Views of locations: what both recipes draw their samples from.
-
-    Args:
-        image: index of the image, int32, shape (M,).
-        point: number of the location; views of one number show one location; -1 nothing distinctive. int32, (M,).
-        xy: centre in pixels, pixel centres at integers, float32, shape (M, 2).
-        sigma: SIFT scale in pixels, 0 where no keypoint is confirmed with its whole support, float32, shape (M,).
-        theta: SIFT angle in radians, clockwise on screen, float32, shape (M,).
-        zoom: pixels per unit of length at the location, float32, shape (M,); only ratios within a location have a
-            meaning. By default the SIFT scale.
-        angle: clockwise angle of the common frame of the location in this image, radians, float32, shape (M,). By
-            default the SIFT angle.
-
-    """
-
-    image: NDArray[np.integer]
-    point: NDArray[np.integer]
-    xy: NDArray[np.floating]
-    sigma: NDArray[np.floating]
-    theta: NDArray[np.floating]
-    zoom: NDArray[np.floating] = None  # type: ignore[assignment]
-    angle: NDArray[np.floating] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        for name, default in (("zoom", self.sigma), ("angle", self.theta)):
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, default)
-        for item in dataclasses.fields(self):
-            dtype = np.int32 if item.name in ("image", "point") else np.float32
-            shape = (-1, 2) if item.name == "xy" else (-1,)
-            object.__setattr__(self, item.name, np.asarray(getattr(self, item.name), dtype=dtype).reshape(shape))
-            if len(getattr(self, item.name)) != len(self.image):
-                raise ValueError(f"{item.name} has {len(getattr(self, item.name))} rows, image {len(self.image)}")
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    @classmethod
-    def none(cls) -> Observations:
-        """Return a table without rows."""
-        whole, real = np.zeros(0, np.int32), np.zeros(0, np.float32)
-        return cls(whole, whole, np.zeros((0, 2)), real, real)
-
-    def take(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Observations:
-        """Return the chosen rows."""
-        return Observations(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
-
-
-def join_observations(parts: Sequence[Observations]) -> Observations:
-    """Concatenate tables."""
-    names = [f.name for f in dataclasses.fields(Observations)]
-    return Observations(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
 
 
 @dataclass(frozen=True)
@@ -147,7 +91,7 @@ class Store:
         tracks: views of locations.
         empty: regions without any keypoint; their ``point`` is -1.
         counts: for each scene, how many locations each step of its reading left; see
-            :mod:`~kornia_lift.training.data.read`.
+            :data:`~kornia_lift.training.data.prepare.assemble.STEPS`.
 
     """
 
@@ -183,7 +127,7 @@ def save_store(path: str | Path, store: Store) -> None:
     images = store.images
     cameras = [image.camera for image in images]
     known = [c for c in cameras if c is not None]
-    params = np.full((len(known), _PARAMS), np.nan)
+    params = np.full((len(known), CAMERA_PARAMS), np.nan)
     for row, camera in zip(params, known, strict=True):
         row[: len(camera.params)] = camera.params
     arrays: dict[str, NDArray[Any]] = {
@@ -319,32 +263,3 @@ def join_stores(stores: Sequence[Store]) -> Store:
             f"two images of the training data are called {(repeated or ['the same'])[0]!r}; rename a folder"
         )
     return joined
-
-
-def pack_stores(stores: Sequence[Store], limit: int) -> list[list[Store]]:
-    """Group stores into as few files of at most ``limit`` bytes as a first fit of the largest first finds.
-
-    Raises:
-        ValueError: if one store alone is larger.
-
-    """
-    packs: list[list[Store]] = []
-    for store in sorted(stores, key=store_bytes, reverse=True):
-        if store_bytes(store) > limit:
-            raise ValueError(f"the store of {store.names[0]!r} has {store_bytes(store)} bytes, the limit is {limit}")
-        for pack in packs:
-            if sum(map(store_bytes, pack)) + store_bytes(store) <= limit:
-                pack.append(store)
-                break
-        else:
-            packs.append([store])
-    return packs
-
-
-def store_bytes(store: Store) -> int:
-    """Size of a store on disk, rounded up."""
-    tables = sum(getattr(t, f.name).nbytes for t in (store.tracks, store.empty) for f in dataclasses.fields(t))
-    longest = max((len(i.name) + len(i.scene) for i in store.images), default=0)
-    per_image = 4 * longest + 16 + 8 * (_PARAMS + 12) + 8 + 100  # names, ends, camera
-    counts = 4 * len(json.dumps({k: dict(v) for k, v in store.counts.items()}))
-    return sum(len(i.jpeg) + per_image for i in store.images) + tables + counts + 16 * 1024  # headers of the parts

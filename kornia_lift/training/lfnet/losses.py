@@ -116,7 +116,7 @@ def pool_size(iteration: int, start: int = 64, rate: float = 0.81, least: int = 
 def draw_negatives(
     first: Tensor, second: Tensor, positions: Tensor, pool: int, generator: Generator, apart: float = 32.0
 ) -> Tensor:
-    """Draw for every anchor one of the nearest descriptors that belong to other places.
+    """Draw for every anchor one of the nearest descriptors that belong to other locations.
 
     Args:
         first: descriptors of anchors, shape (N, D).
@@ -136,7 +136,7 @@ def draw_negatives(
 
 
 def hardest(first: Tensor, second: Tensor, positions: Tensor, pool: int, apart: float = 32.0) -> Tensor:
-    """Return the indices (N, pool) of the nearest descriptors of other places; see :func:`draw_negatives`."""
+    """Return the indices (N, pool) of the nearest descriptors of other locations; see :func:`draw_negatives`."""
     distance = torch.cdist(first.detach(), second.detach()).square()
     distance = distance + 1e5 * (torch.cdist(positions, positions) <= apart)
     return distance.topk(min(pool, len(second)), dim=1, largest=False).indices

@@ -46,7 +46,7 @@ class ModernConfig:
         refine_anchors: pairs per image of that stage.
         margin: of the descriptor's loss.
         blob_strength: size of the blob filter from which the response starts.
-        photos_per_batch: images of a detector batch, each with several crops.
+        detector_images: images of a detector batch, each with several crops.
         contrast: how the response normalises local contrast; ``None`` as in the paper.
         tolerance: standard deviation, in pixels, of where the repeatable stage wants a keypoint again.
         scale_space: the run-time detector whose detections the matchable stage ranks.
@@ -56,7 +56,7 @@ class ModernConfig:
         ranking_weight: factor of its ranking loss; that of the repeatability is 1.
         crops: how pairs of crops are drawn for the repeatability.
         shapes: drawn images of lines and polygons among those of the crops, which teach that edges are not found again.
-        crop_light: photometric augmentation of crops.
+        crop_photometric: photometric augmentation of crops.
         views: how the larger pairs of the matchable stage are drawn.
         descriptor: loop of the first descriptor stage.
         orientation: loop of the orientation stage.
@@ -80,7 +80,7 @@ class ModernConfig:
     refine_anchors: int = 64
     margin: float = 0.25
     blob_strength: float = 80.0
-    photos_per_batch: int = 4
+    detector_images: int = 4
     contrast: LocalContrast | None = field(default_factory=LocalContrast)
     tolerance: float = 0.7
     scale_space: ScaleSpaceConfig = field(default_factory=ScaleSpaceConfig)
@@ -90,9 +90,9 @@ class ModernConfig:
     ranking_weight: float = 0.2
     crops: CropConfig = field(default_factory=CropConfig)
     shapes: int = 50
-    crop_light: Photometric = field(default_factory=Photometric)
+    crop_photometric: Photometric = field(default_factory=Photometric)
     views: CropConfig = field(
-        default_factory=lambda: CropConfig(size=480, per_photo=1, min_step=1.0, max_step=2.0, scale=1.6)
+        default_factory=lambda: CropConfig(size=480, per_image=1, min_step=1.0, max_step=2.0, scale=1.6)
     )
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 1e-3, weight_decay=1e-4))
     orientation: LoopConfig = field(default_factory=lambda: _loop(3000, 5e-4, weight_decay=1e-3))
@@ -105,7 +105,7 @@ class ModernConfig:
 
     def __post_init__(self) -> None:
         check_limits(
-            self, "images_per_batch", "refine_images", "photos_per_batch", "candidates", "warped_pairs", at_least=1
+            self, "images_per_batch", "refine_images", "detector_images", "candidates", "warped_pairs", at_least=1
         )
         check_limits(self, "anchors_per_image", "refine_anchors", at_least=2)
         check_limits(self, "margin", "blob_strength", "tolerance", above=0)

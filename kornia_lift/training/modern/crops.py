@@ -20,20 +20,20 @@ class CropConfig:
 
     Args:
         size: side of the crops in pixels.
-        per_photo: crops of each image, at different levels of its pyramid.
+        per_image: crops of each image, at different levels of its pyramid.
         min_step: smallest level, in image pixels per crop pixel (below 1 the image is enlarged).
         max_step: largest level.
         scale: largest ratio of scale between the two crops: what is left between the levels of a pyramid.
         stretch: largest ratio of the axes (slant of the second view).
         perspective: largest relative change of scale from the centre to the border.
         shift: largest displacement of the second crop, in pixels.
-        full_circle: share of pairs turned by any angle; the others by up to 20 degrees.
+        full_circle: share of pairs rotated by any angle; the others by up to 20 degrees.
         black_corner: share of second crops of which a corner is black, as in a rotated or rectified image.
 
     """
 
     size: int = 200
-    per_photo: int = 4
+    per_image: int = 4
     min_step: float = 0.7
     max_step: float = 4.5
     scale: float = 1.25
@@ -44,7 +44,7 @@ class CropConfig:
     black_corner: float = 0.0
 
     def __post_init__(self) -> None:
-        check_limits(self, "size", "per_photo", at_least=1)
+        check_limits(self, "size", "per_image", at_least=1)
         check_limits(self, "min_step", above=0)
         check_limits(self, "max_step", at_least=self.min_step)
         check_limits(self, "scale", "stretch", at_least=1)
@@ -56,9 +56,9 @@ class WarpedCrops:
     """Draw pairs of crops from images in memory.
 
     Args:
-        photos: for each scene its aligned images (one, or several exposures), uint8, shape (H, W).
+        images: for each scene its aligned images (one, or several exposures), uint8, shape (H, W).
         config: how pairs are drawn.
-        light: change of the light between the two crops.
+        photometric: photometric augmentation of both crops.
 
     Raises:
         ValueError: if there are no images.
@@ -66,20 +66,23 @@ class WarpedCrops:
     """
 
     def __init__(
-        self, photos: Sequence[Sequence[Tensor]], config: CropConfig | None = None, light: Photometric | None = None
+        self,
+        images: Sequence[Sequence[Tensor]],
+        config: CropConfig | None = None,
+        photometric: Photometric | None = None,
     ) -> None:
         self.config = config or CropConfig()
-        self.light = light or Photometric()
-        if not photos or not all(photos):
+        self.photometric = photometric or Photometric()
+        if not images or not all(images):
             raise ValueError("pairs of crops need at least one image of every scene")
         # coarser copies by 2x2 means: sampling at most every second pixel never aliases much
-        self.pyramids = [[_halvings(photo, self.config.max_step) for photo in scene] for scene in photos]
+        self.pyramids = [[_halvings(image, self.config.max_step) for image in scene] for scene in images]
 
-    def draw(self, generator: Generator, num_photos: int) -> dict[str, Tensor]:
+    def draw(self, generator: Generator, num_images: int) -> dict[str, Tensor]:
         """Draw a batch.
 
         Returns:
-            ``first``, ``second``: crops (N, 1, S, S) in [0, 1], N = num_photos * per_photo, image-major;
+            ``first``, ``second``: crops (N, 1, S, S) in [0, 1], N = num_images * per_image, image-major;
             ``to_first``, ``to_second``: maps between their pixels (N, 3, 3); ``inside_first``, ``inside_second``:
             1 where the pixel lies in the image and not in a black corner (N, 1, S, S).
 
@@ -89,9 +92,9 @@ class WarpedCrops:
         second: list[Tensor] = []
         maps: list[Tensor] = []
         inside: list[Tensor] = []
-        for index in torch.randint(len(self.pyramids), (num_photos,), generator=generator).tolist():
+        for index in torch.randint(len(self.pyramids), (num_images,), generator=generator).tolist():
             scene = self.pyramids[index]
-            for _ in range(c.per_photo):
+            for _ in range(c.per_image):
                 step = math.exp(_uniform(generator, math.log(c.min_step), math.log(c.max_step)))
                 exposures = torch.randint(len(scene), (2,), generator=generator).tolist()
                 height, width = scene[0][0].shape
@@ -99,23 +102,23 @@ class WarpedCrops:
                 reach = step * c.size / 2
                 x = _uniform(generator, *_range(reach, width))
                 y = _uniform(generator, *_range(reach, height))
-                turn = _uniform(generator, -0.2, 0.2)
-                to_photo = _similarity(step, turn, x, y) @ _translation(-(c.size - 1) / 2)
+                angle = _uniform(generator, -0.2, 0.2)
+                to_image = _similarity(step, angle, x, y) @ _translation(-(c.size - 1) / 2)
                 warp = _random_homography(generator, c)
-                for out, exposure, matrix in ((first, exposures[0], to_photo), (second, exposures[1], to_photo @ warp)):
+                for out, exposure, matrix in ((first, exposures[0], to_image), (second, exposures[1], to_image @ warp)):
                     crop, mask = _sample(scene[exposure], matrix, c.size)
                     out.append(crop)
                     inside.append(mask)
                 maps.append(warp)
         to_first = torch.stack(maps)
-        lit = [augment(torch.cat(crops), self.light, generator) for crops in (first, second)]
+        augmented = [augment(torch.cat(crops), self.photometric, generator) for crops in (first, second)]
         inside_second = torch.cat(inside[1::2])
         if c.black_corner > 0:  # nothing is drawn without, so that the batches of older runs stay what they were
             picture = _cut_corners(inside_second, c.black_corner, generator)
-            lit[1], inside_second = lit[1] * picture, inside_second * picture
+            augmented[1], inside_second = augmented[1] * picture, inside_second * picture
         return {
-            "first": lit[0],
-            "second": lit[1],
+            "first": augmented[0],
+            "second": augmented[1],
             "to_first": to_first,
             "to_second": torch.linalg.inv(to_first),
             "inside_first": torch.cat(inside[0::2]),
@@ -140,19 +143,19 @@ def sample_pixels(image: Tensor, position: Tensor, padding_mode: str = "zeros") 
     return F.grid_sample(image, position / extent * 2 - 1, padding_mode=padding_mode, align_corners=True)
 
 
-def _halvings(photo: Tensor, max_step: float) -> list[Tensor]:
-    levels = [photo]
+def _halvings(image: Tensor, max_step: float) -> list[Tensor]:
+    levels = [image]
     while 2 ** len(levels) <= max_step and min(levels[-1].shape) >= 8:
         smaller = F.avg_pool2d(levels[-1][None, None].float(), 2)[0, 0]
         levels.append(smaller.round().to(torch.uint8))
     return levels
 
 
-def _sample(pyramid: Sequence[Tensor], to_photo: Tensor, size: int) -> tuple[Tensor, Tensor]:
+def _sample(pyramid: Sequence[Tensor], to_image: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Sample a crop (1, 1, S, S) and its mask from the level whose pixels are just finer than the crop's."""
-    step = float(torch.linalg.det(to_photo[:2, :2]).abs().sqrt())
+    step = float(torch.linalg.det(to_image[:2, :2]).abs().sqrt())
     level = min(len(pyramid) - 1, max(0, math.floor(math.log2(max(step, 1e-6)))))
-    position = warp_grid(to_photo[None], size)
+    position = warp_grid(to_image[None], size)
     height, width = pyramid[0].shape
     mask = ((position >= 0) & (position <= position.new_tensor([width - 1, height - 1]))).all(-1)
     position = (position + 0.5) / 2**level - 0.5
@@ -175,7 +178,7 @@ def _cut_corners(like: Tensor, share: float, generator: Generator) -> Tensor:
 def _random_homography(generator: Generator, c: CropConfig) -> Tensor:
     """Map from the pixels of the second crop to those of the first."""
     full = _uniform(generator, 0, 1) < c.full_circle
-    turn = _uniform(generator, -math.pi, math.pi) if full else _uniform(generator, -0.35, 0.35)
+    angle = _uniform(generator, -math.pi, math.pi) if full else _uniform(generator, -0.35, 0.35)
     scale = math.exp(_uniform(generator, -1, 1) * math.log(c.scale))
     ratio = math.exp(_uniform(generator, 0, 1) * math.log(c.stretch)) ** 0.5
     axis = _similarity(1.0, _uniform(generator, -math.pi, math.pi), 0.0, 0.0)
@@ -184,11 +187,11 @@ def _random_homography(generator: Generator, c: CropConfig) -> Tensor:
     tilt[2, :2] = torch.tensor([_uniform(generator, -1, 1), _uniform(generator, -1, 1)]) * c.perspective / (c.size / 2)
     shift = [_uniform(generator, -c.shift, c.shift) for _ in range(2)]
     middle = (c.size - 1) / 2
-    return _translation(middle) @ _similarity(scale, turn, *shift) @ slant @ tilt @ _translation(-middle)
+    return _translation(middle) @ _similarity(scale, angle, *shift) @ slant @ tilt @ _translation(-middle)
 
 
-def _similarity(scale: float, turn: float, x: float, y: float) -> Tensor:
-    cosine, sine = scale * math.cos(turn), scale * math.sin(turn)
+def _similarity(scale: float, angle: float, x: float, y: float) -> Tensor:
+    cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
     return torch.tensor([[cosine, -sine, x], [sine, cosine, y], [0.0, 0.0, 1.0]])
 
 

@@ -1,4 +1,4 @@
-"""Modern recipe, orientation: two views of a place, turned independently, have to agree on one direction."""
+"""Modern recipe, orientation: two views of a location, rotated independently, have to agree on one direction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from kornia_lift.networks.orientation import LIFTOrientation
-from kornia_lift.training.batches import to_device_of
+from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.modern.pairs import PatchPairs
 
 
@@ -32,11 +32,11 @@ def direction_loss(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class EquivariantOrientationStage:
-    """Train the orientation network on pairs of views, each turned by its own angle over the full circle.
+    """Train the orientation network on pairs of views, each rotated by its own angle over the full circle.
 
     Args:
         network: the orientation network.
-        pairs: training pairs; their stored context covers a turned support honestly (no sqrt(2) mismatch).
+        pairs: training pairs; their stored context covers the whole support region at any rotation.
         validation: held-out pairs.
         seed: seed of the validation batches.
 
@@ -57,15 +57,15 @@ class EquivariantOrientationStage:
     @torch.no_grad()
     def _batch(self, pairs: PatchPairs, generator: Generator) -> dict[str, Tensor]:
         anchor, positive = pairs.draw(generator)
-        turns = torch.rand((2, len(anchor)), generator=generator) * (2 * math.pi)
+        angles = torch.rand((2, len(anchor)), generator=generator) * (2 * math.pi)
         stretch = pairs.random_stretch(anchor, positive, generator)
-        first = pairs.cut(anchor, turns[0], generator)
-        second = pairs.cut(positive, turns[1], generator, stretch)
-        return {"first": first, "second": second, "turns": turns.T}
+        first = pairs.cut(anchor, angles[0], generator)
+        second = pairs.cut(positive, angles[1], generator, stretch)
+        return {"first": first, "second": second, "angles": angles.T}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         # through forward, so that DistributedDataParallel sees the call; kornia's sense is minus LIFT's
-        angle = -self.network(torch.cat([batch["first"], batch["second"]])).float() + batch["turns"].T.flatten()
+        angle = -self.network(torch.cat([batch["first"], batch["second"]])).float() + batch["angles"].T.flatten()
         first, second = torch.stack([angle.cos(), angle.sin()], 1).chunk(2)
         loss, error = direction_loss(first, second)
         return loss.mean(), {"within20": float((error < math.radians(20)).float().mean())}

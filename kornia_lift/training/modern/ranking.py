@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from kornia.feature import get_laf_center, get_laf_scale, laf_is_filled
 from torch import Generator, Tensor
 
-from kornia_lift.detector.scale_space import LevelResizer, ScaleSpaceConfig, plan_levels, to_other_level
+from kornia_lift.detector.sampling import sampling_of
+from kornia_lift.detector.scale_space import ScaleSpaceConfig, plan_levels
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
@@ -173,7 +174,8 @@ class RankingSetBuilder:
         config: ScaleSpaceConfig = self._feature.detector.config
         height, width = image.shape[-2:]
         levels = plan_levels(height, width, config)
-        resize = LevelResizer(image, config.faithful)
+        sampling = sampling_of(config)
+        resize = sampling.resizer(image)
         steps = torch.tensor([level.sigma for level in levels]).log()
         nearest = (found.sigma.log()[:, None] - steps).abs().argmin(1)
         windows = found.xy.new_zeros(len(found.xy), FILTER_SIZE**2)
@@ -184,8 +186,8 @@ class RankingSetBuilder:
             if not len(mine):
                 continue
             z = self._response.normalize(gray) if normalize else gray
-            col = to_other_level(found.xy[mine, 0].double(), width, level.size[1], config.faithful).round().long()
-            row = to_other_level(found.xy[mine, 1].double(), height, level.size[0], config.faithful).round().long()
+            col = sampling.to_other_level(found.xy[mine, 0].double(), width, level.size[1]).round().long()
+            row = sampling.to_other_level(found.xy[mine, 1].double(), height, level.size[0]).round().long()
             row, col = row.clamp(half, level.size[0] - 1 - half), col.clamp(half, level.size[1] - 1 - half)
             if normalize:
                 row, col = best_of_neighbours(

@@ -11,14 +11,14 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature import LIFTFeature
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import LIFTResponse
-from kornia_lift.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.training.data.posed_pairs import posed_pairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
@@ -50,6 +50,9 @@ class ModernRecipe(Recipe):
     """
 
     STAGES = ("descriptor", "orientation", "repeatable", "matchable", "refine")
+    TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType(
+        {"repeatable": "response", "matchable": "response", "refine": "descriptor"}
+    )
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {"matchable": ("descriptor", "orientation", "repeatable"), "refine": ("descriptor", "orientation")}
     )
@@ -79,12 +82,6 @@ class ModernRecipe(Recipe):
         self.orientation = LIFTOrientation(False).to(self.device)
         self.descriptor = LIFTDescriptor(False).to(self.device)
 
-    def network_of(self, stage: str) -> nn.Module:
-        """Return the network that a stage trains."""
-        return {"orientation": self.orientation, "descriptor": self.descriptor, "refine": self.descriptor}.get(
-            stage, self.response
-        )
-
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
         c: ModernConfig = self.config
@@ -104,7 +101,7 @@ class ModernRecipe(Recipe):
     def _repeatability(self) -> RepeatableDetectorStage:
         c: ModernConfig = self.config
         crops = self._crop_pairs(c.crops)
-        return RepeatableDetectorStage(self.response, *crops, photos=c.photos_per_batch, tolerance=c.tolerance)
+        return RepeatableDetectorStage(self.response, *crops, num_images=c.detector_images, tolerance=c.tolerance)
 
     def _matchability(self) -> MatchableDetectorStage:
         c: ModernConfig = self.config
@@ -155,7 +152,10 @@ class ModernRecipe(Recipe):
             images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
             if crops == c.crops:
                 images += [[shapes] for shapes in draw_shapes(c.shapes, c.seed)]
-            self._crops[crops] = WarpedCrops(images, crops, c.crop_light), WarpedCrops(held_out, crops, c.crop_light)
+            self._crops[crops] = (
+                WarpedCrops(images, crops, c.crop_photometric),
+                WarpedCrops(held_out, crops, c.crop_photometric),
+            )
         return self._crops[crops]
 
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from kornia_lift.detector.extrema import Pixels, max_filter, read_neighbourhood
+from kornia_lift.detector.extrema import Pixels, max_filter, read_own
 from kornia_lift.detector.refinement import newton_step
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
-from kornia_lift.training.batches import to_device_of
+from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.modern.crops import WarpedCrops, sample_pixels, warp_grid
 
 
@@ -50,12 +50,12 @@ def _window_sum(x: Tensor, radius: int) -> Tensor:
     return F.avg_pool2d(rows, (window, 1), 1, (radius, 0), divisor_override=1)
 
 
-def budget_threshold(score: Tensor, inside: Tensor, photos: int, budget: int) -> Tensor:
+def budget_threshold(score: Tensor, inside: Tensor, num_images: int, budget: int) -> Tensor:
     """Score of the ``budget``-th best local maximum of each image, over all of its crops; shape (N,)."""
     candidates = score.detach().masked_fill(~local_maxima(score.detach()) | (inside == 0), -1e4)
-    per_photo = candidates.view(photos, -1)
-    best = per_photo.topk(min(budget, per_photo.shape[1]), dim=1).values[:, -1]
-    return best.repeat_interleave(len(score) // photos)
+    per_image = candidates.view(num_images, -1)
+    best = per_image.topk(min(budget, per_image.shape[1]), dim=1).values[:, -1]
+    return best.repeat_interleave(len(score) // num_images)
 
 
 def expected_repeatability(
@@ -101,7 +101,7 @@ def _spread(x: Tensor, tolerance: float, dim: int) -> Tensor:
 def init_as_blob_detector(network: LIFTResponse, sigma: float = 1.958, strength: float = 4.0) -> None:
     """Start from the magnitude of a Laplacian of Gaussian at the scale of the level, plus noise on all filters.
 
-    GHH can express it exactly, max(z, -z); a random start reaches the same place later.
+    GHH can express it exactly, max(z, -z); a random start reaches the same later.
     """
     offset = torch.arange(FILTER_SIZE, dtype=torch.float32) - FILTER_SIZE // 2
     square = (offset[:, None] ** 2 + offset[None, :] ** 2) / (2 * sigma**2)
@@ -122,7 +122,7 @@ class RepeatableDetectorStage:
         network: the response.
         crops: training crops.
         validation: held-out crops.
-        photos: images per batch.
+        num_images: images per batch.
         min_budget: smallest number of keypoints per image, over all of its crops.
         max_budget: largest one; drawn anew for every batch, so that the ranking is right at any cut.
         tolerance: standard deviation, in pixels, of where a keypoint may be found again.
@@ -139,7 +139,7 @@ class RepeatableDetectorStage:
         network: LIFTResponse,
         crops: WarpedCrops,
         validation: WarpedCrops,
-        photos: int = 4,
+        num_images: int = 4,
         min_budget: int = 60,
         max_budget: int = 250,
         tolerance: float = 0.7,
@@ -151,7 +151,7 @@ class RepeatableDetectorStage:
         self.response = network
         self.crops = crops
         self.validation = validation
-        self.photos = photos
+        self.num_images = num_images
         self.min_budget = min_budget
         self.max_budget = max_budget
         self.tolerance = tolerance
@@ -159,7 +159,7 @@ class RepeatableDetectorStage:
 
     @torch.no_grad()
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
-        batch = self.crops.draw(generator, self.photos)
+        batch = self.crops.draw(generator, self.num_images)
         budget = torch.randint(self.min_budget, self.max_budget + 1, (1,), generator=generator)
         # the first dimension is the sample everywhere
         return {**batch, "budget": budget.expand(len(batch["first"]))}
@@ -196,13 +196,13 @@ class RepeatableDetectorStage:
     def _loss(self, score: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         first, second = score.chunk(2)
         size, margin = first.shape[-1], FILTER_SIZE
-        photos, budget = self.photos, int(batch["budget"][0])
+        num_images, budget = self.num_images, int(batch["budget"][0])
         inside = [_eroded(batch[key], margin) for key in ("inside_first", "inside_second")]
         to_second, to_first = warp_grid(batch["to_second"], size), warp_grid(batch["to_first"], size)
         visible = [sample_pixels(inside[1], to_second).floor(), sample_pixels(inside[0], to_first).floor()]
         common = [inside[0] * visible[0], inside[1] * visible[1]]
         p = [
-            keypoint_probability(s, budget_threshold(s, m, photos, budget), m)
+            keypoint_probability(s, budget_threshold(s, m, num_images, budget), m)
             for s, m in zip((first, second), common, strict=True)
         ]
         forth = expected_repeatability(p[0], p[1], to_second, visible[0], self.tolerance)
@@ -210,7 +210,7 @@ class RepeatableDetectorStage:
         loss = 1 - (forth + back) / 2
         if torch.is_grad_enabled():
             return loss, {}
-        return loss, repeated_maxima((first, second), common, batch["to_second"], photos, budget)
+        return loss, repeated_maxima((first, second), common, batch["to_second"], num_images, budget)
 
     @torch.no_grad()
     def validate(self, batches: int = 8) -> dict[str, float]:
@@ -218,7 +218,7 @@ class RepeatableDetectorStage:
         generator = torch.Generator().manual_seed(self.seed)
         losses, found = [], []
         for _ in range(batches):
-            drawn = self.validation.draw(generator, self.photos)
+            drawn = self.validation.draw(generator, self.num_images)
             drawn["budget"] = torch.full((len(drawn["first"]),), 60)
             loss, figures = self.loss(to_device_of(self.network, drawn))
             losses.append(loss.item())
@@ -230,7 +230,7 @@ class RepeatableDetectorStage:
 
 @torch.no_grad()
 def repeated_maxima(
-    scores: tuple[Tensor, Tensor], common: list[Tensor], to_second: Tensor, photos: int, budget: int
+    scores: tuple[Tensor, Tensor], common: list[Tensor], to_second: Tensor, num_images: int, budget: int
 ) -> dict[str, float]:
     """Share of the chosen maxima that are found again, one-to-one and at sub-pixel positions.
 
@@ -238,7 +238,7 @@ def repeated_maxima(
         scores: score maps of both crops, each of shape (N, 1, H, W).
         common: where a maximum may be chosen, each of shape (N, 1, H, W).
         to_second: map from the pixels of the first crops to those of the second, shape (N, 3, 3).
-        photos: images of the batch.
+        num_images: images of the batch.
         budget: maxima chosen per image.
 
     Returns:
@@ -248,12 +248,12 @@ def repeated_maxima(
     """
     sides = []
     for score, mask in zip(scores, common, strict=True):
-        limit = budget_threshold(score, mask, photos, budget).view(-1, 1, 1, 1)
+        limit = budget_threshold(score, mask, num_images, budget).view(-1, 1, 1, 1)
         maps = score[:, 0]
         chosen = local_maxima(score) & (mask > 0) & (score >= limit)
         at = Pixels(*chosen[:, 0, 1:-1, 1:-1].nonzero(as_tuple=True))
         at = Pixels(at.image, at.row + 1, at.col + 1)
-        step, _ = newton_step(read_neighbourhood(maps, at, None, None, faithful=False))
+        step, _ = newton_step(read_own(maps, at))
         xy = torch.stack([at.col, at.row], 1) + step[:, :2].nan_to_num().clamp(-1, 1)
         sides.append((at.image, xy))
     near, fewest, distances = 0, 0, []

@@ -48,7 +48,7 @@ class CutConfig:
     Args:
         points_per_scene: locations taken from each scene, at most.
         views_per_point: observations of each location, at most.
-        points_per_photo: locations taken from each single image or set of exposures, at most.
+        points_per_image: locations taken from each single image or set of exposures, at most.
         min_sigma: smallest scale in pixels of the view that shows the location smallest.
         max_sigma: largest scale in pixels.
         seed: seed of the choice.
@@ -57,13 +57,13 @@ class CutConfig:
 
     points_per_scene: int = 2500
     views_per_point: int = 4
-    points_per_photo: int = 150
+    points_per_image: int = 150
     min_sigma: float = 1.3
     max_sigma: float = 9.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_limits(self, "points_per_scene", "points_per_photo", at_least=1)
+        check_limits(self, "points_per_scene", "points_per_image", at_least=1)
         check_limits(self, "views_per_point", at_least=2)
         check_limits(self, "min_sigma", above=0)
         check_limits(self, "max_sigma", at_least=self.min_sigma)
@@ -124,7 +124,7 @@ def _cut_scene(store: Store, seen: Observations, config: CutConfig, rng: np.rand
     for number, image in images.items():
         size[number] = image.shape[1], image.shape[0]
     kinds = {store.images[n].kind for n in images}
-    limit = config.points_per_scene if kinds - {"single", "exposures"} else config.points_per_photo
+    limit = config.points_per_scene if kinds - {"single", "exposures"} else config.points_per_image
     least = 1 if kinds == {"single"} else 2
     # frames of one track share the arbitrary basis of the plane; the batch rotates both views anyway
     chosen = rng.permutation(np.unique(seen.point))

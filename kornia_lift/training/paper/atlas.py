@@ -87,7 +87,7 @@ class ImageAtlas:
         return (torch.lerp(top, bottom, fy) / 255).view(-1, 1, size, size)
 
 
-def square_axes(half_side: Tensor, theta: Tensor) -> Tensor:
+def rotated_axes(half_side: Tensor, theta: Tensor) -> Tensor:
     """Axes of squares rotated clockwise on screen by ``theta``.
 
     Args:

@@ -15,12 +15,12 @@ from kornia_lift.training.paper.losses import descriptor_loss, detector_loss, ov
 from kornia_lift.training.paper.mining import DETECTOR_RATIO, mine
 from kornia_lift.training.paper.quadruplets import Quadruplets, QuadrupletSampler, draw_angle, draw_shift
 from kornia_lift.training.paper.siamese import (
-    average_precision,
     describe,
     freeze,
     locate,
     nearest_is_correct,
     orient,
+    precision_area,
     rotate_offsets,
 )
 
@@ -138,7 +138,7 @@ class _DetectorStage(ABC):
         is_point = torch.ones_like(scores, dtype=torch.bool)
         is_point[:, 3] = False
         overlap = float(self._overlap(batch, xy).mean())
-        area = average_precision(-scores.flatten(), is_point.flatten())
+        area = precision_area(-scores.flatten(), is_point.flatten())
         return {"error": overlap + 1 - area, "overlap_error": overlap, "pr_auc": area} | self._more(batch, xy)
 
     def _more(self, batch: dict[str, Tensor], xy: Tensor) -> dict[str, float]:

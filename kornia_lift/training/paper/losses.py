@@ -109,9 +109,9 @@ def overlap_loss(offset_1: Tensor, offset_2: Tensor, half_size: float = 0.5) -> 
 
     .. math:: L = 1 - \frac{I}{U} + \frac{\max(0, |\Delta x| - 2r) + \max(0, |\Delta y| - 2r)}{\sqrt U}
 
-    for two squares of half side r, with I and U the areas of their intersection and union. 0 when they are equal; the
-    second term has a gradient where they are apart. The paper's text has the l1 norm of the distance in the gap; the
-    authors' code has the gap per axis, which is what is computed here.
+    for two support regions, squares of half side r, with I and U the areas of their intersection and union. 0 when
+    they are equal; the second term has a gradient where they are apart. The paper's text has the l1 norm of the
+    distance in the gap; the authors' code has the gap per axis, which is what is computed here.
 
     Args:
         offset_1: detected position minus true position in P1, in patch units (-1..1 spans 24 sigma), shape (B, 2).

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kornia_lift.training import distributed
+from kornia_lift.training.loop import distributed
 
 #: Mining ratio of the detector stages, fixed (paper Sec. 3.5).
 DETECTOR_RATIO = 4

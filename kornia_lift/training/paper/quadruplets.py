@@ -9,11 +9,11 @@ import torch
 from torch import Generator, Tensor
 
 from kornia_lift.geometry import BIG_SIZE, DESCRIPTOR_HALF_SUPPORT, DESCRIPTOR_SIZE, DETECTOR_HALF_SUPPORT
-from kornia_lift.training.data.negatives import PERTURBATION, SUPPORT
 from kornia_lift.training.data.photometric import UNCHANGED, Photometric, apply_photometric, draw_photometric
+from kornia_lift.training.data.prepare.negatives import PERTURBATION, SUPPORT
 from kornia_lift.training.data.store import Observations, Store
 from kornia_lift.training.limits import check_limits
-from kornia_lift.training.paper.atlas import ImageAtlas, gray_statistics, square_axes
+from kornia_lift.training.paper.atlas import ImageAtlas, gray_statistics, rotated_axes
 
 
 @dataclass(frozen=True)
@@ -96,13 +96,13 @@ class QuadrupletSampler:
         empty = (torch.rand(number, generator=generator) * len(self._empty)).long()
         p1, p2, p3, p4 = *(self._seen.take(row) for row in rows), self._empty.take(empty)
         warp = torch.eye(2).repeat(number, 4, 1, 1)
-        light = torch.tensor(UNCHANGED).repeat(number, 4, 1)
+        photometric = torch.tensor(UNCHANGED).repeat(number, 4, 1)
         single = views == 1
-        warp[single, 1], light[single, 1] = self._synthetic_view(p2.take(single), generator)
+        warp[single, 1], photometric[single, 1] = self._synthetic_view(p2.take(single), generator)
         tables = [torch.stack([getattr(p, n) for p in (p1, p2, p3, p4)], dim=1) for n in _Table.COLUMNS]
         image, _, xy, sigma, theta = tables
         theta[single, 1] -= _rotation_of(warp[single, 1])  # SIFT's angle, carried into the synthetic view
-        return Quadruplets(image, xy, sigma, theta, warp, light, first_point, other_point)
+        return Quadruplets(image, xy, sigma, theta, warp, photometric, first_point, other_point)
 
     def moved_patches(
         self,
@@ -132,7 +132,7 @@ class QuadrupletSampler:
         """
         pick = list(branches)
         sigma, warp = quadruplets.sigma[:, pick], quadruplets.warp[:, pick]
-        axes = warp @ square_axes((DETECTOR_HALF_SUPPORT * sigma).flatten(), -angle.flatten()).view(*sigma.shape, 2, 2)
+        axes = warp @ rotated_axes((DETECTOR_HALF_SUPPORT * sigma).flatten(), -angle.flatten()).view(*sigma.shape, 2, 2)
         centre = quadruplets.xy[:, pick] - (axes @ shift[..., None])[..., 0]
         return self._cut(quadruplets, pick, centre, axes, size, noise, size / BIG_SIZE)
 
@@ -145,7 +145,7 @@ class QuadrupletSampler:
         """
         pick = list(branches)
         sigma, theta = quadruplets.sigma[:, pick], quadruplets.theta[:, pick]
-        axes = square_axes((DESCRIPTOR_HALF_SUPPORT * sigma).flatten(), theta.flatten()).view(*sigma.shape, 2, 2)
+        axes = rotated_axes((DESCRIPTOR_HALF_SUPPORT * sigma).flatten(), theta.flatten()).view(*sigma.shape, 2, 2)
         return self._cut(
             quadruplets, pick, quadruplets.xy[:, pick], quadruplets.warp[:, pick] @ axes, DESCRIPTOR_SIZE, noise
         )
@@ -165,11 +165,11 @@ class QuadrupletSampler:
         patches = self.atlas.cut(
             quadruplets.image[:, pick].flatten(), centre.flatten(0, 1), axes.flatten(0, 1), size
         ).view(number, len(pick), size, size)
-        light = quadruplets.light[:, pick]
-        changed = torch.nonzero((light != torch.tensor(UNCHANGED)).any(dim=2), as_tuple=True)
+        photometric = quadruplets.photometric[:, pick]
+        changed = torch.nonzero((photometric != torch.tensor(UNCHANGED)).any(dim=2), as_tuple=True)
         if len(changed[0]):
             there = tuple(index.to(patches.device) for index in changed)
-            patches[there] = apply_photometric(patches[there][:, None], light[changed], noise, density)[:, 0]
+            patches[there] = apply_photometric(patches[there][:, None], photometric[changed], noise, density)[:, 0]
         return patches
 
     def _synthetic_view(self, seen: _Table, generator: Generator) -> tuple[Tensor, Tensor]:
@@ -179,14 +179,14 @@ class QuadrupletSampler:
             return torch.exp((torch.rand(count, generator=generator) * 2 - 1) * math.log(limit))
 
         ratio = torch.exp(torch.rand(count, generator=generator) * math.log(view.stretch)).sqrt()
-        axis = square_axes(torch.ones(count), torch.rand(count, generator=generator) * math.pi)
+        axis = rotated_axes(torch.ones(count), torch.rand(count, generator=generator) * math.pi)
         rotation = (torch.rand(count, generator=generator) * 2 - 1) * view.rotation
         stretch = axis @ torch.diag_embed(torch.stack([ratio, 1 / ratio], dim=1)) @ axis.mT
         # no farther away than the image has pixels for the whole support
         size = self._size[seen.image]
         room = torch.minimum(seen.xy, size - 1 - seen.xy).amin(dim=1) / (SUPPORT * seen.sigma)
         zoom = torch.minimum(factor(view.zoom), room / ratio)
-        return square_axes(zoom, rotation) @ stretch, draw_photometric(generator, count, view)
+        return rotated_axes(zoom, rotation) @ stretch, draw_photometric(generator, count, view)
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ class Quadruplets:
         theta: SIFT angle in radians, clockwise, in the view that is cut, (N, 4).
         warp: local map from the view that is cut to the image; the identity except for synthetic views,
             (N, 4, 2, 2).
-        light: photometric change of the view, a row of
+        photometric: photometric change of the view, a row of
             :func:`~kornia_lift.training.data.photometric.draw_photometric`, (N, 4, 9).
         point: point of P1 and P2, (N,).
         other_point: point of P3, (N,).
@@ -212,7 +212,7 @@ class Quadruplets:
     sigma: Tensor
     theta: Tensor
     warp: Tensor
-    light: Tensor
+    photometric: Tensor
     point: Tensor
     other_point: Tensor
 

@@ -92,6 +92,7 @@ class PaperRecipe(Recipe):
 
     STAGES = ("descriptor", "orientation", "overlap", "detector")
     OPTIONAL = ("joint",)
+    TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"overlap": "response", "detector": "response"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         {
             "orientation": ("descriptor",),
@@ -131,7 +132,7 @@ class PaperRecipe(Recipe):
         if stage == "joint":
             parts = {"response": self.response, "orientation": self.orientation, "descriptor": self.descriptor}
             return nn.ModuleDict(parts)
-        return super().network_of(stage) if stage in ("descriptor", "orientation") else self.response
+        return super().network_of(stage)
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage; its network is trainable again where an earlier stage froze it."""

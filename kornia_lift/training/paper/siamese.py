@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor, nn
 
+from kornia_lift.evaluation.measures.precision import average_precision
 from kornia_lift.geometry import (
     CROP_RATIO,
     DESCRIPTOR_HALF_SUPPORT,
@@ -109,23 +110,18 @@ def nearest_is_correct(first: Tensor, second: Tensor) -> Tensor:
     return torch.cdist(first.float(), second.float()).argmin(dim=1) == torch.arange(len(first), device=first.device)
 
 
-def average_precision(distance: Tensor, positive: Tensor) -> float:
+def precision_area(distance: Tensor, positive: Tensor) -> float:
     """Area under the precision-recall curve when pairs are accepted by increasing distance.
 
     Args:
         distance: shape (N,).
         positive: whether the pair is a true one, shape (N,).
 
-    Returns:
-        Mean over the true pairs of the precision at their distance, in [0, 1].
-
     """
-    hit = positive[torch.argsort(distance, stable=True)].double()
-    precision = hit.cumsum(0) / torch.arange(1, len(hit) + 1, device=hit.device)
-    return float((precision * hit).sum() / hit.sum().clamp(min=1))
+    return average_precision(distance.double().cpu().numpy(), positive.cpu().numpy(), int(positive.sum()))
 
 
 def matching_precision(first: Tensor, second: Tensor) -> float:
     """PR-AUC of one true pair per row against all other rows as false pairs, as the authors' code validates."""
     distance = torch.cdist(first.float(), second.float())
-    return average_precision(distance.flatten(), torch.eye(len(first), device=first.device).bool().flatten())
+    return precision_area(distance.flatten(), torch.eye(len(first), device=first.device).bool().flatten())

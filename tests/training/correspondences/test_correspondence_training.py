@@ -11,8 +11,8 @@ import torch
 from kornia.feature import DescriptorMatcher, LocalFeatureMatcher, laf_from_center_scale_ori
 from torch import Tensor, nn
 
-from kornia_lift.epipolar import weighted_eight_point
-from kornia_lift.filtering import CorrespondenceFilter, FilteredMatcher
+from kornia_lift.geometry.epipolar import weighted_eight_point
+from kornia_lift.matching.filtering import CorrespondenceFilter, FilteredMatcher
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.correspondences.config import CorrespondenceConfig

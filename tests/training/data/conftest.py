@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from kornia_lift.training.data.store import Observations, Store, StoredImage, encode_jpeg
-
-from .helpers import texture
+from tests.training.data.helpers import texture
 
 
 @pytest.fixture

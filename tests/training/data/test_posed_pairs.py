@@ -16,8 +16,8 @@ from kornia_lift.training.data.posed_pairs import (
     label_by_error,
     posed_pairs,
 )
-from kornia_lift.training.data.read import read_source
-from kornia_lift.training.data.sources import Source
+from kornia_lift.training.data.prepare.read import read_source
+from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.split import take_images
 from kornia_lift.training.data.store import Store
 
@@ -40,7 +40,7 @@ def test_common_points_of_a_real_scene_lie_on_their_epipolar_lines(et: Store, ma
         assert (first > -0.5).all() and (first < [width, height]).all()
         error = epipolar_distance(pair, images, first, second)
         assert np.median(error) < 0.6
-        # points of another place lie on the line by chance only
+        # points of another location lie on the line by chance only
         assert np.median(epipolar_distance(pair, images, first, second[::-1])) > 10
         assert is_seen(pair, images, 0, first, 0.03).all()
         assert not is_seen(pair, images, 1, np.full((1, 2), -500.0), 0.03).any()

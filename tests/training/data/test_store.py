@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kornia_lift.training.data.packing import pack_stores, store_bytes
 from kornia_lift.training.data.store import (
     Camera,
     Observations,
@@ -16,9 +17,7 @@ from kornia_lift.training.data.store import (
     StoreError,
     join_stores,
     load_store,
-    pack_stores,
     save_store,
-    store_bytes,
 )
 
 
@@ -100,7 +99,7 @@ def test_a_failed_write_leaves_the_old_file(tiny_store: Store, tmp_path: Path) -
     assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
 
 
-def test_joined_stores_keep_photographs_and_points_apart(tiny_store: Store) -> None:
+def test_joined_stores_keep_images_and_points_apart(tiny_store: Store) -> None:
     other = tuple(dataclasses.replace(image, name=f"other/{image.name}") for image in tiny_store.images)
     both = join_stores([tiny_store, dataclasses.replace(tiny_store, images=other)])
     assert len(both.names) == 6

@@ -148,8 +148,8 @@ def test_nothing_visible_gives_zero_and_finite_gradients() -> None:
 
 def test_points_behind_the_camera_are_not_visible() -> None:
     k = torch.tensor([[[20.0, 0, 8], [0, 20, 8], [0, 0, 1]]])
-    turned = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))[None]
-    warp = warp_by_depth(torch.full((1, 16, 16), 3.0), (k, k), turned, torch.zeros(1, 3))
+    rotated = torch.diag(torch.tensor([-1.0, 1.0, -1.0]))[None]
+    warp = warp_by_depth(torch.full((1, 16, 16), 3.0), (k, k), rotated, torch.zeros(1, 3))
     assert not visibility(warp, torch.full((1, 16, 16), 3.0)).any()
     with pytest.raises(ValueError, match=r"\(1, 16, 16\)"):
         visibility(warp, torch.ones(1, 8, 8))

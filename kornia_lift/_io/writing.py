@@ -1,0 +1,60 @@
+"""Write files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Try to make a file in the folder of ``path``, before long work whose result could not be written.
+
+    Raises:
+        OSError: if that is not possible; the message names ``path`` and the reason.
+    """
+    folder = Path(path).parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(f"cannot write {path}: {error.strerror} (folder {folder})") from error
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path in the same folder; renamed to ``path`` at success, removed at an error.
+
+    The temporary name keeps the suffix, since many writers choose the format by it.
+
+    Example:
+        >>> with atomic_write("matches.json") as tmp:  # doctest: +SKIP
+        ...     tmp.write_text("{}")
+
+    Raises:
+        FileNotFoundError: if the folder does not exist.
+        IsADirectoryError: if ``path`` is a folder.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {path.parent} does not exist")
+    if path.is_dir():
+        raise IsADirectoryError(f"cannot write {path}: it is a folder, expected a file name")
+    # 50 characters have at most 200 bytes: the temporary name is allowed wherever that of the file is
+    temporary = path.with_name(f".{path.stem[:50]}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        ours = error.filename is not None and os.fspath(error.filename) == str(temporary)
+        if not ours and error.errno not in _DISK_ERRORS:  # writing into an open file names none
+            raise
+        raise type(error)(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

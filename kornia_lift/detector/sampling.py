@@ -1,0 +1,163 @@
+r"""How the levels of a scale space are sampled from the image, and where their pixels lie in it.
+
+Two ways: :class:`CentredSampling`, and :class:`ReleasedSampling`, which reproduces the released run-time code of LIFT.
+
+Convention:
+    Pixel centres lie at integers. A level is the whole image resized, so pixel ``c`` of a level of ``n`` pixels is at
+    ``(c + 0.5) * N / n - 0.5`` of the image of ``N`` pixels. The released code departs from it.
+
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kornia_lift.detector.scale_space import Level, ScaleSpaceConfig
+
+
+class Sampling(ABC):
+    """How the levels are sampled and read.
+
+    Attributes:
+        equal_scores_stay_equal: what looks alike must get the same score to the bit, since the tests of keypoints know
+            no rounding errors; otherwise maxima that rounding errors can make are dropped.
+
+    """
+
+    equal_scores_stay_equal: bool
+
+    @abstractmethod
+    def resizer(self, img: Tensor) -> Callable[[Level], Tensor]:
+        """Return what resizes images (B, 1, H, W) to one level after another, finest first."""
+
+    @abstractmethod
+    def to_other_level(self, index: Tensor, size: int, other: int) -> Tensor:
+        """Map pixel coordinates of a level of ``size`` pixels to a level of ``other`` pixels (not rounded)."""
+
+    @abstractmethod
+    def to_image(self, index: Tensor, size: int, image_size: int, resize: float) -> Tensor:
+        """Map (sub-)pixel coordinates of a level of ``size`` pixels to the image."""
+
+    @abstractmethod
+    def read(self, score: Tensor, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
+        """Read score maps (B, h, w) at M coordinates, float64, of the images ``image``; shape (M,)."""
+
+    @abstractmethod
+    def report(self, scores: list[Tensor], i: int, image: Tensor, position: Tensor, fitted: Tensor) -> Tensor:
+        """Return the scores that keypoints of level ``i`` have.
+
+        Args:
+            scores: score maps of all levels.
+            i: the level.
+            image: index of the image, shape (M,).
+            position: refined x, y in pixels of the level, and scale in levels relative to ``i``, shape (M, 3).
+            fitted: scores of the quadratic there, shape (M,).
+
+        """
+
+    def nearest(self, index: Tensor, size: int, other: int) -> Tensor:
+        """Return the pixel of a level of ``other`` pixels nearest to a pixel of a level of ``size`` pixels."""
+        mapped = self.to_other_level(index.to(torch.float64), size, other)
+        return mapped.round().long().clamp_(0, other - 1)
+
+
+class CentredSampling(Sampling):
+    """Pixel centres stay in place, nothing is aliased, levels are read between their pixels."""
+
+    equal_scores_stay_equal = False
+
+    def resizer(self, img: Tensor) -> Callable[[Level], Tensor]:
+        return _Halving(img)
+
+    def to_other_level(self, index: Tensor, size: int, other: int) -> Tensor:
+        return (index + 0.5) * (other / size) - 0.5
+
+    def to_image(self, index: Tensor, size: int, image_size: int, resize: float) -> Tensor:
+        return self.to_other_level(index, size, image_size)
+
+    def read(self, score: Tensor, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
+        height, width = score.shape[-2:]
+        row, col = row.clamp(0, height - 1), col.clamp(0, width - 1)
+        top, left = row.floor().clamp(max=max(height - 2, 0)), col.floor().clamp(max=max(width - 2, 0))
+        down, right = (row - top).to(score.dtype), (col - left).to(score.dtype)
+        r0, c0 = top.long(), left.long()
+        r1, c1 = (r0 + 1).clamp(max=height - 1), (c0 + 1).clamp(max=width - 1)
+        upper = score[image, r0, c0] * (1 - right) + score[image, r0, c1] * right
+        lower = score[image, r1, c0] * (1 - right) + score[image, r1, c1] * right
+        return upper * (1 - down) + lower * down
+
+    def report(self, scores: list[Tensor], i: int, image: Tensor, position: Tensor, fitted: Tensor) -> Tensor:
+        return fitted
+
+
+class ReleasedSampling(Sampling):
+    """What LIFT's release does: corners of images coincide, and the nearest pixel and level stand for any position."""
+
+    equal_scores_stay_equal = True
+
+    def resizer(self, img: Tensor) -> Callable[[Level], Tensor]:
+        return lambda level: _resize(img, level)
+
+    def to_other_level(self, index: Tensor, size: int, other: int) -> Tensor:
+        return index * ((other - 1) / (size - 1))
+
+    def to_image(self, index: Tensor, size: int, image_size: int, resize: float) -> Tensor:
+        return index / resize
+
+    def read(self, score: Tensor, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
+        height, width = score.shape[-2:]
+        return score[image, row.round().long().clamp_(0, height - 1), col.round().long().clamp_(0, width - 1)]
+
+    def report(self, scores: list[Tensor], i: int, image: Tensor, position: Tensor, fitted: Tensor) -> Tensor:
+        x, y, shift = position.detach().to(torch.float64).unbind(1)
+        value = torch.empty_like(fitted)
+        for step in (-1, 0, 1):
+            if 0 <= i + step < len(scores):
+                score, (height, width) = scores[i + step], scores[i].shape[-2:]
+                mine = (shift.round() == step).nonzero()[:, 0]
+                row = self.to_other_level(y[mine], height, score.shape[-2])
+                col = self.to_other_level(x[mine], width, score.shape[-1])
+                value = value.index_put((mine,), self.read(score, image[mine], row, col))
+        return value
+
+
+def sampling_of(config: ScaleSpaceConfig) -> Sampling:
+    """Return the sampling that options ask for."""
+    return ReleasedSampling() if config.faithful else CentredSampling()
+
+
+class _Halving:
+    """Resize one batch of images to levels, finest level first.
+
+    Levels below half the image size come from an image halved with antialiasing, so that what a level costs depends
+    on its own size and nothing is aliased.
+    """
+
+    def __init__(self, img: Tensor) -> None:
+        self._source = img
+
+    def __call__(self, level: Level) -> Tensor:
+        height, width = level.size
+        while self._source.shape[-2] >= 4 * height and self._source.shape[-1] >= 4 * width:
+            halved = [math.ceil(side / 2) for side in self._source.shape[-2:]]
+            self._source = _shrink(self._source, halved)
+        if height >= self._source.shape[-2]:
+            return _resize(self._source, level)
+        return _shrink(self._source, [height, width])
+
+
+def _resize(x: Tensor, level: Level) -> Tensor:
+    return F.interpolate(x, size=level.size, mode="bilinear", align_corners=False)
+
+
+def _shrink(x: Tensor, size: list[int]) -> Tensor:
+    """Resize to fewer pixels with the triangle filter of the new pixel's width."""
+    # the antialiasing kernels exist for float32 and float64 only
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    return F.interpolate(wide, size=size, mode="bilinear", align_corners=False, antialias=True).to(x.dtype)

@@ -1,0 +1,53 @@
+"""LFNetFeature: LF-Net's detector and descriptor as one kornia ``LocalFeature`` (Ono et al., NeurIPS 2018)."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from kornia.feature import PassLAF
+
+from kornia_lift.detector.lfnet import LFNetDetector
+from kornia_lift.feature.lift import LIFTFeature
+from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDescriptor
+
+
+class LFNetFeature(LIFTFeature):
+    """Detect, orient and describe keypoints of images by LF-Net.
+
+    Args:
+        num_features: number of slots in the output; the best keypoints are kept.
+        pretrained: path of a ``.safetensors`` file with tensors ``detector.*`` and ``descriptor.*``, or ``False`` for
+            random weights (the feature then stays in train mode). The package ships none yet.
+
+    Shape:
+        - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
+        - Output: LAFs :math:`(B, N, 2, 3)`, responses :math:`(B, N)`, descriptors :math:`(B, N, 256)`
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if images or mask have another shape.
+        TypeError: if the images are not floating point.
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1].
+
+    Convention:
+        That of :class:`~kornia_lift.detector.lfnet.LFNetDetector`. The network learns from whole images, so the
+        detector assigns the orientation itself; there is no orientation stage.
+
+    Example:
+        >>> lafs, responses, descriptors = LFNetFeature(50).eval()(torch.rand(1, 1, 96, 128))
+        >>> descriptors.shape
+        torch.Size([1, 50, 256])
+
+    """
+
+    def __init__(self, num_features: int = 512, pretrained: Literal[False] | str | os.PathLike[str] = False) -> None:
+        super().__init__(
+            num_features,
+            pretrained=False,
+            detector=LFNetDetector(num_features, pretrained),
+            orienter=PassLAF(),
+            descriptor=LFNetPatchDescriptor(LFNetDescriptor(pretrained)),
+            scaling_coef=1.0,
+        )
+        if pretrained is not False:
+            self.eval()

@@ -1,0 +1,208 @@
+"""LIFTFeature: detector, orientation and descriptor as one kornia ``LocalFeature`` (paper Sec. 3)."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from kornia.color import rgb_to_grayscale
+from kornia.core.exceptions import DeviceError
+from kornia.feature import LocalFeature, PassLAF, laf_is_filled, scale_laf
+from torch import Tensor, nn
+
+from kornia_lift._checks import check_count, check_image, check_mask
+from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, PatchPyramid
+from kornia_lift.feature.stages import descriptor_of, orienter_of
+from kornia_lift.networks._fast.folded import Precision
+from kornia_lift.networks._fast.plan import is_plain
+from kornia_lift.weights import is_upright
+
+Part = TypeVar("Part", bound=nn.Module)
+
+DESCRIBED_SCALE = 1.5  # side of the support region over the paper's 12 sigma: more matches on our training scenes
+
+
+class LIFTFeature(LocalFeature):
+    r"""Detect, orient and describe keypoints of images by LIFT.
+
+    Every part can be exchanged for one of kornia's, see :func:`kornia_lift.mix_features` for the common mixtures.
+
+    Args:
+        num_features: number of slots in the output; the best keypoints are kept.
+        upright: leave the frames upright instead of assigning an orientation: better where cameras are not rotated.
+            ``None``: as the shipped model says, ``"lift"`` assigns one, ``"lift-upright"`` does not.
+        device: where to put the weights, as in kornia's features. ``None``: they stay where they were made.
+        pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
+            to a ``.safetensors`` file, or ``False`` for random weights. With weights the feature is in eval mode; parts
+            that you give keep their mode.
+        config: scale space of the default detector, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`.
+        detector: replaces the detector, ``(img, mask) -> (lafs, responses)`` on grayscale images. It brings its own
+            number of features: ``num_features`` and ``config`` do not apply to it.
+        orienter: replaces the orientation stage, ``(lafs, img) -> lafs``; ``upright`` does not apply to it.
+        descriptor: replaces the descriptor stage, ``(img, lafs) -> (B, N, D)``, such as kornia's ``LAFDescriptor``.
+        scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described. 1 is
+            the paper's support region of 12 sigma x 12 sigma.
+        pooled_sizes: support regions of several sizes, over that of the frame, whose descriptors are averaged: more
+            matches for as many times the work (:class:`~kornia_lift.feature.patches.PatchDescriptor`). ``None``: as the
+            shipped model says, one size, three for ``"lift-pooled"``.
+        precision: of the default descriptor's products on a CPU. ``None``: ``"float32"`` for LIFT's network,
+            ``"auto"`` for the compact one: ``"bfloat16"`` where the CPU multiplies in it.
+        compile: compile the default patch networks by ``torch.compile`` at their first use: for training, and for GPUs.
+            The inference paths of CPUs stay as they are, nothing is faster there; neither is the detector compiled,
+            which gains nothing.
+
+    Shape:
+        - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
+        - Output: LAFs :math:`(B, N, 2, 3)`, responses :math:`(B, N)`, descriptors :math:`(B, N, 128)`
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if images or mask have another shape.
+        TypeError: if the images are not floating point, or ``num_features`` is not a whole number.
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or an argument makes no sense.
+        kornia.core.exceptions.DeviceError: if images, mask and weights lie on different devices.
+
+    Convention:
+        Keypoints come by decreasing response. Slots beyond the last keypoint hold zeros: LAF, response and descriptor;
+        drop them by ``kornia.feature.laf_is_filled(lafs)`` before matching (``LocalFeatureMatcher`` does).
+        LAF scale = ``6 * 64/63 * scaling_coef`` times the SIFT scale of the default detector: half the side of the
+        support region, in pixels; angles are kornia's, counter-clockwise on screen (:mod:`kornia_lift.geometry`
+        converts). Descriptors are unit vectors.
+        The weights are cast to the dtype of the images for the call; they are not moved between devices.
+        Call the feature under ``torch.inference_mode()`` unless you need gradients: it is faster and takes less memory.
+        While gradients are recorded, activations are computed again in the backward pass instead of being kept.
+
+    Example:
+        >>> feature = LIFTFeature(64, pretrained=False).eval()
+        >>> lafs, responses, descriptors = feature(torch.rand(1, 3, 96, 128))
+        >>> lafs.shape, responses.shape, descriptors.shape
+        (torch.Size([1, 64, 2, 3]), torch.Size([1, 64]), torch.Size([1, 64, 128]))
+
+    """
+
+    def __init__(
+        self,
+        num_features: int = 1000,
+        upright: bool | None = None,
+        device: str | torch.device | None = None,
+        *,
+        pretrained: bool | str | os.PathLike[str] = True,
+        config: ScaleSpaceConfig | None = None,
+        detector: nn.Module | None = None,
+        orienter: nn.Module | None = None,
+        descriptor: nn.Module | None = None,
+        scaling_coef: float = DESCRIBED_SCALE,
+        pooled_sizes: Sequence[float] | None = None,
+        precision: Precision | None = None,
+        compile: bool = False,
+    ) -> None:
+        num_features = check_count(num_features, type(self).__name__)
+        if config is not None and not isinstance(config, ScaleSpaceConfig):
+            raise TypeError(f"config expects a ScaleSpaceConfig or None, got {config!r}")
+        if upright is None:
+            upright = is_upright(pretrained)
+        given = [part for part in (detector, orienter, descriptor) if part is not None]
+        if detector is None:
+            detector = LIFTDetector(num_features, config, pretrained=pretrained)
+        elif config is not None:
+            raise ValueError("config describes the default detector: give either config or detector")
+        if orienter is None:
+            orienter = PassLAF() if upright else orienter_of(pretrained)
+            if compile and not upright:
+                orienter.angle_detector.compile()
+        if descriptor is None:
+            descriptor = descriptor_of(pretrained, pooled_sizes, precision)
+            if compile:
+                descriptor.descriptor.features.compile()  # what runs where the inference path does not
+        elif pooled_sizes is not None:
+            raise ValueError("pooled_sizes describes the default descriptor: give either pooled_sizes or descriptor")
+        super().__init__(detector, descriptor, scaling_coef)
+        self.orienter = orienter
+        if pretrained is not False:
+            self.training = False
+            for part in self.children():
+                if not any(part is mine for mine in given):
+                    part.eval()
+        if device is not None:
+            self.to(device)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str] = "lift", **kwargs: Any) -> LIFTFeature:
+        """Build the feature with the weights ``name``: a shipped model or the path of a ``.safetensors`` file.
+
+        Args:
+            name: see ``pretrained``.
+            kwargs: further arguments of the constructor.
+
+        """
+        return cls(pretrained=name, **kwargs)
+
+    def extra_repr(self) -> str:
+        pooled = f", pooled_sizes={self.descriptor.sizes}" if isinstance(self.descriptor, PatchDescriptor) else ""
+        return f"scaling_coef={self.scaling_coef}{pooled}"
+
+    def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        who = type(self).__name__
+        check_image(img, who, value_range=True)
+        if mask is not None:
+            check_mask(mask, img, who)
+        self._check_device(img)
+        same = all(t.dtype == img.dtype for _, t in self._floating_state())
+        return (self if same else _in_dtype(self, img.dtype))._run(img, mask)
+
+    def _run(self, img: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        gray = rgb_to_grayscale(img) if img.shape[1] == 3 else img
+        lafs, responses = self.detector(gray, mask)
+        filled = laf_is_filled(lafs)
+        lafs, descs = self._orient_and_describe(gray, lafs, filled)
+        return lafs, responses, descs
+
+    def _floating_state(self) -> list[tuple[str, Tensor]]:
+        state = [*self.named_parameters(), *self.named_buffers()]
+        return [(name, tensor) for name, tensor in state if tensor.is_floating_point()]
+
+    def _check_device(self, img: Tensor) -> None:
+        for name, tensor in self._floating_state():
+            if tensor.device != img.device:
+                raise DeviceError(
+                    f"{type(self).__name__} expects images on the device of its weights, got images on {img.device} "
+                    f"and {name} on {tensor.device}; move one of them with `.to(...)`",
+                    actual_devices=[img.device, tensor.device],
+                )
+
+    def _orient_and_describe(self, gray: Tensor, lafs: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+        """Run the patch networks on the slots up to the last keypoint, and zero what is empty."""
+        slots = lafs.shape[1]
+        if not len(lafs) or not slots:
+            return lafs, self.descriptor(gray, lafs)
+        # one slot at least: it gives the width of the descriptor
+        used = max(int(filled.any(0).nonzero().max()) + 1 if filled.any() else 1, 1)
+        # LIFT's own parts cut their patches from one pyramid
+        shared = PatchPyramid(gray) if is_plain(gray, lafs) else gray
+        part = self.orienter(lafs[:, :used], shared if isinstance(self.orienter, PatchOrienter) else gray)
+        part = scale_laf(part, self.scaling_coef)
+        part = torch.where(filled[:, :used, None, None], part, torch.zeros_like(part))
+        descs = self.descriptor(shared if isinstance(self.descriptor, PatchDescriptor) else gray, part)
+        descs = torch.where(filled[:, :used, None], descs, torch.zeros_like(descs))
+        rest = slots - used
+        return F.pad(part, (0, 0, 0, 0, 0, rest)), F.pad(descs, (0, 0, 0, rest))
+
+
+def _in_dtype(module: Part, dtype: torch.dtype) -> Part:
+    """Return a copy of ``module`` with its weights cast, through which gradients reach the weights.
+
+    ``torch.func.functional_call`` would put the cast weights into ``module`` itself, which other threads may be using.
+    """
+    twin = copy.copy(module)
+    for own in ("_parameters", "_buffers"):
+        tensors = getattr(module, own).items()
+        cast = {n: t.to(dtype) if t is not None and t.is_floating_point() else t for n, t in tensors}
+        object.__setattr__(twin, own, cast)
+    parts = {name: None if part is None else _in_dtype(part, dtype) for name, part in module._modules.items()}
+    object.__setattr__(twin, "_modules", parts)
+    return twin

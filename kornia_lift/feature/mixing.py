@@ -1,0 +1,147 @@
+"""Mix LIFT's parts with kornia's: any detector, any orientation, any descriptor, in one line."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal, get_args
+
+from kornia.feature import (
+    BlobDoG,
+    BlobHessian,
+    HardNet,
+    KeyNetDetector,
+    LAFDescriptor,
+    LAFOrienter,
+    OriNet,
+    PassLAF,
+    ScaleSpaceDetector,
+    SIFTDescriptor,
+    TFeat,
+)
+from kornia.geometry.subpix import ConvQuadInterp3d
+from kornia.geometry.transform import ScalePyramid
+from torch import nn
+
+from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.feature.lift import DESCRIBED_SCALE, LIFTFeature
+from kornia_lift.feature.stages import descriptor_of, orienter_of
+from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
+
+Detector = Literal["lift", "dog", "hessian", "keynet"]
+Orientation = Literal["lift", "dominant", "orinet", "upright"]
+Descriptor = Literal["lift", "sift", "tfeat", "hardnet"]
+
+
+def mix_features(
+    detector: Detector | nn.Module = "lift",
+    orientation: Orientation | nn.Module = "lift",
+    descriptor: Descriptor | nn.Module = "lift",
+    num_features: int = 1000,
+    *,
+    scale_laf: float | None = None,
+    pretrained: bool | str | os.PathLike[str] = True,
+) -> LIFTFeature:
+    """Build a local feature from parts of LIFT and of kornia.
+
+    Args:
+        detector: ``"lift"``; ``"dog"``, SIFT's difference of Gaussians with kornia's settings of
+            ``SIFTFeatureScaleSpace``; ``"hessian"``, kornia's ``BlobHessian`` on the same pyramid; ``"keynet"``; or a
+            module ``(img, mask) -> (lafs, responses)``, to which ``num_features`` does not apply.
+        orientation: ``"lift"``; ``"dominant"``, the peak of the gradient histogram as in SIFT; ``"orinet"``;
+            ``"upright"``, none; or a module ``(lafs, img) -> lafs``.
+        descriptor: ``"lift"``; ``"sift"`` (RootSIFT, 41-pixel patch); ``"tfeat"``; ``"hardnet"``; or a module
+            ``(img, lafs) -> (B, N, D)``.
+        num_features: number of slots in the output.
+        scale_laf: the frames are enlarged by this factor before description; 2 is that of kornia's ``DoGHardNet``.
+            ``None``: for the descriptor ``"lift"`` that of :class:`~kornia_lift.LIFTFeature`, for others 1.
+        pretrained: for LIFT's parts see :class:`~kornia_lift.LIFTFeature`; kornia's parts get their published
+            weights, which kornia downloads, unless this is ``False``.
+
+    Returns:
+        The feature in eval mode. ``"keynet"`` accepts one image per call, the others any batch.
+
+    Raises:
+        ValueError: if a name is unknown.
+
+    Convention:
+        Before ``scale_laf``, the frames of ``"lift"``, ``"dog"`` and ``"hessian"`` have the size of the paper's
+        descriptor patch, 6 * 64/63 sigma; those of ``"keynet"`` the size that kornia gives them, 22 pixels of the
+        pyramid level.
+
+    Example:
+        >>> feature = mix_features("dog", "lift", "sift", 50, pretrained=False)
+        >>> feature(torch.rand(1, 1, 96, 96))[2].shape
+        torch.Size([1, 50, 128])
+
+    """
+    if scale_laf is None:
+        scale_laf = DESCRIBED_SCALE if descriptor == "lift" else 1.0
+    return LIFTFeature(
+        detector=_detector(detector, num_features, pretrained),
+        orienter=_orienter(orientation, pretrained),
+        descriptor=_descriptor(descriptor, pretrained),
+        scaling_coef=scale_laf,
+    ).eval()
+
+
+def _unknown(kind: str, name: str, known: object) -> ValueError:
+    return ValueError(f"unknown {kind} {name!r}: expected one of {', '.join(get_args(known))}, or a module")
+
+
+def _detector(name: str | nn.Module, count: int, pretrained: bool | str | os.PathLike[str]) -> nn.Module:
+    if isinstance(name, nn.Module):
+        return name
+    match name:
+        case "lift":
+            return LIFTDetector(count, pretrained=pretrained)
+        case "dog":
+            return ScaleSpaceDetector(
+                count,
+                mr_size=LAF_SCALE_PER_SIGMA,
+                scale_pyr_module=ScalePyramid(3, 1.6, 32, double_image=True),
+                resp_module=BlobDoG(),
+                subpix_module=ConvQuadInterp3d(),
+                minima_are_also_good=True,
+                scale_space_response=True,
+            )
+        case "hessian":
+            # a per-level response reads n_levels + 2 levels of an octave, one fewer than the difference of Gaussians
+            return ScaleSpaceDetector(
+                count,
+                mr_size=LAF_SCALE_PER_SIGMA,
+                scale_pyr_module=ScalePyramid(3, 1.6, 32, double_image=True, extra_levels=2),
+                resp_module=BlobHessian(),
+            )
+        case "keynet":
+            return KeyNetDetector(pretrained is not False, count)
+    raise _unknown("detector", name, Detector)
+
+
+def _orienter(name: str | nn.Module, pretrained: bool | str | os.PathLike[str]) -> nn.Module:
+    if isinstance(name, nn.Module):
+        return name
+    match name:
+        case "lift":
+            return orienter_of(pretrained)
+        case "dominant":
+            return LAFOrienter(19)  # the patch of kornia's SIFT features
+        case "orinet":
+            return LAFOrienter(32, angle_detector=OriNet(pretrained is not False))
+        case "upright":
+            return PassLAF()
+    raise _unknown("orientation", name, Orientation)
+
+
+def _descriptor(name: str | nn.Module, pretrained: bool | str | os.PathLike[str]) -> nn.Module:
+    if isinstance(name, nn.Module):
+        return name
+    match name:
+        case "lift":
+            return descriptor_of(pretrained)
+        case "sift":
+            return LAFDescriptor(SIFTDescriptor(41, rootsift=True), patch_size=41)
+        case "tfeat":
+            return LAFDescriptor(TFeat(pretrained is not False), patch_size=32)
+        case "hardnet":
+            return LAFDescriptor(HardNet(pretrained is not False), patch_size=32)
+    raise _unknown("descriptor", name, Descriptor)

@@ -1,0 +1,181 @@
+"""Patches for orientation and description cut from one pyramid, where kornia's parts build one each.
+
+On a CPU ``extract_patches_from_pyramid`` spends nine tenths of its time on the pyramid and on sampling grids; here the
+pyramid is built once per image, only as far as it is needed, and the grids come from two products per patch. Where a
+gradient is needed, and on GPUs, everything is left to kornia; with a gradient, in chunks whose activations are computed
+again in the backward pass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from kornia.feature import (
+    LAFDescriptor,
+    LAFOrienter,
+    get_laf_orientation,
+    get_laf_scale,
+    scale_laf,
+    set_laf_orientation,
+)
+from torch import Tensor
+
+from kornia_lift._memory import recompute_frames
+from kornia_lift.networks._fast.plan import is_plain
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.descriptor import LIFTDescriptor
+from kornia_lift.networks.orientation import LIFTOrientation
+from kornia_lift.networks.polar_orientation import PolarOrientation
+
+CHUNK = 512  # patches that exist at once
+GRADIENT_CHUNK = 128  # the same while gradients are recorded: 2.2 MB of activations for each
+
+
+class PatchPyramid:
+    """Cuts patches as ``kornia.feature.extract_patches_from_pyramid`` does, as often as wanted; without gradient.
+
+    Args:
+        img: images, float32, on the CPU, shape (B, 1, H, W).
+
+    Convention:
+        That of ``extract_patches_from_pyramid``: the same samples from the same levels, up to rounding.
+
+    """
+
+    def __init__(self, img: Tensor) -> None:
+        self._levels = [img]
+
+    def cut(self, lafs: Tensor, size: int) -> Tensor:
+        """Cut the patches of frames.
+
+        Args:
+            lafs: shape (B, N, 2, 3); a frame that is not finite gives a black patch.
+            size: side of the patches in pixels.
+
+        Returns:
+            Patches of shape (B, N, 1, size, size).
+
+        """
+        image = self._levels[0]
+        height, width = image.shape[-2:]
+        finite = lafs.isfinite().flatten(2).all(2)
+        lafs = lafs.masked_fill(~finite[..., None, None], 0)
+        depth = 1
+        while min(height, width) >> depth >= max(size, 2):
+            depth += 1
+        level = (2 / size * get_laf_scale(lafs)[..., 0, 0]).log2().clamp(0, depth - 1).long()
+        # grid_sample counts from -1 at the outer edge of the first pixel to 1, on every level
+        unit = 2 / lafs.new_tensor([width, height])
+        at = (torch.arange(size, dtype=lafs.dtype, device=lafs.device) * 2 + 1) / size - 1
+        along_x = (lafs[..., 0] * unit)[:, :, None] * at[:, None]  # B, N, size, 2
+        along_y = (lafs[..., 1] * unit)[:, :, None] * at[:, None]
+        along_y += ((lafs[..., 2] + 0.5) * unit - 1)[:, :, None]
+        out = image.new_zeros(*lafs.shape[:2], 1, size, size)
+        for k in level.unique().tolist():
+            source = self._level(k)
+            for b in range(len(image)):
+                mine = ((level[b] == k) & finite[b]).nonzero()[:, 0]
+                grid = along_y[b, mine][:, :, None] + along_x[b, mine][:, None]
+                cut = F.grid_sample(
+                    source[b : b + 1], grid.view(1, -1, size, 2), padding_mode="border", align_corners=False
+                )
+                out[b, mine] = cut.view(-1, 1, size, size)
+        return out
+
+    def _level(self, k: int) -> Tensor:
+        while len(self._levels) <= k:
+            self._levels.append(halve(self._levels[-1]))
+        return self._levels[k]
+
+
+def halve(x: Tensor) -> Tensor:
+    """Do what ``kornia.geometry.transform.pyrdown`` does, in a tenth of its time on a CPU."""
+    size = [side // 2 for side in x.shape[-2:]]
+    x = F.pad(x, (2, 2, 2, 2), mode="reflect")
+    for dim in (-2, -1):
+        a, b, c, d, e = (x.narrow(dim, k, x.shape[dim] - 4) for k in range(5))
+        x = (a + e).add_(b, alpha=4).add_(d, alpha=4).add_(c, alpha=6)
+    return F.interpolate(x.div_(256), size=size, mode="bilinear", align_corners=False)
+
+
+class PatchOrienter(LAFOrienter):
+    """kornia's ``LAFOrienter`` for networks with a ``patch_size``; also takes a :class:`PatchPyramid`.
+
+    Args:
+        angle_detector: the network.
+        context: side of the region that the network sees over that of the frame.
+
+    Raises:
+        ValueError: if the context is not positive.
+
+    Shape:
+        - Input: LAFs (B, N, 2, 3); images (B, 1, H, W)
+        - Output: LAFs (B, N, 2, 3)
+
+    """
+
+    def __init__(self, angle_detector: LIFTOrientation | PolarOrientation, context: float = 1.0) -> None:
+        super().__init__(angle_detector.patch_size, angle_detector=angle_detector)
+        if not 0 < context < math.inf:
+            raise ValueError(f"the context is a factor above 0, got {context!r}")
+        self.context = float(context)
+
+    def forward(self, laf: Tensor, img: Tensor | PatchPyramid) -> Tensor:
+        seen = laf if self.context == 1 else scale_laf(laf, self.context)
+        if isinstance(img, Tensor):
+            if not is_plain(img, laf) or not laf.numel():
+                oriented = recompute_frames(self._kornia, img, seen, GRADIENT_CHUNK)
+                return oriented if self.context == 1 else scale_laf(oriented, 1 / self.context)
+            img = PatchPyramid(img)
+        angles = [
+            self.angle_detector(img.cut(part, self.patch_size).flatten(0, 1)).view(part.shape[:2])
+            for part in seen.split(max(1, CHUNK // len(laf)), dim=1)
+        ]
+        before = get_laf_orientation(laf)
+        return set_laf_orientation(laf, torch.cat(angles, 1).rad2deg().view_as(before) + before)
+
+    def _kornia(self, img: Tensor, laf: Tensor) -> Tensor:
+        return super().forward(laf, img)
+
+
+class PatchDescriptor(LAFDescriptor):
+    """kornia's ``LAFDescriptor`` for networks with a ``patch_size``; also takes a :class:`PatchPyramid`.
+
+    Args:
+        descriptor: the network.
+        sizes: sides of the support regions, over that of the frame. The descriptors of several are averaged
+            (domain-size pooling, Dong and Soatto, CVPR 2015): they agree better where scales err, and take as many
+            times longer.
+
+    Raises:
+        ValueError: if there are no sizes, or one is not positive.
+
+    Shape:
+        - Input: images (B, 1 or 3, H, W); LAFs (B, N, 2, 3)
+        - Output: descriptors (B, N, 128)
+
+    """
+
+    def __init__(self, descriptor: LIFTDescriptor | CompactDescriptor, sizes: Sequence[float] = (1.0,)) -> None:
+        super().__init__(descriptor, patch_size=descriptor.patch_size)
+        self.sizes = tuple(float(size) for size in sizes)
+        if not self.sizes or not all(0 < size < math.inf for size in self.sizes):
+            raise ValueError(f"pooled sizes are one or more factors above 0, got {sizes!r}")
+
+    def forward(self, img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor:
+        if isinstance(img, Tensor) and is_plain(img, lafs) and lafs.numel() and img.shape[1] == 1:
+            img = PatchPyramid(img)
+        total = torch.stack([self._describe(img, scale_laf(lafs, size)) for size in self.sizes]).mean(0)
+        return F.normalize(total, dim=-1) if self.descriptor.normalize and len(self.sizes) > 1 else total
+
+    def _describe(self, img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor:
+        if isinstance(img, Tensor):
+            return recompute_frames(super().forward, img, lafs, GRADIENT_CHUNK)
+        parts = [
+            self.descriptor(img.cut(part, self.patch_size).flatten(0, 1)).view(*part.shape[:2], -1)
+            for part in lafs.split(max(1, CHUNK // len(lafs)), dim=1)
+        ]
+        return torch.cat(parts, 1)

@@ -1,0 +1,134 @@
+"""From the features of two images, or from the images, to verified matches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from kornia.color import rgb_to_grayscale
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from kornia_lift.feature.extract import extract_features, shrink
+from kornia_lift.features import Features
+from kornia_lift.matching.clock import StageClock
+from kornia_lift.matching.descriptors import match_descriptors
+from kornia_lift.matching.overlap import MAX_LOG_FALSE_ALARMS, log_false_alarms
+from kornia_lift.matching.verification import Geometry, verify
+
+
+@dataclass(frozen=True)
+class PairMatch:
+    """Matches between the features of two images.
+
+    Attributes:
+        first: features of the first image.
+        second: features of the second image.
+        pairs: indices into the features of the first and of the second image, shape (M, 2), best first.
+        confidence: one minus the ratio of nearest to second-nearest distance (the worse of both directions), or
+            one minus half the squared distance without ratio test; shape (M,).
+        verified: whether the match is an inlier of the estimated geometry, shape (M,).
+        model: the fundamental matrix or homography from the first image to the second, shape (3, 3), or ``None``
+            where none was found.
+        log_false_alarms: see :func:`~kornia_lift.matching.overlap.log_false_alarms`.
+    """
+
+    first: Features
+    second: Features
+    pairs: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    verified: NDArray[np.bool_]
+    model: NDArray[np.float64] | None
+    log_false_alarms: float
+
+    @property
+    def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Matched keypoints (x, y) of the first and of the second image, each of shape (M, 2)."""
+        return self.first.keypoints[self.pairs[:, 0]], self.second.keypoints[self.pairs[:, 1]]
+
+    @property
+    def overlap(self) -> bool:
+        """Whether the images probably show the same scene: more verified matches than chance gives."""
+        return self.log_false_alarms < MAX_LOG_FALSE_ALARMS
+
+
+def match_tensors(
+    feature: nn.Module,
+    first: Tensor,
+    second: Tensor,
+    *,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+    max_size: int = 1600,
+    ratio: float = 0.95,
+    geometry: Geometry = "fundamental",
+    threshold: float = 2.0,
+    clock: StageClock | None = None,
+) -> PairMatch:
+    """Extract the features of two images, match them and verify the matches.
+
+    Args:
+        feature: kornia local feature, on ``device``.
+        first: values in [0, 1], shape (1, 1 or 3, H, W).
+        second: the other image; may have another size.
+        device: where features are extracted; by default where the images are.
+        dtype: dtype of the extraction.
+        max_size: larger images are reduced to this longer side, 0 for never; keypoints are in pixels of the originals.
+        ratio: see :func:`match_descriptors`.
+        geometry: see :func:`verify`.
+        threshold: see :func:`verify`.
+        clock: adds the seconds of the parts of the feature, of matching and of verification.
+    """
+    clock = clock or StageClock()
+    features = []
+    for image in (first, second):
+        gray = rgb_to_grayscale(image) if image.shape[1] == 3 else image
+        reduced = shrink(gray, max_size).to(device or image.device, dtype)
+        with clock.stages_of(feature):
+            features.append(extract_features(feature, reduced, (image.shape[-1], image.shape[-2])))
+    return match_pair(features[0], features[1], ratio=ratio, geometry=geometry, threshold=threshold, clock=clock)
+
+
+def match_pair(
+    first: Features,
+    second: Features,
+    *,
+    ratio: float = 0.95,
+    geometry: Geometry = "fundamental",
+    threshold: float = 2.0,
+    clock: StageClock | None = None,
+) -> PairMatch:
+    """Match the features of two images and verify the matches.
+
+    Args:
+        first: features of the first image, with float descriptors.
+        second: features of the second image.
+        ratio: see :func:`match_descriptors`.
+        geometry: see :func:`verify`.
+        threshold: see :func:`verify`.
+        clock: adds the seconds of the stages ``matching`` and ``verification``.
+
+    Raises:
+        ValueError: if the descriptors are packed bits.
+    """
+    if first.is_binary or second.is_binary:
+        raise ValueError("match_pair expects float descriptors, got packed bits (uint8)")
+    clock = clock or StageClock()
+    with clock.stage("matching"):
+        pairs, confidence = match_descriptors(
+            torch.from_numpy(first.descriptors), torch.from_numpy(second.descriptors), ratio
+        )
+    with clock.stage("verification"):
+        here = first.keypoints[pairs[:, 0]].astype(np.float32)
+        there = second.keypoints[pairs[:, 1]].astype(np.float32)
+        verified, model = verify(here, there, geometry, threshold)
+    sizes = [f.image_size or _extent(f) for f in (first, second)]
+    chance = log_false_alarms(len(pairs), int(verified.sum()), geometry, threshold, sizes)
+    return PairMatch(first, second, pairs, confidence, verified, model, chance)
+
+
+def _extent(features: Features) -> tuple[int, int]:
+    """Width and height that hold all keypoints, for features of an image of unknown size."""
+    width, height = np.ceil(features.keypoints.max(axis=0, initial=0)).astype(int) + 1
+    return int(width), int(height)

@@ -1,0 +1,1 @@
+"""From folders of images to stores: sources, reconstruction, frames, SIFT keypoints, empty regions."""

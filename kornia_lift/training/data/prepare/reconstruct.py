@@ -1,0 +1,108 @@
+"""From a folder of images to a COLMAP model: structure from motion with pycolmap on the CPU."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from kornia_lift._extras import require
+from kornia_lift._io import load_image
+from kornia_lift.files.colmap import errors_only
+from kornia_lift.training.data.images import images_in, to_bytes
+
+MIN_IMAGES = 3
+
+
+class ReconstructionError(ValueError):
+    """Images that cannot be reconstructed."""
+
+
+def reconstruct(
+    folder: Path,
+    out: Path,
+    *,
+    max_size: int = 1024,
+    seed: int = 0,
+    threads: int = -1,
+    say: Callable[[str], object] = lambda text: None,
+) -> Path:
+    """Reconstruct a scene.
+
+    Args:
+        folder: folder of the images, all of one scene.
+        out: receives ``images/`` (scaled down, as the model sees them) and ``sparse/``; written only at success.
+        max_size: larger side of the scaled images in pixels.
+        seed: of the estimators.
+        threads: for pycolmap, -1 for all.
+        say: called with what begins now, since it takes minutes, and with the result.
+
+    Returns:
+        ``out``, with the largest model in ``out/sparse``; images that are not in it are left out.
+
+    Raises:
+        ReconstructionError: if there are too few images, or no model results.
+        ImageFileError: if an image is damaged.
+
+    """
+    pycolmap = require("pycolmap", extra="train")
+    cv2 = require("cv2", extra="train")
+    paths = images_in(folder)
+    if len(paths) < MIN_IMAGES:
+        raise ReconstructionError(
+            f"{folder} holds {len(paths)} images, at least {MIN_IMAGES} of one scene are needed; for single "
+            "images use --single"
+        )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    work_folder = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
+    with work_folder as work, errors_only(pycolmap):
+        scene, database = Path(work) / "scene", Path(work) / "database.db"
+        (scene / "images").mkdir(parents=True)
+        for path in paths:
+            colour = to_bytes(load_image(path, apply_exif=False))[0].permute(1, 2, 0)
+            image = np.ascontiguousarray(colour.numpy()[..., ::-1])  # OpenCV orders blue, green, red
+            factor = min(1.0, max_size / max(image.shape[:2]))
+            if factor < 1:
+                image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+            # a.jpg and a.png are two images
+            name = path.name if path.suffix.lower() == ".jpg" else f"{path.name}.jpg"
+            cv2.imwrite(str(scene / "images" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+        say(f"reconstruction from {len(paths)} images: SIFT")
+        extraction = pycolmap.FeatureExtractionOptions()
+        extraction.use_gpu = False
+        extraction.num_threads = threads
+        matching = pycolmap.FeatureMatchingOptions()
+        matching.use_gpu = False
+        matching.num_threads = threads
+        pycolmap.set_random_seed(seed)
+        cpu = pycolmap.Device.cpu
+        pycolmap.extract_features(database, scene / "images", extraction_options=extraction, device=cpu)
+        say(f"matching {len(paths) * (len(paths) - 1) // 2} pairs")
+        pycolmap.match_exhaustive(database, matching_options=matching, device=cpu)
+        mapping = pycolmap.IncrementalPipelineOptions()
+        mapping.num_threads = threads
+        mapping.random_seed = seed
+        mapping.min_model_size = MIN_IMAGES
+        (Path(work) / "models").mkdir()
+        say("finding cameras and points")
+        models = pycolmap.incremental_mapping(database, scene / "images", Path(work) / "models", mapping)
+        best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
+        if best is None or best.num_reg_images() < MIN_IMAGES:
+            raise ReconstructionError(
+                f"no reconstruction results from the {len(paths)} images in {folder}: too few matches. Take "
+                "images from overlapping viewpoints that are apart (do not rotate on the spot), of textured parts"
+            )
+        say(f"{best.num_reg_images()} of {len(paths)} images were registered, {best.num_points3D()} points")
+        kept = {image.name for image in best.images.values() if image.has_pose}
+        for path in (scene / "images").iterdir():
+            if path.name not in kept:
+                path.unlink()
+        (scene / "sparse").mkdir()
+        best.write(scene / "sparse")
+        if out.exists():
+            shutil.rmtree(out)
+        scene.rename(out)
+    return out

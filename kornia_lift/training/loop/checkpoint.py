@@ -1,0 +1,101 @@
+"""Checkpoints: whole files or none, readable without executing anything, never of another stage by mistake."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from kornia_lift._io import atomic_write, check_regular
+
+VERSION = 1
+LAST = "last.pt"
+BEST = "best.pt"
+#: Options that may change between a checkpoint and its resumption. No weight depends on them, except for
+#: ``max_minutes`` where the learning rate decays: a run out of time needs more, and logs that its rate rises again.
+FREE_OPTIONS = frozenset(
+    {"max_minutes", "validate_every", "checkpoint_every", "checkpoint_minutes", "log_every", "prefetch", "tensorboard"}
+)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or belongs to something else."""
+
+
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint atomically: a reader, or a killed writer, never sees half of one."""
+    with atomic_write(path) as temporary:
+        torch.save({"version": VERSION, **state}, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint on the CPU, with ``weights_only=True``.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        CheckpointError: if it is damaged, not a checkpoint, or of another version.
+
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        _check_archive(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen types for a damaged file
+        reason = str(error) if isinstance(error, (ValueError, zipfile.BadZipFile)) else type(error).__name__
+        raise CheckpointError(
+            f"{path} is damaged or not a checkpoint ({reason}); delete it to start the stage anew, or copy {BEST} over "
+            f"{LAST} where that is whole"
+        ) from error
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        found = state.get("version") if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(f"{path} is a checkpoint of version {found!r}, this package reads version {VERSION}")
+    return state
+
+
+def _check_archive(path: Path) -> None:
+    """Check the checksums of the parts, which torch does not compare, and that none expands: torch compresses nothing.
+
+    Raises:
+        ValueError: if the file is not what :func:`save_checkpoint` writes.
+
+    """
+    check_regular(path)
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("its parts are compressed")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} does not agree")
+
+
+def check_same_run(path: Path, state: Mapping[str, Any], stage: str, config: Mapping[str, Any]) -> None:
+    """Raise :class:`CheckpointError` unless ``state`` was written by this stage with these options."""
+    if state["stage"] != stage:
+        raise CheckpointError(f"{path} is of the stage {state['stage']!r}, not of {stage!r}; choose another folder")
+    changed = [
+        f"{key} was {state['config'].get(key)!r}, is {config.get(key)!r}"
+        for key in sorted((state["config"].keys() | config.keys()) - FREE_OPTIONS)
+        if state["config"].get(key) != config.get(key)
+    ]
+    if changed:
+        raise CheckpointError(
+            f"{path} was trained with other options ({'; '.join(changed)}); "
+            "use the old ones to resume, or choose another folder"
+        )
+
+
+def load_weights(network: nn.Module, path: Path) -> dict[str, Any]:
+    """Put the weights of a checkpoint (the averaged ones if it has them) into ``network``; returns the checkpoint."""
+    state = load_checkpoint(path)
+    averaged = state.get("averaged")
+    if averaged:  # the state of torch's AveragedModel
+        prefix = "module."
+        network.load_state_dict({k.removeprefix(prefix): v for k, v in averaged.items() if k.startswith(prefix)})
+    else:
+        network.load_state_dict(state["network"])
+    return state

@@ -1,0 +1,269 @@
+"""The training loop, in plain torch."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from kornia_lift.training.config import LoopConfig, to_mapping
+from kornia_lift.training.loop import distributed
+from kornia_lift.training.loop.batches import batches_from
+from kornia_lift.training.loop.checkpoint import BEST, LAST, check_same_run, load_checkpoint, save_checkpoint
+from kornia_lift.training.loop.log import TrainingLog
+from kornia_lift.training.loop.optimization import learning_rate
+from kornia_lift.training.loop.signals import StopRequest, TrainingInterrupted, stop_requests
+from kornia_lift.training.loop.update import TrainingDivergedError, Update
+from kornia_lift.training.stage import ERROR, Stage
+
+LOGGER = logging.getLogger(__name__)
+BUDGET_VALIDATIONS = 10  # of a stage with max_minutes, at least
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a training.
+
+    Args:
+        step: optimiser steps done.
+        stopped: ``"steps"`` when all were done, ``"time"`` when ``max_minutes`` ended it.
+        error: smallest validation error.
+        start: validation error before the first step.
+        best_step: step of that error.
+        figures: all validation figures of that step.
+        best: checkpoint of that step.
+        last: checkpoint of the last step.
+
+    """
+
+    step: int
+    stopped: Literal["steps", "time"]
+    error: float
+    start: float
+    best_step: int
+    figures: dict[str, float]
+    best: Path
+    last: Path
+
+
+def fit(
+    stage: Stage,
+    config: LoopConfig,
+    out_dir: str | Path,
+    resume: bool = True,
+    *,
+    progress: bool = True,
+    resolved: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Result:
+    """Train ``stage.network``; it then holds the weights of the smallest validation error.
+
+    ``out_dir`` receives ``last.pt``, ``best.pt`` and ``log.jsonl``. A process that is killed at any moment goes on from
+    ``last.pt`` when started again; every batch and every random number is then the same as without the interruption.
+    SIGINT and SIGTERM end the step that runs, save, and raise; a second one interrupts at once.
+
+    Args:
+        stage: what to train.
+        config: how to train it.
+        out_dir: folder of this stage, made where it does not exist.
+        resume: continue from ``last.pt`` where there is one; otherwise start anew.
+        progress: show progress on stderr: a bar on a terminal, else a line per validation.
+        resolved: the whole configuration of the run, stored in the checkpoints for the record.
+        title: what the progress is called; the name of the stage by default.
+        clock: gives seconds; measures ``max_minutes`` and ``checkpoint_minutes``.
+
+    Raises:
+        TrainingInterrupted: after SIGINT or SIGTERM, with the state saved.
+        TrainingDivergedError: at a loss or gradient that is not finite; the last checkpoint stays as it was. Also at
+            the end, where no validation gave a finite error.
+        CheckpointError: if ``last.pt`` is damaged, or of another stage or other options.
+        WorkerLostError: if another process of the same training died.
+
+    """
+    out_dir = Path(out_dir)
+    out_dir.mkdir(parents=True, exist_ok=True)
+    advice = f"Start the same command again to go on from {out_dir / LAST}"
+    device = next(stage.network.parameters()).device
+    with distributed.lost_worker_says(advice), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        run = _Run(stage, config, out_dir, resolved or {}, clock)
+        if resume and distributed.from_first((out_dir / LAST).is_file()):
+            run.restore()
+        with stop_requests() as request:
+            return run.train(request, progress and distributed.rank() == 0, title or stage.name)
+
+
+class _Run:
+    """State of one training: what a checkpoint holds, and the steps that change it."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        config: LoopConfig,
+        out_dir: Path,
+        resolved: Mapping[str, Any],
+        clock: Callable[[], float],
+    ) -> None:
+        self.stage, self.config, self.out_dir, self.resolved = stage, config, out_dir, dict(resolved)
+        self.clock = clock
+        advice = f"{out_dir / LAST} holds the last good weights; lower learning_rate or set clip_norm"
+        self.update = Update(stage, config, advice)
+        self.step = self.first_step = 0
+        self.elapsed = 0.0
+        self.resumed = False
+        self.best: dict[str, Any] = {"step": -1, "figures": {ERROR: math.inf}}
+        self.start = math.nan
+
+    def train(self, request: StopRequest, progress: bool, title: str) -> Result:
+        config, started, before = self.config, self.clock(), self.elapsed
+        first = distributed.rank() == 0
+        log = None
+        if first:
+            log = TrainingLog(
+                self.out_dir,
+                title,
+                self.step,
+                config.steps,
+                resumed=self.resumed,
+                tensorboard=config.tensorboard,
+                progress=progress,
+            )
+        stopped: Literal["steps", "time"] = "time" if self._late() else "steps"
+        samples, since, saved = 0, self.clock(), self.clock()
+        try:
+            if self.best["step"] < 0:
+                self._validate(log)
+                self._save()
+            with batches_from(self.stage, config, self.step) as batches:
+                while self.step < config.steps and stopped == "steps":
+                    self._stop_if(request)
+                    batch = next(batches)
+                    figures = self.update(batch, self.step, self.elapsed)
+                    samples += len(next(iter(batch.values())))
+                    self.step += 1
+                    # the first process's clock is everyone's: learning rate and end follow it
+                    spent, self.elapsed = (
+                        self.elapsed,
+                        distributed.from_first(before + self.clock() - started),
+                    )
+                    if self._late():
+                        stopped = "time"
+                    end = stopped == "time" or self.step == config.steps
+                    if log is not None:
+                        log.advance(self._seconds_left(before))
+                        if end or self.step % config.log_every == 0:
+                            now = self.clock()
+                            log.write(self.step, "train", figures | {"samples_per_s": samples / max(now - since, 1e-9)})
+                            samples, since = 0, now
+                    if end or self.step % config.validate_every == 0 or self._share(spent) != self._share(self.elapsed):
+                        self._validate(log)
+                    late = self.clock() - saved >= 60 * config.checkpoint_minutes
+                    if end or late or self.step % config.checkpoint_every == 0:
+                        self._save()
+                        saved = self.clock()
+            self._stop_if(request)
+        finally:
+            if log is not None:
+                log.close()
+        best = self.out_dir / BEST
+        if not math.isfinite(self.best["figures"][ERROR]):
+            raise TrainingDivergedError(
+                f"stage {self.stage.name!r}: no validation gave a finite error, the last one {self.best['figures']}; "
+                "the held-out data are most likely too few or damaged"
+            )
+        self.stage.network.load_state_dict(distributed.from_first(load_checkpoint(best)["network"] if first else None))
+        return Result(
+            self.step,
+            stopped,
+            self.best["figures"][ERROR],
+            self.start,
+            self.best["step"],
+            self.best["figures"],
+            best,
+            self.out_dir / LAST,
+        )
+
+    def _late(self) -> bool:
+        return self.config.max_minutes is not None and self.elapsed > 60 * self.config.max_minutes
+
+    def _share(self, elapsed: float) -> int:
+        """Which part of the time budget it is, so that its end validates; 0 without a budget."""
+        minutes = self.config.max_minutes
+        return 0 if minutes is None else int(elapsed / (60 * minutes) * BUDGET_VALIDATIONS)
+
+    def _seconds_left(self, before: float) -> float:
+        """Seconds until the steps or the minutes are used up, at the speed of this process so far."""
+        done = self.elapsed - before
+        pace = done / max(1, self.step - self.first_step)
+        left = pace * (self.config.steps - self.step)
+        return left if self.config.max_minutes is None else min(left, 60 * self.config.max_minutes - self.elapsed)
+
+    def _stop_if(self, request: StopRequest) -> None:
+        if request.number is not None:
+            self._save()
+            raise TrainingInterrupted(
+                f"interrupted in the stage {self.stage.name!r} at step {self.step} of {self.config.steps}, saved; the "
+                f"same command goes on from {self.out_dir / LAST}",
+                request.number,
+            )
+
+    def _validate(self, log: TrainingLog | None) -> None:
+        if log is not None:  # rank 0; the others wait in from_first
+            network = self.stage.network
+            network.eval()
+            with torch.no_grad(), self.update.averaged_weights():
+                figures = {key: float(value) for key, value in self.stage.validate().items()}
+                error, least = figures[ERROR], self.best["figures"][ERROR]
+                if self.best["step"] < 0:
+                    self.start = error
+                if not math.isfinite(error):
+                    LOGGER.warning("stage %r, step %d: the validation error is %s", self.stage.name, self.step, error)
+                # what is not finite is the worst: without this a first NaN would stay the best
+                if self.best["step"] < 0 or (math.isfinite(error) and not least <= error):
+                    self.best = {"step": self.step, "figures": figures}
+                    save_checkpoint(self.out_dir / BEST, self._header() | {"network": network.state_dict()})
+            log.write(self.step, "validation", figures)
+        self.best, self.start = distributed.from_first((self.best, self.start))
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage.name,
+            "step": self.step,
+            "best": self.best,
+            "config": to_mapping(self.config),
+            "resolved": self.resolved,
+        }
+
+    def _save(self) -> None:
+        if distributed.rank() == 0:
+            times = {"elapsed": self.elapsed, "start": self.start}
+            save_checkpoint(self.out_dir / LAST, self._header() | times | self.update.state_dict())
+
+    def restore(self) -> None:
+        """Go back to ``last.pt``, which the first process reads for all: other machines need not see the folder."""
+        path = self.out_dir / LAST
+        state = distributed.from_first(load_checkpoint(path) if distributed.rank() == 0 else None)
+        check_same_run(path, state, self.stage.name, to_mapping(self.config))
+        self.update.load_state_dict(state)
+        self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
+        self.start, self.first_step = state.get("start", math.nan), self.step
+        self.resumed = True
+        self._say_new_rate(state["config"]["max_minutes"])
+
+    def _say_new_rate(self, before: float | None) -> None:
+        old, new = replace(self.config, max_minutes=before), self.config
+        rates = [learning_rate(c, self.step, self.elapsed) for c in (old, new)]
+        if distributed.rank() == 0 and self.step < new.steps and not self._late() and rates[0] != rates[1]:
+            LOGGER.warning(
+                "stage %r goes on with max_minutes %s instead of %s: its decaying rate changes from %.3g to %.3g",
+                self.stage.name,
+                new.max_minutes,
+                before,
+                *rates,
+            )

@@ -1,0 +1,113 @@
+"""Every mixture of detectors, orientations and descriptors runs, by itself and inside LocalFeatureMatcher."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+from kornia.feature import (
+    DescriptorMatcher,
+    KeyNet,
+    KeyNetDetector,
+    LAFDescriptor,
+    LocalFeatureMatcher,
+    OriNet,
+    PassLAF,
+    TFeat,
+)
+from torch import nn
+
+from kornia_lift import LIFTDetector, mix_features
+from kornia_lift.feature.mixing import Descriptor, Detector, Orientation
+from kornia_lift.geometry import lift_from_lafs
+from tests.pictures import blob_image, blob_response, texture
+
+CASES = list(itertools.product(get_args(Detector), get_args(Orientation), get_args(Descriptor)))
+
+
+def test_the_list_is_that_of_the_documentation() -> None:
+    assert len(CASES) == 64
+
+
+@pytest.mark.parametrize(("detector", "orientation", "descriptor"), CASES)
+def test_every_mixture_matches_an_image_with_itself(
+    detector: Detector, orientation: Orientation, descriptor: Descriptor
+) -> None:
+    torch.manual_seed(1)  # with some random weights the last ReLU of KeyNet is dead
+    image = texture(72, 80)
+    feature = mix_features(detector, orientation, descriptor, 16, pretrained=False)
+    with torch.no_grad():
+        lafs, responses, descs = feature(image)
+        matcher = LocalFeatureMatcher(feature, DescriptorMatcher("nn"))
+        found = matcher({"image0": image, "image1": image, "lafs1": lafs, "descriptors1": descs})
+    assert lafs.shape == (1, 16, 2, 3)
+    assert responses.shape == (1, 16)
+    assert descs.shape == (1, 16, 128)
+    assert lafs.isfinite().all()
+    assert descs.isfinite().all()
+    assert len(found["keypoints0"]) > 0
+    # the same image twice: every match is right (an untrained descriptor may confuse a few)
+    same = (found["keypoints0"] - found["keypoints1"]).norm(dim=1) < 1e-3
+    assert same.float().mean() > 0.7
+
+
+@pytest.mark.parametrize("detector", ["lift", "dog", "hessian"])
+def test_frames_of_all_scale_space_detectors_have_the_size_of_lifts_patch(detector: Detector) -> None:
+    sigma = 4.0
+    image = blob_image(160, 160, [(80.3, 75.6, sigma)])
+    feature = mix_features(detector, "upright", "sift", 1, pretrained=False)
+    if detector == "lift":
+        feature.detector.resp = blob_response()
+    with torch.no_grad():
+        lafs, _, _ = feature(image)
+    xy, found, _ = lift_from_lafs(lafs)
+    assert (xy[0, 0] - torch.tensor([80.3, 75.6])).abs().max() < 0.1
+    assert 0.8 < found[0, 0] / sigma < 1.25
+
+
+def test_scale_laf_enlarges_the_described_frame() -> None:
+    image = texture(80, 80)
+    with torch.no_grad():
+        a = mix_features("dog", "upright", "sift", 5, pretrained=False)(image)[0]
+        b = mix_features("dog", "upright", "sift", 5, pretrained=False, scale_laf=2.0)(image)[0]
+    assert torch.allclose(2 * a[..., :2], b[..., :2])
+
+
+def test_modules_are_taken_as_they_are() -> None:
+    detector, describe = LIFTDetector(7, pretrained=False), LAFDescriptor(nn.Flatten(), patch_size=8)
+    feature = mix_features(detector, PassLAF(), describe)
+    with torch.no_grad():
+        lafs, _, descs = feature(texture(80, 80))
+    assert lafs.shape[1] == 7
+    assert descs.shape[2] == 64
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("sift", "lift", "lift"), "unknown detector 'sift': expected one of lift, dog, hessian, keynet"),
+        (("lift", "sift", "lift"), "unknown orientation 'sift': expected one of lift, dominant"),
+        (("lift", "lift", "orb"), "unknown descriptor 'orb': expected one of lift, sift"),
+    ],
+)
+def test_unknown_names_are_named(names: tuple[str, str, str], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        mix_features(*names, pretrained=False)  # type: ignore[arg-type]
+
+
+def test_kornias_parts_get_their_published_weights(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``pretrained`` reaches kornia's parts, here through the cache of torch.hub, and needs no weights of LIFT."""
+    monkeypatch.setenv("TORCH_HOME", str(shared / "peers"))
+    feature = mix_features("keynet", "orinet", "tfeat", 8)
+    assert isinstance(feature.detector, KeyNetDetector)
+    for part, published in (
+        (feature.detector.model, KeyNet(True)),
+        (feature.orienter.angle_detector, OriNet(True)),
+        (feature.descriptor.descriptor, TFeat(True)),
+    ):
+        assert isinstance(part, nn.Module)
+        state = part.state_dict()
+        assert all(torch.equal(state[name], t) for name, t in published.state_dict().items())

@@ -1,0 +1,148 @@
+"""Patches from a shared pyramid are kornia's, and the parts that cut them are kornia's parts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kornia.feature import (
+    LAFDescriptor,
+    LAFOrienter,
+    extract_patches_from_pyramid,
+    get_laf_orientation,
+    laf_from_center_scale_ori,
+    scale_laf,
+)
+from torch import Tensor
+from torch.nn.functional import normalize as normalize_vectors
+
+from kornia_lift import LIFTDescriptor, LIFTFeature, LIFTOrientation, ScaleSpaceConfig
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, PatchPyramid
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.polar_orientation import PolarOrientation
+from tests.pictures import texture
+
+
+def frames(height: int, width: int, batch: int = 1, count: int = 60) -> Tensor:
+    """Frames of all sizes and angles, also beyond the border, some stretched."""
+    generator = torch.Generator().manual_seed(height)
+    random = torch.rand(4, batch, count, generator=generator)
+    centre = torch.stack([random[0] * (width + 20) - 10, random[1] * (height + 20) - 10], -1)
+    lafs = laf_from_center_scale_ori(centre, 2 * 60 ** random[2, :, :, None, None], 360 * random[3, :, :, None])
+    lafs[:, ::4, 0, :2] *= 1.7
+    return lafs
+
+
+@pytest.mark.parametrize("size", [(300, 401), (133, 257), (64, 64), (40, 200), (5, 9), (3, 3)])
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("side", [64, 32])
+def test_patches_are_kornias(size: tuple[int, int], batch: int, side: int) -> None:
+    image, lafs = texture(*size, batch=batch), frames(*size, batch=batch)
+    found = PatchPyramid(image).cut(lafs, side)
+    expected = extract_patches_from_pyramid(image, lafs, side)
+    assert found.shape == expected.shape
+    # positions are rounded differently: a part of 1e-7 of the side, times the contrast
+    assert (found - expected).abs().max() < 1e-4
+
+
+def test_frames_that_are_not_finite_give_black_patches() -> None:
+    image, lafs = texture(130, 130), frames(130, 130)
+    lafs[0, 3, 0, 2] = float("nan")
+    lafs[0, 5, 1, 1] = float("inf")
+    found, expected = PatchPyramid(image).cut(lafs, 64), extract_patches_from_pyramid(image, lafs, 64)
+    assert (found[0, [3, 5]] == 0).all()
+    assert (found - expected).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_orienter_and_descriptor_are_kornias(batch: int) -> None:
+    image, lafs = texture(150, 170, batch=batch), frames(150, 170, batch=batch)
+    orientation, descriptor = LIFTOrientation(False).eval(), LIFTDescriptor(False).eval()
+    with torch.no_grad():
+        expected = LAFOrienter(64, angle_detector=orientation)(lafs, image)
+        for source in (image, PatchPyramid(image)):
+            oriented = PatchOrienter(orientation)(lafs, source)
+            angle = get_laf_orientation(oriented) - get_laf_orientation(expected)
+            assert (((angle + 180) % 360 - 180).abs() < 0.1).float().mean() > 0.98
+            found = PatchDescriptor(descriptor)(source, lafs)
+            assert (found - LAFDescriptor(descriptor, patch_size=64)(image, lafs)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_pooling_is_the_mean_over_regions_of_several_sizes(normalize: bool) -> None:
+    image, lafs, sizes = texture(150, 170), frames(150, 170), (0.7, 1.0, 1.4)
+    network = LIFTDescriptor(False, normalize=normalize).eval()
+    with torch.no_grad():
+        single = torch.stack([PatchDescriptor(network)(image, scale_laf(lafs, size)) for size in sizes])
+        pooled = PatchDescriptor(network, sizes)(image, lafs)
+        expected = normalize_vectors(single.sum(0), dim=-1) if normalize else single.mean(0)
+        torch.testing.assert_close(pooled, expected)
+        torch.testing.assert_close(PatchDescriptor(network, sizes)(PatchPyramid(image), lafs), pooled)
+    with torch.enable_grad():  # kornia's own patches
+        assert (PatchDescriptor(network, sizes)(image, lafs) - pooled).abs().max() < 1e-3 * pooled.abs().max()
+
+
+@pytest.mark.parametrize("sizes", [(), (1.0, 0.0), (1.0, -2.0), (float("inf"),), (float("nan"),)])
+def test_sizes_that_make_no_sense_are_named(sizes: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="one or more factors above 0"):
+        PatchDescriptor(LIFTDescriptor(False), sizes)
+
+
+def test_no_frames_give_no_descriptors() -> None:
+    image, none = texture(80, 80), torch.zeros(1, 0, 2, 3)
+    with torch.no_grad(), pytest.warns(UserWarning, match="no keypoints"):
+        assert PatchDescriptor(LIFTDescriptor(False))(image, none).shape == (1, 0, 128)
+    with torch.no_grad():
+        assert PatchOrienter(LIFTOrientation(False))(none, image).shape == none.shape
+
+
+def test_more_frames_than_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, lafs = texture(150, 170, batch=2), frames(150, 170, batch=2)
+    describe = PatchDescriptor(LIFTDescriptor(False).eval())
+    with torch.no_grad():
+        whole = describe(image, lafs)
+        monkeypatch.setattr("kornia_lift.feature.patches.CHUNK", 14)
+        assert torch.allclose(describe(image, lafs), whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_feature_agrees_with_its_differentiable_form(upright: bool) -> None:
+    config = ScaleSpaceConfig(min_sigma=2, max_sigma=8)
+    extract, image = LIFTFeature(60, upright=upright, config=config), texture(150, 160)
+    with torch.no_grad():
+        lafs, responses, descriptors = extract(image)
+    with torch.enable_grad():
+        expected = extract(image)
+    assert torch.allclose(responses, expected[1], rtol=1e-4, atol=1e-4)
+    similarity = (descriptors[0] @ expected[2][0].mT).amax(1)
+    assert (similarity > 0.999).float().mean() > 0.95
+    assert similarity.min() > 0.9
+    assert lafs.shape == expected[0].shape
+
+
+def test_an_orienter_with_context_sees_more_and_leaves_the_scale() -> None:
+    image, lafs = texture(150, 170), frames(150, 170)
+    network = PolarOrientation(False).eval()
+    plain, wide = PatchOrienter(network), PatchOrienter(network, context=1.7)
+    with torch.no_grad():
+        found = wide(lafs, image)
+        expected = scale_laf(plain(scale_laf(lafs, 1.7), image), 1 / 1.7)
+        assert not torch.allclose(found, plain(lafs, image), atol=1e-2)
+    assert torch.allclose(found, expected, atol=1e-3)
+    with torch.enable_grad():  # kornia's own path
+        same = wide(lafs, image)
+    # rounding may exchange two equally likely directions
+    assert ((same - found).abs().amax((2, 3)) < 0.05).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("context", [0.0, -1.0, float("inf"), float("nan")])
+def test_an_impossible_context_is_refused(context: float) -> None:
+    with pytest.raises(ValueError, match="context is a factor above 0"):
+        PatchOrienter(PolarOrientation(False), context)
+
+
+def test_compact_networks_are_kornias_parts_too() -> None:
+    image, lafs = texture(150, 170), frames(150, 170)
+    network = CompactDescriptor(False, precision="float32").eval()
+    with torch.no_grad():
+        found = PatchDescriptor(network)(PatchPyramid(image), lafs)
+        assert torch.allclose(found, LAFDescriptor(network, patch_size=32)(image, lafs), atol=1e-3)
