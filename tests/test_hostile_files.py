@@ -29,11 +29,11 @@ from kornia_lift.scenes.colmap import read_model_files
 from kornia_lift.scenes.homographies import check_homography
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.static import StaticSequence
-from kornia_lift.training.loop.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from kornia_lift.training.config import ConfigError, read_mapping
 from kornia_lift.training.curves import plot_runs
 from kornia_lift.training.data.images import read_gray
 from kornia_lift.training.data.store import Store, StoredImage, StoreError, load_store, save_store
+from kornia_lift.training.loop.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from kornia_lift.training.run import read_run
 from kornia_lift.weights import WeightFileError, read_safetensors
 from tests.fuzz.readers import MODEL, READERS, a_log, a_store, cameras, picture, read_store, results, torch7

@@ -29,7 +29,6 @@ from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.images import image_file_size, read_depth_png
 from kornia_lift.scenes.patch_sets import BROWN_GRID, BROWN_PATCH, PatchSet
 from kornia_lift.scenes.posed import PosedScene
-from kornia_lift.training.loop.checkpoint import load_weights, save_checkpoint
 from kornia_lift.training.config import read_mapping
 from kornia_lift.training.curves import _read, _series
 from kornia_lift.training.data.images import read_gray
@@ -43,6 +42,7 @@ from kornia_lift.training.data.store import (
     load_store,
     save_store,
 )
+from kornia_lift.training.loop.checkpoint import load_weights, save_checkpoint
 from kornia_lift.training.recipes import recipe_path
 from kornia_lift.training.run import read_run
 from kornia_lift.weights import load_network, read_safetensors, write_safetensors
