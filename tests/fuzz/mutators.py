@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import struct
@@ -172,11 +173,11 @@ def _change(content: Any, rng: Random) -> Any:
         if action == 0:
             del content[place]
         elif action == 1 and isinstance(content, dict):
-            content[("x", "", "a.b", "__class__")[int(rng.integers(4))]] = content[place]
+            content[("x", "", "a.b", "__class__")[int(rng.integers(4))]] = copy.deepcopy(content[place])
         else:
             content[place] = _change(content[place], rng)
         return content
-    return _VALUES[int(rng.integers(len(_VALUES)))]
+    return copy.deepcopy(_VALUES[int(rng.integers(len(_VALUES)))])
 
 
 def write(path: Path, raw: bytes, mutator: Mutator, rng: Random) -> None:

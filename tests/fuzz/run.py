@@ -56,8 +56,8 @@ def fuzz(name: str, cases: int, first: int = 0) -> dict[str, Any]:
         path = Path(folder) / "data" / reader.name
         path.parent.mkdir()
         reader.write(path)
-        reader.read(path)  # whole, it is readable
         raw = path.read_bytes()
+        reader.read(path)  # whole, it is readable
         before = {p.relative_to(folder) for p in Path(folder).rglob("*")}
         memory = _peak()
         for seed in range(first, first + cases):
