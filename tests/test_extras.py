@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
 import configparser
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
