@@ -16,6 +16,4 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-# Pages link to files of the repository, as they are read there; Sphinx knows only its own pages.
-suppress_warnings = ["myst.xref_missing"]
 napoleon_use_ivar = True  # autodoc lists the fields of named tuples already

@@ -1,4 +1,4 @@
-"""``python -m kornia_lift``: the command ``kornia-lift``, for where the script is not on the path."""
+"""``python -m kornia_lift``: the command ``kornia-lift``, for ``torchrun`` and where the script is not on the path."""
 
 import sys
 

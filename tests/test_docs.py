@@ -19,7 +19,7 @@ HOME = (
     "https://github.com/kornia-lift/kornia_lift/blob/main/",
     "https://raw.githubusercontent.com/kornia-lift/kornia_lift/main/",
 )
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", re.M | re.S)
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -42,6 +42,15 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 @pages
+def test_named_files_exist(page: Path) -> None:
+    """Tests, benchmarks and modules of the package that a page names by path."""
+    for name in re.findall(
+        r"(?<![\w/])((?:tests|benchmarks|scripts|kornia_lift)/[\w/.-]+\.(?:py|toml|md|json))\b", page.read_text()
+    ):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+@pages
 def test_python_is_python(page: Path) -> None:
     for code in blocks(page, "python"):
         compile(code, page.name, "exec")
@@ -54,8 +63,8 @@ def test_commands_are_understood(page: Path) -> None:
         for line in code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
             words = words[: words.index("|")] if "|" in words else words
-            if "kornia_lift.cli" in words:
-                words[words.index("kornia_lift.cli")] = "kornia-lift"
+            if "kornia_lift" in words:  # torchrun -m kornia_lift ...
+                words[words.index("kornia_lift")] = "kornia-lift"
             while "kornia-lift" in words:
                 words = words[words.index("kornia-lift") + 1 :]
                 if words not in (["--help"], ["--version"]):

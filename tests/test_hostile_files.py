@@ -47,8 +47,8 @@ def read_config(path: Path) -> None:
     ("changes", "message"),
     [
         ({"R": np.full((2, 3, 3), np.nan)}, "R is not finite"),
-        ({"R": np.ones((2, 3, 3))}, "is no rotation"),
-        ({"K": np.zeros((2, 3, 3))}, "is no camera matrix"),
+        ({"R": np.ones((2, 3, 3))}, "is not a rotation"),
+        ({"K": np.zeros((2, 3, 3))}, "is not a camera matrix"),
         ({"K": np.eye(3)}, "expected 3 dimensions"),
         ({"width": np.array(np.inf)}, "width must be one positive number"),
         ({"height": np.array([3, 4])}, "height must be one positive number"),

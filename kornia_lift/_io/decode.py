@@ -153,7 +153,7 @@ def _frames(image: Any) -> int:
 def _orientation(image: Any) -> int:
     """Return the orientation tag, 1 to 8, and remove all tags from the opened file.
 
-    Pillow rotates a TIFF while it loads, and fails on broken tags that nobody asked for.
+    Pillow rotates a TIFF while it loads, and fails on broken tags that are not needed.
     """
     try:
         exif = image.getexif()

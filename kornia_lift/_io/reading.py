@@ -21,7 +21,7 @@ _ENCRYPTED = 0x1
 
 
 class DamagedFileError(ValueError):
-    """A file that is no regular file, is damaged, or does not hold what it should."""
+    """A file that is not a regular file, is damaged, or does not hold what it should."""
 
 
 def check_regular(path: Path) -> None:
@@ -60,13 +60,13 @@ def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DamagedFileError: if it is no regular file, has more than ``limit`` bytes, or is no UTF-8 text.
+        DamagedFileError: if it is not a regular file, has more than ``limit`` bytes, or is not UTF-8 text.
 
     """
     try:
         return read_bytes(path, limit).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise DamagedFileError(f"{path} is no UTF-8 text: {error}") from None
+        raise DamagedFileError(f"{path} is not UTF-8 text: {error}") from None
 
 
 def parse_json(text: str, *, strict: bool = False) -> Any:

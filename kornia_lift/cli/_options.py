@@ -126,7 +126,7 @@ def real(low: float, high: float = float("inf")) -> Callable[[str], float]:
 
 
 def _num_features(text: str) -> int:
-    """Parse a number of keypoints; the memory of a computer ends somewhere, and so do the pixels of an image."""
+    """Parse a number of keypoints; bounded by the memory and the pixels of an image."""
     if not text.isdecimal() or not 1 <= int(text) <= MAX_FEATURES:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1 to {MAX_FEATURES}, got {text!r}")
     return int(text)

@@ -29,7 +29,7 @@ examples:
   kornia-lift extract a.jpg b.png --out features.h5 --num-features 8000
   kornia-lift extract images/ --out features.h5 --shard 0/2    on one machine, 1/2 on another, then:
   kornia-lift merge features.shard-*.h5 --out features.h5
-  torchrun --nproc-per-node 4 -m kornia_lift.cli extract images/ --out features.h5    one shard per process
+  torchrun --nproc-per-node 4 -m kornia_lift extract images/ --out features.h5    one shard per process
 """
 
 

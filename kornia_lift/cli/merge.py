@@ -11,7 +11,7 @@ from kornia_lift.cli._options import CommandError
 
 _EPILOG = """\
 example:
-  torchrun --nproc-per-node 4 -m kornia_lift.cli extract images/ --out features.h5
+  torchrun --nproc-per-node 4 -m kornia_lift extract images/ --out features.h5
   kornia-lift merge features.shard-*.h5 --out features.h5
 """
 

@@ -15,7 +15,7 @@ examples:
   kornia-lift train paper --data dataset/ --out runs/mine --max-minutes 30
   kornia-lift train modern --data dataset/ --out runs/modern        the same stores
   kornia-lift train modern --data holiday/ --out runs/modern        single images, or scenes with sparse/
-  torchrun --nproc-per-node 2 -m kornia_lift.training train paper --data dataset/ --out runs/mine
+  torchrun --nproc-per-node 2 -m kornia_lift train paper --data dataset/ --out runs/mine
 
 Started again, a run that was stopped (Ctrl-C, SIGTERM) or killed goes on where it was; one that ran out of time needs
 more minutes.

@@ -62,9 +62,9 @@ class LIFTDetector(nn.Module):
         The mask is kornia's: boolean or integer masks keep what is not 0; floating-point masks are weights that move
         scores away from the best. A level pixel takes the smallest value of the mask pixels it covers.
 
-        Images without texture (constant, linear ramps) have no keypoints: what rounding errors can make of the score
-        is none. Gradients reach the score and the image through position and response (Newton step) and scale (parabola
-        over levels) of every keypoint; which pixels are keypoints, and their order, carry none.
+        Images without texture (constant, linear ramps) have no keypoints: maxima that rounding errors can make
+        are dropped. Gradients reach the score and the image through position and response (Newton step) and scale
+        (parabola over levels) of every keypoint; which pixels are keypoints, and their order, carry none.
 
     Example:
         >>> detector = LIFTDetector(100, pretrained=False).eval()
@@ -126,8 +126,8 @@ class LIFTDetector(nn.Module):
     def _noise(self, img: Tensor, scores: list[Tensor]) -> Tensor:
         """Return the curvature of the score that rounding errors reach in each image, shape (B,).
 
-        It follows from what the scores are summed from, not from the scores: those of a black image may be near 0, and
-        all their differences are rounding errors.
+        It follows from what the scores are summed from, not from the scores: those of a black image may be near 0,
+        where all differences are rounding errors.
         """
         if isinstance(self.resp, LIFTResponse):
             return CURVATURE_WEIGHTS * self.resp.rounding_error(img)  # no pixel of a level exceeds those of the image

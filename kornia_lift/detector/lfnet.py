@@ -141,7 +141,7 @@ class LFNetDetector(nn.Module):
     def _best(score: Tensor, worth: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return image, slot, row and column of the maxima of the score, the best ``count`` of each image.
 
-        A mask does not move maxima: its edges would be some.
+        A mask does not move maxima: its edges would become maxima.
         """
         found = strict_maxima(score) & (worth.detach() > 0)
         value = torch.where(found, worth.detach(), 0).flatten(1)

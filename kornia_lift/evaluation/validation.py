@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from kornia_lift.evaluation.features.extraction import Extract, ExtractedFeatures
+from kornia_lift.evaluation.measures.correct import THRESHOLD
 from kornia_lift.evaluation.measures.geometry import Estimator
-from kornia_lift.evaluation.measures.metrics import MMA_THRESHOLDS, THRESHOLD
+from kornia_lift.evaluation.measures.metrics import MMA_THRESHOLDS
 from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.runner import FAILED, SKIPPED, PairResult, evaluate, values_by_scene
 from kornia_lift.evaluation.warps import IDENTITY, ImageWarp, WarpedScene

@@ -1,4 +1,4 @@
-"""What a full disk must not do: end a run without naming the file, or after hours."""
+"""A full disk is reported with the name of the file, before the work where that is possible."""
 
 from __future__ import annotations
 

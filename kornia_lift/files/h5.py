@@ -1,4 +1,4 @@
-"""h5 files of strangers: read without following links and without loading what was not checked.
+"""h5 files from any source: read without following links and without loading what was not checked.
 
 An h5 file can refer to other files (external links, external and virtual datasets), refer to itself in circles, and
 declare arrays of any size. :class:`H5File` refuses all of that with a :class:`FeatureFileError` that names the file

@@ -264,5 +264,5 @@ def _uncertainty(file: H5File, group: Any) -> float:
         return 1.0
     number = np.asarray(value)
     if number.shape != () or number.dtype.kind not in "fiu" or not 0 < float(number) < math.inf:
-        raise file.error(f"{group.name}/keypoints", "its attribute 'uncertainty' is no number above 0")
+        raise file.error(f"{group.name}/keypoints", "its attribute 'uncertainty' is not a number above 0")
     return float(number)

@@ -93,7 +93,7 @@ def _same(file: H5File, path: Path, name: str) -> bool:
 
 
 def _check_shards(parts: Sequence[Path]) -> None:
-    """Raise if shards of a run are missing. Files that are no shards are taken as they are."""
+    """Raise if shards of a run are missing. Files that are not shards are taken as they are."""
     present: dict[int, set[int]] = {}
     for part in parts:
         with H5File(part) as file:

@@ -23,7 +23,7 @@ class FeatureReader:
 
     Raises:
         FileNotFoundError: if it does not exist.
-        FeatureFileError: if it is no h5 file, or has a format that this version does not read.
+        FeatureFileError: if it is not an h5 file, or has a format that this version does not read.
 
     Example:
         >>> with FeatureReader("features.h5") as file:  # doctest: +SKIP

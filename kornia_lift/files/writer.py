@@ -247,7 +247,7 @@ class FeatureFile:
         except FeatureFileError:
             if self._keeps:
                 raise
-            return frozenset()  # a damaged file is no loss
+            return frozenset()  # nothing is lost with a damaged file
 
     def _check_parts(self) -> None:
         for part in self._part_files():

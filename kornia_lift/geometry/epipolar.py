@@ -130,7 +130,9 @@ def check_matches(matches: Tensor, mask: Tensor | None, who: str) -> None:
     if not torch.compiler.is_compiling():
         kept = matches if mask is None else matches[mask]
         if not bool(kept.detach().isfinite().all()):
-            raise ValueError(f"{who} expects finite matches, got NaN or infinity; mask padding and failed matches out")
+            raise ValueError(
+                f"{who} expects finite matches, got NaN or infinity; exclude padding and failed matches by the mask"
+            )
 
 
 def normalise_matches(matches: Tensor, intrinsics: tuple[Tensor, Tensor]) -> Tensor:
@@ -161,7 +163,7 @@ def assumed_intrinsics(size: tuple[int, int]) -> Tensor:
         size: width and height in pixels.
 
     Returns:
-        K, float64, shape (3, 3). A result that depends on it ranks matches; it is no calibrated pose.
+        K, float64, shape (3, 3). A result that depends on it ranks matches; it is not a calibrated pose.
 
     """
     width, height = size

@@ -71,7 +71,7 @@ class SetBatchNorm(nn.BatchNorm1d):
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=EPSILON, momentum=0.01, affine=False)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         if mask is None or not self.training:
             return super().forward(x)
         rows = x.mT  # B, N, C

@@ -203,10 +203,10 @@ def _read_camera(file: Path) -> tuple[FloatArray, FloatArray, FloatArray, tuple[
             raise ValueError(f"{len(numbers)} numbers, or some that are not finite")
         k, rotation, centre = numbers[:9].reshape(3, 3), numbers[12:21].reshape(3, 3), numbers[21:24]
         if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
-            raise ValueError("R is no rotation")
+            raise ValueError("R is not a rotation")
         size = int(numbers[24]), int(numbers[25])
         if not (0 < size[0] < 2**20 and 0 < size[1] < 2**20 and k[0, 0] > 0 and k[1, 1] > 0):
-            raise ValueError("the size or K is no camera's")
+            raise ValueError("the size or K is not that of a camera")
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{file} is no .camera file: expected K, distortion, R, C and size ({error})") from None
     return k, rotation, centre, size

@@ -119,7 +119,7 @@ class HomographySequence:
         numbers = sorted(stems)
         if len(numbers) < 2:
             raise FileNotFoundError(
-                f"{root} is no homography sequence: it needs images 1..n (e.g. 1.jpg or 1.ppm) and files H_1_k"
+                f"{root} is not a homography sequence: it needs images 1..n (e.g. 1.jpg or 1.ppm) and files H_1_k"
             )
         errors: dict[int, str] = {}
         homographies: list[FloatArray | None] = []

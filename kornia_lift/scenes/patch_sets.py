@@ -64,7 +64,7 @@ class PatchSet:
         """
         root = Path(folder)
         if not (root / "info.txt").is_file():
-            raise FileNotFoundError(f"{root} is no PhotoTour folder: it lacks info.txt")
+            raise FileNotFoundError(f"{root} is not a PhotoTour folder: it lacks info.txt")
         point_ids = _columns(root / "info.txt", 1)[:, 0]
         sheets = sorted(root.glob("patches*.bmp"))
         per_sheet = BROWN_GRID * BROWN_GRID

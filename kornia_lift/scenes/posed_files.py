@@ -51,9 +51,9 @@ def check_cameras(path: Path, intrinsics: FloatArray, rotations: FloatArray, nam
     """
     for name, k, r in zip(names, intrinsics, rotations, strict=True):
         if k[0, 0] <= 0 or k[1, 1] <= 0 or not np.allclose(k[2], [0, 0, k[2, 2]]) or k[2, 2] <= 0:
-            raise ValueError(f"{path}: K of {name!r} is no camera matrix")
+            raise ValueError(f"{path}: K of {name!r} is not a camera matrix")
         if not np.allclose(r @ r.T, np.eye(3), atol=1e-3) or np.linalg.det(r) < 0:
-            raise ValueError(f"{path}: R of {name!r} is no rotation")
+            raise ValueError(f"{path}: R of {name!r} is not a rotation")
         if not is_inside(name):
             raise ValueError(f"{path} names the image {name!r}, which is outside the scene's images/")
 

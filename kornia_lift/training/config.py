@@ -169,7 +169,7 @@ def _convert(hint: Any, value: Any, where: str, default: Any = dataclasses.MISSI
             raise ConfigError(f"{where} must be finite, got an integer of {len(str(abs(value)))} digits") from None
     if hint is Path and isinstance(value, str):
         if "\0" in value:
-            raise ConfigError(f"{where} is no path: {_shown(value)}")
+            raise ConfigError(f"{where} is not a path: {_shown(value)}")
         return Path(value)
     # bool is an int to Python, not to a reader of a config
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):

@@ -104,7 +104,7 @@ def _series(entries: Entries, kind: str, key: str) -> tuple[NDArray[np.float64],
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a figure of a log can be drawn: no text, and no integer that is none of a training."""
+    """Whether a figure of a log can be drawn: a number that a training can have written."""
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
 
 

@@ -15,7 +15,7 @@ def check_limits(
     below: float | None = None,
     error: type[ValueError] = ValueError,
 ) -> None:
-    """Check that numbers are finite and within limits; ``None`` is no number and passes.
+    """Check that numbers are finite and within limits; ``None`` is not checked.
 
     Args:
         options: object whose attributes are checked.

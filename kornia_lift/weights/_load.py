@@ -51,7 +51,7 @@ def network_family(pretrained: bool | str | os.PathLike[str]) -> Family:
 
 
 def _shipped(pretrained: bool | str | os.PathLike[str]) -> ShippedModel | None:
-    # what is no name at all is refused where it is loaded
+    # what is not a name at all is refused where it is loaded
     return MODELS.get(os.fspath(pretrained)) if isinstance(pretrained, (str, os.PathLike)) else None
 
 
@@ -76,7 +76,7 @@ def load_tensors(pretrained: bool | str | os.PathLike[str]) -> tuple[dict[str, T
             f"pretrained expects True, False, the name of a model ({', '.join(MODELS)}) or the path of a .safetensors "
             f"file, got {pretrained!r}"
         )
-    name = DEFAULT_MODEL if pretrained is True else os.fspath(pretrained)  # type: ignore[arg-type]
+    name = DEFAULT_MODEL if pretrained is True else os.fspath(pretrained)
     if name in MODELS:
         path = FOLDER / MODELS[name].file
         raw = path.read_bytes()

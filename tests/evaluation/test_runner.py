@@ -19,10 +19,10 @@ from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.measures.geometry import Estimator, auc, homography_error, pose_error
 from kornia_lift.evaluation.measures.overlap import OverlapOptions
 from kornia_lift.evaluation.pair import Options
-from kornia_lift.evaluation.report.blocks import to_html
+from kornia_lift.evaluation.report.blocks import to_html, to_markdown
 from kornia_lift.evaluation.report.plots import plots, svg
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, provenance
-from kornia_lift.evaluation.report.tables import report, report_text
+from kornia_lift.evaluation.report.tables import report
 from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, PairResult, evaluate
 from kornia_lift.features import Features
 from kornia_lift.files import FeatureFileError
@@ -244,7 +244,7 @@ def test_results_survive_the_file(tmp_path: Path, sequence: HomographySequence) 
     same = compare_features(loaded.feature("a"), results.feature("a"), "homography", "nn_map")
     assert (same.verdict, same.ratio) == ("undecided", 1)
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(ValueError, match="no result file"):
+    with pytest.raises(ValueError, match="not a result file"):
         Results.load(tmp_path / "x.json")
 
 
@@ -312,7 +312,7 @@ def test_names_may_hold_any_character(tmp_path: Path) -> None:
     name = "a|b $x$ <i> *c* `d`"
     rows = [PairResult(scene, "1", "2", OK, "", {"correct_matches": 5.0, "mma_1": 0.5}, 3.0) for scene in ("s", "t|u")]
     results = Results(name, [FeatureResults(name, {name: rows})], {"num_features": 5, "threshold": 3.0}, {})
-    text = report_text(results)
+    text = to_markdown(report(results))
     cells = [re.split(r"(?<!\\)\|", line) for line in text.splitlines() if line.startswith("|")]
     assert {len(row) for row in cells[:3]} == {len(cells[0])}
     assert r"a\|b \$x\$ \<i\> \*c\* \`d\`" in text

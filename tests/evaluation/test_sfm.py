@@ -159,7 +159,7 @@ def test_results_survive_the_file(tmp_path) -> None:  # type: ignore[no-untyped-
         loaded.merge(SfmResults({}, {"num_features": 1000}, {}))
     for text in ("{}", "[]", '{"format": "other"}', "no"):
         (tmp_path / "x.json").write_text(text)
-        with pytest.raises(ValueError, match="no result file of reconstructions"):
+        with pytest.raises(ValueError, match="not a result file of reconstructions"):
             SfmResults.load(tmp_path / "x.json")
 
 

@@ -20,7 +20,7 @@ from kornia_lift.convert.torch7 import read_t7
 from kornia_lift.evaluation.report.blocks import to_markdown
 from kornia_lift.evaluation.report.results import FORMAT, Results
 from kornia_lift.evaluation.report.sfm_report import SfmResults, sfm_report
-from kornia_lift.evaluation.report.tables import report_text
+from kornia_lift.evaluation.report.tables import report
 from kornia_lift.evaluation.sfm import SfmScores
 from kornia_lift.features import Features
 from kornia_lift.reconstruction import match_pairs, read_pairs
@@ -300,7 +300,7 @@ def results(path: Path) -> None:
 def read_results(path: Path) -> None:
     """Read them, write them as a report, and save them again."""
     found = Results.load(path)
-    report_text(found, baseline="one")
+    to_markdown(report(found, baseline="one"))
     found.save(path.with_name("again.json"))
 
 

@@ -149,6 +149,8 @@ def main() -> int:
     for name in args.only or [*READERS, H5]:
         rows[name] = in_process(name, args.cases * (5 if name == H5 else 1), args.first)
         print(f"{name}: {json.dumps(rows[name])}", flush=True)
+    if args.out and args.only and args.out.exists():  # rows of the others stay
+        rows = {**json.loads(args.out.read_text())["readers"], **rows}
     total, failed = sum(r["cases"] for r in rows.values()), sum(len(r["failures"]) for r in rows.values())
     print(f"{total} damaged files, {failed} failures")
     if args.out:

@@ -1,4 +1,4 @@
-"""What users do next with matches counts these: correct matches, their precision, their spread, crowding.
+"""The measures of what users do next with matches: correct matches, their precision, their spread, crowding.
 
 Definitions (the same in ``docs/evaluation.md``), from image A to image B as poses and homographies are estimated:
 
@@ -58,7 +58,7 @@ def thin(first: FloatArray, second: FloatArray, distance: FloatArray, apart: flo
 
 
 def crowding(points: FloatArray, radius: float = CROWDING_RADIUS) -> float:
-    """Share of the points (N, 2) with another one within ``radius``; 0 without any."""
+    """Share of the points (N, 2) with another one within ``radius``; 0 where there are no points."""
     crowded = 0
     for start in range(0, len(points), _ROWS_AT_ONCE):
         block = points[start : start + _ROWS_AT_ONCE]

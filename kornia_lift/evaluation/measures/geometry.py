@@ -1,4 +1,4 @@
-"""How well the matches of a pair give its homography or relative pose. The estimator belongs beside every number."""
+"""How well the matches of a pair give its homography or relative pose, by a robust estimator that tables name."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ class Results:
         """
         content = read_json(Path(path), MAX_BYTES)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"{path} is no result file of the evaluation (format {FORMAT})")
+            raise ValueError(f"{path} is not a result file of the evaluation (format {FORMAT})")
         try:
             features = [_from_dict(f) for f in content["features"]]
             title, options, made = str(content["title"]), dict(content["options"]), dict(content["provenance"])

@@ -64,7 +64,7 @@ class SfmResults:
             features = {name: [_scores(s) for s in scores] for name, scores in content["features"].items()}
             return cls(features, dict(content["options"]), dict(content["provenance"]))
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-            raise ValueError(f"{path} is no result file of reconstructions (format {FORMAT}): {error}") from None
+            raise ValueError(f"{path} is not a result file of reconstructions (format {FORMAT}): {error}") from None
 
     def merge(self, newer: SfmResults) -> SfmResults:
         """Rows of both; where a feature is in both, the row of ``newer``.

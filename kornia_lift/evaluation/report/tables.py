@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from kornia_lift.evaluation.measures.correct import THRESHOLD
-from kornia_lift.evaluation.report.blocks import Block, Heading, Items, Paragraph, Table, to_markdown
+from kornia_lift.evaluation.report.blocks import Block, Heading, Items, Paragraph, Table
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, smaller_is_better
 from kornia_lift.evaluation.runner import OK
 
@@ -190,11 +190,6 @@ def report(results: Results, *, baseline: str | None = None) -> list[Block]:
         Paragraph(f"Made {info.get('time')} at commit {info.get('commit')} on {info.get('machine')}; {versions}.")
     )
     return blocks
-
-
-def report_text(results: Results, *, baseline: str | None = None) -> str:
-    """The whole report in Markdown."""
-    return to_markdown(report(results, baseline=baseline))
 
 
 def one_measure(results: Results, *groups: str) -> str:

@@ -70,6 +70,6 @@ def is_plain(x: Tensor, *weights: Tensor) -> bool:
     plain_types = (Tensor, torch.nn.Parameter)  # subclasses have their own way with memory and products
     return (
         _ENABLED.get()
-        and not (torch.is_grad_enabled() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"))
+        and not (torch.is_grad_enabled() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"))  # type: ignore[attr-defined]  # torch does not list it
         and all(type(t) in plain_types and t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, *weights))
     )

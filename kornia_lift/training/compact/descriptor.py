@@ -1,4 +1,4 @@
-"""Compact recipe, descriptor: hardest negative in the batch, on views at angles that err as at run time."""
+"""Compact recipe, descriptor: hardest negative in the batch, on views whose angles have the errors of run time."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 
 from kornia_lift._extras import require
 from kornia_lift.feature.patches import halve
+from kornia_lift.geometry import rotation_matrix
 from kornia_lift.training.data.photometric import augment
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
@@ -167,7 +168,7 @@ class ViewPairs:
         return anchor, positive, reach, other
 
     def ambiguous(self, anchor: Tensor, reach: Tensor, radius: float = 0.25) -> Tensor:
-        """Mark pairs of anchors that are no honest negatives: the same location, or nearly, in one image.
+        """Mark pairs of anchors that are not valid negatives: the same location, or nearly, in one image.
 
         Args:
             anchor: indices of the anchors, shape (N,).
@@ -198,7 +199,7 @@ class ViewPairs:
         xy = seen.xy[index] + normal(2) * (w.shift * reach)[:, None]
         direction = seen.angle[index] + angle + normal(1)[:, 0] * w.angle
         lafs = laf_from_center_scale_ori(xy[None], scale[None, :, None, None], -direction.rad2deg()[None, :, None])[0]
-        axis = _rotation(uniform() * math.pi)
+        axis = rotation_matrix(uniform() * math.pi)
         ratio = stretch.clamp(min=1).sqrt()
         slant = axis @ torch.diag_embed(torch.stack([1 / ratio, torch.ones(n)], 1)) @ axis.mT
         return torch.cat([slant @ lafs[:, :, :2], lafs[:, :, 2:]], 2)
@@ -266,15 +267,9 @@ class ViewPairs:
 
 def rotate_frames(lafs: Tensor, angle: Tensor) -> Tensor:
     """Rotate LAFs (N, 2, 3) about their centres, clockwise on screen by angles (N,) in the frame's own coordinates."""
-    return torch.cat([lafs[:, :, :2] @ _rotation(angle), lafs[:, :, 2:]], 2)
+    return torch.cat([lafs[:, :, :2] @ rotation_matrix(angle), lafs[:, :, 2:]], 2)
 
 
 def wrap_angle(angle: Tensor) -> Tensor:
     """Return the same angles in (-pi, pi]."""
     return torch.atan2(angle.sin(), angle.cos())
-
-
-def _rotation(angle: Tensor) -> Tensor:
-    """Matrices that rotate vectors clockwise on screen by ``angle``, shape (N, 2, 2)."""
-    cosine, sine = angle.cos(), angle.sin()
-    return torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2)

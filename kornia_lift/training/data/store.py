@@ -149,7 +149,7 @@ def save_store(path: str | Path, store: Store) -> None:
         for item in dataclasses.fields(Observations):
             arrays[f"{table}_{item.name}"] = getattr(getattr(store, table), item.name)
     with atomic_write(Path(path)) as temporary:
-        np.savez(temporary, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez(temporary, allow_pickle=False, **arrays)
 
 
 def _layout() -> dict[str, tuple[str, int]]:

@@ -63,7 +63,7 @@ def inplane_rotation(rotation: Tensor) -> Tensor:
 
 
 def orientation_loss(mine: Tensor, other: Tensor, rotation: Tensor, visible: Tensor) -> Tensor:
-    """Squared distance of orientations from what the other view and the in-plane rotation let expect.
+    """Squared distance of orientations from what the other view and the in-plane rotation predict.
 
     Gradients reach both views.
 
@@ -81,7 +81,7 @@ def orientation_loss(mine: Tensor, other: Tensor, rotation: Tensor, visible: Ten
 
 
 def expected_scale(scale: Tensor, depth: Tensor, other_depth: Tensor, focal_ratio: Tensor) -> Tensor:
-    """Scale that this view lets expect in the other one: what is nearer, or seen by a longer lens, is larger.
+    """Scale that this view predicts in the other one: what is nearer, or seen by a longer lens, is larger.
 
     It is a map on the grid of this view, to be fetched where the pixels of the other one lie.
 
@@ -124,7 +124,7 @@ def draw_negatives(
         positions: of the positives, pixels, shape (N, 2).
         pool: number of nearest descriptors of which one is drawn.
         generator: source of the draw.
-        apart: positives at most this many pixels from one's own are no negatives.
+        apart: positives at most this many pixels from one's own are not negatives.
 
     Returns:
         Indices into ``second``, shape (N,).

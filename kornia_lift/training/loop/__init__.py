@@ -1,5 +1,6 @@
 """The training loop and what it needs: batches, checkpoints, learning rate, processes, signals, log."""
 
-from kornia_lift.training.loop.loop import Result, TrainingDivergedError, fit
+from kornia_lift.training.loop.loop import Result, fit
+from kornia_lift.training.loop.update import TrainingDivergedError
 
 __all__ = ["Result", "TrainingDivergedError", "fit"]

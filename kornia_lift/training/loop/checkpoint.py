@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from kornia_lift._io import atomic_write, check_regular
 
@@ -87,15 +86,3 @@ def check_same_run(path: Path, state: Mapping[str, Any], stage: str, config: Map
             f"{path} was trained with other options ({'; '.join(changed)}); "
             "use the old ones to resume, or choose another folder"
         )
-
-
-def load_weights(network: nn.Module, path: Path) -> dict[str, Any]:
-    """Put the weights of a checkpoint (the averaged ones if it has them) into ``network``; returns the checkpoint."""
-    state = load_checkpoint(path)
-    averaged = state.get("averaged")
-    if averaged:  # the state of torch's AveragedModel
-        prefix = "module."
-        network.load_state_dict({k.removeprefix(prefix): v for k, v in averaged.items() if k.startswith(prefix)})
-    else:
-        network.load_state_dict(state["network"])
-    return state

@@ -1,6 +1,6 @@
 """Several processes, one training: every process draws the same global batch and learns from its own part of it.
 
-Start with ``torchrun --nproc-per-node N -m kornia_lift.training ...``. Drawing the whole batch everywhere costs each
+Start with ``torchrun --nproc-per-node N -m kornia_lift train ...``. Drawing the whole batch everywhere costs each
 process the time of all, but makes the samples independent of the number of processes. Losses that look across the
 batch gather what they need of the other parts: descriptors for in-batch negatives, losses for hard mining.
 """
@@ -90,7 +90,7 @@ def lost_worker_says(what: str) -> Iterator[None]:
 def local_part(batch: dict[str, Tensor]) -> tuple[dict[str, Tensor], float]:
     """Return this process's part of a global batch, and the weight that makes the sum of the parts the whole.
 
-    The parts may differ by one sample; a process without any keeps one at weight 0, so that nobody waits for it.
+    The parts may differ by one sample; a process without any keeps one at weight 0, so that no process waits for it.
 
     Raises:
         ValueError: if the tensors differ in the first dimension, the samples.

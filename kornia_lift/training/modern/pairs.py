@@ -86,7 +86,7 @@ class PatchPairs:
         return anchor, positive
 
     def ambiguous(self, anchor: Tensor, radius: float = 1.5) -> Tensor:
-        """Mark pairs of anchors that are no valid negatives: the same location, or nearly, in one image.
+        """Mark pairs of anchors that are not valid negatives: the same location, or nearly, in one image.
 
         Args:
             anchor: indices of the anchors, shape (N,).

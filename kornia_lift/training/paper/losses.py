@@ -105,7 +105,7 @@ def pair_loss(desc_1: Tensor, desc_2: Tensor) -> Tensor:
 
 
 def overlap_loss(offset_1: Tensor, offset_2: Tensor, half_size: float = 0.5) -> Tensor:
-    r"""How badly the proposals of two views of a point overlap (paper Eq. 11, as the authors' code computes it).
+    r"""Error of the overlap of the proposals of two views of a point (paper Eq. 11, as the authors' code computes it).
 
     .. math:: L = 1 - \frac{I}{U} + \frac{\max(0, |\Delta x| - 2r) + \max(0, |\Delta y| - 2r)}{\sqrt U}
 

@@ -1,4 +1,4 @@
-"""The recipes that the package ships: ``paper`` and ``modern``, TOML files with the options of a run."""
+"""The recipes that the package ships, TOML files with the options of a run."""
 
 from __future__ import annotations
 
@@ -7,16 +7,12 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 
 
-def shipped_recipes() -> tuple[str, ...]:
-    """Return the names of the shipped recipes."""
-    return tuple(sorted(path.stem for path in FOLDER.glob("*.toml")))
-
-
 def recipe_path(recipe: Path) -> Path:
     """Return the file of a shipped recipe for its name, and any other path as it is.
 
     Args:
-        recipe: ``paper``, ``modern``, or the path of a ``.toml`` or ``.json`` file; a file of that name has priority.
+        recipe: name of a shipped recipe, such as ``paper``, or the path of a ``.toml`` or ``.json`` file; a file of
+            that name has priority.
 
     """
     shipped = FOLDER / f"{recipe.name}.toml"

@@ -17,7 +17,7 @@ from torch import nn
 
 from kornia_lift.training.config import ConfigError, LoopConfig
 from kornia_lift.training.loop import TrainingDivergedError, fit
-from kornia_lift.training.loop.checkpoint import CheckpointError, load_checkpoint, load_weights
+from kornia_lift.training.loop.checkpoint import CheckpointError, load_checkpoint
 from kornia_lift.training.loop.log import read_log
 from kornia_lift.training.loop.optimization import learning_rate
 from kornia_lift.training.loop.signals import StopRequest, TrainingInterrupted
@@ -297,7 +297,8 @@ def test_averaged_weights_are_validated_and_returned(tmp_path: Path) -> None:
     result = fit(stage, config, tmp_path, progress=False)
     last = load_checkpoint(tmp_path / "last.pt")
     averaged, raw = ToyStage(dropout=0.0), ToyStage(dropout=0.0)
-    load_weights(averaged.network, tmp_path / "last.pt")
+    weights = {key.removeprefix("module."): value for key, value in last["averaged"].items() if "module." in key}
+    averaged.network.load_state_dict(weights)
     raw.network.load_state_dict(last["network"])
     assert averaged.validate()["error"] == pytest.approx(result.error, rel=1e-6)
     assert raw.validate()["error"] != pytest.approx(result.error, rel=1e-3)
@@ -326,7 +327,7 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
     sgd = LoopConfig(steps=1, optimizer="sgd", momentum=0.0, learning_rate=1.0, clip_norm=1e-3)
     before, stage = ToyStage(), ToyStage()
     fit(stage, sgd, tmp_path, progress=False)
-    load_weights(stage.network, tmp_path / "last.pt")
+    stage.network.load_state_dict(load_checkpoint(tmp_path / "last.pt")["network"])
     pairs = zip(before.network.parameters(), stage.network.parameters(), strict=True)
     moved = torch.cat([(a - b).flatten() for a, b in pairs]).norm()
     assert moved.item() == pytest.approx(1e-3, rel=1e-2)

@@ -40,7 +40,7 @@ class Source:
 
 
 def scene_kind(folder: Path) -> Kind | None:
-    """Return what kind of scene a folder is by its layout, None if it is none."""
+    """Return what kind of scene a folder is by its layout, None if it is not one."""
     if (folder / "cameras.npz").exists():
         return "posed"
     if (folder / "sparse").is_dir() and (folder / "images").is_dir():
