@@ -42,7 +42,7 @@ from kornia_lift.training.data.store import (
     load_store,
     save_store,
 )
-from kornia_lift.training.loop.checkpoint import load_weights, save_checkpoint
+from kornia_lift.training.loop.checkpoint import load_checkpoint, save_checkpoint
 from kornia_lift.training.recipes import recipe_path
 from kornia_lift.training.run import read_run
 from kornia_lift.weights import load_network, read_safetensors, write_safetensors
@@ -245,9 +245,9 @@ def checkpoint(path: Path) -> None:
     save_checkpoint(path, {"stage": "s", "config": {}, "step": 3, "network": layer.state_dict()})
 
 
-def read_weights_of(path: Path) -> None:
-    """Put it into a network."""
-    load_weights(torch.nn.Linear(3, 2), path)
+def read_checkpoint(path: Path) -> None:
+    """Read it."""
+    assert load_checkpoint(path)["version"] == 1
 
 
 def part_of_matches(path: Path) -> None:
@@ -418,7 +418,7 @@ READERS: dict[str, Reader] = {
     "json": Reader("c.json", lambda p: p.write_text('{"recipe": "paper", "data": ["x"], "stages": []}'),
                    lambda p: read_run(read_mapping(p)), mutators.json_values),
     "log": Reader("log.jsonl", a_log, read_a_log, mutators.json_lines),
-    "checkpoint": Reader("c.pt", checkpoint, read_weights_of, mutators.zipped),
+    "checkpoint": Reader("c.pt", checkpoint, read_checkpoint, mutators.zipped),
     "matches": Reader("m.npz", part_of_matches, read_part_of_matches, mutators.zipped),
     "list of pairs": Reader("p.txt", lambda p: p.write_text("a b\n# c\na c\n"), lambda p: read_pairs(p, "abc"),
                             mutators.words),
