@@ -224,9 +224,9 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="seed of the first trial")
     parser.add_argument("--only", nargs="+", default=list(SCENARIOS), metavar="COMMAND")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="result file; rows of other commands in it stay")
     args = parser.parse_args()
-    rows = {}
+    rows = json.loads(args.out.read_text())["commands"] if args.out and args.out.exists() else {}
     for name in args.only:
         rows[name] = trials(name, tuple(args.kinds), args.trials, args.first)
         print(f"{name}: {json.dumps(rows[name])}", flush=True)
@@ -237,9 +237,8 @@ def main() -> int:
         from kornia_lift._io import atomic_write
         from kornia_lift.evaluation.report.results import provenance
 
-        words = " ".join([*map(str, args.only)]) if args.only != list(SCENARIOS) else "all commands"
         content = {
-            "command": f"python -m tests.faults.run --trials {args.trials} --first {args.first} ({words})",
+            "command": f"python -m tests.faults.run --trials {args.trials} --first {args.first}",
             "provenance": provenance(ROOT), "system": platform.platform(),
             "trials": total, "failed": failed, "commands": rows,
         }  # fmt: skip
