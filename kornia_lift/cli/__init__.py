@@ -32,6 +32,7 @@ from kornia_lift.cli import (
     extract,
     match,
     merge,
+    patches,
     plot_training,
     reconstruct,
     train,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from kornia_lift.cli._feature import FeatureFactory
 
 COMMANDS = (
-    *(match, extract, merge, demo, reconstruct, export_colmap, evaluate, compare),
+    *(match, extract, merge, demo, reconstruct, export_colmap, evaluate, compare, patches),
     *(build_dataset, check_dataset, train, plot_training, convert, export_onnx),
 )
 

@@ -81,6 +81,13 @@ def add_matching_options(parser: argparse.ArgumentParser, *, geometry: str) -> N
         help="nearest / second-nearest distance at most, both ways; 1: no ratio test (default: %(default)s)",
     )
     group.add_argument(
+        "--filter",
+        default="ratio",
+        metavar="ratio|learned|FILE",
+        help="what chooses among the nearest neighbours: ratio, mutual ones that pass the ratio test; learned, the "
+        "shipped network (CNe); or the .safetensors file of your own network (default: %(default)s)",
+    )
+    group.add_argument(
         "--geometry",
         choices=("fundamental", "homography"),
         default=geometry,

@@ -31,14 +31,24 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="folders")
+    parser.add_argument(
+        "folders", type=Path, nargs="+", metavar="FOLDER", help="images, scenes, or a whole data set, see below"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the data set")
     parser.add_argument("--single", action="store_true", help="the images show different scenes")
     parser.add_argument(
-        "--max-size", type=int, default=1024, help="larger side of reconstructed and single images, pixels"
+        "--max-size",
+        type=int,
+        default=1024,
+        metavar="PIXELS",
+        help="reduce images of reconstructed and single scenes to this longer side (default: %(default)s)",
     )
-    parser.add_argument("--quality", type=int, default=88, help="of the stored JPEG images")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--quality", type=int, default=88, metavar="Q", help="of the stored JPEG images (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the reconstruction and of the locations chosen (default: %(default)s)"
+    )
     parser.set_defaults(run=run)
 
 

@@ -18,13 +18,22 @@ def add_parser(commands: Any) -> None:
     parser: argparse.ArgumentParser = commands.add_parser(
         "compare",
         help="say whether one feature beats another",
-        description="Paired bootstrap over the pairs that both features were measured on.",
+        description="Say whether feature A is better than feature B: paired bootstrap over the pairs of images that "
+        "both were measured on, for each group of scenes and measure.",
     )
-    parser.add_argument("results", type=Path, help="results.json of `evaluate`")
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="results.json of `kornia-lift evaluate`")
     parser.add_argument("first", metavar="A", help="name of a feature")
     parser.add_argument("second", metavar="B", help="name of a feature")
-    parser.add_argument("--other", type=Path, metavar="RESULTS", help="results.json that holds B, if it is another")
-    parser.add_argument("-m", "--measure", nargs="+", default=["correct_matches", "matching_score"])
+    parser.add_argument(
+        "--other", type=Path, metavar="RESULTS", help="the results.json that holds B, where that is another file"
+    )
+    parser.add_argument(
+        "-m",
+        "--measure",
+        nargs="+",
+        default=["correct_matches", "matching_score"],
+        help="names of measures in the file (default: correct_matches matching_score)",
+    )
     parser.set_defaults(run=run)
 
 

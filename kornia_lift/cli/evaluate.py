@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
         default=["opencv-sift", "lift"],
         metavar="FEATURE",
         help="a name (lift, opencv-sift, aliked-n16, ...), a LIFT weight file, or an h5 file of features; NAME=FEATURE "
-        "renames it (default: %(default)s)",
+        "renames it (default: opencv-sift lift)",
     )
     parser.add_argument(
         "-p",
@@ -58,6 +58,11 @@ def add_parser(commands: Any) -> None:
         "--max-pairs", type=int, default=0, metavar="N", help="at most N pairs per scene, spread over their overlap"
     )
     parser.add_argument("--overlap", action="store_true", help="also the overlap form, 40 and 50 %%, both conventions")
+    parser.add_argument(
+        "--filter",
+        metavar="learned|FILE",
+        help="also the poses from the matches that a correspondence network keeps: the shipped one or your own",
+    )
     parser.add_argument("--no-geometry", action="store_true", help="leave out poses and homographies")
     parser.add_argument("--no-page", action="store_true", help="leave out the page with pictures")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing while extracting")
@@ -82,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift.evaluation.selection import only_second_images, spread_pairs, warped_groups
     from kornia_lift.evaluation.warps import RESCALES, ROTATIONS
     from kornia_lift.files import FeatureFileError
+    from kornia_lift.networks.correspondence import CorrespondenceNet
     from kornia_lift.scenes.folders import load_scenes
 
     count = args.num_features if args.num_features is not None else 2000 if args.protocol == "sfm" else 1000
@@ -110,7 +116,11 @@ def run(args: argparse.Namespace) -> int:
         return _reconstruct(args, candidates, groups, count)
     overlap = tuple(OverlapOptions(e, n) for n in (False, True) for e in (40.0, 50.0)) if args.overlap else ()
     geometry = not args.no_geometry and args.protocol != "robustness"
-    options = Options(count, estimator=Estimator() if geometry else None, overlap=overlap)
+    try:
+        learned = None if args.filter is None else CorrespondenceNet.name_of(args.filter)
+    except (ValueError, OSError) as error:
+        raise CommandError(f"--filter: {error}") from error
+    options = Options(count, estimator=Estimator() if geometry else None, overlap=overlap, filter=learned)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         results = run_candidates(

@@ -7,10 +7,11 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_lift.cli._options import add_feature_options, add_matching_options
+from kornia_lift.cli._options import CommandError, add_feature_options, add_matching_options
 
 if TYPE_CHECKING:
     from kornia_lift.matching import PairMatch, StageClock
+    from kornia_lift.matching.filtering import CorrespondenceFilter
 
 _DESCRIPTION = """\
 Match two images: LIFT features, putative matches (mutual nearest neighbours that pass the ratio test), and those
@@ -22,6 +23,7 @@ Exit code 1: the images probably do not overlap.
 examples:
   kornia-lift match left.jpg right.jpg
   kornia-lift match left.jpg right.jpg --geometry homography --out matches.png
+  kornia-lift match left.jpg right.jpg --filter learned
   kornia-lift match left.jpg right.jpg --json > matches.json
 """
 
@@ -100,8 +102,27 @@ def match_as_asked(args: argparse.Namespace, first: Any, second: Any, clock: Sta
         ratio=args.ratio,
         geometry=args.geometry,
         threshold=args.threshold,
+        keep=_filter_as_asked(args, device),
         clock=clock,
     )
+
+
+def _filter_as_asked(args: argparse.Namespace, device: Any) -> CorrespondenceFilter | None:
+    """Return the learned filter, or ``None`` where the ratio test does.
+
+    Raises:
+        CommandError: if there are no such weights.
+    """
+    if args.filter == "ratio":
+        return None
+    from kornia_lift.matching.filtering import CorrespondenceFilter
+    from kornia_lift.networks.correspondence import CorrespondenceNet
+
+    try:
+        network = CorrespondenceNet(CorrespondenceNet.name_of(args.filter))
+    except (ValueError, OSError) as error:
+        raise CommandError(f"--filter: {error}") from error
+    return CorrespondenceFilter(network.to(device))
 
 
 def as_text(args: argparse.Namespace, match: PairMatch, clock: StageClock) -> str:
@@ -111,7 +132,11 @@ def as_text(args: argparse.Namespace, match: PairMatch, clock: StageClock) -> st
         width, height = features.image_size or (0, 0)
         lines.append(f"keypoints {side}     {len(features):5d}   in {width} x {height} pixels")
     putative, verified = len(match.pairs), int(match.verified.sum())
-    test = f"mutual nearest neighbours, ratio at most {args.ratio:g}" if args.ratio < 1 else "mutual nearest neighbours"
+    test = "mutual nearest neighbours"
+    if args.filter != "ratio":
+        test += f" that the {args.filter} filter keeps"
+    elif args.ratio < 1:
+        test += f", ratio at most {args.ratio:g}"
     lines.append(f"putative        {putative:5d}   {test}")
     if match.model is None:
         lines.append(f"verified            0   too few matches, or no common {args.geometry}")
@@ -148,7 +173,8 @@ def as_json(args: argparse.Namespace, match: PairMatch, clock: StageClock, pictu
         "verified": int(match.verified.sum()),
         "overlap": match.overlap,
         "log10_false_alarms": match.log_false_alarms if math.isfinite(match.log_false_alarms) else None,
-        "ratio": args.ratio,
+        "filter": args.filter,
+        "ratio": args.ratio if args.filter == "ratio" else None,
         "geometry": args.geometry,
         "estimator": "OpenCV USAC_MAGSAC",
         "threshold": args.threshold if math.isfinite(args.threshold) else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 from kornia.feature import laf_from_center_scale_ori
@@ -11,14 +11,30 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_argmax, soft_nms, strict_maxima
-from kornia_lift.networks.lfnet import SCALES, Grid, LFNetMaps, normalise_maps, resize_maps
-from kornia_lift.weights import load_network
+from kornia_lift.networks.lfnet import LFNET_ADVICE, SCALES, Grid, LFNetMaps, normalise_maps, resize_maps
+from kornia_lift.weights import default_network, load_network
 
 BORDER = 16  # pixels: eight convolutions of radius 2 see beyond the image there
 PATCH_HALF = 16.0  # half side of the described patch over the scale, between the centres of its first and last pixels
 LAF_SCALE = PATCH_HALF * 32 / 31  # kornia counts to the outer edges of these pixels
 REFINE_HALF = 4.5  # the same of the patch of scores whose soft maximum is the sub-pixel position
 REFINE_SIZE = 9
+
+
+class ChosenPixels(NamedTuple):
+    """Pixels that become keypoints, N in all.
+
+    Attributes:
+        image: index of the image, shape (N,).
+        slot: number of the keypoint in its image, by decreasing score, shape (N,).
+        row: shape (N,).
+        column: shape (N,).
+    """
+
+    image: Tensor
+    slot: Tensor
+    row: Tensor
+    column: Tensor
 
 
 class LFNetDetector(nn.Module):
@@ -30,7 +46,7 @@ class LFNetDetector(nn.Module):
     Args:
         num_features: number of slots in the output; the keypoints with the highest scores are kept.
         pretrained: path of a ``.safetensors`` file with tensors ``detector.*``, or ``False`` for random weights (the
-            module then stays in train mode). The package ships none yet.
+            module then stays in train mode). The package ships none yet, so that ``True`` is refused.
         joint: suppress over all scales at once, as the authors' code does; otherwise every scale by itself, at its own
             resolution, as their paper describes it.
         refine_strength: of the soft maximum that moves keypoints by fractions of a pixel. The published 1 moves them by
@@ -66,7 +82,7 @@ class LFNetDetector(nn.Module):
     def __init__(
         self,
         num_features: int = 512,
-        pretrained: Literal[False] | str | os.PathLike[str] = False,
+        pretrained: bool | str | os.PathLike[str] = False,
         *,
         joint: bool = True,
         refine_strength: float = 1.0,
@@ -77,6 +93,8 @@ class LFNetDetector(nn.Module):
         self.joint = joint
         self.refine_strength = refine_strength
         self.maps = LFNetMaps(grid)
+        if pretrained is True:
+            pretrained = default_network("lfnet-detector", type(self).__name__, LFNET_ADVICE)
         if pretrained is not False:
             load_network(self, "detector", pretrained)
 
@@ -121,32 +139,62 @@ class LFNetDetector(nn.Module):
             worth = score * (mask[:, 0].to(score.dtype) if mask.is_floating_point() else (mask[:, 0] != 0))
         # of a constant image the score differs by rounding errors only
         worth = torch.where((img.amax((1, 2, 3)) > img.amin((1, 2, 3)))[:, None, None], worth, 0)
-        image, slot, row, column = self._best(score, worth, count)
-        if not len(image):
+        found = self.choose(score, worth, count)
+        if not len(found.image):
             return lafs, responses.to(img.dtype)
-        s = scale[image, row, column]
-        cosine, sine = orientation[image, :, row, column].unbind(1)
-        cosine = torch.where((cosine == 0) & (sine == 0), cosine + 1, cosine)  # atan2(0, 0) has no gradient
-        at = torch.stack([column, row], 1).to(score.dtype)
-        around = sample_squares(score, image, at, s * REFINE_HALF, REFINE_SIZE)
-        at = at + soft_argmax(around, self.refine_strength) * (s * REFINE_HALF)[:, None]
-        # y points down, kornia's angles run counter-clockwise
-        angle = -torch.rad2deg(torch.atan2(sine, cosine))
-        frames = laf_from_center_scale_ori(at[None], (LAF_SCALE * s)[None, :, None, None], angle[None, :, None])[0]
-        lafs = lafs.index_put((image, slot), frames.to(wide))
-        responses = responses.index_put((image, slot), worth[image, row, column].to(wide))
+        frames = self.frames(score, scale, orientation, found)
+        lafs = lafs.index_put((found.image, found.slot), frames.to(wide))
+        responses = responses.index_put((found.image, found.slot), worth[found.image, found.row, found.column].to(wide))
         return lafs, responses.to(img.dtype)
 
     @staticmethod
-    def _best(score: Tensor, worth: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return image, slot, row and column of the maxima of the score, the best ``count`` of each image.
+    def choose(score: Tensor, worth: Tensor, count: int) -> ChosenPixels:
+        """Choose the maxima of the score, the best ``count`` of each image by ``worth``.
 
         A mask does not move maxima: its edges would become maxima.
+
+        Args:
+            score: shape (B, H, W).
+            worth: the score where a mask allows it, else 0; shape (B, H, W).
+            count: keypoints of an image at most.
+
         """
-        found = strict_maxima(score) & (worth.detach() > 0)
-        value = torch.where(found, worth.detach(), 0).flatten(1)
+        kept = strict_maxima(score) & (worth.detach() > 0)
+        value = torch.where(kept, worth.detach(), 0).flatten(1)
         best = value.topk(min(count, value.shape[1]), dim=1)
         image, slot = (best.values > 0).nonzero(as_tuple=True)
         pixel = best.indices[image, slot]
         width = score.shape[-1]
-        return image, slot, pixel // width, pixel % width
+        return ChosenPixels(image, slot, pixel // width, pixel % width)
+
+    def frames(self, score: Tensor, scale: Tensor, orientation: Tensor, found: ChosenPixels) -> Tensor:
+        """Return the frames of chosen pixels, moved by fractions of a pixel; gradients reach all three maps.
+
+        Args:
+            score: shape (B, H, W).
+            scale: shape (B, H, W).
+            orientation: (cosine, sine), shape (B, 2, H, W).
+            found: N pixels.
+
+        Returns:
+            LAFs of shape (N, 2, 3).
+
+        """
+        image, row, column = found.image, found.row, found.column
+        s = scale[image, row, column]
+        at = torch.stack([column, row], 1).to(score.dtype)
+        around = sample_squares(score, image, at, s * REFINE_HALF, REFINE_SIZE)
+        at = at + soft_argmax(around, self.refine_strength) * (s * REFINE_HALF)[:, None]
+        return self.frames_at(at, s, orientation[image, :, row, column])
+
+    @staticmethod
+    def frames_at(xy: Tensor, scale: Tensor, orientation: Tensor) -> Tensor:
+        """Return the frames (N, 2, 3) of positions (N, 2), scales (N,) and (cosine, sine) (N, 2)."""
+        cosine, sine = orientation.unbind(1)
+        cosine = torch.where((cosine == 0) & (sine == 0), cosine + 1, cosine)  # atan2(0, 0) has no gradient
+        # y points down, kornia's angles run counter-clockwise
+        angle = -torch.rad2deg(torch.atan2(sine, cosine))
+        frames: Tensor = laf_from_center_scale_ori(
+            xy[None], (LAF_SCALE * scale)[None, :, None, None], angle[None, :, None]
+        )[0]
+        return frames

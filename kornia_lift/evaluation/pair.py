@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_lift.evaluation.filtered import filtered_zeros
 from kornia_lift.evaluation.measures.correct import (
     THRESHOLD,
     common_cells,
@@ -45,6 +46,7 @@ class Options:
         estimator: robust estimator for poses and homographies; None leaves both out.
         overlap: forms of the overlap measures; empty leaves them out (they take most of the time).
         epipolar_threshold: pixels within which a match agrees with the cameras, where there is no depth.
+        filter: weights of a correspondence network, a name or a path; poses are then also estimated from what it keeps.
     """
 
     num_features: int = 1000
@@ -52,6 +54,7 @@ class Options:
     estimator: Estimator | None = field(default_factory=Estimator)
     overlap: tuple[OverlapOptions, ...] = ()
     epipolar_threshold: float = EPIPOLAR_THRESHOLD
+    filter: str | None = None
 
 
 def measure_pair(
@@ -173,6 +176,7 @@ def zeros(scene: Scene, options: Options) -> dict[str, float]:
             values |= {f"homography_auc_{t}": 0.0 for t in HOMOGRAPHY_AUC}
         elif isinstance(scene, HasPose):
             values |= {f"pose_auc_{t}": 0.0 for t in POSE_AUC}
+            values |= {} if options.filter is None else filtered_zeros()
     if isinstance(scene, HasLocalAffine):
         values |= {name: 0.0 for form in options.overlap for name in form.measures}
     return values

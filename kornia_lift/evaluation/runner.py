@@ -8,10 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from kornia_lift.evaluation.filtered import filtered_poses
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
 from kornia_lift.evaluation.pair import Options, measure_pair, zeros
 from kornia_lift.features import Features
 from kornia_lift.files import FeatureFileError, UnreadableImageError
+from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.scenes.scene import FloatArray, HasPose, Pair, Scene
 
 OK, FAILED, SKIPPED = "ok", "failed", "skipped"
@@ -76,11 +78,12 @@ def evaluate(source: FeatureSource, scenes: Iterable[Scene], options: Options | 
         options: what to measure.
     """
     options = options or Options()
+    network = None if options.filter is None else CorrespondenceNet(options.filter)
     results: list[PairResult] = []
     for scene in scenes:
         cache: dict[int, Features | str] = {}
         for pair in scene.pairs:
-            results.append(_evaluate_pair(source, scene, pair, options, cache))
+            results.append(_evaluate_pair(source, scene, pair, options, cache, network))
         results += [
             PairResult(scene.name, scene.names[p.i], scene.names[p.j], SKIPPED, p.reason, {}) for p in scene.skipped
         ]
@@ -97,7 +100,12 @@ def values_by_scene(results: Sequence[PairResult], measure: str) -> dict[str, Fl
 
 
 def _evaluate_pair(
-    source: FeatureSource, scene: Scene, pair: Pair, options: Options, cache: dict[int, Features | str]
+    source: FeatureSource,
+    scene: Scene,
+    pair: Pair,
+    options: Options,
+    cache: dict[int, Features | str],
+    network: CorrespondenceNet | None,
 ) -> PairResult:
     names = scene.names[pair.i], scene.names[pair.j]
 
@@ -132,6 +140,8 @@ def _evaluate_pair(
     except ValueError as error:
         return result(FAILED, str(error), zeros(scene, options))
     values, reason = measure_pair(scene, pair, (first, second), (forward, backward), neighbours, options)
+    if network is not None and options.estimator is not None and isinstance(scene, HasPose):
+        values |= filtered_poses(scene, pair, (first, second), network, options.estimator)
     return result(OK, reason, values)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
 
 from kornia.feature import PassLAF
 
@@ -18,7 +17,7 @@ class LFNetFeature(LIFTFeature):
     Args:
         num_features: number of slots in the output; the best keypoints are kept.
         pretrained: path of a ``.safetensors`` file with tensors ``detector.*`` and ``descriptor.*``, or ``False`` for
-            random weights (the feature then stays in train mode). The package ships none yet.
+            random weights (the feature then stays in train mode). The package ships none yet: ``True`` is refused.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
@@ -40,7 +39,7 @@ class LFNetFeature(LIFTFeature):
 
     """
 
-    def __init__(self, num_features: int = 512, pretrained: Literal[False] | str | os.PathLike[str] = False) -> None:
+    def __init__(self, num_features: int = 512, pretrained: bool | str | os.PathLike[str] = False) -> None:
         super().__init__(
             num_features,
             pretrained=False,

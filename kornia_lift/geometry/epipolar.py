@@ -16,11 +16,13 @@ from typing import Any, NamedTuple
 
 import torch
 from kornia.core.exceptions import ShapeError
+from kornia.geometry.epipolar import find_fundamental, sampson_epipolar_distance
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 MIN_MATCHES = 8
 UNDETERMINED = 1e-12  # gap of the two smallest eigenvalues over the largest: below, rounding decides on the vector
+STARTS, ANNEALING = (1.0, 0.5, 0.2), 1.4  # shares of the matches that an estimate starts from, fall of its scale
 MAX_NORMALISED = 20.0  # a ray 87 degrees off the optical axis; no pixel of an image lies so near its corner
 
 
@@ -170,3 +172,74 @@ def assumed_intrinsics(size: tuple[int, int]) -> Tensor:
     focal = float(max(width, height))
     k = [[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]]
     return torch.tensor(k, dtype=torch.float64)
+
+
+def robust_essential(matches: Tensor, weights: Tensor, *, tolerance: float = 1e-3, iterations: int = 15) -> Tensor:
+    r"""Estimate the essential matrix of one set of matches by reweighted least squares, without random samples.
+
+    It starts from the eight-point algorithm, on points normalised by Hartley's transform, of the matches of highest
+    weight, and reweights all of them by
+
+    .. math:: v_i = w_i / (1 + d_i / s^2)^2
+
+    (Geman and McClure) with the squared Sampson distance d. The scale s falls from the median distance to the
+    tolerance. Of several starts, with more or fewer matches, the one with most weight within the tolerance counts.
+
+    Unlike :func:`weighted_eight_point`, whose eigenvector training needs, it withstands some outliers that have weight,
+    and its singular values are made (1, 1, 0). No gradient is recorded.
+
+    Args:
+        matches: normalised coordinates, shape (N, 4).
+        weights: not negative; 0 leaves a match out. Shape (N,).
+        tolerance: distance of an inlier, normalised coordinates: pixels over the focal length.
+        iterations: reweightings of each start.
+
+    Returns:
+        E of unit norm, float64, shape (3, 3); zero where fewer than 8 weights are positive or E is not determined.
+
+    """
+    kept = weights > 0
+    best = torch.zeros(3, 3, dtype=torch.float64, device=matches.device)
+    if int(kept.sum()) < MIN_MATCHES:
+        return best
+    points, base = matches[kept].detach().double(), weights[kept].detach().double()
+    if not bool(weighted_eight_point(points[None], torch.ones_like(base)[None]).gap[0] > UNDETERMINED):
+        return best
+    order = base.argsort(descending=True, stable=True)
+    most = 0.0
+    for share in STARTS:
+        count = min(max(int(share * len(base)), 2 * MIN_MATCHES), len(base))
+        start = torch.zeros_like(base)
+        start[order[:count]] = base[order[:count]]
+        found = _reweighted_essential(points, base, start, tolerance, iterations)
+        if found is None:
+            continue
+        distance = sampson_epipolar_distance(points[None, :, :2], points[None, :, 2:], found[None])[0]
+        support = float((base / (1 + distance / tolerance**2)).sum())
+        if support > most:
+            best, most = found, support
+    return best
+
+
+def _reweighted_essential(
+    points: Tensor, base: Tensor, start: Tensor, tolerance: float, iterations: int
+) -> Tensor | None:
+    """One start of :func:`robust_essential`; ``None`` where it breaks down."""
+    first, second = points[None, :, :2], points[None, :, 2:]
+    current, scale, essential = start, 0.0, None
+    for _ in range(iterations + 1):
+        found = find_fundamental(first, second, current[None])
+        if not bool(found.isfinite().all()):
+            return essential
+        essential = _nearest_essential(found[0])
+        distance = sampson_epipolar_distance(first, second, essential[None])[0]
+        scale = max(scale / ANNEALING if scale else float(distance.median().sqrt()), tolerance)
+        current = base / (1 + distance / scale**2).square()
+    return essential
+
+
+def _nearest_essential(matrix: Tensor) -> Tensor:
+    """Nearest matrix (3, 3) of singular values (1, 1, 0), of unit norm."""
+    u, _, v = torch.linalg.svd(matrix)
+    e = u @ torch.diag(matrix.new_tensor([1.0, 1.0, 0.0])) @ v
+    return e / e.norm()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_image
 from kornia_lift._io import load_image
 from kornia_lift.feature.lift import LIFTFeature
+from kornia_lift.matching.filtering import CorrespondenceFilter
 from kornia_lift.matching.pairs import PairMatch, match_tensors
 from kornia_lift.matching.verification import Geometry
 
@@ -25,6 +26,7 @@ def match_images(
     ratio: float = 0.95,
     geometry: Geometry = "fundamental",
     threshold: float = 2.0,
+    keep: CorrespondenceFilter | None = None,
 ) -> PairMatch:
     """Extract, match and verify the features of two images; no gradient is recorded.
 
@@ -38,6 +40,8 @@ def match_images(
         ratio: nearest over second-nearest descriptor distance at most, in both directions; 1 switches the test off.
         geometry: ``"fundamental"`` for any static scene, ``"homography"`` for planes and pure rotations.
         threshold: largest error of an inlier, in pixels.
+        keep: a learned filter that chooses among all nearest neighbours instead of the ratio test, such as
+            ``CorrespondenceFilter(CorrespondenceNet(pretrained=True))``.
 
     Returns:
         Features of both images, index pairs of the putative matches, which of them are inliers, and the matrix:
@@ -69,6 +73,7 @@ def match_images(
         ratio=ratio,
         geometry=geometry,
         threshold=threshold,
+        keep=keep,
     )
 
 

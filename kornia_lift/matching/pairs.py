@@ -14,6 +14,8 @@ from kornia_lift.feature.extract import extract_features, shrink
 from kornia_lift.features import Features
 from kornia_lift.matching.clock import StageClock
 from kornia_lift.matching.descriptors import match_descriptors
+from kornia_lift.matching.filtering import CorrespondenceFilter
+from kornia_lift.matching.learned import filter_matches
 from kornia_lift.matching.overlap import MAX_LOG_FALSE_ALARMS, log_false_alarms
 from kornia_lift.matching.verification import Geometry, verify
 
@@ -27,7 +29,8 @@ class PairMatch:
         second: features of the second image.
         pairs: indices into the features of the first and of the second image, shape (M, 2), best first.
         confidence: one minus the ratio of nearest to second-nearest distance (the worse of both directions), or
-            one minus half the squared distance without ratio test; shape (M,).
+            one minus half the squared distance without ratio test, or the weight that a learned filter gives; shape
+            (M,).
         verified: whether the match is an inlier of the estimated geometry, shape (M,).
         model: the fundamental matrix or homography from the first image to the second, shape (3, 3), or ``None``
             where none was found.
@@ -64,6 +67,7 @@ def match_tensors(
     ratio: float = 0.95,
     geometry: Geometry = "fundamental",
     threshold: float = 2.0,
+    keep: CorrespondenceFilter | None = None,
     clock: StageClock | None = None,
 ) -> PairMatch:
     """Extract the features of two images, match them and verify the matches.
@@ -78,6 +82,7 @@ def match_tensors(
         ratio: see :func:`match_descriptors`.
         geometry: see :func:`verify`.
         threshold: see :func:`verify`.
+        keep: see :func:`match_pair`.
         clock: adds the seconds of the parts of the feature, of matching and of verification.
     """
     clock = clock or StageClock()
@@ -87,7 +92,9 @@ def match_tensors(
         reduced = shrink(gray, max_size).to(device or image.device, dtype)
         with clock.stages_of(feature):
             features.append(extract_features(feature, reduced, (image.shape[-1], image.shape[-2])))
-    return match_pair(features[0], features[1], ratio=ratio, geometry=geometry, threshold=threshold, clock=clock)
+    return match_pair(
+        features[0], features[1], ratio=ratio, geometry=geometry, threshold=threshold, keep=keep, clock=clock
+    )
 
 
 def match_pair(
@@ -97,6 +104,7 @@ def match_pair(
     ratio: float = 0.95,
     geometry: Geometry = "fundamental",
     threshold: float = 2.0,
+    keep: CorrespondenceFilter | None = None,
     clock: StageClock | None = None,
 ) -> PairMatch:
     """Match the features of two images and verify the matches.
@@ -107,6 +115,7 @@ def match_pair(
         ratio: see :func:`match_descriptors`.
         geometry: see :func:`verify`.
         threshold: see :func:`verify`.
+        keep: a learned filter that chooses among all nearest neighbours; instead of the ratio test.
         clock: adds the seconds of the stages ``matching`` and ``verification``.
 
     Raises:
@@ -115,16 +124,21 @@ def match_pair(
     if first.is_binary or second.is_binary:
         raise ValueError("match_pair expects float descriptors, got packed bits (uint8)")
     clock = clock or StageClock()
+    sizes = first.image_size or _extent(first), second.image_size or _extent(second)
     with clock.stage("matching"):
-        pairs, confidence = match_descriptors(
-            torch.from_numpy(first.descriptors), torch.from_numpy(second.descriptors), ratio
-        )
+        if keep is not None:
+            pairs, confidence, tried = filter_matches(first, second, sizes, keep)
+        else:
+            pairs, confidence = match_descriptors(
+                torch.from_numpy(first.descriptors), torch.from_numpy(second.descriptors), ratio
+            )
+            tried = len(pairs)
     with clock.stage("verification"):
         here = first.keypoints[pairs[:, 0]].astype(np.float32)
         there = second.keypoints[pairs[:, 1]].astype(np.float32)
         verified, model = verify(here, there, geometry, threshold)
-    sizes = [f.image_size or _extent(f) for f in (first, second)]
-    chance = log_false_alarms(len(pairs), int(verified.sum()), geometry, threshold, sizes)
+    # a filter chooses what fits some geometry: chance had all of the matches to choose from
+    chance = log_false_alarms(tried, int(verified.sum()), geometry, threshold, list(sizes))
     return PairMatch(first, second, pairs, confidence, verified, model, chance)
 
 

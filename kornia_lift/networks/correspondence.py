@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
 from kornia_lift.geometry.epipolar import MAX_NORMALISED, check_matches, normalise_matches, weighted_eight_point
-from kornia_lift.weights import load_network
+from kornia_lift.weights import default_network, load_network, load_tensors
 
+PART = "correspondence"  # prefix of the tensors in weight files
+ADVICE = "train one (kornia_lift.training.correspondences.recipe) and give its file"
 EPSILON = 1e-3  # of both normalisations
 CHANNELS = 128
 BLOCKS = 12
+#: What a network with ``side`` is told of a match beside its coordinates: the distance of the descriptors over that of
+#: the second-nearest one, 0 to 1, and 1 where each is the other's nearest neighbour, else 0.
+SIDE_COLUMNS = ("ratio", "mutual")
+SIDE_CENTRE, SIDE_SCALE = (0.9, 0.5), (5.0, 1.0)  # to about the range of the coordinates
 
 
 class Consensus(NamedTuple):
@@ -45,19 +52,15 @@ def context_normalise(x: Tensor, mask: Tensor | None = None) -> Tensor:
         mask: False for padding, which neither counts nor changes; shape (B, N).
 
     """
-    mean, variance = _moments(x, mask)
-    return (x - mean) * (variance + EPSILON).rsqrt()
-
-
-def _moments(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance of each channel over the matches, each (B, C, 1)."""
     if mask is None:
-        variance, mean = torch.var_mean(x, 2, correction=0, keepdim=True)
-        return mean, variance
+        if x.shape[2] < 2:  # of one match nothing is left, which torch's kernel takes for an error
+            return x - x
+        return F.instance_norm(x, eps=EPSILON)
     kept = mask[:, None].to(x.dtype)
     count = kept.sum(2, keepdim=True).clamp(min=1)
     mean = (x * kept).sum(2, keepdim=True) / count
-    return mean, ((x - mean).square() * kept).sum(2, keepdim=True) / count
+    variance = ((x - mean).square() * kept).sum(2, keepdim=True) / count
+    return (x - mean) * (variance + EPSILON).rsqrt()
 
 
 class SetBatchNorm(nn.BatchNorm1d):
@@ -87,16 +90,17 @@ class CorrespondenceBlock(nn.Module):
         self.conv2, self.norm2 = nn.Conv1d(channels, channels, 1), SetBatchNorm(channels)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        y = F.relu(self._normalise(self.conv1(x), self.norm1, mask))
-        return x + F.relu(self._normalise(self.conv2(y), self.norm2, mask))
+        y = self._unit(x, self.conv1, self.norm1, mask)
+        return x + self._unit(y, self.conv2, self.norm2, mask)
 
-    def _normalise(self, x: Tensor, norm: SetBatchNorm, mask: Tensor | None) -> Tensor:
-        if self.training or norm.running_mean is None or norm.running_var is None:
-            return norm(context_normalise(x, mask), mask)
-        # both are affine per channel: one pass over the matches instead of four
-        mean, variance = _moments(x, mask)
-        inner, outer = (variance + EPSILON).rsqrt(), (norm.running_var + norm.eps).rsqrt()[:, None]
-        return torch.addcmul((-mean * inner - norm.running_mean[:, None]) * outer, x, inner * outer)
+    def _unit(self, x: Tensor, conv: nn.Conv1d, norm: SetBatchNorm, mask: Tensor | None) -> Tensor:
+        if self.training or mask is not None or x.shape[2] < 2 or norm.running_mean is None or norm.running_var is None:
+            return F.relu(norm(context_normalise(conv(x), mask), mask))
+        # batch normalisation is affine at run time, so that one kernel does both; the bias of the perceptron is left
+        # out, as context normalisation takes it away
+        scale = (norm.running_var + norm.eps).rsqrt()
+        y = F.instance_norm(conv.weight[:, :, 0] @ x, weight=scale, bias=-norm.running_mean * scale, eps=EPSILON)
+        return F.relu(y, inplace=not y.requires_grad)
 
 
 class CorrespondenceNet(nn.Module):
@@ -107,14 +111,16 @@ class CorrespondenceNet(nn.Module):
     essential matrix, through which gradients reach the network.
 
     Args:
-        pretrained: path of a ``.safetensors`` file with tensors ``correspondence.*``, or ``False`` for random weights
-            (the module then stays in train mode). The package ships none yet.
-        channels: width of the perceptrons.
-        blocks: number of residual blocks.
+        pretrained: ``True`` or the name of shipped weights, the path of a ``.safetensors`` file with tensors
+            ``correspondence.*``, or ``False`` for random weights (the module then stays in train mode).
+        channels: width of the perceptrons; where ``None``, that of the weights, or 128 as in the paper.
+        blocks: number of residual blocks; where ``None``, that of the weights, or 12 as in the paper.
+        side: the network also sees how good every match is: the columns of :data:`SIDE_COLUMNS`. Not in the paper;
+            where ``None``, as the weights have it, or not.
 
     Shape:
         - Input: matches :math:`(B, N, 4)` as (x1, y1, x2, y2); ``mask`` :math:`(B, N)`, False for padding;
-          ``intrinsics``, two matrices :math:`(3, 3)` or :math:`(B, 3, 3)`
+          ``intrinsics``, two matrices :math:`(3, 3)` or :math:`(B, 3, 3)`; with ``side``, the columns :math:`(B, N, 2)`
         - Output: :class:`Consensus`: weights :math:`(B, N)`, essential matrices :math:`(B, 3, 3)`, logits
           :math:`(B, N)`, gaps :math:`(B,)`
 
@@ -140,13 +146,19 @@ class CorrespondenceNet(nn.Module):
 
     def __init__(
         self,
-        pretrained: Literal[False] | str | os.PathLike[str] = False,
+        pretrained: bool | str | os.PathLike[str] = False,
         *,
-        channels: int = CHANNELS,
-        blocks: int = BLOCKS,
+        channels: int | None = None,
+        blocks: int | None = None,
+        side: bool | None = None,
     ) -> None:
         super().__init__()
-        self.input = nn.Conv1d(4, channels, 1)
+        if pretrained is True:
+            pretrained = self.name_of("learned")
+        shape = (CHANNELS, BLOCKS, False) if pretrained is False else _shape_of_weights(pretrained)
+        channels, blocks = channels or shape[0], blocks or shape[1]
+        self.side = side = shape[2] if side is None else side
+        self.input = nn.Conv1d(4 + len(SIDE_COLUMNS) * side, channels, 1)
         self.blocks = nn.ModuleList(CorrespondenceBlock(channels) for _ in range(blocks))
         self.output = nn.Conv1d(channels, 1, 1)
         for layer in self.modules():
@@ -156,17 +168,31 @@ class CorrespondenceNet(nn.Module):
                 nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         if pretrained is not False:
-            load_network(self, "correspondence", pretrained)
+            load_network(self, PART, pretrained)
 
-    def logits(self, matches: Tensor, mask: Tensor | None = None) -> Tensor:
+    @classmethod
+    def name_of(cls, weights: str) -> str:
+        """Return what ``"learned"`` means on the command line, the weights of ``pretrained=True``; others as they are.
+
+        Raises:
+            ValueError: if the package ships none.
+
+        """
+        return default_network(PART, cls.__name__, ADVICE) if weights == "learned" else weights
+
+    def logits(self, matches: Tensor, mask: Tensor | None = None, side: Tensor | None = None) -> Tensor:
         """Return one logit per match, positive for inliers, 0 for padding.
 
         Args:
             matches: normalised coordinates, shape (B, N, 4).
             mask: False for padding, shape (B, N).
+            side: what a network with ``side`` is told of each match, shape (B, N, 2).
 
         """
         x = matches.to(self.input.weight.dtype)
+        if side is not None:
+            columns = (side.to(x) - x.new_tensor(SIDE_CENTRE)) * x.new_tensor(SIDE_SCALE)
+            x = torch.cat([x, columns], -1)
         if mask is not None:
             x = x.masked_fill(~mask[..., None], 0)  # NaN in the padding would stay NaN when multiplied by 0
         if not x.shape[0] or not x.shape[1]:
@@ -178,19 +204,51 @@ class CorrespondenceNet(nn.Module):
         return out if mask is None else out.masked_fill(~mask, 0)
 
     def forward(
-        self, matches: Tensor, mask: Tensor | None = None, intrinsics: tuple[Tensor, Tensor] | None = None
+        self,
+        matches: Tensor,
+        mask: Tensor | None = None,
+        intrinsics: tuple[Tensor, Tensor] | None = None,
+        side: Tensor | None = None,
     ) -> Consensus:
         check_matches(matches, mask, type(self).__name__)
+        self._check_side(matches, side)
         if mask is not None:
             matches = matches.masked_fill(~mask[..., None], 0)
         if not torch.compiler.is_compiling():
             _check_units(matches, intrinsics, type(self).__name__)
         if intrinsics is not None:
             matches = normalise_matches(matches, intrinsics)
-        logits = self.logits(matches, mask)
+        logits = self.logits(matches, mask, side)
         weights = F.relu(torch.tanh(logits))
         essential, gap = weighted_eight_point(matches, weights)
         return Consensus(weights, essential, logits, gap)
+
+    def _check_side(self, matches: Tensor, side: Tensor | None) -> None:
+        """Raise unless the columns of :data:`SIDE_COLUMNS` are given where they are wanted, and only there."""
+        wanted = (*matches.shape[:2], len(SIDE_COLUMNS)) if self.side else None
+        got = None if side is None else tuple(side.shape)
+        if wanted == got:
+            return
+        names = ", ".join(SIDE_COLUMNS)
+        if wanted is None:
+            raise ShapeError(f"this network was made without side={names}; leave side out, got {got}")
+        raise ShapeError(
+            f"this network expects side={names} of shape {wanted}, got {got}; "
+            "kornia_lift.matching.putative.putative_matches computes them"
+        )
+
+
+def _shape_of_weights(pretrained: str | os.PathLike[str]) -> tuple[int, int, bool]:
+    """Width, number of blocks and whether there are side columns; the published shape where the file holds no network.
+
+    What is wrong with the file :func:`~kornia_lift.weights.load_network` says.
+    """
+    tensors, _ = load_tensors(pretrained)
+    weight = tensors.get(f"{PART}.input.weight")
+    if weight is None or weight.dim() != 3:
+        return CHANNELS, BLOCKS, False
+    blocks = {name.split(".")[2] for name in tensors if name.startswith(f"{PART}.blocks.")}
+    return len(weight), len(blocks), weight.shape[1] > 4
 
 
 def _check_units(matches: Tensor, intrinsics: tuple[Tensor, Tensor] | None, who: str) -> None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
 
 import torch.nn.functional as F
 from kornia.feature import LAFDescriptor
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image, check_patches
-from kornia_lift.networks.lfnet import normalise_maps
-from kornia_lift.weights import load_network
+from kornia_lift.networks.lfnet import LFNET_ADVICE, normalise_maps
+from kornia_lift.weights import default_network, load_network
 
 PATCH_SIZE = 32
 WIDTH = 256
@@ -24,7 +23,7 @@ class LFNetDescriptor(nn.Module):
 
     Args:
         pretrained: path of a ``.safetensors`` file with tensors ``descriptor.*``, or ``False`` for random weights (the
-            module then stays in train mode). The package ships none yet.
+            module then stays in train mode). The package ships none yet, so that ``True`` is refused.
 
     Shape:
         - Input: :math:`(B, 1, 32, 32)`
@@ -47,7 +46,7 @@ class LFNetDescriptor(nn.Module):
 
     patch_size = PATCH_SIZE
 
-    def __init__(self, pretrained: Literal[False] | str | os.PathLike[str] = False) -> None:
+    def __init__(self, pretrained: bool | str | os.PathLike[str] = False) -> None:
         super().__init__()
         self.conv1, self.norm1 = nn.Conv2d(1, 64, 3, stride=2), nn.BatchNorm2d(64)
         self.conv2, self.norm2 = nn.Conv2d(64, 128, 3, stride=2), nn.BatchNorm2d(128)
@@ -57,6 +56,8 @@ class LFNetDescriptor(nn.Module):
         for layer in (self.conv1, self.conv2, self.conv3, self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        if pretrained is True:
+            pretrained = default_network("lfnet-descriptor", type(self).__name__, LFNET_ADVICE)
         if pretrained is not False:
             load_network(self, "descriptor", pretrained)
 

@@ -1,4 +1,7 @@
-"""Training options: frozen dataclasses to and from TOML and JSON. An unknown key is an error, never ignored."""
+"""Training options: frozen dataclasses to and from TOML and JSON. An unknown key is an error, never ignored.
+
+No library for it: the error names the option by its path in the file, what is valid there and what was given.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,8 @@ from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, t
 from kornia_lift.training.data.load import load_data
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.split import check_apart
+from kornia_lift.training.lfnet.config import LFNetConfig
+from kornia_lift.training.lfnet.recipe import LFNetRecipe
 from kornia_lift.training.loop import Result
 from kornia_lift.training.loop.distributed import rank
 from kornia_lift.training.modern.config import ModernConfig
@@ -27,8 +29,8 @@ from kornia_lift.training.recipe import Recipe, check_needs
 
 WEIGHTS = "weights.safetensors"
 #: The recipes; the options of each are a table of its name.
-RECIPES: Mapping[str, type[PaperRecipe] | type[ModernRecipe] | type[CompactRecipe]] = MappingProxyType(
-    {"paper": PaperRecipe, "modern": ModernRecipe, "compact": CompactRecipe}
+RECIPES: Mapping[str, type[PaperRecipe] | type[ModernRecipe] | type[CompactRecipe] | type[LFNetRecipe]] = (
+    MappingProxyType({"paper": PaperRecipe, "modern": ModernRecipe, "compact": CompactRecipe, "lfnet": LFNetRecipe})
 )
 
 
@@ -37,8 +39,9 @@ class RunConfig:
     """All options of ``kornia-lift train``.
 
     Args:
-        recipe: ``"paper"`` (LIFT as published), ``"modern"`` (the one that made LIFT's shipped weights) or
-            ``"compact"`` (orientation and descriptor on 32x32 patches for the detector of a model).
+        recipe: ``"paper"`` (LIFT as published), ``"modern"`` (the one that made LIFT's shipped weights),
+            ``"compact"`` (orientation and descriptor on 32x32 patches for the detector of a model) or ``"lfnet"``
+            (LF-Net from whole images).
         data: stores written by ``kornia-lift build-dataset``, folders of them, or folders of scenes and images.
         validation: held-out data of the same forms; where empty, a part of ``data`` is held out as the ``split`` of
             the recipe says.
@@ -48,10 +51,11 @@ class RunConfig:
         paper: options of the paper's recipe.
         modern: options of the modern recipe.
         compact: options of the compact recipe.
+        lfnet: options of the LF-Net recipe.
 
     """
 
-    recipe: Literal["paper", "modern", "compact"]
+    recipe: Literal["paper", "modern", "compact", "lfnet"]
     data: tuple[Path, ...]
     validation: tuple[Path, ...] = ()
     stages: tuple[str, ...] = ()
@@ -60,6 +64,7 @@ class RunConfig:
     paper: PaperConfig = field(default_factory=PaperConfig)
     modern: ModernConfig = field(default_factory=ModernConfig)
     compact: CompactConfig = field(default_factory=CompactConfig)
+    lfnet: LFNetConfig = field(default_factory=LFNetConfig)
 
     def __post_init__(self) -> None:
         if not self.data:

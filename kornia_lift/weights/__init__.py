@@ -2,6 +2,7 @@
 
 from kornia_lift.weights._load import (
     available_models,
+    default_network,
     is_upright,
     load_network,
     load_tensors,
@@ -16,6 +17,7 @@ __all__ = [
     "Family",
     "WeightFileError",
     "available_models",
+    "default_network",
     "is_upright",
     "load_network",
     "load_tensors",

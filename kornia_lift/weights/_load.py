@@ -9,7 +9,7 @@ from typing import cast, get_args
 
 from torch import Tensor, nn
 
-from kornia_lift.weights._registry import DEFAULT_MODEL, FOLDER, MODELS, Family, ShippedModel
+from kornia_lift.weights._registry import DEFAULT_MODEL, FOLDER, MODELS, NETWORKS, Family, ShippedModel, ShippedNetwork
 from kornia_lift.weights._safetensors import WeightFileError, parse_safetensors, read_safetensors
 
 
@@ -77,25 +77,44 @@ def load_tensors(pretrained: bool | str | os.PathLike[str]) -> tuple[dict[str, T
             f"file, got {pretrained!r}"
         )
     name = DEFAULT_MODEL if pretrained is True else os.fspath(pretrained)
-    if name in MODELS:
-        path = FOLDER / MODELS[name].file
+    shipped: dict[str, ShippedModel | ShippedNetwork] = {**MODELS, **NETWORKS}
+    if name in shipped:
+        path = FOLDER / shipped[name].file
         raw = path.read_bytes()
         digest = hashlib.sha256(raw).hexdigest()
-        if digest != MODELS[name].sha256:
+        if digest != shipped[name].sha256:
             raise WeightFileError(
-                f"{path} has sha256 {digest}, expected {MODELS[name].sha256}: the installed file was changed or cut "
+                f"{path} has sha256 {digest}, expected {shipped[name].sha256}: the installed file was changed or cut "
                 "off; install kornia_lift again"
             )
         return parse_safetensors(raw)
     path = Path(name)
     if path.suffix != ".safetensors" and not path.exists():
         raise ValueError(
-            f"unknown pretrained model {name!r}: expected one of {', '.join(MODELS) or '(none shipped)'}, "
+            f"unknown pretrained model {name!r}: expected one of {', '.join(shipped) or '(none shipped)'}, "
             "or the path of a .safetensors file"
         )
     if not path.exists():
         raise FileNotFoundError(f"no weight file {path}")
     return read_safetensors(path)
+
+
+def default_network(part: str, who: str, advice: str) -> str:
+    """Return the name of the shipped weights that ``pretrained=True`` means to a network beside the features.
+
+    Args:
+        part: prefix of the tensors, such as ``"correspondence"``.
+        who: name of the class, for the error.
+        advice: how to get weights otherwise, for the error.
+
+    Raises:
+        ValueError: if the package ships none.
+
+    """
+    names = [name for name, network in NETWORKS.items() if network.part == part]
+    if not names:
+        raise ValueError(f"kornia_lift ships no weights of {who}: {advice}, or use pretrained=False for random ones")
+    return names[0]
 
 
 def load_network(network: nn.Module, part: str, pretrained: bool | str | os.PathLike[str]) -> None:
@@ -114,6 +133,9 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
     tensors, _ = load_tensors(pretrained)
     prefix = part + "."
     found = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+    if not found:
+        held = ", ".join(sorted({name.split(".")[0] for name in tensors})) or "nothing"
+        raise WeightFileError(f"the weights {pretrained!r} are of {held}, not of {type(network).__name__} ({prefix}*)")
     weight = next(network.parameters())
     for name in getattr(network, "optional_buffers", ()):
         network.register_buffer(name, weight.new_zeros(found[name].shape) if name in found else None)

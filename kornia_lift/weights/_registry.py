@@ -49,3 +49,29 @@ MODELS: dict[str, ShippedModel] = {
     "lift-plus": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, family="compact"),
     "lift-plus-upright": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, upright=True, family="compact"),
 }
+
+
+@dataclass(frozen=True)
+class ShippedNetwork:
+    """Weights of one network beside the features: no :class:`~kornia_lift.feature.LIFTFeature` is made of them.
+
+    Args:
+        file: file name inside ``kornia_lift/weights``.
+        sha256: checksum of the file; a file that differs is refused.
+        part: prefix of its tensors.
+        licence: SPDX identifier of the licence of the weights.
+
+    """
+
+    file: str
+    sha256: str
+    part: str
+    licence: str = "Apache-2.0"
+
+
+_CNE_SMALL_SHA256 = "907de40fc786e0909ff4b7e44f3b6de8ae9cb20a747f69a0d4d564ee3ab144b9"
+#: By name; the first one of a part is what ``pretrained=True`` means to its network.
+NETWORKS: dict[str, ShippedNetwork] = {
+    # 64 channels, 8 blocks, ratio and mutuality of each match
+    "cne-small": ShippedNetwork("cne-small.safetensors", _CNE_SMALL_SHA256, "correspondence"),
+}

@@ -139,3 +139,11 @@ def test_a_command_is_a_parser_and_a_run(command: ModuleType) -> None:
     parser = build_parser()._subparsers._group_actions[0].choices[name]  # type: ignore[union-attr, index]
     assert parser.get_default("run") is command.run
     assert parser.description
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_has_a_help_text(name: str) -> None:
+    (commands,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    parser = commands.choices[name]
+    assert parser.description
+    assert [action.dest for action in parser._actions if not action.help] == []

@@ -242,3 +242,39 @@ def test_rotated_image(call: Call, tmp_path: Path) -> None:
     matrix = np.array(report["matrix"])
     angle = math.degrees(math.atan2(matrix[1, 0], matrix[0, 0]))
     assert angle == pytest.approx(-90, abs=1)  # counter-clockwise on screen, y down
+
+
+@pytest.fixture
+def filter_file(tmp_path: Path) -> Path:
+    """A network that keeps every match with a small ratio, whatever its position."""
+    save_file = pytest.importorskip("safetensors.torch").save_file
+    from kornia_lift.networks.correspondence import CorrespondenceNet
+
+    network = CorrespondenceNet(channels=4, blocks=1, side=True)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.input.weight[0, 4] = -1.0  # of the ratio, centred at 0.9
+        network.output.weight[0, 0] = 1.0
+    path = tmp_path / "filter.safetensors"
+    save_file({f"correspondence.{n}": t for n, t in network.state_dict().items()}, path)
+    return path
+
+
+def test_learned_filter_chooses_the_putative_matches(call: Call, pair: tuple[Path, Path], filter_file: Path) -> None:
+    answer = call("match", *pair, "-n", 200, "--geometry", "homography", "--json", "--filter", filter_file)
+    report = json.loads(answer.out)
+    assert report["filter"] == str(filter_file)
+    assert report["ratio"] is None
+    assert report["putative"] >= report["verified"] >= 50
+    rows = np.array(report["matches"]["rows"], dtype=float)
+    assert (np.diff(rows[:, 4]) <= 0).all()
+    text = call("match", *pair, "-n", 200, "--geometry", "homography", "--filter", filter_file)
+    assert "filter keeps" in text.out
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "missing.safetensors", "lift"])
+def test_wrong_filter_is_said(call: Call, pair: tuple[Path, Path], wrong: str) -> None:
+    answer = call("match", *pair, "-n", 50, "--filter", wrong)
+    assert answer.code == 2
+    assert "--filter" in one_line(answer.err)

@@ -48,7 +48,7 @@ def config(tiny_store: Store, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["paper", "modern", "compact"])
+@pytest.mark.parametrize("name", ["paper", "modern", "compact", "lfnet"])
 def test_the_shipped_recipes_are_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = read_run(read_mapping(recipe_path(Path(name))))
     assert run.recipe == name
@@ -98,7 +98,7 @@ def test_a_budget_is_divided_over_the_chosen_stages() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"recipe": "modernist"}, "recipe must be one of 'paper', 'modern', 'compact', got 'modernist'"),
+        ({"recipe": "modernist"}, "recipe must be one of 'paper', 'modern', 'compact', 'lfnet', got 'modernist'"),
         ({"data": []}, "data names no training data"),
         ({"stages": ["describe"]}, "unknown stage 'describe'; the paper recipe has descriptor"),
         ({"modern": {}}, r"the table \[modern\] has no effect on the recipe 'paper'"),
@@ -108,7 +108,7 @@ def test_a_budget_is_divided_over_the_chosen_stages() -> None:
         ({"paper": {"orientation_options": {"validation_pairs": 1}}}, "validation_pairs must be at least 2, got 1"),
         ({"paper": {"detector_options": {"validation_quadruplets": 0}}}, "validation_quadruplets must be at least 2"),
         ({"paper": {"split": {"share": 1.0}}}, "paper.split: the share held out must be"),
-        ({"recipe": ["paper"]}, "recipe must be one of 'paper', 'modern', 'compact', got"),
+        ({"recipe": ["paper"]}, "recipe must be one of 'paper', 'modern', 'compact', 'lfnet', got"),
         ({"paper": {"descriptor": {"learning_rate": 10**400}}}, "learning_rate must be finite, got an integer of 401"),
         ({"paper": {"descriptor": {"steps": 10**400}}}, "steps must have at most 64 bits"),
         ({"paper": {"synthetic": {"zoom": 0.5}}}, "paper.synthetic: zoom must be at least 1, got 0.5"),

@@ -273,3 +273,45 @@ def test_a_file_says_which_networks_it_has(tmp_path: Path) -> None:
     assert network_family(write(tmp_path / "compact.safetensors", one, networks="compact")) == "compact"
     with pytest.raises(WeightFileError, match="'tiny', this version has lift, compact"):
         network_family(write(tmp_path / "newer.safetensors", one, networks="tiny"))
+
+
+def test_shipped_filter_is_small_complete_and_the_default() -> None:
+    from kornia_lift.networks.correspondence import CorrespondenceNet
+    from kornia_lift.weights._registry import NETWORKS
+
+    assert (FOLDER / NETWORKS["cne-small"].file).stat().st_size < 2e6
+    network, named = CorrespondenceNet(pretrained=True), CorrespondenceNet("cne-small")
+    assert network.side
+    assert not network.training
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), named.parameters(), strict=True))
+
+
+def test_network_without_shipped_weights_says_how_to_get_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    from kornia_lift.networks.correspondence import CorrespondenceNet
+    from kornia_lift.weights._registry import NETWORKS
+
+    for name in list(NETWORKS):
+        monkeypatch.delitem(NETWORKS, name)
+    with pytest.raises(ValueError, match=r"ships no weights of CorrespondenceNet: train one .* pretrained=False"):
+        CorrespondenceNet(pretrained=True)
+
+
+def test_lfnet_has_no_shipped_weights_and_says_so() -> None:
+    from kornia_lift.detector.lfnet import LFNetDetector
+    from kornia_lift.feature.lfnet import LFNetFeature
+    from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+
+    for kind in (LFNetDetector, LFNetFeature, LFNetDescriptor):
+        with pytest.raises(ValueError, match="ships no weights of LFNet.*kornia-lift train lfnet"):
+            kind(pretrained=True)
+
+
+def test_changed_filter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import dataclasses
+
+    from kornia_lift.networks.correspondence import CorrespondenceNet
+    from kornia_lift.weights._registry import NETWORKS
+
+    monkeypatch.setitem(NETWORKS, "cne-small", dataclasses.replace(NETWORKS["cne-small"], sha256="0" * 64))
+    with pytest.raises(WeightFileError, match="install kornia_lift again"):
+        CorrespondenceNet(pretrained=True)

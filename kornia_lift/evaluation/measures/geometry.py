@@ -88,7 +88,7 @@ def pose_error(
             essential[start : start + 3], first, carried, k, mask=inliers.copy()
         )
         if votes > best_votes:
-            best, best_votes = _angular_error(rotation, translation[:, 0], *pose), votes
+            best, best_votes = angular_error(rotation, translation[:, 0], *pose), votes
     return best
 
 
@@ -147,9 +147,10 @@ def auc(errors: NDArray[np.floating] | list[float], threshold: float) -> float:
     return float(np.maximum(0.0, 1.0 - values / threshold).mean())
 
 
-def _angular_error(
+def angular_error(
     rotation: FloatArray, translation: FloatArray, true_rotation: FloatArray, true_translation: FloatArray
 ) -> float:
+    """Larger one of the angles between two rotations (3, 3) and between two translations (3,), degrees, 0 to 180."""
     cosine = (np.trace(rotation.T @ true_rotation) - 1) / 2
     rotated = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     cosine = translation @ true_translation / (np.linalg.norm(translation) * np.linalg.norm(true_translation))

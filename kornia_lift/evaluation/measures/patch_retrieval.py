@@ -35,7 +35,7 @@ class RetrievalScores:
 
 
 def retrieval_pairs(
-    point_ids: NDArray[np.int64], *, negatives: int = 1, seed: int = 0
+    point_ids: NDArray[np.int64], *, negatives: int = 1, seed: int = 0, points: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """One matching pair per point and some non-matching ones, as in the evaluation of DeepDesc.
 
@@ -43,6 +43,7 @@ def retrieval_pairs(
         point_ids: the point of each patch, shape (N,).
         negatives: non-matching pairs per point; DeepDesc takes 1000, Brown's lists have 1.
         seed: of the draw.
+        points: so many points at most, drawn among those with two patches; all of them where ``None``.
 
     Returns:
         Indices of patches, shape (M, 2), and whether they show the same point, shape (M,).
@@ -56,6 +57,8 @@ def retrieval_pairs(
     usable = np.flatnonzero(count >= 2)
     if len(usable) == 0 or len(ids) < 2:
         raise ValueError("pairs need a point with two patches, and a second point")
+    if points is not None and points < len(usable):
+        usable = np.sort(generator.choice(usable, points, replace=False))
     anchors, partners = np.empty(len(usable), np.int64), np.empty(len(usable), np.int64)
     for k, point in enumerate(usable):
         a, b = generator.choice(count[point], 2, replace=False)

@@ -1,4 +1,8 @@
-"""A report as a list of blocks, written as Markdown or as HTML; names in it may hold any character."""
+"""A report as a list of blocks, written as Markdown or as HTML; names in it may hold any character.
+
+No Markdown library: a report is made of four kinds of blocks, and both forms are written from them, not one from the
+other.
+"""
 
 from __future__ import annotations
 

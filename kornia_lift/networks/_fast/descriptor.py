@@ -169,7 +169,7 @@ def _first_block(z: Tensor, plan: DescriptorPlan, memory: Tensor) -> tuple[Tenso
         for row in range(rows):
             torch.sqrt(energy[row].transpose(0, 1), out=pooled)
             torch.mm(plan.along_x, pooled.view(n, -1), out=spectrum[:, top + row])
-            torch.mean(pooled, 1, out=mean[:, top + row])
+            mean[:, top + row] = pooled.mean(1)  # torch 2.5 does not fill a strided `out` of bfloat16
     return spectrum, mean.view(n, n * batch)
 
 

@@ -12,10 +12,12 @@ from torch import Generator, Tensor
 
 from kornia_lift.feature import shrink
 from kornia_lift.features import Features
+from kornia_lift.matching.putative import putative_matches
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.colmap import model_folder
 from kornia_lift.scenes.scene import FloatArray
-from kornia_lift.training.correspondences.config import CorrespondenceConfig
+from kornia_lift.training.correspondences.augmentation import choose_matches, move_cameras
+from kornia_lift.training.correspondences.config import AugmentationConfig, CorrespondenceConfig
 
 Extractor = Callable[[Tensor], Features]
 MIN_BASELINE = 1e-5  # of the reconstruction's unit: below, there is no direction of translation
@@ -30,6 +32,8 @@ class MatchedPair:
         matches: nearest neighbours in normalised coordinates without lens distortion, shape (N, 4).
         rotation: R, shape (3, 3), with X_2 = R X_1 + t.
         translation: t of unit length, shape (3,).
+        side: what else is known of each match, see :data:`~kornia_lift.networks.correspondence.SIDE_COLUMNS`, shape
+            (N, 2).
 
     """
 
@@ -37,6 +41,7 @@ class MatchedPair:
     matches: Tensor
     rotation: Tensor
     translation: Tensor
+    side: Tensor
 
     @property
     def essential(self) -> Tensor:
@@ -45,12 +50,6 @@ class MatchedPair:
         cross = self.translation.new_tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]])
         e = cross @ self.rotation
         return e / e.norm()
-
-
-def nearest(first: Features, second: Features) -> Tensor:
-    """Return the index of the nearest descriptor of ``second`` for every one of ``first``: one way, no test."""
-    one, other = (torch.from_numpy(f.descriptors).float() for f in (first, second))
-    return torch.cat([torch.cdist(part, other).argmin(1) for part in one.split(1024)])
 
 
 def match_pairs(
@@ -88,13 +87,15 @@ def match_pairs(
             (first, points), (second, others) = features[i], features[j]
             if not len(first) or not len(second) or length < MIN_BASELINE:
                 continue
-            matches = np.concatenate([points, others[nearest(first, second).numpy()]], 1)
+            putative = putative_matches(*(torch.from_numpy(f.descriptors) for f in (first, second)))
+            matches = np.concatenate([points, others[putative.pairs[:, 1].numpy()]], 1)
             found.append(
                 MatchedPair(
                     scene.name,
                     torch.from_numpy(matches).float(),
                     torch.from_numpy(rotation),
                     torch.from_numpy(translation / length),
+                    putative.side,
                 )
             )
     return found
@@ -112,18 +113,35 @@ def _normalised(
     return features, np.asarray((ideal - k[:2, 2]) / np.diagonal(k)[:2])
 
 
-def collate(pairs: Sequence[MatchedPair], count: int, generator: Generator) -> dict[str, Tensor]:
+def collate(
+    pairs: Sequence[MatchedPair], count: int, generator: Generator, augmentation: AugmentationConfig | None = None
+) -> dict[str, Tensor]:
     """Draw ``count`` matches of each pair and pad where there are fewer.
 
+    Args:
+        pairs: the pairs of the batch.
+        count: matches of a pair.
+        generator: decides which, and how they are augmented.
+        augmentation: how; ``None`` takes the pairs as they are.
+
     Returns:
-        ``matches`` (B, count, 4), ``mask`` (B, count) and ``essential`` (B, 3, 3), float32.
+        ``matches`` (B, count, 4), ``side`` (B, count, 2), ``mask`` (B, count) and ``essential`` (B, 3, 3), float32.
 
     """
     matches = torch.zeros(len(pairs), count, 4)
+    side = torch.zeros(len(pairs), count, 2)
     mask = torch.zeros(len(pairs), count, dtype=torch.bool)
+    essential = torch.zeros(len(pairs), 3, 3)
     for row, pair in enumerate(pairs):
+        moved, e = pair.matches, pair.essential.float()
+        pool = torch.arange(len(moved))
+        if augmentation is not None:
+            pool = choose_matches(moved, pair.side, e, generator, augmentation)
+            moved, e = move_cameras(moved, e, generator, augmentation)
         # at random: the first ones are the largest, or of the highest response
-        chosen = torch.randperm(len(pair.matches), generator=generator)[:count]
-        matches[row, : len(chosen)] = pair.matches[chosen]
+        chosen = pool[torch.randperm(len(pool), generator=generator)[:count]]
+        matches[row, : len(chosen)] = moved[chosen]
+        side[row, : len(chosen)] = pair.side[chosen]
         mask[row, : len(chosen)] = True
-    return {"matches": matches, "mask": mask, "essential": torch.stack([p.essential for p in pairs]).float()}
+        essential[row] = e
+    return {"matches": matches, "side": side, "mask": mask, "essential": essential}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +28,7 @@ class CorrespondenceRecipe:
     Args:
         data: folder of the training data; only its reconstructed scenes (``sfm/``) are used.
         extract: gives the features of an image, such as ``opencv_sift(2000)`` of
-            :mod:`kornia_lift.evaluation.features.peers`. The network is then for the matches of this feature.
+            :mod:`kornia_lift.evaluation.features.peers`; or several such. The network is then for their matches.
         out: folder of the run.
         config: options.
 
@@ -37,17 +38,25 @@ class CorrespondenceRecipe:
 
     """
 
-    def __init__(self, data: Path, extract: Extractor, out: Path, config: CorrespondenceConfig | None = None) -> None:
+    def __init__(
+        self,
+        data: Path,
+        extract: Extractor | Sequence[Extractor],
+        out: Path,
+        config: CorrespondenceConfig | None = None,
+    ) -> None:
+        features = extract if isinstance(extract, Sequence) else [extract]
         self.out, self.config = out, config or CorrespondenceConfig()
         folders = {source.name: source.path for source in find_sources(data) if source.kind == "sfm"}
         # the images in colour, which a store does not hold
         train, held_out = ([folders[n] for n in part] for part in split_names(list(folders), self.config.split))
         torch.manual_seed(self.config.seed)
-        self.network = CorrespondenceNet()
+        c = self.config
+        self.network = CorrespondenceNet(channels=c.channels, blocks=c.blocks, side=c.side)
         self.stage = CorrespondenceStage(
             self.network,
-            match_pairs(train, extract, self.config),
-            match_pairs(held_out, extract, self.config),
+            [pair for feature in features for pair in match_pairs(train, feature, self.config)],
+            [pair for feature in features for pair in match_pairs(held_out, feature, self.config)],
             self.config,
         )
 

@@ -58,14 +58,17 @@ class CorrespondenceStage:
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         chosen = torch.randperm(len(self.pairs), generator=generator)[: self.config.pairs_per_batch].tolist()
-        batch = collate([self.pairs[n] for n in chosen], self.config.matches_per_pair, generator)
+        c = self.config
+        batch = collate([self.pairs[n] for n in chosen], c.matches_per_pair, generator, c.augmentation)
         # the loss knows nothing of steps
         batch["regress"] = torch.full((len(chosen),), step >= self.config.essential_from)
         return batch
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        c, mask = self.config, batch["mask"]
-        found = self.network(batch["matches"], mask)
+        c = self.config
+        # without padding one pass of a fused kernel does
+        mask = None if bool(batch["mask"].all()) else batch["mask"]
+        found = self.network(batch["matches"], mask, side=batch["side"] if c.side else None)
         labels = epipolar_labels(batch["matches"], batch["essential"], c.label_threshold)
         classification = classification_loss(found.logits, labels, mask).mean()
         loss = c.classification_weight * classification
@@ -87,7 +90,7 @@ class CorrespondenceStage:
         errors, hits, kept, inliers, classification = [], 0, 0, 0, 0.0
         for pair in self.validation:
             matches = pair.matches[None]
-            found = self.network(matches)
+            found = self.network(matches, side=pair.side[None] if self.config.side else None)
             labels = epipolar_labels(matches, pair.essential[None].float(), self.config.label_threshold)
             positive = found.logits > 0
             hits += int((positive & labels).sum())

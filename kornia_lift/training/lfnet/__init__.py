@@ -1,1 +1,1 @@
-"""Parts of LF-Net's training from whole images (Ono et al., NeurIPS 2018): warps and losses. No recipe yet."""
+"""LF-Net's training from whole images (Ono et al., NeurIPS 2018): warps, losses, stage, recipe."""

@@ -70,11 +70,13 @@ def orientation_loss(mine: Tensor, other: Tensor, rotation: Tensor, visible: Ten
     Args:
         mine: unit vectors (cosine, sine) of this view, shape (B, 2, H, W).
         other: those of the other view, fetched where the pixels lie, shape (B, 2, H, W).
-        rotation: in-plane rotation from the other view to this one, radians, shape (B,).
+        rotation: in-plane rotation from the other view to this one, radians, of the whole view (B,) or of every pixel
+            (B, H, W).
         visible: shape (B, H, W).
 
     """
-    cosine, sine = rotation.cos()[:, None, None], rotation.sin()[:, None, None]
+    angle = rotation[:, None, None] if rotation.dim() == 1 else rotation
+    cosine, sine = angle.cos(), angle.sin()
     x, y = other.unbind(1)
     expected = torch.stack([x * cosine - y * sine, x * sine + y * cosine], 1)
     return masked_mean((mine - expected).square().sum(1), visible)
@@ -127,12 +129,18 @@ def draw_negatives(
         apart: positives at most this many pixels from one's own are not negatives.
 
     Returns:
-        Indices into ``second``, shape (N,).
+        Indices into ``second``, shape (N,). Where all others are too near, it is the anchor's own positive, whose
+        triplet loss is the margin and has no gradient.
 
     """
     nearest = hardest(first, second, positions, pool, apart)
-    drawn = torch.randint(nearest.shape[1], (len(nearest), 1), generator=generator)
-    return nearest.gather(1, drawn.to(nearest.device))[:, 0]
+    near = torch.cdist(positions, positions) <= apart
+    # the near ones come last; a pool that is larger than what is left must not reach them
+    left = (~near.gather(1, nearest)).sum(1)
+    share = torch.rand(len(nearest), generator=generator).to(nearest.device)
+    drawn = (share * left).long().clamp(max=nearest.shape[1] - 1)
+    own = torch.arange(len(nearest), device=nearest.device)
+    return torch.where(left > 0, nearest.gather(1, drawn[:, None])[:, 0], own)
 
 
 def hardest(first: Tensor, second: Tensor, positions: Tensor, pool: int, apart: float = 32.0) -> Tensor:

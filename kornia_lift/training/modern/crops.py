@@ -75,8 +75,9 @@ class WarpedCrops:
         self.photometric = photometric or Photometric()
         if not images or not all(images):
             raise ValueError("pairs of crops need at least one image of every scene")
-        # coarser copies by 2x2 means: sampling at most every second pixel never aliases much
-        self.pyramids = [[_halvings(image, self.config.max_step) for image in scene] for scene in images]
+        # coarser copies by 2x2 means: sampling at most every second pixel never aliases much. The binomial filter of
+        # PatchPyramid (variance 1.25 pixels) would blur more than the detector's levels do (0.75)
+        self.pyramids = [[halvings(image, self.config.max_step) for image in scene] for scene in images]
 
     def draw(self, generator: Generator, num_images: int) -> dict[str, Tensor]:
         """Draw a batch.
@@ -106,7 +107,7 @@ class WarpedCrops:
                 to_image = _similarity(step, angle, x, y) @ _translation(-(c.size - 1) / 2)
                 warp = _random_homography(generator, c)
                 for out, exposure, matrix in ((first, exposures[0], to_image), (second, exposures[1], to_image @ warp)):
-                    crop, mask = _sample(scene[exposure], matrix, c.size)
+                    crop, mask = sample_crop(scene[exposure], matrix, c.size)
                     out.append(crop)
                     inside.append(mask)
                 maps.append(warp)
@@ -143,7 +144,8 @@ def sample_pixels(image: Tensor, position: Tensor, padding_mode: str = "zeros") 
     return F.grid_sample(image, position / extent * 2 - 1, padding_mode=padding_mode, align_corners=True)
 
 
-def _halvings(image: Tensor, max_step: float) -> list[Tensor]:
+def halvings(image: Tensor, max_step: float) -> list[Tensor]:
+    """Coarser copies of an image (H, W), uint8, by 2x2 means: the levels that crops of up to ``max_step`` need."""
     levels = [image]
     while 2 ** len(levels) <= max_step and min(levels[-1].shape) >= 8:
         smaller = F.avg_pool2d(levels[-1][None, None].float(), 2)[0, 0]
@@ -151,8 +153,15 @@ def _halvings(image: Tensor, max_step: float) -> list[Tensor]:
     return levels
 
 
-def _sample(pyramid: Sequence[Tensor], to_image: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Sample a crop (1, 1, S, S) and its mask from the level whose pixels are just finer than the crop's."""
+def sample_crop(pyramid: Sequence[Tensor], to_image: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Sample a crop (1, 1, S, S) in [0, 1] and its mask from the level whose pixels are just finer than the crop's.
+
+    Args:
+        pyramid: see :func:`halvings`.
+        to_image: map from the pixels of the crop to those of the image, shape (3, 3).
+        size: S.
+
+    """
     step = float(torch.linalg.det(to_image[:2, :2]).abs().sqrt())
     level = min(len(pyramid) - 1, max(0, math.floor(math.log2(max(step, 1e-6)))))
     position = warp_grid(to_image[None], size)

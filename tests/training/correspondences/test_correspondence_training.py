@@ -66,7 +66,8 @@ def made_pair(seed: int, count: int = 100, outliers: float = 0.5) -> MatchedPair
     wrong = rng.random(count) < outliers
     second[wrong] = rng.uniform(-0.5, 0.5, (int(wrong.sum()), 2))
     matches = torch.from_numpy(np.concatenate([first, second], 1)).float()
-    return MatchedPair("made", matches, torch.from_numpy(rotation), torch.from_numpy(translation))
+    side = torch.stack([torch.from_numpy(0.5 + 0.4 * wrong), torch.from_numpy(~wrong)], 1).float()
+    return MatchedPair("made", matches, torch.from_numpy(rotation), torch.from_numpy(translation), side)
 
 
 def test_true_essential_matrix_is_that_of_the_inliers() -> None:

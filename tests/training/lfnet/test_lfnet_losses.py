@@ -129,6 +129,18 @@ def test_descriptor_losses_reproduce_the_oracle(oracle: dict[str, Tensor]) -> No
     assert len({row.index(int(d)) for d, row in zip(drawn, pool.tolist(), strict=True)}) > 1
 
 
+def test_negatives_are_never_drawn_from_the_same_place() -> None:
+    """Also where the pool is larger than what is left, and where nothing is left."""
+    generator = torch.Generator().manual_seed(0)
+    descriptors = torch.randn(12, 8, generator=generator)
+    positions = torch.tensor([[10.0, 10.0]] * 6 + [[200.0, 10.0]] * 6)
+    for _ in range(20):
+        drawn = draw_negatives(descriptors, descriptors, positions, 64, generator)
+        assert ((drawn < 6) != (torch.arange(12) < 6)).all()
+    alone = draw_negatives(descriptors, descriptors, torch.zeros(12, 2), 64, generator)
+    assert (alone == torch.arange(12)).all()
+
+
 def test_pool_of_negatives_shrinks_as_in_the_authors_code(oracle: dict[str, Tensor]) -> None:
     """The oracle counts both optimisers' steps: twice our iterations."""
     steps = oracle["pool_steps"].tolist()

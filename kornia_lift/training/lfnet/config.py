@@ -1,0 +1,85 @@
+"""Options of the recipe that trains LF-Net."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.photometric import Photometric
+from kornia_lift.training.data.posed_pairs import PairConfig
+from kornia_lift.training.data.split import SplitConfig
+from kornia_lift.training.limits import check_limits
+
+SMALLEST = 64  # side of the images: a border of 16 pixels on each side has no keypoints
+
+
+@dataclass(frozen=True)
+class LFNetConfig:
+    """Options of the recipe; the weights of the losses are those of the authors' code.
+
+    Args:
+        size: side of the square images in pixels.
+        pairs_per_batch: pairs of images of a batch.
+        keypoints: keypoints of an image, and impulses of a target.
+        tracked: share of the pairs that are two images of a scene, where there are scenes; the others are an image and
+            a synthetic warp of it.
+        min_step: finest resolution, in pixels of the stored image per pixel.
+        max_step: coarsest one.
+        scale: largest ratio of scale that is added between two views.
+        rotation: largest rotation that is added, degrees.
+        reach: pixels around a common point of a scene in which its local similarity is taken for the warp.
+        epipolar: pixels within which the warped position must lie of the epipolar line.
+        score: weight of the distance of the score from its target.
+        pair: weight of the distance of descriptors, in the loss of the detector.
+        orientation: weight of the consistency of orientations.
+        consistent_scale: weight of the consistency of scales.
+        margin: of the triplet loss.
+        apart: positives at most this many pixels from one's own are no negatives.
+        photometric: how the illumination of both views is changed.
+        posed: folders of scenes with depth maps to train on as well (``cameras.npz``, ``images/``, ``depth/``).
+        pairs: which pairs of images of a scene.
+        validation_pairs: pairs of the validation.
+        correct_within: pixels within which a match is correct, in the validation.
+        lfnet: the loop of the only stage.
+        split: what is held out.
+        seed: of the initial weights.
+
+    """
+
+    size: int = 256
+    pairs_per_batch: int = 6
+    keypoints: int = 512
+    tracked: float = 0.5
+    min_step: float = 0.8
+    max_step: float = 3.0
+    scale: float = 1.414
+    rotation: float = 180.0
+    reach: float = 12.0
+    epipolar: float = 1.5
+    score: float = 1.0
+    pair: float = 0.01
+    orientation: float = 0.1
+    consistent_scale: float = 0.1
+    margin: float = 1.0
+    apart: float = 32.0
+    photometric: Photometric = field(default_factory=Photometric)
+    posed: tuple[Path, ...] = ()
+    pairs: PairConfig = field(default_factory=PairConfig)
+    validation_pairs: int = 16
+    correct_within: float = 5.0
+    lfnet: LoopConfig = field(default_factory=lambda: LoopConfig(steps=50_000, validate_every=1000))
+    split: SplitConfig = field(default_factory=SplitConfig)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_limits(self, "size", at_least=SMALLEST)
+        check_limits(self, "pairs_per_batch", "validation_pairs", at_least=1)
+        check_limits(self, "keypoints", at_least=2)
+        check_limits(self, "tracked", at_least=0, at_most=1)
+        check_limits(self, "min_step", "reach", "epipolar", "correct_within", above=0)
+        check_limits(self, "max_step", at_least=self.min_step)
+        check_limits(self, "scale", at_least=1)
+        check_limits(self, "rotation", at_least=0, at_most=180)
+        weights = ("score", "pair", "orientation", "consistent_scale", "margin", "apart")
+        check_limits(self, *weights, at_least=0)

@@ -1,0 +1,120 @@
+"""Pairs of views from scenes with measured depth: warps by depth and pose, visible where the depths agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from kornia_lift.scenes.posed import PosedScene
+from kornia_lift.scenes.scene import VISIBLE
+from kornia_lift.training.data.images import to_gray
+from kornia_lift.training.lfnet.config import LFNetConfig
+from kornia_lift.training.lfnet.losses import inplane_rotation
+from kornia_lift.training.lfnet.views import Views, augment_views, join_views, land_inside, random_similarity
+from kornia_lift.training.modern.crops import halvings, sample_crop
+
+ATTEMPTS = 20  # at finding a point of the first image that the second one shows
+
+
+class PosedViews:
+    """Views of two images of a scene with depth maps, around a point that both show.
+
+    Args:
+        scenes: the scenes.
+        config: options.
+
+    Raises:
+        ValueError: if no scene has a pair of images, or a depth map has another size than its image.
+
+    """
+
+    def __init__(self, scenes: Sequence[PosedScene], config: LFNetConfig) -> None:
+        self.config = config
+        self.pairs = [(scene, pair.i, pair.j) for scene in scenes for pair in scene.pairs]
+        if not self.pairs:
+            raise ValueError("no scene has a pair of images with depth")
+        self._pyramids: dict[tuple[str, int], list[Tensor]] = {}
+
+    def draw(self, generator: Generator, count: int) -> Views:
+        """Draw pairs of views."""
+        drawn = [self._draw_pair(generator) for _ in range(count)]
+        return augment_views(join_views(drawn), self.config.photometric, generator)
+
+    def _draw_pair(self, generator: Generator) -> Views:
+        c = self.config
+        scene, i, j = self.pairs[int(torch.randint(len(self.pairs), (1,), generator=generator))]
+        if bool(torch.rand(1, generator=generator) < 0.5):
+            i, j = j, i
+        u = float(torch.rand(1, generator=generator))
+        step = c.min_step ** (1 - u) * c.max_step**u
+        here, there, zoom = self._common_point(scene, i, j, generator)
+        turn = inplane_rotation(torch.from_numpy(scene.relative_pose(i, j)[0])[None])
+        added = random_similarity(generator, c.scale, c.rotation)
+        cosine, sine = zoom * float(turn.cos()), zoom * float(turn.sin())
+        linear = [torch.eye(2) * step, torch.tensor([[cosine, -sine], [sine, cosine]]) @ added * step]
+        shift = (torch.rand(2, generator=generator) - 0.5) * (c.size / 2)
+        middle = torch.full((2,), (c.size - 1) / 2)
+        maps = []
+        for a, point in zip(linear, (here, there), strict=True):
+            origin = point + a @ shift - a @ middle
+            maps.append(torch.cat([torch.cat([a, origin[:, None]], 1), torch.tensor([[0.0, 0.0, 1.0]])]))
+        views: Views = {}
+        inside = []
+        for name, image, to_image in zip(("first", "second"), (i, j), maps, strict=True):
+            views[name], mask = sample_crop(self._pyramid(scene, image), to_image, c.size)
+            inside.append(mask[:, 0] > 0)
+        views |= self._warp(scene, (i, j), (maps[0], maps[1]), inside[0], "first", "second")
+        views |= self._warp(scene, (j, i), (maps[1], maps[0]), inside[1], "second", "first")
+        return views
+
+    def _common_point(self, scene: PosedScene, i: int, j: int, generator: Generator) -> tuple[Tensor, Tensor, float]:
+        """Draw a point of image i that image j shows; its positions in both, and the change of size there."""
+        size = torch.tensor([scene.size[0] - 1.0, scene.size[1] - 1.0])
+        points = (torch.rand(ATTEMPTS * 20, 2, generator=generator) * size).double().numpy()
+        moved = scene.transfer(i, j, points)
+        good = np.flatnonzero(moved.status == VISIBLE)
+        if not len(good):  # an overlap of almost nothing: the middles of both images, where nothing may be seen
+            return size / 2, size / 2, 1.0
+        n = good[0]
+        zoom = math.sqrt(abs(float(np.linalg.det(scene.local_affine(i, j, points[n : n + 1])[0]))))
+        return torch.from_numpy(points[n]).float(), torch.from_numpy(moved.points[n]).float(), zoom
+
+    def _warp(
+        self,
+        scene: PosedScene,
+        images: tuple[int, int],
+        maps: tuple[Tensor, Tensor],
+        inside: Tensor,
+        name: str,
+        to: str,
+    ) -> Views:
+        size = self.config.size
+        at = torch.arange(size, dtype=torch.float64)
+        row, column = torch.meshgrid(at, at, indexing="ij")
+        pixels = torch.stack([column, row], -1).view(-1, 2)
+        here = pixels @ maps[0][:2, :2].double().mT + maps[0][:2, 2]
+        moved = scene.transfer(*images, here.numpy())
+        back = torch.linalg.inv(maps[1].double())
+        xy = torch.from_numpy(moved.points).nan_to_num(nan=-9.0) @ back[:2, :2].mT + back[:2, 2]
+        affine = torch.from_numpy(scene.local_affine(*images, here.numpy())).nan_to_num(nan=1.0)
+        turn = inplane_rotation(torch.from_numpy(scene.relative_pose(*images)[0])[None])
+        rotation = torch.tensor([[float(turn.cos()), -float(turn.sin())], [float(turn.sin()), float(turn.cos())]])
+        whole = back[:2, :2] @ (rotation.double() * affine[:, :1, :1].abs()) @ maps[0][:2, :2].double()
+        seen = torch.from_numpy(moved.status == VISIBLE) & land_inside(xy, size) & inside.flatten()
+        square = (1, size, size)
+        return {
+            f"to_{to}": xy.float().view(*square, 2),
+            f"seen_{name}": seen.view(square),
+            f"zoom_{name}": torch.linalg.det(whole).abs().sqrt().clamp(min=1e-6).float().view(square),
+            f"turn_{name}": torch.atan2(whole[:, 1, 0], whole[:, 0, 0]).float().view(square),
+        }
+
+    def _pyramid(self, scene: PosedScene, image: int) -> list[Tensor]:
+        key = str(scene.root), image
+        if key not in self._pyramids:
+            self._pyramids[key] = halvings(to_gray(scene.image(image)), self.config.max_step * self.config.scale)
+        return self._pyramids[key]

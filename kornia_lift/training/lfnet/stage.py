@@ -1,0 +1,250 @@
+"""The stage that trains LF-Net's detector and descriptor together, from pairs of whole images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from kornia.feature import extract_patches_simple
+from torch import Generator, Tensor, nn
+from torch.func import functional_call
+
+from kornia_lift.detector.lfnet import LFNetDetector
+from kornia_lift.networks.lfnet import normalise_maps
+from kornia_lift.networks.lfnet_descriptor import PATCH_SIZE, LFNetDescriptor
+from kornia_lift.training.lfnet.config import LFNetConfig
+from kornia_lift.training.lfnet.losses import (
+    MAX_SCALE,
+    draw_negatives,
+    orientation_loss,
+    pair_loss,
+    pool_size,
+    scale_loss,
+    score_loss,
+    target_map,
+    triplet_loss,
+)
+from kornia_lift.training.lfnet.views import Views, ViewSource
+from kornia_lift.training.lfnet.warp import fetch_bilinear, fetch_nearest
+
+SIDES = (("first", "second"), ("second", "first"))
+
+
+class LFNetNetworks(nn.Module):
+    """What the stage trains: detector and descriptor.
+
+    Args:
+        detector: dense maps and keypoints.
+        descriptor: of 32x32 patches of the normalised image.
+
+    """
+
+    def __init__(self, detector: LFNetDetector, descriptor: LFNetDescriptor) -> None:
+        super().__init__()
+        self.detector, self.descriptor = detector, descriptor
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the dense maps of images, see :meth:`~kornia_lift.detector.lfnet.LFNetDetector.dense`."""
+        maps: tuple[Tensor, Tensor, Tensor] = self.detector.dense(image)
+        return maps
+
+
+class Maps(NamedTuple):
+    """Dense maps of one view: score (B, S, S), scale (B, S, S), orientation (B, 2, S, S)."""
+
+    score: Tensor
+    scale: Tensor
+    orientation: Tensor
+
+
+class LFNetStage:
+    """Train LF-Net (Ono et al., NeurIPS 2018, Sec. 3.3).
+
+    One view supplies the target and is not optimised, the other one is; then the other way round. The detector does not
+    learn from the triplet loss, the descriptor from nothing else.
+
+    Args:
+        networks: detector and descriptor.
+        views: training pairs.
+        validation: held-out pairs.
+        config: options.
+
+    """
+
+    name = "lfnet"
+    divisible = False  # batch normalisation sees all pairs
+
+    def __init__(
+        self, networks: LFNetNetworks, views: ViewSource, validation: ViewSource, config: LFNetConfig | None = None
+    ) -> None:
+        self.network: nn.Module = networks
+        self.networks, self.views, self.validation = networks, views, validation
+        self.config = config or LFNetConfig()
+
+    @torch.no_grad()
+    def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
+        batch = self.views.draw(generator, self.config.pairs_per_batch)
+        seeds = torch.randint(2**31, (len(batch["first"]),), generator=generator)
+        return {**batch, "pool": torch.full((len(seeds),), pool_size(step)), "seed": seeds}
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        c = self.config
+        maps = {name: Maps(*self.networks(batch[name])) for name in ("first", "second")}
+        images = {name: normalise_maps(batch[name]) for name in maps}
+        parts: dict[str, Tensor] = {}
+        counts = {"keypoints": 0.0, "impulses": 0.0}
+        for mine, other in SIDES:
+            for name, value in self._direction(batch, maps, images, mine, other, counts).items():
+                parts[name] = parts.get(name, torch.zeros(())) + value / 2
+        detector = (
+            c.score * parts["score"]
+            + c.pair * parts["pair"]
+            + c.orientation * parts["orientation"]
+            + c.consistent_scale * parts["scale"]
+        )
+        figures = {name: float(value.detach()) for name, value in parts.items()}
+        # a map that has gone flat has no strict maxima: training then collapses in silence
+        return detector + parts["triplet"], figures | counts
+
+    def _direction(
+        self,
+        batch: dict[str, Tensor],
+        maps: dict[str, Maps],
+        images: dict[str, Tensor],
+        mine: str,
+        other: str,
+        counts: dict[str, float],
+    ) -> dict[str, Tensor]:
+        """Losses of one direction: view ``mine`` is optimised, ``other`` supplies its target."""
+        c = self.config
+        here, there = maps[mine], maps[other]
+        xy, seen = batch[f"to_{other}"], batch[f"seen_{mine}"]
+        warped = fetch_bilinear(there.score.detach(), xy) * seen
+        target = target_map(warped, c.keypoints)
+        counts["impulses"] += float((target == 1).sum()) / (2 * len(target))
+        seen_there = torch.stack([fetch_nearest(part, xy) for part in there.orientation.unbind(1)], 1)
+        # what the other view's keypoints would measure here, and the scale that this view lets expect there
+        expected = fetch_nearest(
+            (here.scale.detach() * batch[f"zoom_{mine}"]).clamp(1 / MAX_SCALE, MAX_SCALE), batch[f"to_{mine}"]
+        )
+        seen_back = batch[f"seen_{other}"] & (expected > 0)
+        losses = {
+            "score": score_loss(here.score, target, seen),
+            "orientation": orientation_loss(here.orientation, seen_there, -batch[f"turn_{mine}"], seen),
+            "scale": scale_loss(there.scale, expected, seen_back),
+        }
+        return losses | self._descriptors(batch, maps, images, mine, other, counts)
+
+    def _descriptors(
+        self,
+        batch: dict[str, Tensor],
+        maps: dict[str, Maps],
+        images: dict[str, Tensor],
+        mine: str,
+        other: str,
+        counts: dict[str, float],
+    ) -> dict[str, Tensor]:
+        """Triplet loss, for the descriptor, and distance of positives, for the detector."""
+        c, network = self.config, self.networks.descriptor
+        here, there = maps[mine], maps[other]
+        found = self.networks.detector.choose(here.score, here.score, c.keypoints)
+        nothing = here.score.sum() * 0
+        if len(found.image) < 2:
+            return {"triplet": nothing, "pair": nothing}
+        counts["keypoints"] += len(found.image) / (2 * len(here.score))
+        frames = self.networks.detector.frames(here.score, here.scale, here.orientation, found)
+        positions = batch[f"to_{other}"][found.image, found.row, found.column]
+        visible = batch[f"seen_{mine}"][found.image, found.row, found.column]
+        size = here.score.shape[-1]
+        landed = positions.nan_to_num(nan=-1.0).clamp(0, size - 1)
+        column, row = landed.long().unbind(1)  # cut off, as in the authors' code
+        partners = self.networks.detector.frames_at(
+            landed, there.scale[found.image, row, column], there.orientation[found.image, :, row, column]
+        )
+        patches = _patches(images[mine], found.image, frames)
+        others = _patches(images[other], found.image, partners)
+        anchor, positive = (network(p.detach()) for p in (patches, others))
+        frozen = {name: t.detach() for name, t in (*network.named_parameters(), *network.named_buffers())}
+        frozen = {name: t.clone() if "running" in name or "num_batches" in name else t for name, t in frozen.items()}
+        near, far = (functional_call(network, frozen, (p,)) for p in (patches, others))
+        losses = {"pair": pair_loss(near, far, visible)}
+        total, images_used = nothing, 0
+        for image in found.image.unique().tolist():
+            rows = (found.image == image).nonzero()[:, 0]
+            if len(rows) < 2:
+                continue
+            generator = torch.Generator().manual_seed(int(batch["seed"][image]))
+            negative = draw_negatives(
+                anchor[rows], positive[rows], landed[rows], int(batch["pool"][image]), generator, c.apart
+            )
+            total = total + triplet_loss(
+                anchor[rows], positive[rows], positive[rows][negative], visible[rows], c.margin
+            )
+            images_used += 1
+        return losses | {"triplet": total / max(images_used, 1)}
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Matching score of held-out pairs: the share of visible keypoints whose nearest neighbour is correct."""
+        c = self.config
+        self.networks.eval()
+        scores, counted, repeated = [], [], []
+        generator = torch.Generator().manual_seed(0)
+        for _ in range(c.validation_pairs):
+            score, count, repeat = self._score_pair(self.validation.draw(generator, 1))
+            scores.append(score)
+            counted.append(count)
+            repeated.append(repeat)
+        self.networks.train()
+        mean = sum(scores) / len(scores)
+        return {
+            "error": 1 - mean,
+            "matching_score": mean,
+            "repeatability": sum(repeated) / len(repeated),
+            "keypoints": sum(counted) / len(counted),
+        }
+
+    def _score_pair(self, views: Views) -> tuple[float, float, float]:
+        c, detector = self.config, self.networks.detector
+        device = next(self.networks.parameters()).device
+        views = {name: t.to(device) for name, t in views.items()}
+        points, descriptors = [], []
+        for name in ("first", "second"):
+            score, scale, orientation = self.networks(views[name])
+            found = detector.choose(score, score, c.keypoints)
+            if not len(found.image):
+                return 0.0, 0.0, 0.0
+            frames = detector.frames(score, scale, orientation, found)
+            patches = _patches(normalise_maps(views[name]), found.image, frames)
+            descriptors.append(self.networks.descriptor(patches))
+            points.append((found, frames[:, :, 2]))
+        found = points[0][0]
+        visible = views["seen_first"][0, found.row, found.column]
+        if not bool(visible.any()):
+            return 0.0, float(len(found.image)), 0.0
+        expected = views["to_second"][0, found.row, found.column][visible]
+        distance = torch.cdist(expected, points[1][1])
+        partner = torch.cdist(descriptors[0][visible], descriptors[1]).argmin(1)
+        correct = distance.gather(1, partner[:, None])[:, 0] <= c.correct_within
+        repeated = distance.min(1).values <= c.correct_within
+        return float(correct.float().mean()), float(len(found.image)), float(repeated.float().mean())
+
+
+def _patches(image: Tensor, index: Tensor, frames: Tensor) -> Tensor:
+    """Cut the patch of every frame from its image, bilinearly, without smoothing; gradients reach the frames.
+
+    Args:
+        image: normalised images, shape (B, 1, S, S).
+        index: image of each frame, shape (N,).
+        frames: LAFs, shape (N, 2, 3).
+
+    Returns:
+        Patches (N, 1, 32, 32).
+
+    """
+    patches = image.new_zeros(len(frames), 1, PATCH_SIZE, PATCH_SIZE)
+    for b in index.unique().tolist():
+        rows = (index == b).nonzero()[:, 0]
+        cut = extract_patches_simple(image[b : b + 1], frames[rows][None], PATCH_SIZE, False)
+        patches = patches.index_put((rows,), cut[0])
+    return patches

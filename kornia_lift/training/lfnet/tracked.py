@@ -1,0 +1,177 @@
+"""Pairs of views from scenes with cameras but without depth: warps around common points, checked by epipolar lines.
+
+A reconstruction knows where its points are in every image, and how much larger and how rotated their neighbourhoods
+are (:class:`~kornia_lift.training.data.observations.Observations`). A pixel near a common point is carried to the other
+image by the similarity of that point. Where the surface is another one it lands elsewhere: it then lies off its
+epipolar line, unless it moved along it, and is taken as not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from kornia_lift.scenes.scene import FloatArray
+from kornia_lift.training.data.images import scale_down
+from kornia_lift.training.data.posed_pairs import (
+    PairConfig,
+    PosedImage,
+    PosedPair,
+    choose_partners,
+    epipolar_distance,
+    fundamental_matrix,
+)
+from kornia_lift.training.data.store import Store
+from kornia_lift.training.lfnet.config import LFNetConfig
+from kornia_lift.training.lfnet.views import Views, augment_views, join_views, land_inside, random_similarity
+from kornia_lift.training.modern.crops import halvings, sample_crop
+
+
+@dataclass(frozen=True)
+class TrackedPair:
+    """Two images of a scene and their common points.
+
+    Args:
+        geometry: the images and their fundamental matrix.
+        points: positions of the common points in either image, pixels, shape (2, M, 2).
+        similarity: linear part of the map of the neighbourhood of each point, from the first image to the second,
+            shape (M, 2, 2).
+
+    """
+
+    geometry: PosedPair
+    points: Tensor
+    similarity: Tensor
+
+
+class TrackedViews:
+    """Views of two images of a scene, around a point that both show.
+
+    Args:
+        store: training data; only images with cameras are used. Where no two images of a scene have enough points in
+            common, ``pairs`` is empty.
+        config: options.
+
+    """
+
+    def __init__(self, store: Store, config: LFNetConfig) -> None:
+        self.config = config
+        self.images: list[PosedImage] = []
+        self.pairs: list[TrackedPair] = []
+        for scene in store.scenes:
+            members = [n for n, image in enumerate(store.images) if image.scene == scene and image.camera is not None]
+            if len(members) > 1:
+                self._add_scene(store, members, config.pairs)
+        self.pyramids = [halvings(image.gray, config.max_step * config.scale) for image in self.images]
+
+    def _add_scene(self, store: Store, members: Sequence[int], config: PairConfig) -> None:
+        count = min(config.max_images, len(members))
+        chosen = [members[n] for n in np.linspace(0, len(members) - 1, count).round().astype(int)]
+        tables = [store.tracks.take(store.tracks.image == k) for k in chosen]
+        rows = [dict(zip(t.point.tolist(), range(len(t)), strict=True)) for t in tables]
+        partners = choose_partners(
+            [{p: t.xy[r].astype(np.float64) for p, r in mine.items()} for t, mine in zip(tables, rows, strict=True)],
+            config,
+        )
+        number = {}
+        for n in sorted({n for pair in partners for n in pair}):
+            number[n] = len(self.images)
+            camera = store.images[chosen[n]].camera
+            assert camera is not None
+            self.images.append(PosedImage(scale_down(store.decode(chosen[n]), config.max_size), camera))
+        for i, j in partners:
+            common = sorted(rows[i].keys() & rows[j].keys())
+            factors = [self.images[number[n]].factor for n in (i, j)]
+            one, two = (tables[n].take(np.array([rows[n][p] for p in common])) for n in (i, j))
+            points = np.stack([(t.xy + 0.5) * f - 0.5 for t, f in zip((one, two), factors, strict=True)])
+            zoom = torch.from_numpy(two.zoom / one.zoom * np.float32(factors[1] / factors[0]))
+            turn = torch.from_numpy(two.angle - one.angle)
+            cosine, sine = zoom * turn.cos(), zoom * turn.sin()
+            first, second = (store.images[chosen[n]].camera for n in (i, j))
+            assert first is not None
+            assert second is not None
+            geometry = PosedPair(number[i], number[j], fundamental_matrix(first, second), points.astype(np.float64))
+            self.pairs.append(
+                TrackedPair(
+                    geometry,
+                    torch.from_numpy(points).float(),
+                    torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2),
+                )
+            )
+
+    def draw(self, generator: Generator, count: int) -> Views:
+        """Draw pairs of views.
+
+        Raises:
+            ValueError: if there are no pairs of images.
+
+        """
+        if not self.pairs:
+            raise ValueError("no two images of a scene have enough points in common; lower pairs.min_shared")
+        drawn = [self._draw_pair(generator) for _ in range(count)]
+        return augment_views(join_views(drawn), self.config.photometric, generator)
+
+    def _draw_pair(self, generator: Generator) -> Views:
+        c = self.config
+        pair = self.pairs[int(torch.randint(len(self.pairs), (1,), generator=generator))]
+        point = int(torch.randint(len(pair.similarity), (1,), generator=generator))
+        u = float(torch.rand(1, generator=generator))
+        step = c.min_step ** (1 - u) * c.max_step**u
+        linear = [
+            torch.eye(2) * step,
+            pair.similarity[point] @ random_similarity(generator, c.scale, c.rotation) * step,
+        ]
+        # off the centre, so that the network does not learn where keypoints are
+        shift = (torch.rand(2, generator=generator) - 0.5) * (c.size / 2)
+        middle = torch.full((2,), (c.size - 1) / 2)
+        maps = [_affine(a, pair.points[side, point] + a @ shift - a @ middle) for side, a in enumerate(linear)]
+        views: Views = {}
+        inside = []
+        for name, number, to_image in zip(
+            ("first", "second"), (pair.geometry.first, pair.geometry.second), maps, strict=True
+        ):
+            views[name], mask = sample_crop(self.pyramids[number], to_image, c.size)
+            inside.append(mask[:, 0] > 0)
+        views |= self._warp(pair, maps, (inside[0], inside[1]), flip=False)
+        views |= self._warp(pair, maps, (inside[0], inside[1]), flip=True)
+        return views
+
+    def _warp(self, pair: TrackedPair, maps: Sequence[Tensor], inside: tuple[Tensor, Tensor], *, flip: bool) -> Views:
+        """Carry the pixels of the first view to the second, or, with ``flip``, of the second to the first."""
+        c = self.config
+        mine, other = (1, 0) if flip else (0, 1)
+        similarity = torch.linalg.inv(pair.similarity) if flip else pair.similarity
+        at = torch.arange(c.size, dtype=torch.float32)
+        row, column = torch.meshgrid(at, at, indexing="ij")
+        pixels = torch.stack([column, row], -1).view(-1, 2)
+        step = float(torch.linalg.det(maps[mine][:2, :2]).abs().sqrt())
+        here = pixels @ maps[mine][:2, :2].mT + maps[mine][:2, 2]
+        nearest = torch.cdist(here, pair.points[mine]).min(1)
+        chosen = similarity[nearest.indices]
+        offset = here - pair.points[mine][nearest.indices]
+        there = pair.points[other][nearest.indices] + (chosen @ offset[..., None])[..., 0]
+        back = torch.linalg.inv(maps[other])
+        xy = there @ back[:2, :2].mT + back[:2, 2]
+        seen = (nearest.values <= c.reach * step) & land_inside(xy, c.size) & inside[mine].flatten()
+        close = torch.zeros_like(seen)
+        candidates = seen.nonzero()[:, 0]
+        ends: list[FloatArray] = [p[candidates].double().numpy() for p in (here, there)]
+        distance = epipolar_distance(pair.geometry, self.images, *(ends[::-1] if flip else ends))
+        close[candidates] = torch.from_numpy(distance <= c.epipolar * step)
+        whole = back[:2, :2] @ chosen @ maps[mine][:2, :2]
+        name, to = ("second", "first") if flip else ("first", "second")
+        square = (1, c.size, c.size)
+        return {
+            f"to_{to}": xy.view(*square, 2),
+            f"seen_{name}": (seen & close).view(square),
+            f"zoom_{name}": torch.linalg.det(whole).abs().sqrt().view(square),
+            f"turn_{name}": torch.atan2(whole[:, 1, 0], whole[:, 0, 0]).view(square),
+        }
+
+
+def _affine(linear: Tensor, origin: Tensor) -> Tensor:
+    return torch.cat([torch.cat([linear, origin[:, None]], 1), torch.tensor([[0.0, 0.0, 1.0]])])

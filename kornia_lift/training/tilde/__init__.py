@@ -1,0 +1,1 @@
+"""TILDE's training on aligned stacks of images (Verdie et al., CVPR 2015)."""
