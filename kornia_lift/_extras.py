@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -26,7 +31,8 @@ def require(module: str, *, extra: str = "", hint: str = "") -> Any:
             import raises its own error.
     """
     try:
-        return import_module(module)
+        with _own_signals():
+            return import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
@@ -35,3 +41,17 @@ def require(module: str, *, extra: str = "", hint: str = "") -> Any:
         raise MissingExtraError(
             f"this needs the package {package!r}, which is not installed; get it with: {how}", name=package
         ) from error
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep SIGTERM and SIGINT with Python: pycolmap takes SIGTERM when it is imported, to print a stack trace."""
+    known = set(sys.modules)
+    try:
+        yield
+    finally:
+        if sys.modules.keys() != known and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                handler = signal.getsignal(number)
+                if handler is not None:
+                    signal.signal(number, handler)

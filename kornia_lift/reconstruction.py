@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from kornia_lift._extras import require
-from kornia_lift._io import atomic_write
+from kornia_lift._io import DamagedFileError, atomic_write, read_npz, read_text
 from kornia_lift.features import Features
 from kornia_lift.matching import match_descriptors
 
@@ -44,7 +44,7 @@ def read_pairs(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]
     """
     known = frozenset(names)
     found: dict[Pair, None] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(Path(path)).splitlines(), 1):
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
@@ -104,9 +104,11 @@ def match_pairs(
 def _read_part(part: Path | None, count: int) -> list[NDArray[np.int64]] | None:
     if part is None or not part.is_file():
         return None
-    with np.load(part, allow_pickle=False) as file:
-        rows = [file[f"arr_{i}"].astype(np.int64) for i in range(len(file.files))]
-    return rows if len(rows) == count else None
+    try:
+        rows = read_npz(part, {f"arr_{i}": ("i", 2) for i in range(count)})
+    except DamagedFileError:  # by a power failure: matched again
+        return None
+    return [row.astype(np.int64) for row in rows.values()]
 
 
 def parse_camera(text: str, size: tuple[int, int]) -> Any:

@@ -205,3 +205,8 @@ def _oriented_circle(canvas: Picture, end: NDArray[np.float64], colour: Colour, 
     radius = float(np.hypot(*(end[2:] - end[:2])))
     cv2.circle(canvas, _fixed(end[:2]), round(radius * (1 << _SHIFT)), colour, 1, cv2.LINE_AA, _SHIFT)
     _line(canvas, end[:2], end[2:], colour, cv2)
+
+
+def plain_label(name: str) -> str:
+    """A name as matplotlib is to draw it: it would read what stands between two dollar signs as mathematics."""
+    return name.replace("$", r"\$")

@@ -20,7 +20,7 @@ from kornia_lift._io import atomic_write
 from kornia_lift.training.loop.checkpoint import BEST, load_checkpoint
 from kornia_lift.weights import WeightFileError, available_models, load_tensors, network_family
 from kornia_lift.weights._registry import FOLDER, MODELS
-from kornia_lift.weights._save import save_tensors
+from kornia_lift.weights._safetensors import write_safetensors
 
 PARTS = ("response", "orientation", "descriptor")
 #: Stages whose folders hold weights of a part, the last one first.
@@ -50,7 +50,7 @@ def read_part(source: str, part: str) -> tuple[dict[str, Tensor], str | None]:
     weights = state["network"]
     if state.get("averaged") is not None:  # of a run's last checkpoint, which holds both
         weights = {n.removeprefix("module."): t for n, t in state["averaged"].items() if n.startswith("module.")}
-    return {name: tensor.half() for name, tensor in weights.items()}, None
+    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}, None
 
 
 def assemble(sources: list[str], out: Path, family: str | None, notes: dict[str, str]) -> str:
@@ -65,7 +65,7 @@ def assemble(sources: list[str], out: Path, family: str | None, notes: dict[str,
     if family is None and len(set(families)) != 1:
         raise SystemExit(f"the networks of these sources are {families or 'not named'}: say which by --family")
     family = family or families[0]
-    save_tensors(out, tensors, ({} if family == "lift" else {"networks": family}) | notes)
+    write_safetensors(out, tensors, ({} if family == "lift" else {"networks": family}) | notes)
     try:
         LIFTFeature(pretrained=out)
     except WeightFileError:

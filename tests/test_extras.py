@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import configparser
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -58,3 +60,18 @@ def test_tests_have_all_extras() -> None:
     asked = {DISTRIBUTION.get(package, package) for _, package, _ in required()} - {"torch"}
     assert asked <= extras()["test"]
     assert extras()["test"] <= extras()["dev"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_packages_take_no_signals(when: str) -> None:
+    """A handler that is set before or after the import of pycolmap is called, and no stack trace is printed."""
+    pytest.importorskip("pycolmap")
+    handler = "signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(7)); "
+    program = (
+        "import signal, sys; from kornia_lift._extras import require; "
+        f"{handler if when == 'before' else ''}require('pycolmap', extra='colmap'); "
+        f"{handler if when == 'after' else ''}signal.raise_signal(signal.SIGTERM)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (7, "")

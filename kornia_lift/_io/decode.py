@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,8 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift._extras import require
+from kornia_lift._io.reading import check_regular
 
 MAX_PIXELS = 2**30
+#: Values (pixels times channels) that a file of any size may hold, and how many more for each of its bytes: an image of
+#: one colour may be compressed a thousand times, a real one is not.
+FREE_VALUES, VALUES_PER_BYTE = 2**27, 256
 _DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners leave in 16-bit files
 _STRIP = 256  # rows converted at once
 _ORIENTATION, _PHOTOMETRIC, _BITS, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 274, 262, 258, 281, 338, 339
@@ -62,11 +68,8 @@ def decode(path: Path, *, gray: bool, apply_exif: bool) -> Tensor:
         Exception: anything, if the file is damaged; the decoders are many.
 
     """
-    pillow = require("PIL.Image", extra="cli")
-    # an open file, since Pillow maps files that it opens itself into memory, with a wrong size if they are rotated
-    with path.open("rb") as file, _opened(pillow, file) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are read: reduce it first")
+    with opened(path) as image:
+        check_values(image, path)
         frames = _frames(image)
         # MPO: JPEGs of cameras and phones with a second image (preview, depth, gain map) behind the first
         if frames > 1 and image.format != "MPO":
@@ -86,14 +89,43 @@ def decode(path: Path, *, gray: bool, apply_exif: bool) -> Tensor:
 
 def orientation_of(path: Path) -> int:
     """Return the orientation tag of a file, 1 to 8, without reading its pixels; 1 for a file that is not an image."""
-    pillow = require("PIL.Image", extra="cli")
     try:
-        with path.open("rb") as file, _opened(pillow, file) as image:
+        with opened(path) as image:
             return _orientation(image)
     except (MemoryError, ImportError):
         raise
     except Exception:  # reading the pixels will say what is wrong
         return 1
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """Open an image file by Pillow: its header is read, its pixels are not.
+
+    Raises:
+        DamagedFileError: if it is no regular file.
+        Exception: anything, if the file is damaged.
+    """
+    pillow = require("PIL.Image", extra="cli")
+    check_regular(path)
+    # an open file, since Pillow maps files that it opens itself into memory, with a wrong size if they are rotated
+    with path.open("rb") as file, _opened(pillow, file) as image:
+        yield image
+
+
+def check_values(image: Any, path: Path) -> None:
+    """Check that the pixels of an opened image fit into the memory that a file of its size deserves.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are read: reduce it first")
+    values = image.width * image.height * len(image.getbands())
+    if values > FREE_VALUES + VALUES_PER_BYTE * path.stat().st_size:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels in {path.stat().st_size} bytes: reduce it, or compress it less"
+        )
 
 
 def _opened(pillow: Any, file: BinaryIO) -> Any:

@@ -32,8 +32,8 @@ OTHER_SUFFIXES = {
 class ImageFileError(ValueError):
     """A file that is there but cannot be read as an image.
 
-    The message names the file and the reason: it is empty, cut off, damaged, of a kind that is not supported, or holds
-    values that an image cannot have.
+    The message names the file and the reason: it is empty, cut off, damaged, of a kind that is not supported, a pipe
+    (as the shell's ``<(...)``) or a device, or holds values that an image cannot have.
     """
 
 
@@ -61,7 +61,7 @@ def load_image(path: str | os.PathLike[str], *, gray: bool = False, apply_exif: 
 
     """
     path = Path(path)
-    if not path.is_file():
+    if path.is_dir() or not path.exists():
         what = "is a folder, expected an image file" if path.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {what}")
     require("PIL.Image", extra="cli")

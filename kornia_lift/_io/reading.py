@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import stat
@@ -38,6 +39,22 @@ def check_regular(path: Path) -> None:
         raise DamagedFileError(f"{path} is {what}, expected a regular file")
 
 
+def read_bytes(path: Path, limit: int) -> bytes:
+    """Read a whole file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedFileError: if it is no regular file, or has more than ``limit`` bytes.
+
+    """
+    check_regular(path)
+    with path.open("rb") as file:
+        raw = file.read(limit + 1)
+    if len(raw) > limit:
+        raise DamagedFileError(f"{path} has more than {limit} bytes, which is too much for a file of its kind")
+    return raw
+
+
 def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
     """Read a UTF-8 text file.
 
@@ -46,28 +63,70 @@ def read_text(path: Path, limit: int = TEXT_LIMIT) -> str:
         DamagedFileError: if it is not a regular file, has more than ``limit`` bytes, or is not UTF-8 text.
 
     """
-    check_regular(path)
-    with path.open("rb") as file:
-        raw = file.read(limit + 1)
-    if len(raw) > limit:
-        raise DamagedFileError(f"{path} has more than {limit} bytes, which is too much for a text file of its kind")
     try:
-        return raw.decode("utf-8")
+        return read_bytes(path, limit).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DamagedFileError(f"{path} is not UTF-8 text: {error}") from None
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str, *, strict: bool = False) -> Any:
     """Parse JSON.
+
+    Args:
+        text: what is parsed.
+        strict: refuse NaN and Infinity, which JSON does not have.
 
     Raises:
         ValueError: if it is not well formed, nested too deeply, or holds a number of thousands of digits.
 
     """
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_refuse if strict else None)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"JSON has no {constant}")
+
+
+def read_json(path: Path, limit: int = TEXT_LIMIT) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedFileError: if it is no regular file, has more than ``limit`` bytes, or is not JSON; NaN is not.
+
+    """
+    text = read_text(path, limit)
+    try:
+        return parse_json(text, strict=True)
+    except ValueError as error:
+        raise DamagedFileError(f"{path} is not JSON: {error}") from None
+
+
+def read_npy(path: Path, kinds: str, limit: int) -> NDArray[Any]:
+    """Read a NumPy ``.npy`` file without executing anything.
+
+    Args:
+        path: the file.
+        kinds: allowed kinds of dtype.
+        limit: most bytes that the file may have.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        DamagedFileError: if the file is damaged, larger, or holds something else.
+
+    """
+    raw = read_bytes(path, limit)
+    try:
+        return _read_array(io.BytesIO(raw), path.stem, len(raw), kinds, -1)
+    except MemoryError:
+        raise
+    except (
+        Exception
+    ) as error:  # numpy's parser of the header raises a dozen types, those of Python's tokenizer among them
+        raise DamagedFileError(f"{path} is damaged or not the .npy file that was expected: {error}") from error
 
 
 def read_npz(

@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lift._extras import require
-from kornia_lift._io import atomic_write
 from kornia_lift.convert.deepdesc import load_deepdesc
 from kornia_lift.convert.learned_orientation import LearnedOrientation, load_learned_orientation
 from kornia_lift.convert.lift_h5 import load_lift_descriptor
 from kornia_lift.convert.tilde import TILDEResponse, load_tilde
 from kornia_lift.networks.descriptor import LIFTDescriptor
-from kornia_lift.weights import WeightFileError, read_safetensors
+from kornia_lift.weights import WeightFileError, read_safetensors, write_safetensors
 
 Kind = Literal["deepdesc", "lift-descriptor", "tilde", "learned-orientation"]
 
@@ -90,7 +89,7 @@ def convert(
         MissingExtraError: if safetensors is not installed: ``pip install 'kornia_lift[convert]'``.
 
     """
-    save_file = require("safetensors.torch", extra="convert").save_file
+    require("safetensors.torch", extra="convert")  # before the work
     source = Path(source)
     if not source.exists():
         raise FileNotFoundError(f"no weights {source}")
@@ -108,9 +107,7 @@ def convert(
         "source_sha256": _digest(source),
         "licence": "\n\n".join(filter(None, [LICENCES[kind], licence.strip()])),
     }
-    tensors = {f"{_PARTS[kind]}.{name}": t.detach().contiguous() for name, t in network.state_dict().items()}
-    with atomic_write(out) as temporary:
-        save_file(tensors, temporary, metadata)
+    write_safetensors(out, {f"{_PARTS[kind]}.{name}": t for name, t in network.state_dict().items()}, metadata)
     return network
 
 

@@ -35,7 +35,7 @@ def load_deepdesc(path: str | os.PathLike[str], *, normalize: bool = False) -> L
         layers = [module for module in modules if module["__class__"].startswith(_CONVOLUTION)]
         convolutions = [(torch.from_numpy(m["weight"]), torch.from_numpy(m["bias"])) for m in layers]
         mean, std = (torch.from_numpy(root[key]).squeeze(0) for key in ("mean", "std"))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise WeightFileError(f"{path} is a Torch7 file, but not a DeepDesc network: {error!r}") from error
     if len(convolutions) != 3:
         raise WeightFileError(f"{path}: expected 3 convolutions, got {len(convolutions)}")

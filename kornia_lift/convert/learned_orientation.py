@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
+from kornia_lift._io import DamagedFileError, read_npy
 from kornia_lift.networks.layers import ghh
 from kornia_lift.weights import WeightFileError
 
@@ -121,16 +122,12 @@ def _bias(layer: nn.Conv2d | nn.Linear) -> Tensor:
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> Tensor:
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no weight file {path}")
-    if path.stat().st_size > MAX_BYTES:
-        raise WeightFileError(f"{path} has {path.stat().st_size} bytes, expected at most {MAX_BYTES}")
     try:
-        with path.open("rb") as file:
-            values = np.load(file, allow_pickle=False)
-        tensor = torch.from_numpy(np.array(values, dtype=np.float64))
-    except (ValueError, EOFError, OSError, TypeError, SyntaxError, MemoryError) as error:
-        raise WeightFileError(f"{path} is not a readable .npy file: {error}") from error
+        tensor = torch.from_numpy(read_npy(path, "f", MAX_BYTES).astype(np.float64))
+    except DamagedFileError as error:
+        raise WeightFileError(f"{error}; expected a .npy file") from error
     tensor = tensor.squeeze() if shape == () and tensor.numel() == 1 else tensor
     if tuple(tensor.shape) != shape or not tensor.isfinite().all():
         raise WeightFileError(f"{path}: expected finite values of shape {shape}, got {tuple(tensor.shape)}")

@@ -32,7 +32,7 @@ def load_lift_descriptor(path: str | os.PathLike[str], *, normalize: bool = Fals
         kornia_lift.weights.WeightFileError: if the file is not HDF5, or describes another network.
 
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"no weight file {path}")
     try:
         with H5File(path) as file:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image
+from kornia_lift._io import DamagedFileError, read_text
 from kornia_lift.weights import WeightFileError
 
 MAX_BYTES = 64 * 2**20  # the largest released file has 1 MB
@@ -181,17 +182,17 @@ def load_tilde(path: str | os.PathLike[str]) -> TILDEResponse:
 
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no weight file {path}")
-    if path.stat().st_size > MAX_BYTES:
-        raise WeightFileError(f"{path} has {path.stat().st_size} bytes, a TILDE filter file at most {MAX_BYTES}")
     try:
-        rows = _Rows(path.read_text(encoding="ascii").splitlines())
+        rows = _Rows(read_text(path, MAX_BYTES).splitlines())
         rows.take(1)  # the ratio by which the release resizes images
         header = rows.integers()
         network = _separable(header, rows) if len(header) == 5 else _full(header, rows)
         rows.end()
-    except (ValueError, UnicodeDecodeError) as error:
+    except DamagedFileError as error:
+        raise WeightFileError(f"{error}; expected a TILDE filter file") from error
+    except ValueError as error:
         raise WeightFileError(f"{path} is not a TILDE filter file: {error}") from error
     return network.eval()
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from kornia_lift._io import DamagedFileError, read_bytes
 from kornia_lift.weights import WeightFileError
 
 _NIL, _NUMBER, _STRING, _TABLE, _OBJECT, _BOOLEAN = range(6)
 _STORAGES = {"Float": "<f4", "Double": "<f8", "Long": "<i8", "Int": "<i4", "Byte": "u1"}
+MAX_BYTES = 2**28  # of a file; the largest released one has 2 MB
 _MAX_DEPTH = 64  # of nested tables: a damaged file may not exhaust the stack
 
 
@@ -28,11 +30,12 @@ def read_t7(path: str | os.PathLike[str]) -> Any:
         WeightFileError: if the file is damaged or no Torch7 binary file.
 
     """
-    if not Path(path).is_file():
+    if not Path(path).exists():
         raise FileNotFoundError(f"no weight file {path}")
-    reader = _Reader(Path(path).read_bytes())
     try:
-        return reader.value()
+        return _Reader(read_bytes(Path(path), MAX_BYTES)).value()
+    except DamagedFileError as error:
+        raise WeightFileError(f"{error}; expected a Torch7 binary file") from error
     except (struct.error, ValueError, KeyError, TypeError, IndexError, OverflowError, MemoryError) as error:
         raise WeightFileError(f"{path} is not a readable Torch7 binary file ({error})") from error
 
@@ -114,7 +117,8 @@ class _Reader:
         if storage is None:
             return np.empty(0, np.float32)
         last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-        if min(size, default=0) < 1 or min(stride) < 0 or not 0 <= offset <= last < len(storage):
+        # a stride of 0 would make a tensor of any size from a single number
+        if min(size, default=0) < 1 or min(stride) < 1 or not 0 <= offset <= last < len(storage):
             raise ValueError(
                 f"tensor of size {size}, stride {stride}, offset {offset} outside its {len(storage)} values"
             )

@@ -11,11 +11,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kornia_lift._extras import require
 from kornia_lift._io import check_regular
 from kornia_lift.scenes.images import is_inside
 
+MAX_SIDE = 2**20  # pixels
 _COUNT = struct.Struct("<Q")
+_COUNT32 = struct.Struct("<I")
+_SHORTEST_CAMERA = 24 + 8 * 3  # id, model, width, height, and the fewest parameters
 
 
 def sfm_root(folder: Path) -> Path | None:
@@ -65,6 +70,7 @@ def read_model_files(folder: Path) -> Any:
         model = pycolmap.Reconstruction(str(folder))
         check_cameras(folder, model)
         check_image_names(folder, model)
+        check_geometry(model)
     except (IndexError, RuntimeError, ValueError) as error:  # pycolmap raises what the damaged bytes lead to
         raise ValueError(f"the COLMAP model {folder} is damaged or incomplete ({error}); make it again") from error
     return model
@@ -82,16 +88,43 @@ def check_image_names(folder: Path, model: Any) -> None:
             raise ValueError(f"{folder.name} names the image {image.name!r}, which is outside the scene's images/")
 
 
+def check_geometry(model: Any) -> None:
+    """Check that the cameras of a ``pycolmap.Reconstruction`` can be computed with.
+
+    Raises:
+        ValueError: naming a camera without a positive size and focal length, or a pose that is not finite.
+
+    """
+    for number, camera in model.cameras.items():
+        width, height = camera.width, camera.height
+        params, focal = np.asarray(camera.params, dtype=np.float64), np.diag(camera.calibration_matrix())[:2]
+        sized = 0 < width < MAX_SIDE and 0 < height < MAX_SIDE
+        if not (sized and np.isfinite(params).all() and (focal > 0).all()):
+            raise ValueError(f"camera {number} is impossible: {width}x{height} pixels, {camera.params_to_string()}")
+    for image in model.images.values():
+        if image.has_pose and not np.isfinite(image.cam_from_world().matrix()).all():
+            raise ValueError(f"the pose of the image {image.name!r} is not finite")
+    for number, point in model.points3D.items():
+        if not np.isfinite(point.xyz).all():
+            raise ValueError(f"the point {number} is not finite")
+
+
 def check_binary_files(folder: Path) -> None:
-    """Check ``images.bin`` and ``points3D.bin``, where they are there, before they are read.
+    """Check the ``.bin`` files, where they are there, before they are read.
 
     Raises:
         ValueError: if a file ends before its last record, or goes on after it.
 
     """
-    for name, end_of_record in (("images.bin", _end_of_image), ("points3D.bin", _end_of_point)):
+    for name, end_of_record in _RECORDS.items():
         if (folder / name).is_file():
             _walk(folder / name, end_of_record)
+    cameras = folder / "cameras.bin"
+    if cameras.is_file():  # how long a camera is, only pycolmap knows; see check_cameras
+        with cameras.open("rb") as file:
+            count = int.from_bytes(file.read(_COUNT.size), "little")
+        if count * _SHORTEST_CAMERA > cameras.stat().st_size:
+            raise ValueError(f"{cameras.name} has {cameras.stat().st_size} bytes, too few for {count} cameras")
 
 
 def check_cameras(folder: Path, model: Any) -> None:
@@ -116,7 +149,7 @@ def _walk(path: Path, end_of_record: Callable[[bytes, int], int]) -> None:
         end = _COUNT.size
         for _ in range(count):
             end = end_of_record(data, end)
-    except (struct.error, ValueError, OverflowError):
+    except (struct.error, IndexError, ValueError, OverflowError):
         raise ValueError(f"{path.name} ends before its last entry") from None
     if end != len(data):
         raise ValueError(f"{path.name} has {len(data)} bytes, its entries take {end}")
@@ -133,3 +166,28 @@ def _end_of_point(data: bytes, start: int) -> int:
     """Id, position, colour, error (43 bytes); length of the track; image and keypoint of each."""
     (track,) = _COUNT.unpack_from(data, start + 43)
     return start + 43 + _COUNT.size + 8 * int(track)
+
+
+def _end_of_rig(data: bytes, start: int) -> int:
+    """Id, count of sensors; type and id of the first; type, id, whether there is a pose, and the pose of the others."""
+    (sensors,) = _COUNT32.unpack_from(data, start + 4)
+    end = start + 8 + (8 if sensors else 0)
+    for _ in range(1, sensors):
+        end += 9 + 56 * (data[end + 8] != 0)
+        if end > len(data):
+            raise ValueError("too short")
+    return end
+
+
+def _end_of_frame(data: bytes, start: int) -> int:
+    """Id, rig, pose (64 bytes); count of data; sensor's type, its id, and number of each."""
+    (count,) = _COUNT32.unpack_from(data, start + 64)
+    return start + 64 + 4 + 16 * int(count)
+
+
+_RECORDS: dict[str, Callable[[bytes, int], int]] = {
+    "images.bin": _end_of_image,
+    "points3D.bin": _end_of_point,
+    "rigs.bin": _end_of_rig,
+    "frames.bin": _end_of_frame,
+}

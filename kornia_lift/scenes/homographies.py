@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift._io import ImageFileError
+from kornia_lift._io import ImageFileError, read_text
 from kornia_lift.scenes.images import IMAGE_SUFFIXES, find_image, image_file_size, read_image
 from kornia_lift.scenes.scene import (
     INVISIBLE,
@@ -48,7 +48,7 @@ def check_homography(homography: FloatArray, size: tuple[int, int]) -> str | Non
         return f"homography has shape {homography.shape} instead of (3, 3)"
     if not np.isfinite(homography).all():
         return "homography is not finite"
-    if abs(homography[2, 2]) < 1e-12 * np.abs(homography).max():
+    if abs(homography[2, 2]) <= 1e-12 * np.abs(homography).max():
         return "degenerate homography: H[2, 2] is 0"
     scaled = homography / homography[2, 2]
     width, height = size
@@ -58,10 +58,11 @@ def check_homography(homography: FloatArray, size: tuple[int, int]) -> str | Non
     if not front.any():
         return "degenerate homography: the whole image goes behind the camera"
     # det of the Jacobian of a homography at a point is det(H) / w^3.
-    area = np.linalg.det(scaled) / w[front] ** 3
-    if area.max() < 0:
+    with np.errstate(over="ignore", invalid="ignore"):
+        area = np.linalg.det(scaled) / w[front] ** 3
+    if np.isfinite(area).all() and area.max() < 0:
         return "degenerate homography: it mirrors the image"
-    if area.max() > MAX_AREA_CHANGE or area.max() < 1.0 / MAX_AREA_CHANGE:
+    if not 1.0 / MAX_AREA_CHANGE <= area.max() <= MAX_AREA_CHANGE:  # also not NaN
         return f"degenerate homography: it changes areas by a factor of {area.max():.3g}"
     return None
 
@@ -237,7 +238,7 @@ def _read_homography(root: Path, number: int, stem: str) -> tuple[FloatArray | N
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about an empty file, which the shape shows too
-            homography = np.loadtxt(path, dtype=np.float64)
+            homography = np.loadtxt(read_text(path, limit=2**16).splitlines(), dtype=np.float64)
     except (ValueError, OSError):
         return None, f"{path.name} does not hold a 3x3 matrix of numbers"
     problem = check_homography(homography, size)

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift._extras import require
-from kornia_lift._io import SUFFIXES, ImageFileError, check_regular, load_image
+from kornia_lift._io import SUFFIXES, ImageFileError, check_values, load_image, opened
 
 #: Suffixes looked for, in this order, where a layout names an image without one.
 IMAGE_SUFFIXES = tuple(written for suffix in SUFFIXES for written in (suffix, suffix.upper()))
@@ -54,7 +53,7 @@ def image_file_size(path: Path, *, apply_exif: bool = True) -> tuple[int, int]:
         FileNotFoundError: if the file does not exist.
         ImageFileError: if the file is damaged or no image.
     """
-    with _reading(path), require("PIL.Image", extra="eval").open(path) as image:
+    with _reading(path), opened(path) as image:
         width, height = image.size
         sideways = apply_exif and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5  # 5 to 8: rotated by 90 degrees
     return (int(height), int(width)) if sideways else (int(width), int(height))
@@ -69,7 +68,8 @@ def read_depth_png(path: Path) -> NDArray[np.uint16]:
     """
     if not path.exists():
         raise FileNotFoundError(f"depth map {path} does not exist")
-    with _reading(path), require("PIL.Image", extra="eval").open(path) as image:
+    with _reading(path), opened(path) as image:
+        check_values(image, path)
         array = np.asarray(image)
     # Pillow calls 16-bit gray "I;16" and gives uint16, older releases "I" and int32.
     if array.ndim != 2 or array.dtype not in (np.uint16, np.int32):
@@ -81,8 +81,6 @@ def read_depth_png(path: Path) -> NDArray[np.uint16]:
 def _reading(path: Path) -> Iterator[None]:
     """Turn what decoders raise for a damaged file into one kind of error."""
     try:
-        if path.exists():
-            check_regular(path)
         yield
     except (FileNotFoundError, MemoryError, ImportError):
         raise

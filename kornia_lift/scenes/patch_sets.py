@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kornia_lift._extras import require
-from kornia_lift._io import read_npz, read_text
+from kornia_lift._io import opened, read_npz, read_text
 
 #: Side of a patch and patches per side of a sheet in Brown's layout.
 BROWN_PATCH, BROWN_GRID = 64, 16
@@ -72,10 +70,9 @@ class PatchSet:
         per_sheet = BROWN_GRID * BROWN_GRID
         if len(sheets) * per_sheet < len(point_ids):
             raise ValueError(f"{root}: {len(sheets)} sheets hold {len(sheets) * per_sheet} of {len(point_ids)} patches")
-        image = require("PIL.Image", extra="eval")
         patches = np.empty((len(sheets) * per_sheet, BROWN_PATCH, BROWN_PATCH), np.uint8)
         for k, sheet in enumerate(sheets):
-            pixels = _sheet(image, sheet)
+            pixels = _sheet(sheet)
             tiles = pixels.reshape(BROWN_GRID, BROWN_PATCH, BROWN_GRID, BROWN_PATCH).swapaxes(1, 2)
             patches[k * per_sheet : (k + 1) * per_sheet] = tiles.reshape(-1, BROWN_PATCH, BROWN_PATCH)
         listed, same = None, None
@@ -98,13 +95,13 @@ def _columns(path: Path, count: int) -> NDArray[np.int64]:
         raise ValueError(f"{path} does not hold whole numbers ({error})") from None
 
 
-def _sheet(image: Any, path: Path) -> NDArray[np.uint8]:
+def _sheet(path: Path) -> NDArray[np.uint8]:
     """Pixels of one sheet of patches."""
     side = BROWN_GRID * BROWN_PATCH
     try:
-        with image.open(path) as opened:
-            if opened.size != (side, side):
-                raise ValueError(f"{opened.size[0]}x{opened.size[1]} pixels, expected {side}x{side}")
-            return np.asarray(opened.convert("L"))
+        with opened(path) as image:
+            if image.size != (side, side):
+                raise ValueError(f"{image.width}x{image.height} pixels, expected {side}x{side}")
+            return np.asarray(image.convert("L"))
     except Exception as error:  # decoders raise anything for damaged bytes
         raise ValueError(f"cannot read the sheet of patches {path}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ class StaticSequence(HomographySequence):
 
         Raises:
             FileNotFoundError: if there are fewer than two images.
+            ValueError: if two images differ in the suffix only.
         """
         scene = Path(folder)
         candidates = (scene / "test" / "image_color", scene / "image_color", scene / "test", scene)
@@ -36,6 +38,9 @@ class StaticSequence(HomographySequence):
                 break
         if len(found) < 2:
             raise FileNotFoundError(f"{scene} holds fewer than two images (looked in test/image_color and the folder)")
+        repeated = [stem for stem, count in Counter(p.stem for p in found).items() if count > 1]
+        if repeated:
+            raise ValueError(f"{scene} holds two images called {repeated[0]!r}: remove or rename one")
         n = len(found)
         pairs = [Pair(i, j) for i in range(n) for j in range(i + 1, n)] if all_pairs else []
         pairs = pairs or [Pair(k, k + n // 2) for k in range(n // 2)]

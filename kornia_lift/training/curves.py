@@ -13,6 +13,7 @@ from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
 from kornia_lift.training.loop.log import LOG, read_log
 from kornia_lift.training.stage import ERROR
+from kornia_lift.viz import plain_label
 
 FORMATS = ("svg", "png", "pdf")
 _PANELS = ("training loss", "validation error", "other validation figures")
@@ -72,7 +73,7 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
     grid = figure.subplots(len(stages), len(_PANELS), squeeze=False)
     for row, (stage, logs) in zip(grid, stages.items(), strict=True):
         for axes, title in zip(row, _PANELS, strict=True):
-            axes.set_title(f"{stage}\n{title}", fontsize=9)
+            axes.set_title(f"{plain_label(stage)}\n{title}", fontsize=9)
             axes.set_xlabel("step", fontsize=8)
             axes.tick_params(labelsize=8)
             axes.grid(alpha=0.3)
@@ -110,7 +111,7 @@ def _is_number(value: Any) -> bool:
 def _draw(row: Sequence[Any], logs: list[tuple[int, str, Entries]]) -> None:
     several = len(logs) > 1
     for number, run, entries in logs:
-        colour, label = f"C{number}", run if several else None
+        colour, label = f"C{number}", plain_label(run) if several else None
         step, loss = _series(entries, "train", "loss")
         if len(step) > 2 * _SMOOTH:
             row[0].plot(step, loss, color=colour, alpha=0.25, linewidth=0.6)
@@ -128,7 +129,7 @@ def _draw(row: Sequence[Any], logs: list[tuple[int, str, Entries]]) -> None:
         style = ("-", "--", ":", "-.")[number % 4]
         for index, key in enumerate(k for k in keys if k not in ("step", "kind", ERROR)):
             step, value = _series(entries, "validation", key)
-            name = f"{key}, {run}" if several else key
+            name = plain_label(f"{key}, {run}" if several else key)
             row[2].plot(step, value, style, color=f"C{index}", marker=".", linewidth=1.2, label=name)
     for axes in row:
         axes.margins(y=0.12)

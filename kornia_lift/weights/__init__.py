@@ -10,7 +10,7 @@ from kornia_lift.weights._load import (
     pooled_sizes,
 )
 from kornia_lift.weights._registry import Family
-from kornia_lift.weights._safetensors import WeightFileError, read_safetensors
+from kornia_lift.weights._safetensors import WeightFileError, read_safetensors, write_safetensors
 from kornia_lift.weights._save import save_model
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "pooled_sizes",
     "read_safetensors",
     "save_model",
+    "write_safetensors",
 ]

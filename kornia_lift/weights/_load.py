@@ -94,7 +94,7 @@ def load_tensors(pretrained: bool | str | os.PathLike[str]) -> tuple[dict[str, T
             f"unknown pretrained model {name!r}: expected one of {', '.join(shipped) or '(none shipped)'}, "
             "or the path of a .safetensors file"
         )
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no weight file {path}")
     return read_safetensors(path)
 
@@ -150,7 +150,5 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
                 f"{where} do not fit: {prefix}{name} has shape {tuple(tensor.shape)}, "
                 f"expected {tuple(expected[name].shape)}; were the constructor arguments those of the training?"
             )
-        if not tensor.isfinite().all():
-            raise WeightFileError(f"{where} are damaged: {prefix}{name} contains NaN or infinity")
     network.load_state_dict(found)
     network.eval()

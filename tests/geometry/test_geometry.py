@@ -90,3 +90,10 @@ def test_gradients_of_softargmax_and_score_are_exact() -> None:
     score = torch.rand(1, 1, 24, 24, dtype=torch.float64, requires_grad=True)
     assert gradcheck(geometry.softargmax, (score,), fast_mode=True)
     assert gradcheck(geometry.patch_score, (score,), fast_mode=True)
+
+
+def test_a_crop_beyond_the_border_repeats_it() -> None:
+    patch = torch.rand(2, 3, 8, 8)
+    corner = geometry.crop_rotate(patch, torch.full((2, 2), -3.0), torch.zeros(2), size=4, ratio=0.5)
+    assert corner.shape == (2, 3, 4, 4)
+    torch.testing.assert_close(corner, patch[:, :, :1, :1].expand(-1, -1, 4, 4))

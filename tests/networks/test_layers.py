@@ -72,3 +72,23 @@ def test_dtype_follows_the_input(dtype: torch.dtype) -> None:
     for out in (ghh(x), L2Pool2d(2)(x), SubtractiveNorm2d()(x)):
         assert out.dtype == dtype
         assert out.isfinite().all()
+
+
+def test_signs_alternate_over_four_sums() -> None:
+    z = torch.tensor([1.0, 10.0, 100.0, 1000.0, 10_000.0]).repeat(2)[:4].view(1, 4)
+    assert ghh(z, num_sum=4, num_max=1).tolist() == [[1.0 - 10.0 + 100.0 - 1000.0]]
+    with pytest.raises(ValueError, match=r"num_sum\*num_max=3, got 4 "):
+        ghh(z[..., None, None].expand(-1, -1, 6, 7), num_sum=3, num_max=1)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_pooling_sums_the_squares_of_windows_of_any_size(size: int) -> None:
+    pooled = L2Pool2d(size)(torch.full((1, 1, size, size), 2.0))
+    assert float(pooled) == pytest.approx(2.0 * size)
+
+
+def test_every_image_of_a_batch_is_normalised_by_itself() -> None:
+    torch.manual_seed(0)
+    x, norm = torch.rand(3, 4, 9, 8), SubtractiveNorm2d()
+    torch.testing.assert_close(norm(x), torch.cat([norm(part) for part in x.split(1)]))
+    assert norm.state_dict() == {}  # the window is a constant

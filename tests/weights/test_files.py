@@ -19,6 +19,7 @@ from kornia_lift.weights import (
     network_family,
     read_safetensors,
     save_model,
+    write_safetensors,
 )
 from kornia_lift.weights._registry import FOLDER, MODELS, ShippedModel
 
@@ -42,7 +43,7 @@ def test_reads_what_safetensors_writes(tmp_path: Path) -> None:
         "half": torch.randn(5).to(torch.bfloat16),
         "scalar": torch.tensor(3.5),
         "none": torch.empty(0, 7),
-        "count": torch.arange(4),
+        "count": torch.tensor(4),
     }
     found, metadata = read_safetensors(write(tmp_path / "t.safetensors", tensors))
     assert metadata == {"licence": "Apache-2.0"}
@@ -106,6 +107,90 @@ def test_headers_that_lie_are_refused(entry: object, tmp_path: Path) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"\x00" * 16)
     with pytest.raises(WeightFileError, match="lie"):
         read_safetensors(path)
+
+
+def raw_file(path: Path, header: object, data: bytes) -> Path:
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return path
+
+
+def entry(begin: int, count: int, dtype: str = "F32") -> dict[str, object]:
+    return {"dtype": dtype, "shape": [count], "data_offsets": [begin, begin + 4 * count]}
+
+
+@pytest.mark.parametrize(
+    ("header", "size", "reason"),
+    [
+        ({"a": entry(0, 2), "b": entry(8, 2)}, 16, None),
+        ({"a": entry(0, 2), "b": entry(8, 2)}, 1016, "1000 bytes follow the last tensor"),
+        ({"a": entry(0, 2), "b": entry(4, 3)}, 16, "its tensors overlap at byte 4"),
+        ({"a": entry(0, 4), "b": entry(0, 4)}, 16, "its tensors overlap at byte 0"),
+        ({"a": entry(0, 2), "b": entry(12, 1)}, 16, "its tensors leave a gap at byte 8"),
+        ({"b": entry(4, 3)}, 16, "its tensors leave a gap at byte 0"),
+        ({}, 4, "4 bytes follow the last tensor"),
+        ({"a": entry(0, 2, "I32")}, 8, "dtype I32"),
+        ({"a": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]}}, 8, "dtype I64"),
+        ({"a": {"dtype": "I64", "shape": [], "data_offsets": [0, 8]}}, 8, None),
+        ({"a": {"dtype": "F32", "shape": [True, 2], "data_offsets": [0, 8]}}, 8, "has the shape"),
+        ({"a": {"dtype": "F32", "shape": ["2"], "data_offsets": [0, 8]}}, 8, "has the shape"),
+        ({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8, 9]}}, 8, "not a readable"),
+        ({"__metadata__": ["x"], "a": entry(0, 2)}, 8, "not texts"),
+        ({"__metadata__": {"x": 1}, "a": entry(0, 2)}, 8, "not texts"),
+    ],
+)
+def test_tensors_tile_the_file_and_are_real(header: object, size: int, reason: str | None, tmp_path: Path) -> None:
+    path = raw_file(tmp_path / "odd.safetensors", header, bytes(size))
+    if reason is None:
+        read_safetensors(path)
+        return
+    with pytest.raises(WeightFileError, match=reason):
+        read_safetensors(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_values_that_are_no_numbers_are_refused(value: float, dtype: torch.dtype, tmp_path: Path) -> None:
+    path = write(tmp_path / "nan.safetensors", {"x": torch.tensor([0.0, value], dtype=dtype)})
+    with pytest.raises(WeightFileError, match="x contains NaN or infinity"):
+        read_safetensors(path)
+    with pytest.raises(ValueError, match="x, .* contains NaN or infinity"):
+        write_safetensors(tmp_path / "b.safetensors", {"x": torch.tensor([value], dtype=dtype)}, {})
+    assert not (tmp_path / "b.safetensors").exists()
+
+
+def test_written_files_carry_a_checksum_of_everything(tmp_path: Path) -> None:
+    """Every bit of the tensors, and every letter of names and metadata, is covered; other readers are not disturbed."""
+    load = pytest.importorskip("safetensors.torch").load_file
+    tensors = {"a": torch.randn(3, 5).to(torch.float16), "b.c": torch.randn(4), "n": torch.tensor(7)}
+    path = tmp_path / "mine.safetensors"
+    write_safetensors(path, tensors, {"licence": "mine", "made": "today"})
+    found, metadata = read_safetensors(path)
+    assert metadata == {"licence": "mine", "made": "today"}
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+    assert all(torch.equal(load(path)[name], tensor) for name, tensor in tensors.items())
+    raw = path.read_bytes()
+    assert b'"sha256":"' in raw
+    start = 8 + int.from_bytes(raw[:8], "little")
+    changes = [(k, bytes([raw[k] ^ 1])) for k in range(start, len(raw))]
+    changes += [(raw.index(b"mine"), b"hers"), (raw.index(b'"b.c"'), b'"b.d"'), (raw.index(b"made"), b"fade")]
+    for at, new in changes:
+        path.write_bytes(raw[:at] + new + raw[at + len(new) :])
+        with pytest.raises(WeightFileError, match="it was changed|NaN or infinity"):
+            read_safetensors(path)
+
+
+def test_every_saved_model_has_a_checksum_and_counts_batches_without_end(tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    norm = torch.nn.BatchNorm1d(2)
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked += 70_001  # beyond half precision
+    save_model(tmp_path / "m.safetensors", LIFTResponse(False), norm, LIFTDescriptor(False), {"networks": "lift"})
+    raw = (tmp_path / "m.safetensors").read_bytes()
+    assert b'"sha256":"' in raw
+    assert int(read_safetensors(tmp_path / "m.safetensors")[0]["orientation.num_batches_tracked"]) == 70_001
+    with pytest.raises(ValueError, match="reserved"):
+        write_safetensors(tmp_path / "x.safetensors", {"a": torch.zeros(1)}, {"sha256": "0"})
 
 
 def test_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.measures.metrics import MMA_THRESHOLDS
 from kornia_lift.evaluation.report.results import Results
 from kornia_lift.evaluation.report.tables import heading, one_measure
+from kornia_lift.viz import plain_label
 
 #: Edges of the bins of viewpoint angles, degrees.
 ANGLE_BINS = (0, 10, 20, 30, 40, 60, 90)
@@ -28,7 +29,7 @@ def mma_plot(results: Results, group: str) -> Any | None:
         return None
     figure, axes = _figure("error threshold (px)", "mean matching accuracy", group)
     for name, curve in curves.items():
-        axes.plot(MMA_THRESHOLDS, curve, marker=".", label=_plain(name))
+        axes.plot(MMA_THRESHOLDS, curve, marker=".", label=plain_label(name))
     axes.set_ylim(0, 1)
     axes.legend(fontsize=7)
     return figure
@@ -52,7 +53,7 @@ def angle_plot(results: Results, group: str) -> Any | None:
             [scores[bins == b].mean() for b in used],
             marker="o",
             markersize=3,
-            label=_plain(feature.name),
+            label=plain_label(feature.name),
         )
     axes.set_ylim(0)
     axes.legend(fontsize=7)
@@ -71,8 +72,8 @@ def sequence_plot(results: Results, group: str) -> Any | None:
     for k, feature in enumerate(measured):
         values = feature.values(group, measure)
         heights = [float(values[s].mean()) if s in values else 0.0 for s in scenes]
-        axes.bar(np.arange(len(scenes)) + (k + 0.5) * width - 0.4, heights, width, label=_plain(feature.name))
-    axes.set_xticks(np.arange(len(scenes)), [_plain(s) for s in scenes], rotation=20, fontsize=7)
+        axes.bar(np.arange(len(scenes)) + (k + 0.5) * width - 0.4, heights, width, label=plain_label(feature.name))
+    axes.set_xticks(np.arange(len(scenes)), [plain_label(s) for s in scenes], rotation=20, fontsize=7)
     axes.legend(fontsize=7)
     return figure
 
@@ -112,11 +113,6 @@ def _figure(x: str, y: str, title: str) -> tuple[Any, Any]:
     axes = figure.add_subplot()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.set_title(_plain(title), fontsize=9)
+    axes.set_title(plain_label(title), fontsize=9)
     axes.grid(alpha=0.3)
     return figure, axes
-
-
-def _plain(name: str) -> str:
-    """A name as it is: matplotlib would read what stands between two dollar signs as mathematics."""
-    return name.replace("$", r"\$")

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from kornia_lift._io import atomic_write
+from kornia_lift._io import atomic_write, read_json
 from kornia_lift.evaluation.measures.statistics import Comparison, Estimate, bootstrap_mean, compare
 from kornia_lift.evaluation.pair import Options
-from kornia_lift.evaluation.runner import FAILED, SKIPPED, PairResult, values_by_scene
+from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, PairResult, values_by_scene
 from kornia_lift.scenes.scene import FloatArray
 
 FORMAT = "kornia_lift.evaluation/1"
+MAX_BYTES = 2**28  # of a result file; ten features on the test scenes take 2 MB
 #: How the names of errors end. Of these the smaller value is better, and a pair may have none.
 ERROR_SUFFIX = "_error"
 #: Other measures of which the smaller value is better.
@@ -120,18 +121,17 @@ class Results:
         Raises:
             ValueError: if it is something else.
         """
-        if Path(path).exists() and not Path(path).is_file():
-            raise ValueError(f"{path} is not a regular file, expected a result file of the evaluation")
-        try:
-            content = json.loads(Path(path).read_text())
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"{path} is not JSON: {error}") from None
+        content = read_json(Path(path), MAX_BYTES)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"{path} is not a result file of the evaluation (format {FORMAT})")
         try:
             features = [_from_dict(f) for f in content["features"]]
             title, options, made = str(content["title"]), dict(content["options"]), dict(content["provenance"])
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if not _is_number(options.get("threshold", 0)):
+                raise ValueError("options.threshold is not a number")
+            if not isinstance(made.get("versions", {}), dict):
+                raise ValueError("provenance.versions is not a table")
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} is a damaged result file: {type(error).__name__}: {error}") from None
         return cls(title, features, options, made)
 
@@ -275,19 +275,25 @@ def _to_dict(feature: FeatureResults) -> dict[str, Any]:
 
 
 def _from_dict(content: dict[str, Any]) -> FeatureResults:
-    groups = {}
-    for group, pairs in content["pairs"].items():
-        groups[group] = [
-            PairResult(
-                p["scene"],
-                p["first"],
-                p["second"],
-                p["status"],
-                p["reason"],
-                # null stands for infinity, which JSON does not have.
-                {k: float("inf") if v is None else float(v) for k, v in p["values"].items()},
-                p["angle_deg"],
-            )
-            for p in pairs
-        ]
-    return FeatureResults(content["name"], groups, content["options"])
+    groups = {group: [_pair(p) for p in pairs] for group, pairs in content["pairs"].items()}
+    name, options = content["name"], content["options"]
+    if not isinstance(name, str) or not isinstance(options, dict):
+        raise ValueError("a feature whose name is no text, or whose options are no table")
+    return FeatureResults(name, groups, options)
+
+
+def _pair(content: dict[str, Any]) -> PairResult:
+    scene, first, second, status, reason = (content[k] for k in ("scene", "first", "second", "status", "reason"))
+    if not all(isinstance(text, str) for text in (scene, first, second, reason)) or status not in (OK, FAILED, SKIPPED):
+        raise ValueError("a pair whose names, status or reason are not texts")
+    values, angle = content["values"], content["angle_deg"]
+    numbers = [value for value in [*values.values(), angle] if value is not None]
+    if not all(map(_is_number, numbers)):
+        raise ValueError("a pair with a value that is not a finite number")
+    # null stands for infinity, which JSON does not have
+    found = {measure: float("inf") if value is None else float(value) for measure, value in values.items()}
+    return PairResult(scene, first, second, status, reason, found, angle)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < 2.0**53

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from kornia_lift._io import atomic_write
+from kornia_lift._io import atomic_write, read_json
 from kornia_lift.evaluation.report.blocks import Block, Heading, Paragraph, Table
 from kornia_lift.evaluation.sfm import SfmScores
 
@@ -58,12 +58,12 @@ class SfmResults:
             ValueError: if it is something else.
         """
         try:
-            content = json.loads(Path(path).read_text())
+            content = read_json(Path(path))
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']!r}")
-            features = {name: [SfmScores(**s) for s in scores] for name, scores in content["features"].items()}
+            features = {name: [_scores(s) for s in scores] for name, scores in content["features"].items()}
             return cls(features, dict(content["options"]), dict(content["provenance"]))
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"{path} is not a result file of reconstructions (format {FORMAT}): {error}") from None
 
     def merge(self, newer: SfmResults) -> SfmResults:
@@ -75,6 +75,17 @@ class SfmResults:
         if dict(self.options) != dict(newer.options):
             raise ValueError(f"the reconstructions were made with {dict(self.options)} and {dict(newer.options)}")
         return SfmResults({**self.features, **newer.features}, newer.options, newer.provenance)
+
+
+def _scores(content: Mapping[str, Any]) -> SfmScores:
+    scores = SfmScores(**content)
+    for name, kind in get_type_hints(SfmScores).items():
+        value = getattr(scores, name)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"{name} is {value!r}")
+    return scores
 
 
 def sfm_table(scores: Mapping[str, SfmScores]) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from kornia_lift.evaluation.measures.correct import THRESHOLD
 from kornia_lift.evaluation.report.blocks import Block, Heading, Items, Paragraph, Table
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, smaller_is_better
 from kornia_lift.evaluation.runner import OK
@@ -166,7 +167,7 @@ def report(results: Results, *, baseline: str | None = None) -> list[Block]:
     """The whole report; :func:`~kornia_lift.evaluation.report.blocks.to_markdown` writes it."""
     info, options = results.provenance, results.options
     blocks: list[Block] = [Heading(results.title, 1)]
-    threshold = options.get("threshold")
+    threshold = options.get("threshold", THRESHOLD)
     blocks.append(
         Paragraph(
             f"{options.get('num_features')} keypoints per image at most. Correct matches: mutual nearest neighbours "

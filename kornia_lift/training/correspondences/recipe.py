@@ -8,8 +8,6 @@ from pathlib import Path
 
 import torch
 
-from kornia_lift._extras import require
-from kornia_lift._io import atomic_write
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.training.config import to_mapping
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
@@ -19,6 +17,7 @@ from kornia_lift.training.data.prepare.sources import find_sources
 from kornia_lift.training.data.split import split_names
 from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.loop.distributed import rank
+from kornia_lift.weights import write_safetensors
 
 WEIGHTS = "correspondence.safetensors"
 
@@ -71,11 +70,9 @@ class CorrespondenceRecipe:
 
 def save_correspondence(path: Path, network: CorrespondenceNet, config: CorrespondenceConfig, result: Result) -> None:
     """Write the network to a ``.safetensors`` file, complete or not at all."""
-    to_bytes = require("safetensors.torch", extra="train").save
-    tensors = {f"correspondence.{n}": t.detach().contiguous().clone() for n, t in network.state_dict().items()}
+    tensors = {f"correspondence.{n}": t for n, t in network.state_dict().items()}
     metadata = {
         "config": json.dumps(to_mapping(config), sort_keys=True),
         "figures": json.dumps({"step": result.best_step, **result.figures}, sort_keys=True),
     }
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(to_bytes(tensors, metadata))
+    write_safetensors(path, tensors, metadata)

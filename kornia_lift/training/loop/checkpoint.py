@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from kornia_lift._io import atomic_write
+from kornia_lift._io import atomic_write, check_regular
 
 VERSION = 1
 LAST = "last.pt"
@@ -38,19 +39,37 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: if it is damaged, not a checkpoint, or of another version.
 
     """
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
+        _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types for a damaged file
+        reason = str(error) if isinstance(error, (ValueError, zipfile.BadZipFile)) else type(error).__name__
         raise CheckpointError(
-            f"{path} is damaged or not a checkpoint ({type(error).__name__}); delete it to start the stage anew, "
-            f"or copy {BEST} over {LAST} where that is whole"
+            f"{path} is damaged or not a checkpoint ({reason}); delete it to start the stage anew, or copy {BEST} over "
+            f"{LAST} where that is whole"
         ) from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
         found = state.get("version") if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path} is a checkpoint of version {found!r}, this package reads version {VERSION}")
     return state
+
+
+def _check_archive(path: Path) -> None:
+    """Check the checksums of the parts, which torch does not compare, and that none expands: torch compresses nothing.
+
+    Raises:
+        ValueError: if the file is not what :func:`save_checkpoint` writes.
+
+    """
+    check_regular(path)
+    with path.open("rb") as stream, zipfile.ZipFile(stream) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError("its parts are compressed")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} does not agree")
 
 
 def check_same_run(path: Path, state: Mapping[str, Any], stage: str, config: Mapping[str, Any]) -> None:

@@ -39,3 +39,33 @@ def test_what_cannot_be_compared() -> None:
         compare({"s": np.ones(3)}, {"s": np.ones(4)})
     with pytest.raises(ValueError, match="no value"):
         bootstrap_mean({})
+
+
+def test_interval_holds_what_it_says() -> None:
+    """Of 400 even values the interval of the mean is that of the normal distribution, on both sides."""
+    values = np.linspace(-1, 1, 400)
+    spread = values.std() / np.sqrt(len(values))
+    for confidence, width in ((0.95, 1.960), (0.8, 1.282)):
+        found = bootstrap_mean({"s": values}, confidence=confidence)
+        assert found.low == pytest.approx(-width * spread, rel=0.05)
+        assert found.high == pytest.approx(width * spread, rel=0.05)
+    assert bootstrap_mean({"s": values}) == bootstrap_mean({"s": values})  # the seed decides
+    assert bootstrap_mean({"s": values}, seed=5) != bootstrap_mean({"s": values})
+
+
+@pytest.mark.parametrize("lower_is_better", [False, True])
+def test_wins_and_p_value_by_hand(lower_is_better: bool) -> None:
+    """Three of four pairs are larger by 2, one is equal: the mean difference is positive in nearly every draw."""
+    first, second = {"s": np.array([3.0, 3.0, 3.0, 1.0])}, {"s": np.array([1.0, 1.0, 1.0, 1.0])}
+    found = compare(first, second, samples=999, lower_is_better=lower_is_better)
+    assert (found.pairs, found.lower_is_better) == (4, lower_is_better)
+    assert found.wins == (0.125 if lower_is_better else 0.875)
+    assert found.ratio == 2.5
+    certain = compare({"s": np.full(4, 3.0)}, second, samples=999, lower_is_better=lower_is_better)
+    assert certain.p_value == pytest.approx(2 / 1000)  # no draw lies on the other side
+    assert certain.wins == (0 if lower_is_better else 1)
+    reverse = compare(second, {"s": np.full(4, 3.0)}, samples=999, lower_is_better=lower_is_better)
+    assert reverse.p_value == pytest.approx(2 / 1000)
+    assert compare(second, second, samples=99).p_value == 1
+    assert compare(first, {"s": np.zeros(4)}, samples=99).ratio == float("inf")
+    assert compare(first, second, samples=999, seed=1) != compare(first, second, samples=999)

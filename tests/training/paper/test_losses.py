@@ -91,3 +91,39 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     }
     function, inputs = functions[name]
     assert torch.autograd.gradcheck(function, inputs)
+
+
+def test_distance_is_that_of_the_difference() -> None:
+    a, b = torch.tensor([[1.0, 2.0], [3.0, 3.0]]), torch.tensor([[4.0, 6.0], [3.0, 3.0]])
+    torch.testing.assert_close(losses.euclidean_distance(a, b), torch.tensor([5.0, 1e-6]))
+
+
+@pytest.mark.parametrize("half", [0.5, 1.0, 2.0])
+def test_overlap_of_squares_of_any_size(half: float) -> None:
+    """Shifted by half a side along x: intersection 1/2, union 3/2 of the square."""
+    zero = torch.zeros(1, 2)
+    loss = losses.overlap_loss(zero, torch.tensor([[half, 0.0]]), half)
+    assert float(loss) == pytest.approx(1 - 1 / 3)
+    apart = losses.overlap_loss(zero, torch.tensor([[3 * half, 0.0]]), half)  # gap of one half side, union of 8 half^2
+    assert float(apart) == pytest.approx(1 + 1 / math.sqrt(8), rel=1e-6)
+
+
+def test_gamma_weighs_the_classification() -> None:
+    scores, pair = torch.zeros(2, 4), torch.tensor([0.5, 0.25])
+    once = losses.classification_loss(scores)
+    torch.testing.assert_close(losses.detector_loss(scores, pair, 0.125), 0.125 * once + pair)
+    assert (once > 0).all()
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 3), (2, 4, 1)])
+def test_scores_of_another_shape_are_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="P1..P4") as raised:
+        losses.classification_loss(torch.zeros(shape))
+    assert str(raised.value).endswith(f"got {shape}")
+
+
+@pytest.mark.parametrize(("first", "second"), [((2, 2), (3, 2)), ((2, 3), (2, 3))])
+def test_offsets_of_another_shape_are_named(first: tuple[int, ...], second: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="two offsets") as raised:
+        losses.overlap_loss(torch.zeros(first), torch.zeros(second))
+    assert f"got {first} and {second}" in str(raised.value)

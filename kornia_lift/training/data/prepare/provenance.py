@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from kornia_lift._io import atomic_write
+from kornia_lift._io import atomic_write, read_json
 
 
 class OtherSourceError(ValueError):
@@ -47,9 +47,9 @@ def check_record(made: Path, record: Mapping[str, Any]) -> None:
     """
     path, advice = record_path(made), "delete it to make it again, or choose another --out"
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_json(path)
         changes = _changes(before, record)
-    except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
         raise OtherSourceError(
             f"{made} exists, but {path.name} beside it, which says what it was made of, is missing or damaged; {advice}"
         ) from None

@@ -1,6 +1,6 @@
 """Damaged and malicious h5 feature files, by seeded mutators, and what every reader of them must do.
 
-    python -m tests.files.fuzz FIRST_SEED COUNT
+    python -m tests.fuzz.h5 FIRST_SEED COUNT
 
 checks a range of seeds in one process, which ends at a crash, after 20 s of processor time (400 s of waiting) in one
 case, or if a case takes over 1 GB.
