@@ -21,7 +21,7 @@ def add_parser(commands: Any) -> None:
         "patches",
         help="measure descriptors alone on patches of known points",
         description="Area under precision over recall by DeepDesc's protocol: 10 000 points, one matching and 1000 "
-        "non-matching pairs each; the published figures beside it where the set is one of theirs.",
+        "non-matching\npairs each; the published figures beside it where the set is one of theirs.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
