@@ -104,7 +104,7 @@ def fuzz_h5(cases: int, first: int = 0) -> dict[str, Any]:
 
 
 def in_process(name: str, cases: int, first: int = 0) -> dict[str, Any]:
-    """Run one reader in a process of its own, a fork of this one, which has everything imported."""
+    """Run one reader in a process of its own, a fork of this one, which has everything imported but no threads."""
     if name == H5:
         return fuzz_h5(cases, first)
     from tests.fuzz import readers  # noqa: F401
@@ -137,8 +137,13 @@ def _child(name: str, cases: int, first: int, answer: Any, log: Any) -> None:
 
 def main() -> int:
     """Run readers and write what came of it."""
+    import cv2
+    import torch
+
     from tests.fuzz.readers import READERS
 
+    torch.set_num_threads(1)  # forks of a process with threads of OpenMP stand still
+    cv2.setNumThreads(0)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=300, help="per reader; feature files get five times as many")
     parser.add_argument("--first", type=int, default=0, help="seed of the first case")
