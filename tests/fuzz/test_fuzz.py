@@ -15,6 +15,7 @@ from tests.fuzz.run import H5, ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 SHORT, LONG = 12, 230
+UNCOUNTED = (H5, "matches")  # kept matches that are damaged are made again
 
 
 def fuzz(out: Path, cases: int, first: int) -> dict[str, Any]:
@@ -34,7 +35,7 @@ def short_run(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 def test_damaged_files_are_read_or_refused(short_run: dict[str, Any], name: str) -> None:
     found = short_run[name]
     assert found["failures"] == []
-    assert name == H5 or found["refused"] > 0  # the damage is felt
+    assert name in UNCOUNTED or found["refused"] > 0  # the damage is felt
 
 
 @pytest.mark.slow
