@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -117,21 +118,42 @@ def _timed(call: Callable[[], int], now: Clock) -> tuple[Stages, int]:
     return {"total": now() - start}, found
 
 
+def _outermost(
+    call: Callable[..., Any], open_calls: list[str], spent: dict[str, float], name: str, now: Clock
+) -> Callable[..., Any]:
+    """Add the time of a call to that of its stage, unless it runs within another call of the stage."""
+
+    def timed(*args: Any) -> Any:
+        open_calls.append(name)
+        begin = now()
+        try:
+            return call(*args)
+        finally:
+            open_calls.pop()
+            spent[name] += 0.0 if open_calls else now() - begin
+
+    return timed
+
+
 def lift_stages(feature: LIFTFeature, image: Tensor, now: Clock) -> tuple[Stages, int]:
     """Time the stages inside one ordinary call on images (B, 1, H, W); also the number of keypoints."""
-    marks: dict[str, list[float]] = {name: [] for name in ("detector", "orienter", "descriptor")}
-    hooks = []
-    for name, times in marks.items():
-        part = getattr(feature, name)
-        hooks.append(part.register_forward_pre_hook(lambda *_, times=times: times.append(now())))
-        hooks.append(part.register_forward_hook(lambda *_, times=times: times.append(now())))
-    start = now()
-    lafs, _, _ = feature(image)
-    total = now() - start
-    for hook in hooks:
-        hook.remove()
-    detect, orient, describe = (end - begin for begin, end in marks.values())
-    return {"detect": detect, "orient": orient, "describe": describe, "total": total}, int(laf_is_filled(lafs).sum())
+    spent = {"detector": 0.0, "orienter": 0.0, "descriptor": 0.0}
+    with ExitStack() as undo:
+        for name in spent:
+            part: Any = getattr(feature, name)
+            open_calls: list[str] = []  # of this part: `average` calls `forward`, which must not count twice
+            for method in ("forward", "candidates", "average"):
+                if not hasattr(part, method):
+                    continue
+
+                timed = _outermost(getattr(part, method), open_calls, spent, name, now)
+                setattr(part, method, timed)
+                undo.callback(delattr, part, method)
+        start = now()
+        lafs, _, _ = feature(image)
+        total = now() - start
+    stages = {"detect": spent["detector"], "orient": spent["orienter"], "describe": spent["descriptor"], "total": total}
+    return stages, int(laf_is_filled(lafs).sum())
 
 
 @torch.inference_mode()

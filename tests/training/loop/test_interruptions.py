@@ -164,7 +164,8 @@ def matched_pair(seed: int) -> MatchedPair:
     moved = torch.cat([first, torch.ones(60, 1)], 1) * depth + torch.tensor([1.0, 0.2, 0.1])
     second = torch.where(torch.rand(60, 1, generator=generator) < 0.5, moved[:, :2] / moved[:, 2:], first.flip(0))
     translation = torch.tensor([1.0, 0.2, 0.1], dtype=torch.float64)
-    return MatchedPair("made", torch.cat([first, second], 1), torch.eye(3).double(), translation / translation.norm())
+    matches, side = torch.cat([first, second], 1), torch.rand(60, 2, generator=generator)
+    return MatchedPair("made", matches, torch.eye(3).double(), translation / translation.norm(), side)
 
 
 def make_stage(kind: str, singles: Store, out: Path) -> Any:
