@@ -58,7 +58,7 @@ class CorrespondenceFilter(nn.Module):
             pairs: indices into both, shape (M, 2).
             cameras: of each image its intrinsics K (3, 3), or its width and height where K is unknown; then a focal
                 length of the longer side is assumed.
-            side: what a network with ``side`` is told of each match, shape (M, 2); others ignore it.
+            side: what a network with ``side`` sees of each match beside coordinates, shape (M, 2); others ignore it.
 
         Raises:
             kornia.core.exceptions.ShapeError: if a shape differs.

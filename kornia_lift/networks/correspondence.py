@@ -18,7 +18,7 @@ ADVICE = "train one (kornia_lift.training.correspondences.recipe) and give its f
 EPSILON = 1e-3  # of both normalisations
 CHANNELS = 128
 BLOCKS = 12
-#: What a network with ``side`` is told of a match beside its coordinates: the distance of the descriptors over that of
+#: What a network with ``side`` sees of a match beside its coordinates: the distance of the descriptors over that of
 #: the second-nearest one, 0 to 1, and 1 where each is the other's nearest neighbour, else 0.
 SIDE_COLUMNS = ("ratio", "mutual")
 SIDE_CENTRE, SIDE_SCALE = (0.9, 0.5), (5.0, 1.0)  # to about the range of the coordinates
@@ -186,7 +186,7 @@ class CorrespondenceNet(nn.Module):
         Args:
             matches: normalised coordinates, shape (B, N, 4).
             mask: False for padding, shape (B, N).
-            side: what a network with ``side`` is told of each match, shape (B, N, 2).
+            side: what a network with ``side`` sees of each match beside its coordinates, shape (B, N, 2).
 
         """
         x = matches.to(self.input.weight.dtype)
