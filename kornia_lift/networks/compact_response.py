@@ -1,7 +1,7 @@
 """CompactResponse: a score of every pixel by a small convolutional network. It is not part of the LIFT paper.
 
-LIFT's response sees 25x25 pixels through one layer of filters. This network sees about 100x100 through several, coarse
-to fine, at two thirds of the products per pixel of a level, and it needs one level per octave instead of three.
+LIFT's response sees 25x25 pixels through one layer of filters. This network sees about 110x110 through several, coarse
+to fine, at half of the products per pixel, and is searched on two levels per octave instead of three.
 """
 
 from __future__ import annotations
