@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from types import ModuleType
@@ -10,17 +9,14 @@ from typing import Any
 
 import pytest
 
+from tests.scripts import load_script
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "examples"
 
 
 def load(name: str) -> ModuleType:
     pytest.importorskip("skimage")
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(f"docs/examples/{name}.py")
 
 
 def test_registration_by_descriptors_approaches_the_true_motion() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ import pytest
 from kornia_lift.training.data.prepare.read import ReadOptions, read_source
 from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.store import load_store, save_store
+from tests.scripts import load_script
 from tests.training.helpers import picture
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -25,11 +25,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     pytest.importorskip("safetensors")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     before = set(sys.modules)
-    spec = importlib.util.spec_from_file_location("gpu", BENCHMARKS / "gpu.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
+    yield load_script("benchmarks/gpu.py")
     for name in set(sys.modules) - before:
         if name in ("gpu_page", "gpu_training", "roofline", "cases"):
             del sys.modules[name]

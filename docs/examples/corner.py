@@ -1,4 +1,4 @@
-"""Images of a place that anyone may have: a corner of two walls and a floor, papered with images of scikit-image.
+"""Images of a scene that anyone may have: a corner of two walls and a floor, papered with images of scikit-image.
 
     python docs/examples/corner.py photos/corner --views 8
 
@@ -75,7 +75,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--views", type=int, default=8)
-    parser.add_argument("--shuffle", type=int, default=0, help="another place of the same kind")
+    parser.add_argument("--shuffle", type=int, default=0, help="another scene of the same kind")
     args = parser.parse_args()
     for path in write_views(args.folder, args.views, args.shuffle):
         print(path)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import platform
+import re
 import tempfile
 import uuid
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+
+_HOST = f"{zlib.crc32(platform.node().encode()):08x}"
+# which process writes the file, and where it runs
+_TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{4}\.tmp(\.[^.]*)?")
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -47,7 +55,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     if path.is_dir():
         raise IsADirectoryError(f"cannot write {path}: it is a folder, expected a file name")
     # 50 characters have at most 200 bytes: the temporary name is allowed wherever that of the file is
-    temporary = path.with_name(f".{path.stem[:50]}.{uuid.uuid4().hex[:8]}.tmp{path.suffix}")
+    owner = f"{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
+    temporary = path.with_name(f".{path.stem[:50]}.{owner}.tmp{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -58,3 +67,36 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise type(error)(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Remove the temporary files that processes killed by SIGKILL left of an output.
+
+    Those of processes that still run, and of other machines, stay.
+
+    Args:
+        out: a file, beside which is looked, or a folder, in which and in whose folders is looked.
+
+    """
+    if os.name != "posix":  # elsewhere asking for a process may end it
+        return
+    hidden = ".*.tmp*"
+    if out.is_dir():
+        found = [path for pattern in (hidden, f"*/{hidden}", f"*/*/{hidden}") for path in out.glob(pattern)]
+    else:  # and in folders that belong to the file, such as its parts
+        name, stem = glob.escape(out.name), glob.escape(out.stem[:50])
+        found = [path for pattern in (f".{stem}{hidden}", f"{name}*/{hidden}") for path in out.parent.glob(pattern)]
+    for path in found:
+        owner = _TEMPORARY.fullmatch(path.name)
+        if owner and owner["host"] == _HOST and not _runs(int(owner["process"])):
+            path.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True

@@ -15,7 +15,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
@@ -47,6 +48,7 @@ COMMANDS = (
     *(build_dataset, check_dataset, train, plot_training, convert, export_onnx),
 )
 
+RESENT_AFTER = 0.05  # seconds
 _DESCRIPTION = "LIFT (Learned Invariant Feature Transform): match images, extract features, evaluate, train."
 _EPILOG = """\
 try it:
@@ -99,6 +101,7 @@ def main(argv: Sequence[str] | None = None, *, make_feature: FeatureFactory | No
             return 0
         args.make_feature = make_feature
         with _terminable():
+            _clean_up(args)
             return int(args.run(args))
     except KeyboardInterrupt:
         return _fail("interrupted", code=130)
@@ -112,6 +115,17 @@ def main(argv: Sequence[str] | None = None, *, make_feature: FeatureFactory | No
         return _fail(message)
 
 
+def _clean_up(args: argparse.Namespace) -> None:
+    """Remove the temporary files that an earlier run of the command left when it was killed."""
+    from kornia_lift._io.writing import remove_leftovers
+
+    for name in ("out", "cache"):
+        target = getattr(args, name, None)
+        if isinstance(target, Path):
+            with suppress(OSError):  # the command itself reports what is wrong with the folder
+                remove_leftovers(target)
+
+
 @contextmanager
 def _terminable() -> Iterator[None]:
     """Let SIGTERM end the command as an exception does: temporary files are removed, finished images are kept."""
@@ -122,10 +136,24 @@ def _terminable() -> Iterator[None]:
     def terminate(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    def again(ignored: sys.UnraisableHookArgs) -> None:
+        # Python drops what a signal raises within a finalizer: it is sent once more, when the finalizer has returned
+        if isinstance(ignored.exc_value, (KeyboardInterrupt, SystemExit)):
+            number = signal.SIGINT if isinstance(ignored.exc_value, KeyboardInterrupt) else signal.SIGTERM
+            resent.append(threading.Timer(RESENT_AFTER, os.kill, (os.getpid(), number)))
+            resent[-1].start()
+        else:
+            report(ignored)
+
+    resent: list[threading.Timer] = []
+    before, report = signal.signal(signal.SIGTERM, terminate), sys.unraisablehook
+    sys.unraisablehook = again
     try:
         yield
     finally:
+        for timer in resent:  # the command is over
+            timer.cancel()
+        sys.unraisablehook = report
         signal.signal(signal.SIGTERM, before)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -147,3 +148,26 @@ def test_every_option_has_a_help_text(name: str) -> None:
     parser = commands.choices[name]
     assert parser.description
     assert [action.dest for action in parser._actions if not action.help] == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+def test_signals_within_a_finalizer_are_not_lost(name: str, code: int) -> None:
+    program = f"""
+import signal, sys, time, weakref
+import kornia_lift.cli as cli
+class Thing: pass
+def command(args):
+    thing = Thing()
+    kept = weakref.ref(thing, lambda _: signal.raise_signal(signal.{name}))
+    del thing
+    time.sleep(60)
+    print("went on")
+    return 0
+cli.demo.run = command
+sys.argv[1:] = ["demo"]
+sys.exit(cli.main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == code and "went on" not in done.stdout
+    assert "Exception ignored" not in done.stderr and "Traceback" not in done.stderr

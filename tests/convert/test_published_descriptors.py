@@ -12,6 +12,7 @@ from kornia_lift import LIFTDescriptor
 from kornia_lift.convert import load_deepdesc, load_lift_descriptor
 from kornia_lift.convert.torch7 import read_t7
 from kornia_lift.weights import WeightFileError
+from tests.torch7 import torch7
 
 DEEPDESC = "weights_upstream/CNN3_p8_n8_split4_073000.t7"
 LIFT = "weights_upstream/new-CNN3-picc-iter-56k.h5"
@@ -72,22 +73,8 @@ def test_endless_nesting_is_refused(tmp_path: Path) -> None:
 
 
 def test_values_of_every_kind(tmp_path: Path) -> None:
-    def integer(*values: int) -> bytes:
-        return np.array(values, "<i4").tobytes()
-
-    def text(value: str) -> bytes:
-        return integer(len(value)) + value.encode()
-
-    storage = integer(4, 3) + text("V 1") + text("torch.FloatStorage") + np.array([4], "<i8").tobytes()
-    storage += np.array([1, 2, 3, 4], "<f4").tobytes()
-    tensor = integer(4, 2) + text("V 1") + text("torch.FloatTensor") + integer(2)
-    tensor += np.array([2, 2, 2, 1, 1], "<i8").tobytes() + storage
-    table = integer(3, 1, 3)
-    table += integer(2) + text("flag") + integer(5, 1)
-    table += integer(2) + text("x") + tensor
-    table += integer(2) + text("again") + integer(4, 2)  # a reference to the tensor
     path = tmp_path / "small.t7"
-    path.write_bytes(table)
+    torch7(path)
     found = read_t7(path)
     assert found["flag"] is True
     assert found["x"].tolist() == [[1, 2], [3, 4]]

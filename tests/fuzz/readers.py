@@ -48,6 +48,7 @@ from kornia_lift.training.run import read_run
 from kornia_lift.weights import load_network, read_safetensors, write_safetensors
 from tests.fuzz import mutators
 from tests.fuzz.mutators import Mutator
+from tests.torch7 import torch7
 
 
 @dataclass(frozen=True)
@@ -339,23 +340,6 @@ def converted(path: Path) -> None:
     """A published descriptor as this package writes it."""
     tensors = {f"descriptor.{k}": v for k, v in LIFTDescriptor(False).state_dict().items()}
     write_safetensors(path, tensors, {"kind": "deepdesc", "settings": "{}", "licence": "x"})
-
-
-def torch7(path: Path) -> None:
-    """A table with a flag, a tensor and a reference to it."""
-
-    def integer(*values: int) -> bytes:
-        return np.array(values, "<i4").tobytes()
-
-    def text(value: str) -> bytes:
-        return integer(len(value)) + value.encode()
-
-    storage = integer(4, 3) + text("V 1") + text("torch.FloatStorage") + np.array([4], "<i8").tobytes()
-    storage += np.array([1, 2, 3, 4], "<f4").tobytes()
-    tensor = integer(4, 2) + text("V 1") + text("torch.FloatTensor") + integer(2)
-    tensor += np.array([2, 2, 2, 1, 1], "<i8").tobytes() + storage
-    table = integer(3, 1, 3) + integer(2) + text("flag") + integer(5, 1) + integer(2) + text("x") + tensor
-    path.write_bytes(table + integer(2) + text("again") + integer(4, 2))
 
 
 def tilde(path: Path) -> None:

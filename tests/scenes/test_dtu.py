@@ -126,7 +126,7 @@ def test_the_sample_set_has_the_calibration_in_a_folder_of_its_own(published: Pa
     inside = root / "SampleSet" / "MVS Data"
     inside.mkdir(parents=True)
     (root / "Calibration").rename(inside / "Calibration")
-    assert len(DTUScan.load(root / "Rectified" / "scan7", light="max").names) == 3
+    assert len(DTUScan.load(root / "Rectified" / "scan7", illumination="max").names) == 3
     shutil.rmtree(inside)
     with pytest.raises(
         FileNotFoundError, match=r"the calibration Calibration.cal18 of DTU's data is missing; looked in"
@@ -142,7 +142,7 @@ def test_what_is_damaged_is_named(published: Path, tmp_path: Path) -> None:
     shutil.copytree(published, root)
     scan, ply = root / "Rectified" / "scan7", root / "Points" / "stl" / "stl007_total.ply"
     with pytest.raises(FileNotFoundError, match="holds 0 images of illumination 5"):
-        DTUScan.load(scan, light="5")
+        DTUScan.load(scan, illumination="5")
     whole = ply.read_bytes()
     for raw, message in (
         (whole[:-40], "the file ends before its"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -11,18 +10,13 @@ import pytest
 
 from kornia_lift.training.data.prepare.provenance import OtherSourceError
 from kornia_lift.training.data.store import load_store
+from tests.scripts import load_script
 from tests.training.helpers import picture
-
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "remake_weights.py"
 
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("remake_weights", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("scripts/remake_weights.py")
 
 
 def test_held_out_stores_lie_apart_and_posed_scenes_are_asked_for(script: ModuleType, tmp_path: Path) -> None:

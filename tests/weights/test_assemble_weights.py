@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import shutil
 from pathlib import Path
 from types import ModuleType
@@ -16,18 +15,14 @@ from kornia_lift import LIFTFeature
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.training.loop.checkpoint import BEST, save_checkpoint
 from kornia_lift.weights import WeightFileError, load_tensors, network_family
+from tests.scripts import load_script
 
 pytest.importorskip("safetensors")
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "assemble_weights.py"
 
 
 @pytest.fixture
 def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("assemble_weights", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("scripts/assemble_weights.py")
 
 
 def run_with(folder: Path, network: torch.nn.Module) -> Path:

@@ -16,7 +16,7 @@ from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import FloatArray, Pair, SkippedPair
 
 #: Illumination of the images that are read: 0 to 6, or ``max``, the brightest of all.
-LIGHT = "3"
+ILLUMINATION = "3"
 #: Images whose views of the object differ by more are not paired, degrees.
 MAX_ANGLE = 45.0
 #: A point is hidden by others that are nearer by this share of their distance.
@@ -57,13 +57,13 @@ class DTUScan(PosedScene):
     _cloud: FloatArray | None = None
 
     @classmethod
-    def load(cls, folder: str | Path, *, name: str | None = None, light: str = LIGHT) -> DTUScan:
+    def load(cls, folder: str | Path, *, name: str | None = None, illumination: str = ILLUMINATION) -> DTUScan:
         """Read a folder ``Rectified/scanN``.
 
         Args:
             folder: the folder of the images.
             name: name of the scene; that of the folder by default.
-            light: illumination, ``"0"`` to ``"6"`` or ``"max"``.
+            illumination: which one, ``"0"`` to ``"6"`` or ``"max"``.
 
         Raises:
             FileNotFoundError: if images of this illumination, the calibration or the point cloud are missing.
@@ -75,13 +75,17 @@ class DTUScan(PosedScene):
         if scan is None:
             raise ValueError(f"{root} holds rectified images of DTU; its name must be scanN, the number of the scan")
         found = {
-            int(m[1]): p for p in sorted(root.glob("rect_*.png")) if (m := _IMAGE.fullmatch(p.name)) and m[2] == light
+            int(m[1]): p
+            for p in sorted(root.glob("rect_*.png"))
+            if (m := _IMAGE.fullmatch(p.name)) and m[2] == illumination
         }
         if len(found) < 2:
-            raise FileNotFoundError(f"{root} holds {len(found)} images of illumination {light}, rect_001_{light}*.png")
-        places = _places(root.resolve())
-        calibration = _find(places, Path("Calibration") / "cal18", "the calibration")
-        cloud = _find(places, Path("Points") / "stl" / f"stl{int(scan[1]):03d}_total.ply", "the point cloud")
+            raise FileNotFoundError(
+                f"{root} holds {len(found)} images of illumination {illumination}, rect_001_{illumination}*.png"
+            )
+        roots = _roots(root.resolve())
+        calibration = _find(roots, Path("Calibration") / "cal18", "the calibration")
+        cloud = _find(roots, Path("Points") / "stl" / f"stl{int(scan[1]):03d}_total.ply", "the point cloud")
         positions = sorted(found)
         cameras = [decompose_projection(_read_projection(calibration / f"pos_{k:03d}.txt")) for k in positions]
         intrinsics, rotations, translations = (np.stack(column) for column in zip(*cameras, strict=True))
@@ -197,17 +201,17 @@ def _filled(inverse: FloatArray) -> FloatArray:
     return np.where((inverse == 0) & (known >= 5), mean, inverse)
 
 
-def _places(scan: Path) -> list[Path]:
+def _roots(scan: Path) -> list[Path]:
     """Where the other folders may lie: beside ``Rectified``, or inside the sample set there."""
     root = scan.parent.parent
     return [root, root / "SampleSet" / "MVS Data", root / "MVS Data"]
 
 
-def _find(places: Iterable[Path], part: Path, what: str) -> Path:
-    for place in places:
-        if (place / part).exists():
-            return place / part
-    raise FileNotFoundError(f"{what} {part} of DTU's data is missing; looked in {', '.join(map(str, places))}")
+def _find(roots: Iterable[Path], part: Path, what: str) -> Path:
+    for root in roots:
+        if (root / part).exists():
+            return root / part
+    raise FileNotFoundError(f"{what} {part} of DTU's data is missing; looked in {', '.join(map(str, roots))}")
 
 
 def _read_projection(path: Path) -> FloatArray:

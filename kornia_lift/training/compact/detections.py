@@ -1,4 +1,4 @@
-"""Keypoints of the detector as training locations: pairs of detections that the reconstruction says show one place.
+"""Keypoints of the detector as training locations: pairs of detections that the reconstruction says show one location.
 
 What the networks see at run time are the detector's keypoints, with its errors of position and scale, and not the SIFT
 keypoints of a reconstruction. Next to an observed point the reconstruction says where a location lies in another image,
@@ -128,9 +128,9 @@ def pair_detections(
     rows_of = [rows.numpy() for rows in order.split(torch.bincount(seen.image, minlength=len(cameras)).tolist())]
     parts: list[Observations] = []
     known = [(n, camera) for n, camera in enumerate(cameras) if camera is not None]
-    place = connected_images(seen.image, seen.track, len(cameras))
+    scene = connected_images(seen.image, seen.track, len(cameras))
     for (i, first), (j, second) in combinations(known, 2):
-        if place[i] != place[j]:
+        if scene[i] != scene[j]:
             continue
         points = [seen.track[rows_of[n]].numpy() for n in (i, j)]
         _, in_first, in_second = np.intersect1d(points[0], points[1], return_indices=True)

@@ -6,20 +6,21 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
-from kornia_lift.detector.extrema import Pixels, read_own
+from kornia_lift.detector.extrema import read_own
 from kornia_lift.detector.refinement import newton_step
 from kornia_lift.networks.compact_response import CompactResponse
-from kornia_lift.training.loop.batches import to_device_of
-from kornia_lift.training.modern.crops import WarpedCrops, common_view
-from kornia_lift.training.modern.repeatable import (
+from kornia_lift.training.warped.crops import WarpedCrops, common_view
+from kornia_lift.training.warped.maxima import (
     budget_threshold,
+    chosen_maxima,
     expected_repeatability,
     keypoint_probability,
-    local_maxima,
+    mutual_nearest,
     repeated_maxima,
 )
+from kornia_lift.training.warped.stage import WarpedCropsStage
 
 SOFTNESS = 24.0  # the score that the last chosen keypoint has over the median, in units of the soft decisions
 SCALE_WEIGHT = 1e-3  # keeps the scores, whose scale nothing else decides, near 1
@@ -28,11 +29,11 @@ WARM_RATE = 1e-2
 CORNER_SIGMA = 1.5  # pixels
 
 
-class CompactResponseStage:
+class CompactResponseStage(WarpedCropsStage):
     """Train the compact response on pairs of warped crops: keypoints that are found again, and precisely.
 
     Two terms: the expected repeatability of the keypoints that would be chosen, as for LIFT's response
-    (:func:`~kornia_lift.training.modern.repeatable.expected_repeatability`), and the distance between the sub-pixel
+    (:func:`~kornia_lift.training.warped.maxima.expected_repeatability`), and the distance between the sub-pixel
     positions of those that are found in both crops. Decisions are soft relative to how far the chosen keypoints stand
     out, so that the network cannot gain by raising all of its scores.
 
@@ -40,18 +41,14 @@ class CompactResponseStage:
         network: the response.
         crops: training crops.
         validation: held-out crops.
-        num_images: images per batch, each with several crops.
-        min_budget: smallest number of keypoints per image, over all of its crops.
-        max_budget: largest one; drawn anew for every batch, so that the ranking is right at any cut.
-        tolerance: standard deviation, in pixels, of where a keypoint may be found again.
+        num_images: images per batch.
+        budget: keypoints per image.
+        tolerance: in pixels.
         radius: in pixels, of the soft non-maximum suppression.
         precision_weight: factor of the mean distance in pixels.
         seed: seed of the validation batches.
 
     """
-
-    name = "response"
-    divisible = False  # the budget and the means are those of whole images, each with several crops
 
     def __init__(
         self,
@@ -59,40 +56,25 @@ class CompactResponseStage:
         crops: WarpedCrops,
         validation: WarpedCrops,
         num_images: int = 2,
-        min_budget: int = 80,
-        max_budget: int = 400,
+        budget: tuple[int, int] = (80, 400),
         tolerance: float = 0.7,
         radius: int = 3,
         precision_weight: float = 0.15,
         seed: int = 0,
     ) -> None:
-        self.network: nn.Module = network
+        super().__init__(network, crops, validation, num_images, budget, tolerance, seed)
         self.response = network
-        self.crops = crops
-        self.validation = validation
-        self.num_images = num_images
-        self.min_budget = min_budget
-        self.max_budget = max_budget
-        self.tolerance = tolerance
         self.radius = radius
         self.precision_weight = precision_weight
-        self.seed = seed
-
-    @torch.no_grad()
-    def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
-        batch = self.crops.draw(generator, self.num_images)
-        budget = torch.randint(self.min_budget, self.max_budget + 1, (1,), generator=generator)
-        # the first dimension is the sample everywhere
-        return {**batch, "budget": budget.expand(len(batch["first"]))}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         with torch.no_grad():
             images = self.response.normalize(torch.cat([batch["first"], batch["second"]]))
         score = self.response.score_normalized(images).float()  # in the precision of the loop, but for the last layers
         with torch.autocast(score.device.type, enabled=False):
-            return self._loss(score, batch)
+            return self.crop_loss(score, batch)
 
-    def _loss(self, score: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def crop_loss(self, score: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         scores = tuple(score.chunk(2))
         budget, view = int(batch["budget"][0]), common_view(batch)
         limits = [budget_threshold(s, m, self.num_images, budget) for s, m in zip(scores, view.common, strict=True)]
@@ -114,21 +96,6 @@ class CompactResponseStage:
         found = repeated_maxima((scores[0], scores[1]), view.common, batch["to_second"], self.num_images, budget)
         return loss, found
 
-    @torch.no_grad()
-    def validate(self, batches: int = 8) -> dict[str, float]:
-        self.network.eval()
-        generator = torch.Generator().manual_seed(self.seed)
-        losses, found = [], []
-        for _ in range(batches):
-            drawn = self.validation.draw(generator, self.num_images)
-            drawn["budget"] = torch.full((len(drawn["first"]),), 60)
-            loss, figures = self.loss(to_device_of(self.network, drawn))
-            losses.append(loss.item())
-            found.append(figures)
-        self.network.train()
-        mean = {key: sum(figures[key] for figures in found) / batches for key in found[0]}
-        return {"error": 1 - mean["repeated_1px"], "loss": sum(losses) / batches, **mean}
-
 
 def _distance(
     scores: Sequence[Tensor], limits: Sequence[Tensor], common: Sequence[Tensor], to_second: Tensor
@@ -136,10 +103,7 @@ def _distance(
     """Mean distance in pixels of the sub-pixel maxima that are found in both crops; its gradient moves the peaks."""
     sides = []
     for score, limit, mask in zip(scores, limits, common, strict=True):
-        fixed = score.detach()
-        chosen = local_maxima(fixed) & (mask > 0) & (fixed >= limit.view(-1, 1, 1, 1))
-        at = Pixels(*chosen[:, 0, 1:-1, 1:-1].nonzero(as_tuple=True))
-        at = Pixels(at.image, at.row + 1, at.col + 1)
+        at = chosen_maxima(score.detach(), mask, limit)
         around = read_own(score[:, 0], at)
         with torch.no_grad():
             trusted = (newton_step(around)[0].abs() < 1).all(1)
@@ -151,14 +115,9 @@ def _distance(
         one, two = (xy[image == n] for image, xy in sides)
         if not len(one) or not len(two):
             continue
-        moved = F.pad(one, (0, 1), value=1.0) @ to_second[n].mT
-        moved = moved[:, :2] / moved[:, 2:]
-        with torch.no_grad():
-            apart = torch.cdist(moved, two)
-            nearest = apart.argmin(1)
-            mutual = apart.argmin(0)[nearest] == torch.arange(len(one), device=nearest.device)
-            mutual &= apart.gather(1, nearest[:, None])[:, 0] < FARTHEST
-        square = (moved[mutual] - two[nearest[mutual]]).square().sum(1)
+        moved, found_again = mutual_nearest(one, two, to_second[n])
+        square = (moved - found_again).square().sum(1)
+        square = square[square < FARTHEST**2]
         distances.append((square + 0.01).sqrt() - 0.1)  # smooth at 0
     return torch.cat(distances).mean() if distances else scores[0].sum() * 0
 

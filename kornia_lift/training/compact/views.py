@@ -55,7 +55,7 @@ class ViewPairs:
         size_of = torch.tensor([[i.shape[1], i.shape[0]] for i in seen.images])[seen.image]
         # half side of the largest region around the location that lies in the image
         self.room = torch.minimum(seen.xy, size_of - 1 - seen.xy).amin(1)
-        self.place = connected_images(seen.image, seen.track, len(seen.images))
+        self.scene = connected_images(seen.image, seen.track, len(seen.images))
         self._pyramids: dict[int, list[np.ndarray]] = {}
 
     @property
@@ -101,7 +101,7 @@ class ViewPairs:
     def ambiguous(self, anchor: Tensor, reach: Tensor, radius: float = 0.25) -> Tensor:
         """Mark pairs of anchors that are not valid negatives.
 
-        Those of the same location, or nearly, in one image; and those of two images of one place, where nothing is
+        Those of the same location, or nearly, in one image; and those of two images of one scene, where nothing is
         known about which locations are the same unless they are of one track.
 
         Args:
@@ -117,8 +117,8 @@ class ViewPairs:
         distance = torch.cdist(seen.xy[anchor], seen.xy[anchor])
         near = distance < radius * torch.maximum(reach[:, None], reach[None])
         image, track = seen.image[anchor], seen.track[anchor]
-        place, one_image = self.place[image], image[:, None] == image
-        return near & one_image | (track[:, None] == track) | (place[:, None] == place) & ~one_image
+        scene, one_image = self.scene[image], image[:, None] == image
+        return near & one_image | (track[:, None] == track) | (scene[:, None] == scene) & ~one_image
 
     def frames(self, index: Tensor, reach: Tensor, angle: Tensor, generator: Generator, stretch: Tensor) -> Tensor:
         """Frames of the regions at clockwise angles from the track's common frame, with noise; LAFs (N, 2, 3)."""

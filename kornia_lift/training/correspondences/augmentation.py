@@ -44,18 +44,18 @@ def move_cameras(
     mirror = -1.0 if bool(chance[1] < config.mirror) else 1.0
     both = math.exp(config.focal * float(normal[0]))
     apart = math.exp(config.focal_apart * float(normal[1]) / 2)
-    turns, zooms = [], []
+    rotations, zooms = [], []
     for side in range(2):
         roll = 360 * float(chance[2 + side]) if any_roll else config.roll * float(normal[2 + side])
         tilt = config.tilt * normal[4 + 2 * side : 6 + 2 * side]
         about_axis, across = torch.zeros(2, 1, 3)
         about_axis[0, 2] = math.radians(roll)
         across[0, :2] = torch.deg2rad(tilt)
-        turns.append((axis_angle_to_rotation_matrix(about_axis) @ axis_angle_to_rotation_matrix(across))[0])
+        rotations.append((axis_angle_to_rotation_matrix(about_axis) @ axis_angle_to_rotation_matrix(across))[0])
         zoom = both * (apart if side else 1 / apart)
         zooms.append(torch.tensor([mirror * zoom, zoom, 1.0]).diag())
-    moved = [_apply(z @ r, p) for z, r, p in zip(zooms, turns, matches.split(2, 1), strict=True)]
-    maps = [z @ r for z, r in zip(zooms, turns, strict=True)]
+    moved = [_apply(z @ r, p) for z, r, p in zip(zooms, rotations, matches.split(2, 1), strict=True)]
+    maps = [z @ r for z, r in zip(zooms, rotations, strict=True)]
     if any(m is None for m in moved):
         maps = zooms
         moved = [_apply(z, p) for z, p in zip(zooms, matches.split(2, 1), strict=True)]

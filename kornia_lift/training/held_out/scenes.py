@@ -20,7 +20,7 @@ from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.images import scale_down, to_float
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
-from kornia_lift.training.modern.crops import CropConfig, WarpedCrops
+from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
 
 #: Names of the groups of pairs.
 CAMERAS, HOMOGRAPHIES, WARPED = "cameras", "homographies", "warped"

@@ -15,7 +15,7 @@ from kornia_lift.training.data.images import to_gray
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.losses import inplane_rotation
 from kornia_lift.training.lfnet.views import Views, augment_views, join_views, land_inside, random_similarity
-from kornia_lift.training.modern.crops import halvings, sample_crop
+from kornia_lift.training.warped.crops import halvings, sample_crop
 
 ATTEMPTS = 20  # at finding a point of the first image that the second one shows
 
@@ -52,9 +52,9 @@ class PosedViews:
         u = float(torch.rand(1, generator=generator))
         step = c.min_step ** (1 - u) * c.max_step**u
         here, there, zoom = self._common_point(scene, i, j, generator)
-        turn = inplane_rotation(torch.from_numpy(scene.relative_pose(i, j)[0])[None])
+        rotation = inplane_rotation(torch.from_numpy(scene.relative_pose(i, j)[0])[None])
         added = random_similarity(generator, c.scale, c.rotation)
-        cosine, sine = zoom * float(turn.cos()), zoom * float(turn.sin())
+        cosine, sine = zoom * float(rotation.cos()), zoom * float(rotation.sin())
         linear = [torch.eye(2) * step, torch.tensor([[cosine, -sine], [sine, cosine]]) @ added * step]
         shift = (torch.rand(2, generator=generator) - 0.5) * (c.size / 2)
         middle = torch.full((2,), (c.size - 1) / 2)
@@ -101,8 +101,9 @@ class PosedViews:
         back = torch.linalg.inv(maps[1].double())
         xy = torch.from_numpy(moved.points).nan_to_num(nan=-9.0) @ back[:2, :2].mT + back[:2, 2]
         affine = torch.from_numpy(scene.local_affine(*images, here.numpy())).nan_to_num(nan=1.0)
-        turn = inplane_rotation(torch.from_numpy(scene.relative_pose(*images)[0])[None])
-        rotation = torch.tensor([[float(turn.cos()), -float(turn.sin())], [float(turn.sin()), float(turn.cos())]])
+        angle = float(inplane_rotation(torch.from_numpy(scene.relative_pose(*images)[0])[None]))
+        cosine, sine = math.cos(angle), math.sin(angle)
+        rotation = torch.tensor([[cosine, -sine], [sine, cosine]])
         whole = back[:2, :2] @ (rotation.double() * affine[:, :1, :1].abs()) @ maps[0][:2, :2].double()
         seen = torch.from_numpy(moved.status == VISIBLE) & land_inside(xy, size) & inside.flatten()
         square = (1, size, size)
@@ -110,7 +111,7 @@ class PosedViews:
             f"to_{to}": xy.float().view(*square, 2),
             f"seen_{name}": seen.view(square),
             f"zoom_{name}": torch.linalg.det(whole).abs().sqrt().clamp(min=1e-6).float().view(square),
-            f"turn_{name}": torch.atan2(whole[:, 1, 0], whole[:, 0, 0]).float().view(square),
+            f"rotation_{name}": torch.atan2(whole[:, 1, 0], whole[:, 0, 0]).float().view(square),
         }
 
     def _pyramid(self, scene: PosedScene, image: int) -> list[Tensor]:

@@ -130,7 +130,7 @@ class LFNetStage:
         seen_back = batch[f"seen_{other}"] & (expected > 0)
         losses = {
             "score": score_loss(here.score, target, seen),
-            "orientation": orientation_loss(here.orientation, seen_there, -batch[f"turn_{mine}"], seen),
+            "orientation": orientation_loss(here.orientation, seen_there, -batch[f"rotation_{mine}"], seen),
             "scale": scale_loss(there.scale, expected, seen_back),
         }
         return losses | self._descriptors(batch, maps, images, mine, other, counts)

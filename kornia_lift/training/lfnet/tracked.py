@@ -28,7 +28,7 @@ from kornia_lift.training.data.posed_pairs import (
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.views import Views, augment_views, join_views, land_inside, random_similarity
-from kornia_lift.training.modern.crops import halvings, sample_crop
+from kornia_lift.training.warped.crops import halvings, sample_crop
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class TrackedViews:
             one, two = (tables[n].take(np.array([rows[n][p] for p in common])) for n in (i, j))
             points = np.stack([(t.xy + 0.5) * f - 0.5 for t, f in zip((one, two), factors, strict=True)])
             zoom = torch.from_numpy(two.zoom / one.zoom * np.float32(factors[1] / factors[0]))
-            turn = torch.from_numpy(two.angle - one.angle)
-            cosine, sine = zoom * turn.cos(), zoom * turn.sin()
+            rotation = torch.from_numpy(two.angle - one.angle)
+            cosine, sine = zoom * rotation.cos(), zoom * rotation.sin()
             first, second = (store.images[chosen[n]].camera for n in (i, j))
             assert first is not None
             assert second is not None
@@ -169,7 +169,7 @@ class TrackedViews:
             f"to_{to}": xy.view(*square, 2),
             f"seen_{name}": (seen & close).view(square),
             f"zoom_{name}": torch.linalg.det(whole).abs().sqrt().view(square),
-            f"turn_{name}": torch.atan2(whole[:, 1, 0], whole[:, 0, 0]).view(square),
+            f"rotation_{name}": torch.atan2(whole[:, 1, 0], whole[:, 0, 0]).view(square),
         }
 
 

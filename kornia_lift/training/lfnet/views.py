@@ -4,9 +4,9 @@ Convention:
     A batch of views is a dictionary: ``first`` and ``second``, images (B, 1, S, S) in [0, 1]; and for either direction
     the warp of its pixels: ``to_second`` positions (B, S, S, 2) in the second view of the pixels of the first one,
     pixel centres at integers; ``seen_first`` where that is known and the second view shows the point, booleans
-    (B, S, S); ``zoom_first``, how many times larger things are in the second view, (B, S, S); ``turn_first``, by how
-    much they are rotated there, radians, clockwise on screen, (B, S, S). Likewise ``to_first``, ``seen_second``,
-    ``zoom_second`` and ``turn_second``.
+    (B, S, S); ``zoom_first``, how many times larger things are in the second view, (B, S, S); ``rotation_first``, by
+    how much they are rotated there, radians, clockwise on screen, (B, S, S). Likewise ``to_first``, ``seen_second``,
+    ``zoom_second`` and ``rotation_second``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 
 from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.lfnet.warp import fetch_bilinear, is_inside
-from kornia_lift.training.modern.crops import CropConfig, WarpedCrops, warp_grid
+from kornia_lift.training.warped.crops import CropConfig, WarpedCrops, warp_grid
 
 Views = dict[str, Tensor]
 
@@ -60,8 +60,8 @@ def homography_warp(matrix: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     depth = (h[..., 2, 0] * column + h[..., 2, 1] * row + h[..., 2, 2]).clamp(min=1e-3)
     jacobian = (h[..., :2, :2] - xy[..., :, None] * h[..., 2:, :2]) / depth[..., None, None]
     zoom = torch.linalg.det(jacobian).abs().sqrt().clamp(min=1e-6)
-    turn = torch.atan2(jacobian[..., 1, 0] - jacobian[..., 0, 1], jacobian[..., 0, 0] + jacobian[..., 1, 1])
-    return xy, zoom, turn
+    rotation = torch.atan2(jacobian[..., 1, 0] - jacobian[..., 0, 1], jacobian[..., 0, 0] + jacobian[..., 1, 1])
+    return xy, zoom, rotation
 
 
 class WarpedViews:
@@ -107,13 +107,13 @@ class WarpedViews:
         views = {"first": found["first"], "second": found["second"]}
         for mine, other in (("first", "second"), ("second", "first")):
             # the homographies of the crops map from the second view to the first one, and back
-            xy, zoom, turn = homography_warp(found[f"to_{other}"], self.size)
+            xy, zoom, rotation = homography_warp(found[f"to_{other}"], self.size)
             inside = fetch_bilinear(found[f"inside_{other}"][:, 0], xy) > 0.999
             views |= {
                 f"to_{other}": xy,
                 f"seen_{mine}": inside & (found[f"inside_{mine}"][:, 0] > 0),
                 f"zoom_{mine}": zoom,
-                f"turn_{mine}": turn,
+                f"rotation_{mine}": rotation,
             }
         return views
 

@@ -12,9 +12,9 @@ from kornia_lift.training.data.photometric import Photometric
 from kornia_lift.training.data.posed_pairs import PairConfig
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
-from kornia_lift.training.modern.crops import CropConfig
 from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.training.modern.tracks import CutConfig
+from kornia_lift.training.warped.crops import CropConfig
 
 
 def _loop(steps: int, rate: float, **more: Any) -> LoopConfig:

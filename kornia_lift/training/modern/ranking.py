@@ -25,7 +25,7 @@ from kornia_lift.training.data.posed_pairs import (
     is_seen,
     label_by_error,
 )
-from kornia_lift.training.modern.crops import WarpedCrops
+from kornia_lift.training.warped.crops import WarpedCrops
 
 
 class Detections(NamedTuple):

@@ -11,30 +11,30 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
-from kornia_lift.networks.response import LIFTResponse
+from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 from kornia_lift.training.data.posed_pairs import posed_pairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.initial import Model
 from kornia_lift.training.modern.config import ModernConfig
-from kornia_lift.training.modern.crops import CropConfig, WarpedCrops
 from kornia_lift.training.modern.descriptor import HardestDescriptorStage
 from kornia_lift.training.modern.matchable import MatchableDetectorStage
 from kornia_lift.training.modern.orientation import EquivariantOrientationStage
 from kornia_lift.training.modern.pairs import PatchPairs, WarpConfig
 from kornia_lift.training.modern.ranking import RankingSet, RankingSetBuilder
-from kornia_lift.training.modern.repeatable import RepeatableDetectorStage, init_as_blob_detector
-from kornia_lift.training.modern.shapes import draw_shapes
+from kornia_lift.training.modern.repeatable import RepeatableDetectorStage
 from kornia_lift.training.modern.tracks import PatchTracks, cut_tracks
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
+from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
+from kornia_lift.training.warped.shapes import draw_shapes
 
 
 class ModernRecipe(Recipe):
@@ -187,3 +187,20 @@ def aligned_images(store: Store) -> list[list[Tensor]]:
             # the two shortest and longest of many exposures hold too little that is not black or white
             groups += [images[2:-2] if len(images) > 6 else images] * 5
     return groups
+
+
+def init_as_blob_detector(network: LIFTResponse, sigma: float = 1.958, strength: float = 4.0) -> None:
+    """Start from the magnitude of a Laplacian of Gaussian at the scale of the level, plus noise on all filters.
+
+    GHH can express it exactly, max(z, -z); a random start reaches the same later.
+    """
+    offset = torch.arange(FILTER_SIZE, dtype=torch.float32) - FILTER_SIZE // 2
+    square = (offset[:, None] ** 2 + offset[None, :] ** 2) / (2 * sigma**2)
+    blob = (1 - square) * torch.exp(-square)
+    blob = blob - blob.mean()
+    blob = blob / blob.abs().sum() * strength
+    with torch.no_grad():
+        network.conv.weight.normal_(std=0.05 * float(blob.abs().max()))
+        nn.init.zeros_(network.conv.bias)  # type: ignore[arg-type]
+        network.conv.weight[0, 0] += blob
+        network.conv.weight[1, 0] -= blob

@@ -10,9 +10,9 @@ from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.training.compact import response as room
 from kornia_lift.training.compact.response import CompactResponseStage, init_as_corner_detector
 from kornia_lift.training.data.photometric import Photometric
-from kornia_lift.training.modern.crops import CropConfig, WarpedCrops
-from kornia_lift.training.modern.repeatable import keypoint_probability
-from kornia_lift.training.modern.shapes import draw_shapes
+from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
+from kornia_lift.training.warped.maxima import keypoint_probability
+from kornia_lift.training.warped.shapes import draw_shapes
 
 pytest.importorskip("cv2")
 
@@ -63,7 +63,7 @@ def test_starts_at_corners() -> None:
 def test_learns_on_one_batch_and_says_how_well_it_finds_keypoints_again() -> None:
     torch.manual_seed(0)
     network = CompactResponse()
-    stage = CompactResponseStage(network, crops(), crops(1), min_budget=8, max_budget=16)
+    stage = CompactResponseStage(network, crops(), crops(1), budget=(8, 16))
     init_as_corner_detector(network, stage.crops, steps=15)
     batch = stage.batch(torch.Generator().manual_seed(0), 0)
     assert {len(value) for value in batch.values()} == {2}
@@ -84,7 +84,7 @@ def test_learns_on_one_batch_and_says_how_well_it_finds_keypoints_again() -> Non
 
 def test_a_budget_that_no_crop_can_fill_gives_a_finite_loss() -> None:
     torch.manual_seed(0)
-    stage = CompactResponseStage(CompactResponse(), crops(), crops(1), min_budget=5000, max_budget=5000)
+    stage = CompactResponseStage(CompactResponse(), crops(), crops(1), budget=(5000, 5000))
     loss, _ = stage.loss(stage.batch(torch.Generator().manual_seed(0), 0))
     loss.backward()
     assert loss.isfinite()

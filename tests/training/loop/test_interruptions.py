@@ -36,7 +36,6 @@ from kornia_lift.training.loop.checkpoint import load_checkpoint
 from kornia_lift.training.loop.log import read_log
 from kornia_lift.training.loop.signals import TrainingInterrupted
 from kornia_lift.training.modern.config import ModernConfig
-from kornia_lift.training.modern.crops import CropConfig
 from kornia_lift.training.modern.recipe import ModernRecipe
 from kornia_lift.training.modern.tracks import CutConfig
 from kornia_lift.training.paper.descriptor import DescriptorOptions
@@ -44,6 +43,7 @@ from kornia_lift.training.paper.detector import DetectorOptions
 from kornia_lift.training.paper.orientation import OrientationOptions
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 from kornia_lift.training.recipe import Recipe
+from kornia_lift.training.warped.crops import CropConfig
 from tests.training.helpers import picture
 from tests.training.loop.toy_stage import ToyStage
 

@@ -13,7 +13,6 @@ from kornia_lift import LIFTResponse
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.training.data.posed_pairs import PairConfig, PosedPair
-from kornia_lift.training.modern.crops import CropConfig, WarpedCrops
 from kornia_lift.training.modern.matchable import MatchableDetectorStage
 from kornia_lift.training.modern.ranking import (
     RankingSet,
@@ -23,6 +22,7 @@ from kornia_lift.training.modern.ranking import (
     ranking_loss,
 )
 from kornia_lift.training.modern.repeatable import RepeatableDetectorStage
+from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
 from tests.pictures import texture
 
 SIZE = 160
@@ -157,7 +157,7 @@ def test_training_raises_correct_over_wrong() -> None:
     torch.manual_seed(0)
     crops = WarpedCrops([[(texture(200, 200)[0, 0] * 255).to(torch.uint8)]], CropConfig(size=72, per_image=1))
     network = LIFTResponse(False)
-    repeatable = RepeatableDetectorStage(network, crops, crops, num_images=1, min_budget=4, max_budget=4)
+    repeatable = RepeatableDetectorStage(network, crops, crops, num_images=1, budget=(4, 4))
     ranking = warped_set()
     stage = MatchableDetectorStage(network, repeatable, ranking, ranking, per_image=6)
     before = stage.validate()

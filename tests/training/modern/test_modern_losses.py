@@ -10,20 +10,20 @@ from torch import Tensor
 
 from kornia_lift.networks.contrast import LocalContrast
 from kornia_lift.networks.response import LIFTResponse
-from kornia_lift.training.modern.crops import CropConfig, WarpedCrops, sample_pixels, warp_grid
 from kornia_lift.training.modern.hardest import hardest_in_batch_loss
 from kornia_lift.training.modern.orientation import direction_loss
 from kornia_lift.training.modern.pairs import PatchPairs, WarpConfig
-from kornia_lift.training.modern.repeatable import (
-    RepeatableDetectorStage,
+from kornia_lift.training.modern.recipe import init_as_blob_detector
+from kornia_lift.training.modern.repeatable import RepeatableDetectorStage
+from kornia_lift.training.modern.tracks import CONTEXT, STORED_SIZE, PatchTracks, join_tracks
+from kornia_lift.training.warped.crops import CropConfig, WarpedCrops, sample_pixels, warp_grid
+from kornia_lift.training.warped.maxima import (
     budget_threshold,
     expected_repeatability,
-    init_as_blob_detector,
     keypoint_probability,
     local_maxima,
     repeated_maxima,
 )
-from kornia_lift.training.modern.tracks import CONTEXT, STORED_SIZE, PatchTracks, join_tracks
 from tests.pictures import texture
 
 STILL = WarpConfig(
@@ -155,14 +155,14 @@ def test_gradient_through_few_windows_is_that_of_the_dense_network(contrast: Loc
     torch.manual_seed(0)
     network = LIFTResponse(False, contrast=contrast)
     init_as_blob_detector(network, strength=60.0)
-    every = RepeatableDetectorStage(network, crops(), crops(), num_images=2, min_budget=8, max_budget=8)
+    every = RepeatableDetectorStage(network, crops(), crops(), num_images=2, budget=(8, 8))
     batch = every.batch(torch.Generator().manual_seed(1), 0)
     every.pixels_per_crop = 72 * 72
     every.loss(batch)[0].backward()
     sparse = network.conv.weight.grad.clone()  # type: ignore[union-attr]
     network.zero_grad()
     images = torch.cat([batch["first"], batch["second"]])
-    every._loss(network.score_normalized(network.normalize(images)), batch)[0].backward()
+    every.crop_loss(network.score_normalized(network.normalize(images)), batch)[0].backward()
     dense = network.conv.weight.grad
     assert dense is not None and dense.abs().max() > 0
     assert (sparse - dense).norm() < 1e-4 * dense.norm()
@@ -172,7 +172,7 @@ def test_detector_learns_to_repeat_itself() -> None:
     torch.manual_seed(0)
     network = LIFTResponse(False)
     init_as_blob_detector(network, strength=40.0)
-    stage = RepeatableDetectorStage(network, crops(), crops(), num_images=2, min_budget=8, max_budget=8)
+    stage = RepeatableDetectorStage(network, crops(), crops(), num_images=2, budget=(8, 8))
     batch = stage.batch(torch.Generator().manual_seed(1), 0)
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
     losses = []

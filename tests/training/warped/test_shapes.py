@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from kornia_lift.training.modern.shapes import draw_shapes
+from kornia_lift.training.warped.shapes import draw_shapes
 
 
 def test_most_contrast_lies_on_straight_edges() -> None:

@@ -1,0 +1,90 @@
+"""What stages share that train a response on pairs of warped crops."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+
+import torch
+from torch import Generator, Tensor, nn
+
+from kornia_lift.training.loop.batches import to_device_of
+from kornia_lift.training.stage import Measure
+from kornia_lift.training.warped.crops import WarpedCrops
+
+VALIDATION_BUDGET = 60  # keypoints of an image, over all of its crops
+
+
+class WarpedCropsStage(ABC):
+    """What stages share that train a response on pairs of warped crops, without any other network.
+
+    Args:
+        network: the response.
+        crops: training crops.
+        validation: held-out crops.
+        num_images: images per batch, each with several crops.
+        budget: smallest and largest number of keypoints per image, over all of its crops; drawn anew for every batch,
+            so that the ranking is right at any cut.
+        tolerance: standard deviation, in pixels, of where a keypoint may be found again.
+        seed: seed of the validation batches.
+
+    """
+
+    name = "response"
+    divisible = False  # the budget and the means are those of whole images, each with several crops
+
+    def __init__(
+        self,
+        network: nn.Module,
+        crops: WarpedCrops,
+        validation: WarpedCrops,
+        num_images: int,
+        budget: tuple[int, int],
+        tolerance: float,
+        seed: int,
+    ) -> None:
+        self.network = network
+        self.crops, self.validation = crops, validation
+        self.num_images, self.budget = num_images, budget
+        self.tolerance, self.seed = tolerance, seed
+
+    @abstractmethod
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Score the crops of a batch and return what :meth:`crop_loss` makes of the scores."""
+
+    @abstractmethod
+    def crop_loss(self, score: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of score maps (2 N, 1, S, S), first crops first; without gradient :func:`repeated_maxima`."""
+
+    @cached_property
+    def measure(self) -> Measure:
+        """Chance is the share of the maxima of white noise that are found again."""
+        generator = torch.Generator().manual_seed(self.seed)
+        drawn = self.validation.draw(generator, self.num_images) | {"budget": torch.full((1,), VALIDATION_BUDGET)}
+        with torch.no_grad():
+            noise = torch.rand((2, *drawn["first"].shape), generator=generator).flatten(0, 1)
+            found = self.crop_loss(noise, drawn)[1]["repeated_1px"]
+        count = VALIDATION_BUDGET * len(self.validation.pyramids)
+        return Measure("keypoints of warped crops not found again within 1 pixel", 1 - found, count)
+
+    @torch.no_grad()
+    def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
+        batch = self.crops.draw(generator, self.num_images)
+        budget = torch.randint(self.budget[0], self.budget[1] + 1, (1,), generator=generator)
+        # the first dimension is the sample everywhere
+        return {**batch, "budget": budget.expand(len(batch["first"]))}
+
+    @torch.no_grad()
+    def validate(self, batches: int = 8) -> dict[str, float]:
+        self.network.eval()
+        generator = torch.Generator().manual_seed(self.seed)
+        losses, found = [], []
+        for _ in range(batches):
+            drawn = self.validation.draw(generator, self.num_images)
+            drawn["budget"] = torch.full((len(drawn["first"]),), VALIDATION_BUDGET)
+            loss, figures = self.loss(to_device_of(self.network, drawn))
+            losses.append(loss.item())
+            found.append(figures)
+        self.network.train()
+        mean = {key: sum(figures[key] for figures in found) / batches for key in found[0]}
+        return {"error": 1 - mean["repeated_1px"], "loss": sum(losses) / batches, **mean}

@@ -1,0 +1,67 @@
+"""Files appear whole or not at all, and what a killed process leaves is removed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kornia_lift._io import atomic_write
+from kornia_lift._io.writing import remove_leftovers
+from kornia_lift.cli import main
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from kornia_lift._io.writing import atomic_write
+with atomic_write(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="no SIGKILL")
+
+
+def kill_while_writing(path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert [p.name for p in path.parent.iterdir() if ".tmp" in p.name]
+
+
+def test_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
+    kill_while_writing(tmp_path / "store.json")
+    remove_leftovers(tmp_path / "another.json")
+    assert list(tmp_path.iterdir())  # of another output
+    remove_leftovers(tmp_path / "store.json")
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_of_an_output_are_searched(tmp_path: Path) -> None:
+    stage = tmp_path / "run" / "descriptor"
+    stage.mkdir(parents=True)
+    kill_while_writing(stage / "last.pt")
+    remove_leftovers(tmp_path / "run")
+    assert not list(stage.iterdir())
+
+
+def test_files_that_are_being_written_stay(tmp_path: Path) -> None:
+    path = tmp_path / "store.json"
+    with atomic_write(path) as temporary:
+        temporary.write_text("{}")
+        remove_leftovers(path)
+    assert path.read_text() == "{}"
+    mine = tmp_path / ".notes.tmp.txt"  # no name of ours
+    elsewhere = tmp_path / ".store.00000000-1-abcd.tmp.json"  # of another machine
+    for other in (mine, elsewhere):
+        other.write_text("x")
+    remove_leftovers(tmp_path)
+    assert mine.exists() and elsewhere.exists()
+
+
+def test_a_command_cleans_up_after_its_killed_self(tmp_path: Path) -> None:
+    out = tmp_path / "warp.jpg"
+    pytest.importorskip("cv2")
+    kill_while_writing(out)
+    assert main(["demo", "--out", str(out), "--num-features", "50"]) in (0, 1)
+    assert [p.name for p in tmp_path.iterdir()] == ["warp.jpg"]
