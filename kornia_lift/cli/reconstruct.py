@@ -58,8 +58,10 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extract, match, verify, map."""
+    from kornia_lift._extras import require
     from kornia_lift.files import colmap
 
+    require("pycolmap", extra="colmap")  # before the images are described, which may take hours
     if not args.images.is_dir():
         raise CommandError(f"{args.images} is not a folder of images")
     if args.apply_exif:

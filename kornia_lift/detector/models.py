@@ -9,7 +9,7 @@ from torch import nn
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.response import LIFTResponse
-from kornia_lift.weights import load_tensors
+from kornia_lift.weights import available_models, load_tensors
 
 OWN_TENSORS = "response.at_full."  # that only the compact response has
 
@@ -21,11 +21,11 @@ def response_of(pretrained: bool | str | os.PathLike[str]) -> LIFTResponse | Com
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the network is LIFT's.
 
     """
+    if isinstance(pretrained, bool) or os.fspath(pretrained) in available_models():
+        return LIFTResponse(pretrained)  # which all shipped models have
     # the orientation and the descriptor decide the family of a model; a response serves either
-    if pretrained is not False and any(name.startswith(OWN_TENSORS) for name in load_tensors(pretrained)[0]):
-        assert not isinstance(pretrained, bool)
-        return CompactResponse(pretrained)
-    return LIFTResponse(pretrained)
+    own = any(name.startswith(OWN_TENSORS) for name in load_tensors(pretrained)[0])
+    return CompactResponse(pretrained) if own else LIFTResponse(pretrained)
 
 
 def scale_space_for(response: nn.Module) -> ScaleSpaceConfig:

@@ -243,7 +243,7 @@ def _shape_of_weights(pretrained: str | os.PathLike[str]) -> tuple[int, int, boo
 
     What is wrong with the file :func:`~kornia_lift.weights.load_network` says.
     """
-    tensors, _ = load_tensors(pretrained)
+    tensors, _ = load_tensors(pretrained, PART)
     weight = tensors.get(f"{PART}.input.weight")
     if weight is None or weight.dim() != 3:
         return CHANNELS, BLOCKS, False

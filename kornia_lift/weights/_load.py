@@ -55,11 +55,14 @@ def _shipped(pretrained: bool | str | os.PathLike[str]) -> ShippedModel | None:
     return MODELS.get(os.fspath(pretrained)) if isinstance(pretrained, (str, os.PathLike)) else None
 
 
-def load_tensors(pretrained: bool | str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, str]]:
+def load_tensors(
+    pretrained: bool | str | os.PathLike[str], part: str | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors of a shipped model or of a ``.safetensors`` file.
 
     Args:
         pretrained: ``True`` for the default model, the name of a shipped model, or the path of a file.
+        part: prefix of the tensors that are wanted; an unknown name is answered by those that have them.
 
     Returns:
         Tensors by name (``response.*``, ``orientation.*``, ``descriptor.*``) and the metadata of the file.
@@ -90,9 +93,9 @@ def load_tensors(pretrained: bool | str | os.PathLike[str]) -> tuple[dict[str, T
         return parse_safetensors(raw)
     path = Path(name)
     if path.suffix != ".safetensors" and not path.exists():
+        known = [n for n, network in NETWORKS.items() if network.part == part] or list(MODELS)
         raise ValueError(
-            f"unknown pretrained model {name!r}: expected one of {', '.join(shipped) or '(none shipped)'}, "
-            "or the path of a .safetensors file"
+            f"unknown pretrained model {name!r}: expected one of {', '.join(known)}, or the path of a .safetensors file"
         )
     if not path.exists():
         raise FileNotFoundError(f"no weight file {path}")
@@ -130,7 +133,7 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
         WeightFileError: if tensors are missing, surplus, or of another shape; see also :func:`load_tensors`.
 
     """
-    tensors, _ = load_tensors(pretrained)
+    tensors, _ = load_tensors(pretrained, part)
     prefix = part + "."
     found = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     if not found:

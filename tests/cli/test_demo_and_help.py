@@ -150,6 +150,16 @@ def test_every_option_has_a_help_text(name: str) -> None:
     assert [action.dest for action in parser._actions if not action.help] == []
 
 
+def test_reconstruct_asks_for_its_packages_before_it_extracts(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "a.png")
+    monkeypatch.setitem(sys.modules, "pycolmap", None)
+    answer = call("reconstruct", tmp_path, "--out", tmp_path / "model")
+    assert answer.code == 2 and "pip install 'kornia_lift[colmap]'" in one_line(answer.err)
+    assert not (tmp_path / "model").exists()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
 def test_signals_within_a_finalizer_are_not_lost(name: str, code: int) -> None:

@@ -329,3 +329,12 @@ def test_changed_filter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(NETWORKS, "cne-small", dataclasses.replace(NETWORKS["cne-small"], sha256="0" * 64))
     with pytest.raises(WeightFileError, match="install kornia_lift again"):
         CorrespondenceNet(pretrained=True)
+
+
+def test_an_unknown_name_is_answered_by_names_that_would_do() -> None:
+    from kornia_lift.networks.correspondence import CorrespondenceNet
+
+    with pytest.raises(ValueError, match="unknown pretrained model 'nosuch': expected one of cne-small, or the path"):
+        CorrespondenceNet("nosuch")
+    with pytest.raises(ValueError, match="expected one of lift, (?!.*cne-small)"):
+        LIFTDescriptor("nosuch")
