@@ -21,8 +21,8 @@ def response_of(pretrained: bool | str | os.PathLike[str]) -> LIFTResponse | Com
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the network is LIFT's.
 
     """
-    if isinstance(pretrained, bool) or os.fspath(pretrained) in available_models():
-        return LIFTResponse(pretrained)  # which all shipped models have
+    if not isinstance(pretrained, (str, os.PathLike)) or os.fspath(pretrained) in available_models():
+        return LIFTResponse(pretrained)  # which all shipped models have, and which refuses what is no path
     # the orientation and the descriptor decide the family of a model; a response serves either
     own = any(name.startswith(OWN_TENSORS) for name in load_tensors(pretrained)[0])
     return CompactResponse(pretrained) if own else LIFTResponse(pretrained)
