@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
-from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, PatchPyramid
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
+from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks._fast.folded import Precision
 from kornia_lift.networks._fast.plan import is_plain
 from kornia_lift.weights import is_upright

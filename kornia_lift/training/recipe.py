@@ -93,8 +93,11 @@ class Recipe(ABC):
             torch.manual_seed(config.seed)
             self.make_networks()
         if init is not None:
-            parts = {"response": self.response, "orientation": self.orientation, "descriptor": self.descriptor}
-            load_initial(init, self.FAMILY, parts)
+            load_initial(init, self.FAMILY, self.parts())
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Return the networks that ``init`` gives weights to, by the prefix of their tensors."""
+        return {"response": self.response, "orientation": self.orientation, "descriptor": self.descriptor}
 
     @abstractmethod
     def make_networks(self) -> None:

@@ -1,4 +1,4 @@
-"""Write the weights of the three networks as one ``.safetensors`` file."""
+"""Write the weights of the networks as one ``.safetensors`` file."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ def save_model(
     orientation: nn.Module,
     descriptor: nn.Module,
     metadata: Mapping[str, str] | None = None,
+    *,
+    localization: nn.Module | None = None,
 ) -> None:
-    """Write three networks to one ``.safetensors`` file, with a checksum, complete or not at all.
+    """Write the networks of a model to one ``.safetensors`` file, with a checksum, complete or not at all.
 
     Parameters are written in half precision. Buffers keep their dtype: what normalises an image is not rounded, and
     counts may exceed what half precision can hold.
@@ -28,6 +30,7 @@ def save_model(
         orientation: saved as ``orientation.*``.
         descriptor: saved as ``descriptor.*``.
         metadata: text for the header of the file.
+        localization: saved as ``localization.*``, for models that have it.
 
     Raises:
         MissingExtraError: if the package safetensors is not installed.
@@ -35,7 +38,10 @@ def save_model(
 
     """
     tensors: dict[str, Tensor] = {}
-    for part, network in (("response", response), ("orientation", orientation), ("descriptor", descriptor)):
+    parts = {"response": response, "orientation": orientation, "descriptor": descriptor}
+    if localization is not None:
+        parts["localization"] = localization
+    for part, network in parts.items():
         parameters = {name for name, _ in network.named_parameters()}
         for name, tensor in network.state_dict().items():
             tensors[f"{part}.{name}"] = tensor.detach().half() if name in parameters else tensor.detach()

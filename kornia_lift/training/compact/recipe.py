@@ -1,4 +1,4 @@
-"""Compact recipe: orientation and descriptor on 32x32 patches for the detector of a model, to one weight file."""
+"""Compact recipe: localization, orientation and descriptor on 32x32 patches for the detector of a model."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import torch
+from torch import nn
 
 from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.detector.models import response_of
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.compact_response import CompactResponse
+from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.config import CompactConfig
+from kornia_lift.training.compact.copies import KeypointPairs, copy_images
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
 from kornia_lift.training.compact.detections import find_pairs
+from kornia_lift.training.compact.localization import LocalizationStage
 from kornia_lift.training.compact.observations import Observations, join_observations, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage
 from kornia_lift.training.compact.views import ViewPairs
@@ -27,6 +32,7 @@ from kornia_lift.training.initial import Model
 from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
+from kornia_lift.weights import load_tensors, save_model
 
 VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of the descriptor
 VALIDATION_ANGLES = (24, 32)
@@ -45,12 +51,13 @@ class CompactRecipe(Recipe):
 
     """
 
-    STAGES = ("orientation", "descriptor", "refine")
+    STAGES = ("localization", "orientation", "descriptor", "refine")
     FAMILY = "compact"
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
 
     response: LIFTResponse | CompactResponse
+    localization: KeypointLocalization
     orientation: PolarOrientation
     descriptor: CompactDescriptor
 
@@ -66,15 +73,32 @@ class CompactRecipe(Recipe):
         super().__init__(without_kind(data, "posed"), out, config or CompactConfig(), validation, device, init)
         self._seen: tuple[Observations, Observations] | None = None
 
+    def parts(self) -> dict[str, nn.Module]:
+        """Return the networks that ``init`` gives weights to: the localization is not in all compact models."""
+        assert self.init is not None
+        has_it = any(name.startswith("localization.") for name in load_tensors(self.init)[0])
+        return super().parts() | ({"localization": self.localization} if has_it else {})
+
     def make_networks(self) -> None:
         """Make the networks; the response is that of the model ``config.detector``."""
         self.response = response_of(self.config.detector).to(self.device)
+        self.localization = KeypointLocalization(False).to(self.device)
         self.orientation = PolarOrientation(False).to(self.device)
         self.descriptor = CompactDescriptor(False).to(self.device)
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
         c: CompactConfig = self.config
+        if name == "localization":
+            return LocalizationStage(
+                self.localization,
+                self._copies(self.data),
+                self._copies(self.held_out),
+                images=c.localization_images,
+                per_image=c.localization_pairs,
+                jitter=c.localization_jitter,
+                photometric=c.localization_photometric,
+            )
         if name == "orientation":
             pairs = self._pairs(c.orientation_warp, (c.orientation_images, c.orientation_pairs), VALIDATION_ANGLES)
             return AgreementOrientationStage(self.orientation, *pairs, context=c.context, tolerance=c.tolerance)
@@ -94,8 +118,15 @@ class CompactRecipe(Recipe):
         )
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-        """Write the three networks to one ``.safetensors`` file in half precision."""
-        super().save(path, {"networks": "compact", **(metadata or {})})
+        """Write the four networks to one ``.safetensors`` file in half precision."""
+        metadata = {"networks": "compact", **(metadata or {})}
+        save_model(path, self.response, self.orientation, self.descriptor, metadata, localization=self.localization)
+
+    def _copies(self, store: Store) -> list[KeypointPairs]:
+        """Keypoints of the images of a store and of warped copies; those of the response, not localized yet."""
+        c: CompactConfig = self.config
+        detector = LIFTDetector(c.detections.per_image, resp_module=self.response.eval()).eval()
+        return copy_images([image.decode() for image in store.images], detector, c.copies)
 
     def _pairs(
         self, warp: WarpConfig, training: tuple[int, int], validation: tuple[int, int]
@@ -114,5 +145,6 @@ class CompactRecipe(Recipe):
         seen = load_observations(store, c.views)
         if not c.use_detections:
             return seen, join_observations(seen.images, [])
-        detector = LIFTDetector(c.detections.per_image, pretrained=c.detector).eval()
+        localizer = LAFLocalizer(self.localization.eval())
+        detector = LIFTDetector(c.detections.per_image, resp_module=self.response.eval(), localizer=localizer).eval()
         return seen, find_pairs(seen, [image.camera for image in store.images], detector, c.detections)
