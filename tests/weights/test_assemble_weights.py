@@ -13,6 +13,7 @@ import torch
 
 from kornia_lift import LIFTFeature
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.training.loop.checkpoint import BEST, save_checkpoint
 from kornia_lift.weights import WeightFileError, load_tensors, network_family
 from tests.scripts import load_script
@@ -49,6 +50,18 @@ def test_parts_come_from_models_files_and_runs(script: ModuleType, tmp_path: Pat
     script.main([str(out), str(out), str(run / "descriptor"), "--out", str(again)])
     name = "descriptor.features.0.weight"
     torch.testing.assert_close(load_tensors(again)[0][name], (network.state_dict()["features.0.weight"] + 1).half())
+
+
+def test_a_model_may_have_a_localization(script: ModuleType, tmp_path: Path) -> None:
+    network, run, out = KeypointLocalization(False), tmp_path / "run", tmp_path / "new.safetensors"
+    (run / "localization").mkdir(parents=True)
+    save_checkpoint(run / "localization" / BEST, {"network": network.state_dict()})
+    script.main(["lift", "lift-plus", "lift-plus", "--localization", str(run), "--out", str(out)])
+    localizer = LIFTFeature(pretrained=out).detector.localizer
+    weight = localizer.network.state_dict()["features.0.weight"]
+    torch.testing.assert_close(weight, network.state_dict()["features.0.weight"].half().float())
+    with pytest.raises(SystemExit, match="lift has no localization"):
+        script.main(["lift", "lift-plus", "lift-plus", "--localization", "lift", "--out", str(out)])
 
 
 def test_averaged_weights_of_a_checkpoint_come_first(script: ModuleType, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.warped.crops import CropConfig, random_homography
 
-FEWEST = 32  # pairs of an image below which it is left out
+FEWEST = 8  # pairs of an image below which it is left out
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def copy_images(images: Sequence[Tensor], detector: nn.Module, config: CopyConfi
         config: how.
 
     Returns:
-        One entry for each copy that shows 32 keypoints of its image.
+        One entry for each copy that shows 8 keypoints of its image.
 
     Raises:
         ValueError: if there is none.

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from kornia.feature import laf_from_center_scale_ori
+from kornia.feature import PassLAF, laf_from_center_scale_ori
 from torch import Tensor
 
 from kornia_lift import LIFTFeature
 from kornia_lift.cli import main
+from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
 from kornia_lift.training.compact.observations import Observations, ViewConfig, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage, agreement
+from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.compact.views import (
     ViewPairs,
     rotate_frames,
@@ -27,6 +29,8 @@ from kornia_lift.training.compact.views import (
 from kornia_lift.training.data.store import Observations as TrackTable
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.modern.pairs import WarpConfig
+from kornia_lift.weights import load_tensors
+from kornia_lift.weights._safetensors import write_safetensors
 from tests.pictures import texture
 from tests.training.helpers import as_single, picture
 
@@ -212,12 +216,18 @@ recipe = "compact"
 data = ["{data}"]
 table = false
 [compact]
+localization_images = 2
+localization_pairs = 8
 orientation_images = 2
 orientation_pairs = 4
 descriptor_images = 2
 descriptor_pairs = 4
 [compact.views]
 points_per_image = 12
+[compact.copies]
+copies = 1
+[compact.localization]
+steps = 1
 [compact.orientation]
 steps = 1
 [compact.descriptor]
@@ -240,7 +250,28 @@ def test_a_whole_run_gives_a_model(tmp_path: Path, capsys: pytest.CaptureFixture
     feature = LIFTFeature(30, pretrained=out / "weights.safetensors").eval()
     assert isinstance(feature.orienter.angle_detector, PolarOrientation)
     assert isinstance(feature.descriptor.descriptor, CompactDescriptor)
+    assert isinstance(feature.detector.localizer, LAFLocalizer)
     with torch.no_grad():
         lafs, _, descriptors = feature(texture(120, 140))
     assert lafs.shape == (1, 30, 2, 3) and descriptors.shape == (1, 30, 128)
     assert descriptors.isfinite().all()
+
+
+def test_a_run_goes_on_from_models_with_and_without_localization(tiny_store: Store, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    first = CompactRecipe(tiny_store, tmp_path / "first", validation=tiny_store)
+    torch.nn.init.normal_(first.localization.heat.weight)
+    for part in (first.response, first.localization, first.orientation, first.descriptor):
+        part.eval()
+    first.save(tmp_path / "with.safetensors")
+    tensors, _ = load_tensors(tmp_path / "with.safetensors")
+    without = {name: tensor for name, tensor in tensors.items() if not name.startswith("localization.")}
+    write_safetensors(tmp_path / "without.safetensors", without, {"networks": "compact"})
+    for name, has_it in (("with", True), ("without", False)):
+        init = tmp_path / f"{name}.safetensors"
+        assert isinstance(LIFTFeature(pretrained=init).detector.localizer, LAFLocalizer if has_it else PassLAF)
+        recipe = CompactRecipe(tiny_store, tmp_path / name, validation=tiny_store, init=init)
+        heat, conv = recipe.localization.heat.weight, recipe.descriptor.features[0].weight
+        torch.testing.assert_close(heat, first.localization.heat.weight.half().float() * has_it)
+        torch.testing.assert_close(conv, first.descriptor.features[0].weight.half().float())
+        assert heat.requires_grad and conv.requires_grad

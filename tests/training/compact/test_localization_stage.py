@@ -63,7 +63,7 @@ def test_pairs_are_where_the_homography_says() -> None:
 
 def test_images_without_repeated_keypoints_are_refused() -> None:
     flat = torch.full((200, 200), 90, dtype=torch.uint8)
-    with pytest.raises(ValueError, match="no image shows 32 keypoints"):
+    with pytest.raises(ValueError, match="no image shows 8 keypoints"):
         copy_images([flat], LIFTDetector(300, pretrained=False).eval(), CopyConfig())
 
 
