@@ -16,7 +16,7 @@ from kornia_lift._memory import recompute
 from kornia_lift.detector import extrema, refinement
 from kornia_lift.detector.extrema import Pixels
 from kornia_lift.detector.models import response_of, scale_space_for
-from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
+from kornia_lift.detector.padding import cover_max, find_padding, sees_padding, shrink_padding
 from kornia_lift.detector.sampling import Sampling, sampling_of
 from kornia_lift.detector.scale_space import Level, ScaleSpaceConfig, plan_levels
 from kornia_lift.detector.selection import Candidates, Selection, selection_for
@@ -244,7 +244,7 @@ def _read_mask(mask: Tensor, size: tuple[int, int], image: Tensor, position: Ten
     pixels; a keypoint takes the smallest of the pixels around its refined position.
     """
     weights = mask.clamp(max=1).to(position.dtype) if mask.is_floating_point() else mask.ne(0).to(position.dtype)
-    weights = -F.adaptive_max_pool2d(-weights, size)[:, 0]
+    weights = -cover_max(-weights[:, 0], size)
     image = image if len(mask) > 1 else torch.zeros_like(image)
     x, y = position[:, 0], position[:, 1]
     corners = [

@@ -136,7 +136,9 @@ def strongest_pixels(maxima: Tensor, margin: int, score: Tensor, count: int) -> 
 
 def read_own(score: Tensor, at: Pixels) -> Tensor:
     """Collect the 3x3 scores around M pixels of maps (B, H, W), none on the outermost row or column; shape (M, 9)."""
-    return torch.stack([score[at.image, at.row + dy, at.col + dx] for dy, dx in OWN], 1)
+    offset = torch.arange(-1, 2, device=score.device)
+    image, row, col = (index[:, None, None] for index in at)
+    return score[image, row + offset[:, None], col + offset].flatten(1)
 
 
 def read_neighbourhood(score: Tensor, at: Pixels, finer: Tensor, coarser: Tensor, sampling: Sampling) -> Tensor:

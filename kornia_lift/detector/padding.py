@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_lift.detector.extrema import max_filter
@@ -39,9 +38,26 @@ def find_padding(img: Tensor) -> Tensor | None:
     return padding if torch.compiler.is_compiling() or bool(padding.any()) else None
 
 
+def cover_max(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize maps (..., H, W) to ``size`` (rows, columns): the largest of the pixels that each new pixel covers.
+
+    It is ``F.adaptive_max_pool2d``, which ONNX does not have.
+    """
+    for dim, count in zip((-2, -1), size, strict=True):
+        length = x.shape[dim]
+        at = torch.arange(count, device=x.device)
+        first, last = at * length // count, ((at + 1) * length + count - 1) // count - 1
+        widest = max(((i + 1) * length + count - 1) // count - i * length // count for i in range(count))
+        out = x.index_select(dim, first)
+        for k in range(1, widest):
+            out = torch.maximum(out, x.index_select(dim, torch.minimum(first + k, last)))
+        x = out
+    return x
+
+
 def shrink_padding(padding: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize padding (B, H, W) to a level: its pixels (B, rows, columns) are padding where they cover some."""
-    return F.adaptive_max_pool2d(padding[:, None].float(), size)[:, 0] > 0
+    return cover_max(padding.float(), size) > 0
 
 
 def sees_padding(padding: Tensor, margin: int) -> Tensor:

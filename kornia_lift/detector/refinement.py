@@ -37,7 +37,7 @@ def is_peak(around: Tensor, floor: Tensor) -> Tensor:
     """
     _, hessian = _derivatives(around[:, : len(OWN)])
     mean = (hessian[:, 0, 0] + hessian[:, 1, 1]) / 2
-    half = torch.hypot((hessian[:, 0, 0] - hessian[:, 1, 1]) / 2, hessian[:, 0, 1])
+    half = (((hessian[:, 0, 0] - hessian[:, 1, 1]) / 2).square() + hessian[:, 0, 1].square()).sqrt()
     return mean + half < -floor
 
 
