@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 
 MAX_FEATURES = 1_000_000  # per image
 DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -107,6 +111,18 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return int(text)
+
+
+def report_unread(given: Iterable[str | os.PathLike[str]]) -> None:
+    """Print which images in the folders among ``given`` are of a kind that no command reads, such as HEIC, and why."""
+    from kornia_lift._io import describe_unread, list_unread_images
+
+    unread: list[Path] = []
+    for path in map(Path, given):
+        with suppress(OSError):  # what cannot be read at all, the command itself reports
+            unread += list_unread_images(path)
+    if unread:
+        print(f"kornia-lift: {describe_unread(unread)}", file=sys.stderr)
 
 
 def natural(text: str) -> int:

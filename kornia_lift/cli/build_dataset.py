@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kornia_lift.cli._options import CommandError
+from kornia_lift.cli._options import CommandError, report_unread
 
 _EPILOG = """\
 examples:
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     clash = same_names(args.folders)
     if clash:
         raise CommandError(clash)
+    report_unread(args.folders)
     args.out.mkdir(parents=True, exist_ok=True)
     options = BuildOptions(args.single, args.max_size, args.quality, args.seed)
     failed = 0

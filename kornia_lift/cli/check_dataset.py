@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kornia_lift.cli._options import CommandError
+from kornia_lift.cli._options import CommandError, report_unread
 
 
 def add_parser(commands: Any) -> None:
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift.training.data.report import describe_data
     from kornia_lift.training.data.split import split_store
 
+    report_unread(args.data)
     try:
         store = load_data(args.data, say=lambda text: print(text, file=sys.stderr))
         print(*describe_data(store, *split_store(store)), sep="\n")

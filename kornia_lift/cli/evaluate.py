@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_lift.cli._options import CommandError
+from kornia_lift.cli._options import CommandError, report_unread
 
 if TYPE_CHECKING:
     from kornia_lift.evaluation.candidates import Candidate
@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift._extras import require
     from kornia_lift._io import atomic_write
 
+    report_unread(args.scenes)
     require("h5py", extra="eval")
     from kornia_lift.evaluation.candidates import candidate
     from kornia_lift.evaluation.comparison import run as run_candidates

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_lift.cli._options import CommandError, real
+from kornia_lift.cli._options import CommandError, real, report_unread
 
 if TYPE_CHECKING:
     from kornia_lift.reconstruction import Matches
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"--out {args.out} exists: remove it or choose another name")
     if not args.images.is_dir():
         raise CommandError(f"--images {args.images} is not a folder")
+    report_unread([args.images])
     names, matches = write(args, args.features, args.out, None)
     count = sum(map(len, matches.values()))
     print(f"{names} images, {count} putative matches in {len(matches)} pairs: {args.out}")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_lift.cli._options import CommandError, add_feature_options, positive
+from kornia_lift.cli._options import CommandError, add_feature_options, positive, report_unread
 
 if TYPE_CHECKING:
     from kornia_lift.extraction import Job, Tally
@@ -72,19 +72,16 @@ def run(args: argparse.Namespace) -> int:
     import time
 
     from kornia_lift._extras import require
-    from kornia_lift._io import describe_unread, list_unread_images
     from kornia_lift.cli._feature import build_feature, provenance
     from kornia_lift.extraction import ExtractionOptions, Tally, collect_images, extract_images, shard_of
     from kornia_lift.files import FeatureFile
 
     index, count = args.shard or _torchrun_shard()
+    report_unread(args.inputs)
     try:
         mine = [job for job in collect_images(args.inputs) if shard_of(job.name, count) == index]
     except ValueError as error:
         raise CommandError(str(error)) from error
-    unread = [path for given in args.inputs if given.is_dir() for path in list_unread_images(given)]
-    if unread:
-        print(f"kornia-lift: {describe_unread(unread)}", file=sys.stderr)
     out = _shard_file(args.out, index, count)
     feature, device, dtype = build_feature(args)
     options = ExtractionOptions(device, dtype, args.resize, args.apply_exif, args.workers)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kornia_lift.cli._options import CommandError
+from kornia_lift.cli._options import CommandError, report_unread
 
 _EPILOG = """\
 examples:
@@ -96,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
             config = with_budget(config, args.max_minutes)
         with process_group():
             first = rank() == 0
+            if first:
+                report_unread(config.data)
             outcome = train(config, out, say=lambda text: print(text, file=sys.stderr) if first else None)
     except TrainingInterrupted as stopped:
         print(f"kornia-lift: {stopped}", file=sys.stderr)

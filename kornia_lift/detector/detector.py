@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift._memory import recompute
 from kornia_lift.detector import extrema, refinement
-from kornia_lift.detector.candidates import Candidates, apply_mask
+from kornia_lift.detector.extrema import Pixels
+from kornia_lift.detector.localizer import localized, spare_slots
 from kornia_lift.detector.models import localizer_of, response_of, scale_space_for
-from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
+from kornia_lift.detector.padding import cover_max, find_padding, sees_padding, shrink_padding
 from kornia_lift.detector.sampling import Sampling, sampling_of
 from kornia_lift.detector.scale_space import Level, ScaleSpaceConfig, plan_levels
+from kornia_lift.detector.selection import Candidates, Selection, selection_for
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 
@@ -146,42 +148,6 @@ class LIFTDetector(nn.Module):
         largest = [torch.where(s.isfinite(), s.detach().abs(), 0).flatten(1).amax(1) for s in scores]
         return CURVATURE_WEIGHTS * ROUNDING * torch.stack(largest).amax(0)
 
-    def _search_level(
-        self, scores: list[Tensor], pooled: list[Tensor], noise: Tensor, i: int
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Find the keypoints of level ``i``.
-
-        Args:
-            scores: score maps of all levels.
-            pooled: their maximum filters.
-            noise: curvature that rounding errors reach, shape (B,).
-            i: the level.
-
-        Returns:
-            Index of the image (M,); x, y in level pixels and scale in levels relative to ``i`` (M, 3); score (M,).
-
-        """
-        config, score, sampling = self.config, scores[i], self._sampling
-        fixed = score.detach()
-        at = extrema.spatial_maxima(fixed, pooled[i], config.nms_radius, SCORE_BORDER)
-        for j in range(i - config.scale_nms, i + config.scale_nms + 1):
-            if j != i:
-                value = fixed[at.image, at.row, at.col]
-                at = at.take(extrema.exceeds_level(value, at, score.shape[-2:], pooled[j], sampling))
-        at = at.take(extrema.is_unique(fixed, at, config.nms_radius))
-        if config.scale_nms:
-            around = extrema.read_neighbourhood(score, at, scores[i - 1], scores[i + 1], sampling)
-        else:
-            around = extrema.read_own(score, at)
-        floor = None if sampling.equal_scores_stay_equal else noise[at.image]
-        index, step, value = refinement.refine(around, floor, config)
-        at = at.take(index)
-        position = torch.stack([at.col, at.row, torch.zeros_like(at.row)], 1) + step
-        if config.subpixel and not config.scale_nms:
-            scale = refinement.scale_step(scores, i, at.image, position[:, :2], sampling)
-            position = torch.cat([position[:, :2], scale[:, None]], 1)
-        return at.image, position, sampling.report(scores, i, at.image, position, value)
-
     def _paddings(self, img: Tensor, levels: list[Level]) -> list[Tensor] | None:
         """Return the padding (B, h, w) of each level, or ``None`` where no image has any."""
         padding = find_padding(img) if self.config.skip_padding else None
@@ -193,6 +159,47 @@ class LIFTDetector(nn.Module):
             paddings.append(padding)
         return paddings
 
+    def _search(
+        self, scores: list[Tensor], pooled: list[Tensor], noise: Tensor, i: int, select: Selection
+    ) -> tuple[Pixels, Tensor, Tensor, Tensor]:
+        """Find the candidates of level ``i``.
+
+        Args:
+            scores: score maps of all levels.
+            pooled: their maximum filters.
+            noise: curvature that rounding errors reach, shape (B,).
+            i: the level.
+            select: which maxima become candidates.
+
+        Returns:
+            Their pixels; x, y in level pixels and scale in levels relative to ``i`` (M, 3); scores (M,); and which of
+            them count (M,).
+
+        """
+        config, score, sampling = self.config, scores[i], self._sampling
+        fixed = [each.detach() for each in scores]
+        maxima = extrema.level_maxima(fixed, pooled, i, config, sampling, SCORE_BORDER)
+        at, keep = select.pixels(maxima, SCORE_BORDER + config.nms_radius, fixed[i])
+        if config.scale_nms:
+            around = extrema.read_neighbourhood(score, at, scores[i - 1], scores[i + 1], sampling)
+        else:
+            around = extrema.read_own(score, at)
+        floor = None if sampling.equal_scores_stay_equal else noise[at.image]
+        keep = keep & refinement.is_trusted(around, floor, config)
+        at, around, keep = select.drop(at, around, keep)
+        step, value = refinement.refine(around, config)
+        position = torch.stack([at.col, at.row, torch.zeros_like(at.row)], 1) + step
+        if config.subpixel and not config.scale_nms:
+            scale = refinement.scale_step(scores, i, at.image, position[:, :2], sampling)
+            position = torch.cat([position[:, :2], scale[:, None]], 1)
+        return at, position, sampling.report(scores, i, at.image, position, value), keep
+
+    def _frames(self, position: Tensor, level: Level, size: torch.Size) -> Tensor:
+        """Return x, y and sigma (M, 3), in pixels of the image, of positions (M, 3) on a level."""
+        x = self._sampling.to_image(position[:, 0], level.size[1], size[1], level.resize)
+        y = self._sampling.to_image(position[:, 1], level.size[0], size[0], level.resize)
+        return torch.stack([x, y, level.sigma * torch.exp2(position[:, 2] / self.config.levels_per_octave)], 1)
+
     def detect(self, img: Tensor, num_feats: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Detect upright keypoints, before ``aff_module`` and ``ori_module``.
 
@@ -200,32 +207,35 @@ class LIFTDetector(nn.Module):
             Responses (B, num_feats) and LAFs (B, num_feats, 2, 3), as kornia's detectors do.
 
         """
-        config, sampling, (height, width) = self.config, self._sampling, img.shape[-2:]
-        levels = plan_levels(height, width, config)
+        config, size = self.config, img.shape[-2:]
+        levels = plan_levels(size[0], size[1], config)
         paddings = self._paddings(img, levels)
         scores = self.score_levels(img, paddings)
         with torch.no_grad():
-            pooled = [extrema.max_filter(score, config.nms_radius) for score in scores]
+            pooled = [extrema.max_filter(score, config.nms_radius) for score in scores] if config.scale_nms else []
             noise = self._noise(img, scores) if scores and img.numel() else img.new_zeros(len(img))
-        found = Candidates(img, config)
+        select, found = selection_for(num_feats), []
         for i in range(config.scale_nms, len(levels) - config.scale_nms):
-            level = levels[i]
-            image, position, value = self._search_level(scores, pooled, noise, i)
+            at, position, value, keep = self._search(scores, pooled, noise, i, select)
             if paddings is not None:
                 row, col = position[:, 1].detach().round().long(), position[:, 0].detach().round().long()
-                kept = ~sees_padding(paddings[i], SCORE_BORDER)[image, row, col]
-                image, position, value = image[kept], position[kept], value[kept]
+                keep = keep & ~sees_padding(paddings[i], SCORE_BORDER)[at.image, row, col]
             if mask is not None:
-                kept, value = apply_mask(mask, level.size, image, position, value)
-                image, position = image[kept], position[kept]
-            x = sampling.to_image(position[:, 0], level.size[1], width, level.resize)
-            y = sampling.to_image(position[:, 1], level.size[0], height, level.resize)
-            sigma = level.sigma * torch.exp2(position[:, 2] / config.levels_per_octave)
-            found.add(image, torch.stack([x, y, sigma], 1), value)
+                weight = _read_mask(mask, levels[i].size, at.image, position.detach())
+                keep, value = keep & (weight > 0), _weighted(value, weight)
+            frames = self._frames(position, levels[i], size)
+            if config.border > 0:
+                keep = keep & _is_inside(frames.detach(), config.border, size)
+            found.append(Candidates(at.image, frames, value, keep))
+        if not found or not img.numel():
+            wide = torch.promote_types(img.dtype, torch.float32)
+            return img.new_zeros(len(img), num_feats), img.new_zeros(len(img), num_feats, 2, 3, dtype=wide)
         if isinstance(self.localizer, PassLAF):
-            responses, lafs = found.best(num_feats)
+            responses, lafs = select.best(found, len(img), num_feats, config)
         else:
-            responses, lafs = found.best_localized(num_feats, self.localizer, mask)
+            spare = select.best(found, len(img), spare_slots(num_feats), config)
+            corrected = localized(self.localizer, img, *spare, mask)
+            responses, lafs = select.best([corrected], len(img), num_feats, config)
         return responses.to(img.dtype), lafs  # ranked in float32 at least, reported in the precision of the images
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -237,3 +247,34 @@ class LIFTDetector(nn.Module):
         lafs = self.ori(self.aff(lafs, img), img)
         # the modules may give the empty slots a frame
         return torch.where(filled[..., None, None], lafs, torch.zeros_like(lafs)), responses
+
+
+def _read_mask(mask: Tensor, size: tuple[int, int], image: Tensor, position: Tensor) -> Tensor:
+    """Return the weights (M,) of keypoints of a level: 0 excludes.
+
+    A level pixel takes the smallest mask value that it covers, so that a thin excluded region cannot fall between two
+    pixels; a keypoint takes the smallest of the pixels around its refined position.
+    """
+    weights = mask.clamp(max=1).to(position.dtype) if mask.is_floating_point() else mask.ne(0).to(position.dtype)
+    weights = -cover_max(-weights[:, 0], size)
+    image = image if len(mask) > 1 else torch.zeros_like(image)
+    x, y = position[:, 0], position[:, 1]
+    corners = [
+        weights[image, row.long().clamp(0, size[0] - 1), col.long().clamp(0, size[1] - 1)]
+        for row in (y.floor(), y.ceil())
+        for col in (x.floor(), x.ceil())
+    ]
+    return torch.stack(corners).amin(0)
+
+
+def _weighted(value: Tensor, weight: Tensor) -> Tensor:
+    """Move scores of any sign away from the best; a weight of 0 leaves them."""
+    weight = torch.where(weight > 0, weight, torch.ones_like(weight)).to(value)
+    return torch.where(value >= 0, value * weight, value / weight)
+
+
+def _is_inside(frames: Tensor, border: float, size: torch.Size) -> Tensor:
+    """Say which boxes of half-width ``border * sigma`` lie in an image of ``size`` (rows, columns), shape (M,)."""
+    x, y, sigma = frames.unbind(1)
+    radius = border * sigma
+    return (torch.minimum(x, y) - radius >= 1) & (x + radius < size[1] - 1) & (y + radius < size[0] - 1)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_lift.detector.sampling import Sampling
+from kornia_lift.detector.scale_space import ScaleSpaceConfig
 
 # own level: the 3x3 neighbourhood, row by row; neighbouring levels: centre, left, right, up, down
 OWN = tuple((dy, dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1))
@@ -27,6 +28,17 @@ class Pixels(NamedTuple):
         return Pixels(self.image[keep], self.row[keep], self.col[keep])
 
 
+def _run_max(x: Tensor, width: int, dim: int) -> Tensor:
+    """Return the maximum of every ``width`` neighbours along an axis, which becomes ``width - 1`` shorter."""
+    done = 1
+    while done < width:  # doubling: the maximum of w pixels from two maxima of fewer, 3 operations for 7 pixels
+        step = min(done, width - done)
+        length = x.shape[dim] - step
+        x = torch.maximum(x.narrow(dim, 0, length), x.narrow(dim, step, length))
+        done += step
+    return x
+
+
 def max_filter(score: Tensor, radius: int) -> Tensor:
     """Return the maximum of the window of ``2 radius + 1`` pixels around each pixel; the outside counts as -inf.
 
@@ -34,82 +46,99 @@ def max_filter(score: Tensor, radius: int) -> Tensor:
         - Input, output: (..., H, W)
 
     """
-    window = 2 * radius + 1
     for dim in (-1, -2):
         pad = (radius, radius) if dim == -1 else (0, 0, radius, radius)
-        out = F.pad(score, pad, value=float("-inf"))
-        # doubling: the maximum of w pixels from two maxima of fewer, 3 operations for 7 pixels
-        width = 1
-        while width < window:
-            step = min(width, window - width)
-            length = out.shape[dim] - step
-            out = torch.maximum(out.narrow(dim, 0, length), out.narrow(dim, step, length))
-            width += step
-        score = out
+        score = _run_max(F.pad(score, pad, value=float("-inf")), 2 * radius + 1, dim)
     return score
 
 
-def spatial_maxima(score: Tensor, pooled: Tensor, radius: int, border: int) -> Pixels:
-    """Find the pixels that equal the maximum of their window, at least ``border + radius`` pixels inside the map.
+def strict_maxima(score: Tensor, radius: int) -> Tensor:
+    """Say which pixels exceed every other pixel of their window: plateaus have no position.
 
     Args:
-        score: score maps, shape (B, H, W).
-        pooled: their :func:`max_filter`.
-        radius: of the filter.
+        score: score maps, shape (B, H, W), larger than a window.
+        radius: of the window of ``2 radius + 1`` pixels.
+
+    Returns:
+        Booleans of shape (B, H - 2 radius, W - 2 radius): for the pixels whose window lies in the map.
+
+    """
+    height, width = score.shape[-2] - 2 * radius, score.shape[-1] - 2 * radius
+    centre = score[..., radius : radius + width]
+    # the windows without their middle column or row: those before it and those after it
+    run = _run_max(score, radius, -1)
+    beside = torch.maximum(run[..., :width], run[..., radius + 1 :])
+    run = _run_max(torch.maximum(beside, centre), radius, -2)
+    others = torch.maximum(run[..., :height, :], run[..., radius + 1 :, :])
+    inner = slice(radius, radius + height)
+    return centre[..., inner, :] > torch.maximum(others, beside[..., inner, :])
+
+
+def level_maxima(
+    scores: list[Tensor], pooled: list[Tensor], i: int, config: ScaleSpaceConfig, sampling: Sampling, border: int
+) -> Tensor:
+    """Say which pixels of level ``i`` exceed their neighbourhood on their own level and on the neighbouring ones.
+
+    Args:
+        scores: score maps of all levels, each (B, h, w).
+        pooled: their :func:`max_filter`; read with ``config.scale_nms`` only.
+        i: the level.
+        config: says how large the neighbourhood is.
+        sampling: which pixel of another level lies at the same location.
         border: width of the frame without scores.
 
-    """
-    inset = border + radius
-    height, width = score.shape[-2:]
-    if min(height, width) <= 2 * inset:
-        none = torch.empty(0, dtype=torch.long, device=score.device)
-        return Pixels(none, none, none)
-    inner = (slice(None), slice(inset, height - inset), slice(inset, width - inset))
-    image, row, col = (score[inner] == pooled[inner]).nonzero(as_tuple=True)
-    return Pixels(image, row + inset, col + inset)
-
-
-def is_unique(score: Tensor, at: Pixels, radius: int, chunk: int = 1 << 16) -> Tensor:
-    """Say which window maxima exceed every other pixel of their window: plateaus have no position.
-
     Returns:
-        Booleans of shape (M,).
+        Booleans of shape (B, h - 2m, w - 2m), m = ``border + config.nms_radius``.
 
     """
-    offset = torch.arange(-radius, radius + 1, device=score.device)
-    parts = []
-    for start in range(0, len(at.row), chunk):  # an image without texture has a candidate at every pixel
-        part = at.take(slice(start, start + chunk))
-        rows = (part.row[:, None] + offset)[:, :, None]
-        cols = (part.col[:, None] + offset)[:, None, :]
-        window = score[part.image[:, None, None], rows, cols]
-        parts.append((window == score[part.image, part.row, part.col][:, None, None]).sum((1, 2)) == 1)
-    return torch.cat(parts) if parts else torch.empty(0, dtype=torch.bool, device=score.device)
+    score, margin = scores[i], border + config.nms_radius
+    height, width = score.shape[-2:]
+    if min(height, width) <= 2 * margin:
+        return score.new_zeros(len(score), max(0, height - 2 * margin), max(0, width - 2 * margin), dtype=torch.bool)
+    maxima = strict_maxima(score[:, border : height - border, border : width - border], config.nms_radius)
+    value = score[:, margin : height - margin, margin : width - margin]
+    rows, cols = (torch.arange(margin, side - margin, device=score.device) for side in (height, width))
+    for j in range(i - config.scale_nms, i + config.scale_nms + 1):
+        if j != i:
+            row = sampling.nearest(rows, height, pooled[j].shape[-2])
+            col = sampling.nearest(cols, width, pooled[j].shape[-1])
+            other = pooled[j].index_select(-2, row).index_select(-1, col)
+            maxima = maxima & (value > other) & other.isfinite()
+    return maxima
 
 
-def exceeds_level(value: Tensor, at: Pixels, size: torch.Size, pooled: Tensor, sampling: Sampling) -> Tensor:
-    """Say which scores exceed the filtered maximum of another level at the same location.
+def all_pixels(maxima: Tensor, margin: int) -> Pixels:
+    """List the marked pixels; ``margin`` is what :func:`level_maxima` leaves out on each side."""
+    image, row, col = maxima.nonzero(as_tuple=True)
+    return Pixels(image, row + margin, col + margin)
+
+
+def strongest_pixels(maxima: Tensor, margin: int, score: Tensor, count: int) -> tuple[Pixels, Tensor]:
+    """List equally many pixels of each image, the marked ones with the highest scores first.
 
     Args:
-        value: scores, shape (M,).
-        at: their pixels in maps of ``size`` (rows, columns).
-        size: of their own level.
-        pooled: :func:`max_filter` of the other level, shape (B, H', W').
-        sampling: which pixel of the other level that is.
+        maxima: see :func:`level_maxima`.
+        margin: what it leaves out on each side.
+        score: maps of the level, shape (B, h, w).
+        count: how many at most, where that many fit into the level.
 
     Returns:
-        Booleans of shape (M,); false where the other level has no score.
+        The pixels, M in all, and which of them are marked, shape (M,): the rest fill up.
 
     """
-    row = sampling.nearest(at.row, size[0], pooled.shape[-2])
-    col = sampling.nearest(at.col, size[1], pooled.shape[-1])
-    other = pooled[at.image, row, col]
-    return (value > other) & other.isfinite()
+    batch, height, width = maxima.shape
+    inner = score[:, margin : margin + height, margin : margin + width]
+    value, index = inner.masked_fill(~maxima, float("-inf")).flatten(1).topk(min(count, height * width), dim=1)
+    image = torch.arange(batch, device=score.device)[:, None].expand_as(index)
+    at = Pixels(image.flatten(), (index // width + margin).flatten(), (index % width + margin).flatten())
+    return at, (value > float("-inf")).flatten()
 
 
 def read_own(score: Tensor, at: Pixels) -> Tensor:
     """Collect the 3x3 scores around M pixels of maps (B, H, W), none on the outermost row or column; shape (M, 9)."""
-    return torch.stack([score[at.image, at.row + dy, at.col + dx] for dy, dx in OWN], 1)
+    offset = torch.arange(-1, 2, device=score.device)
+    image, row, col = (index[:, None, None] for index in at)
+    return score[image, row + offset[:, None], col + offset].flatten(1)
 
 
 def read_neighbourhood(score: Tensor, at: Pixels, finer: Tensor, coarser: Tensor, sampling: Sampling) -> Tensor:

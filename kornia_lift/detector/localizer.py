@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
-from kornia.feature import extract_patches_from_pyramid
+from kornia.feature import extract_patches_from_pyramid, laf_is_filled
 from torch import Tensor, nn
 
 from kornia_lift._memory import recompute_frames
+from kornia_lift.detector.selection import Candidates
+from kornia_lift.geometry import lift_from_lafs
 from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks._fast.plan import is_plain
 from kornia_lift.networks.localization import KeypointLocalization
 
 CHUNK = 1024  # patches that exist at once
 GRADIENT_CHUNK = 256  # the same while gradients are recorded
+SPARE = 1.15  # keypoints per slot that are localized: some of them turn out to be the same
 
 
 class LAFLocalizer(nn.Module):
@@ -55,3 +60,35 @@ class LAFLocalizer(nn.Module):
     def _correction(self, patches: Tensor) -> Tensor:
         found: Tensor = self.network(patches.flatten(0, 1))
         return found.view(*patches.shape[:2], -1)
+
+
+def spare_slots(count: int) -> int:
+    """Return how many keypoints to localize for so many slots."""
+    return math.ceil(SPARE * count)
+
+
+def localized(localizer: nn.Module, img: Tensor, responses: Tensor, lafs: Tensor, mask: Tensor | None) -> Candidates:
+    """Correct keypoints, which may then suppress each other once more.
+
+    Args:
+        localizer: ``(lafs, img) -> lafs``; upright frames stay upright.
+        img: images, shape (B, 1, H, W).
+        responses: shape (B, N).
+        lafs: upright frames, shape (B, N, 2, 3).
+        mask: of the detector, shape (1 or B, 1, H, W).
+
+    Returns:
+        All slots; those that are empty, moved out of the image, or to where the mask is 0, do not count.
+
+    """
+    keep = laf_is_filled(lafs)
+    xy, sigma, _ = lift_from_lafs(localizer(lafs, img))
+    height, width = img.shape[-2:]
+    x, y = xy.detach().unbind(-1)
+    keep = keep & (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)
+    image = torch.arange(len(lafs), device=lafs.device)[:, None].expand_as(keep)
+    if mask is not None:
+        row, col = (v.round().long().clamp(0, side - 1) for v, side in ((y, height), (x, width)))
+        keep = keep & (mask[image if len(mask) > 1 else torch.zeros_like(image), 0, row, col] > 0)
+    frames = torch.cat([xy, sigma[..., None]], -1)
+    return Candidates(image.flatten(), frames.flatten(0, 1), responses.flatten(), keep.flatten())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_lift.detector.extrema import max_filter
@@ -26,23 +25,39 @@ def find_padding(img: Tensor) -> Tensor | None:
         img: grayscale images, shape (B, 1, H, W), values in [0, 1].
 
     Returns:
-        Booleans (B, H, W), or ``None`` if no image has padding.
+        Booleans (B, H, W), or, unless a graph is being built, ``None`` if no image has padding.
 
     """
     content = img.detach()[:, 0] > BLACK
-    frame = (content[:, 0], content[:, -1], content[:, :, 0], content[:, :, -1])
-    if img.numel() == 0 or all(bool(side.all()) for side in frame):
-        return None  # nearly all images, at the price of looking at their border
+    if not torch.compiler.is_compiling():  # a graph has no choice: it always looks
+        frame = (content[:, 0], content[:, -1], content[:, :, 0], content[:, :, -1])
+        if img.numel() == 0 or all(bool(side.all()) for side in frame):
+            return None  # nearly all images, at the price of looking at their border
     outside = _before_content(content) | _before_content(content.mT).mT
-    padded = [_is_content(~one) for one in outside]
-    if not any(padded):
-        return None
-    return outside & torch.tensor(padded, device=img.device)[:, None, None]
+    padding = outside & _is_content(~outside)[:, None, None]
+    return padding if torch.compiler.is_compiling() or bool(padding.any()) else None
+
+
+def cover_max(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize maps (..., H, W) to ``size`` (rows, columns): the largest of the pixels that each new pixel covers.
+
+    It is ``F.adaptive_max_pool2d``, which ONNX does not have.
+    """
+    for dim, count in zip((-2, -1), size, strict=True):
+        length = x.shape[dim]
+        at = torch.arange(count, device=x.device)
+        first, last = at * length // count, ((at + 1) * length + count - 1) // count - 1
+        widest = max(((i + 1) * length + count - 1) // count - i * length // count for i in range(count))
+        out = x.index_select(dim, first)
+        for k in range(1, widest):
+            out = torch.maximum(out, x.index_select(dim, torch.minimum(first + k, last)))
+        x = out
+    return x
 
 
 def shrink_padding(padding: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize padding (B, H, W) to a level: its pixels (B, rows, columns) are padding where they cover some."""
-    return F.adaptive_max_pool2d(padding[:, None].float(), size)[:, 0] > 0
+    return cover_max(padding.float(), size) > 0
 
 
 def sees_padding(padding: Tensor, margin: int) -> Tensor:
@@ -70,23 +85,24 @@ def _before_content(content: Tensor) -> Tensor:
     return (column < first[..., None]) | (column > last[..., None])
 
 
-def _is_content(content: Tensor) -> bool:
-    """Say whether what is left of an image (H, W) can be its content: large, whole, and convex."""
-    if not LEAST_CONTENT <= content.float().mean() <= 1 - LEAST_PADDING:
-        return False
+def _is_content(content: Tensor) -> Tensor:
+    """Say whether what is left of images (B, H, W) can be their content: large, whole, and convex; shape (B,)."""
+    share = content.float().mean((1, 2))
     first, last = _ends(content)
-    rows = (last >= first).nonzero()[:, 0]
-    first, last = (end[rows[0] : rows[-1] + 1].double() for end in (first, last))
-    length = (last - first + 1).clamp(min=0)
-    if int(content.sum()) < (1 - GAPS) * float(length.sum()) or bool((length == 0).any()):
-        return False
-    slack = BENT * max(content.shape) + 1
+    filled = last >= first
+    height = content.shape[1]
+    bits, row = filled.to(torch.uint8), torch.arange(height, device=content.device)
+    top, bottom = bits.argmax(1, keepdim=True), height - 1 - bits.flip(1).argmax(1, keepdim=True)
+    between = (row >= top) & (row <= bottom)
+    gaps = (last - first + 1).clamp(min=0).sum(1) * (1 - GAPS) > content.sum((1, 2))
+    good = (share >= LEAST_CONTENT) & (share <= 1 - LEAST_PADDING) & ~gaps & ~(between & ~filled).any(1)
+    slack = BENT * max(content.shape[1:]) + 1
     for part in (2, 4, 8, 16):
-        step = len(length) // part
+        step = (bottom - top + 1) // part
+        inner = (step > 0) & (row >= top + step) & (row <= bottom - step)
         # in a convex shape the middle of two points of its edge lies inside
-        for end, inwards in ((first, 1.0), (last, -1.0)):
-            if step > 0 and 2 * step < len(length):
-                middle = (end[: -2 * step] + end[2 * step :]) / 2
-                if bool((inwards * (end[step:-step] - middle) > slack).any()):
-                    return False
-    return True
+        before, after = (row - step).clamp(min=0), (row + step).clamp(max=height - 1)
+        for end, inwards in ((first.double(), 1.0), (last.double(), -1.0)):
+            middle = (end.gather(1, before) + end.gather(1, after)) / 2
+            good &= ~(inner & (inwards * (end - middle) > slack)).any(1)
+    return good

@@ -37,7 +37,7 @@ def is_peak(around: Tensor, floor: Tensor) -> Tensor:
     """
     _, hessian = _derivatives(around[:, : len(OWN)])
     mean = (hessian[:, 0, 0] + hessian[:, 1, 1]) / 2
-    half = torch.hypot((hessian[:, 0, 0] - hessian[:, 1, 1]) / 2, hessian[:, 0, 1])
+    half = (((hessian[:, 0, 0] - hessian[:, 1, 1]) / 2).square() + hessian[:, 0, 1].square()).sqrt()
     return mean + half < -floor
 
 
@@ -45,7 +45,7 @@ def is_blob(around: Tensor, edge_threshold: float) -> Tensor:
     """Say where the ratio of the score's principal curvatures is below ``edge_threshold`` (Lowe 2004, Sec. 4.1)."""
     _, hessian = _derivatives(around[:, : len(OWN)])
     trace = hessian[:, 0, 0] + hessian[:, 1, 1]
-    edge = trace**2 / torch.linalg.det(hessian)
+    edge = trace**2 / (hessian[:, 0, 0] * hessian[:, 1, 1] - hessian[:, 0, 1].square())
     return (edge >= 0) & (edge < (edge_threshold + 1) ** 2 / edge_threshold)
 
 
@@ -62,13 +62,24 @@ def newton_step(around: Tensor) -> tuple[Tensor, Tensor]:
 
     """
     gradient, hessian = _derivatives(around)
-    step, _ = torch.linalg.solve_ex(hessian, -gradient)
+    step = _solve(hessian, -gradient)
     value = around[:, 4] + (gradient * step).sum(1) / 2
     return F.pad(step, (0, 3 - step.shape[1])), value
 
 
-def refine(around: Tensor, floor: Tensor | None, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor, Tensor]:
-    """Test the candidates for edges, refine them, and drop those whose step is not trusted.
+def _solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solve symmetric systems (M, D, D) of two or three unknowns by Cramer's rule; shape (M, D)."""
+    if matrix.shape[-1] == 2:
+        (a, b), (_, d) = (row.unbind(1) for row in matrix.unbind(1))
+        x, y = right.unbind(1)
+        return torch.stack([d * x - b * y, a * y - b * x], 1) / (a * d - b * b)[:, None]
+    one, two, three = matrix.unbind(1)
+    cofactors = torch.stack([torch.linalg.cross(*pair) for pair in ((two, three), (three, one), (one, two))], 1)
+    return (cofactors * right[:, :, None]).sum(1) / (one * cofactors[:, 0]).sum(1, keepdim=True)
+
+
+def is_trusted(around: Tensor, floor: Tensor | None, config: ScaleSpaceConfig) -> Tensor:
+    """Say which candidates pass the test for edges, and can be refined.
 
     Args:
         around: see :func:`newton_step`.
@@ -76,24 +87,33 @@ def refine(around: Tensor, floor: Tensor | None, config: ScaleSpaceConfig) -> tu
         config: says which tests apply.
 
     Returns:
-        Indices of the K kept candidates (K,), steps (K, 3) in (x, y, scale), and scores (K,).
+        Booleans (M,). The choice carries no gradient.
 
     """
-    # the choice carries no gradient; candidates that fail must not enter the graph, their steps may be infinite
-    with torch.no_grad():
-        keep = around.isfinite().all(1)
-        if floor is not None:
-            keep &= is_peak(around, floor)
-        if config.edge_threshold is not None:
-            keep &= is_blob(around, config.edge_threshold)
-        if config.subpixel:
-            keep &= (newton_step(around)[0].abs() < MAX_STEP).all(1)
-        index = keep.nonzero()[:, 0]
-    around = around[index]
+    around = around.detach()
+    keep = around.isfinite().all(1)
+    if floor is not None:
+        keep = keep & is_peak(around, floor)
+    if config.edge_threshold is not None:
+        keep = keep & is_blob(around, config.edge_threshold)
     if config.subpixel:
-        step, value = newton_step(around)
-        return index, step, value
-    return index, around.new_zeros(len(index), 3), around[:, 4]
+        keep = keep & (newton_step(around)[0].abs() < MAX_STEP).all(1)
+    return keep
+
+
+def refine(around: Tensor, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor]:
+    """Return steps (M, 3) in (x, y, scale) and scores (M,) of candidates that :func:`is_trusted` trusts."""
+    if config.subpixel:
+        return newton_step(around)
+    return around.new_zeros(len(around), 3), around[:, 4]
+
+
+def make_safe(around: Tensor, keep: Tensor) -> Tensor:
+    """Give a bowl to candidates that are not kept: their own steps may be infinite, and would reach the gradient."""
+    bowl = around.new_tensor([-1.0, -0.5, -1.0, -0.5, 0.0, -0.5, -1.0, -0.5, -1.0])
+    if around.shape[1] > len(OWN):
+        bowl = torch.cat([bowl, around.new_tensor([-0.5, -1.0, -1.0, -1.0, -1.0]).repeat(2)])
+    return torch.where(keep[:, None], around, bowl)
 
 
 def scale_step(scores: list[Tensor], i: int, image: Tensor, position: Tensor, sampling: Sampling) -> Tensor:
@@ -113,35 +133,43 @@ def scale_step(scores: list[Tensor], i: int, image: Tensor, position: Tensor, sa
         scale close to the level: at the ends of the scale space, and where a neighbour was not scored.
 
     """
-    step = position.new_zeros(len(position))
     if not 0 < i < len(scores) - 1:
-        return step
-    size = scores[i].shape[-2:]
+        return position.new_zeros(len(position))
+
+    def read(keep: Tensor | None = None) -> tuple[Tensor, ...]:
+        size = scores[i].shape[-2:]
+        return tuple(_read(scores[j], image, position, size, sampling, keep) for j in (i - 1, i, i + 1))
+
     with torch.no_grad():
-        fine, own, coarse = (_read(scores[j], image, position, size, sampling) for j in (i - 1, i, i + 1))
-        found = _parabola(fine, own, coarse)
-        keep = (found.abs() <= MAX_SCALE_STEP) & (fine + coarse < 2 * own)
+        fine, own, coarse = read()
+        step = _parabola(fine, own, coarse)
+        keep = (step.abs() <= MAX_SCALE_STEP) & (fine + coarse < 2 * own)
+        step = torch.where(keep, step, torch.zeros_like(step))
     if not torch.is_grad_enabled():
-        return torch.where(keep, found, step)
-    # those without a maximum must not enter the graph, their parabola may be degenerate
-    index = keep.nonzero()[:, 0]
-    image, position = image[index], position[index]
-    return step.index_put(
-        (index,), _parabola(*(_read(scores[j], image, position, size, sampling) for j in (i - 1, i, i + 1)))
-    )
+        return step
+    # those without a maximum must not enter the graph, their parabola may be degenerate: they get one with step 0
+    fine, own, coarse = read(keep)
+    return _parabola(fine, own + (~keep).to(own), coarse)
 
 
 def _parabola(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
     return (before - after) / (2 * (before + after - 2 * middle))
 
 
-def _read(score: Tensor, image: Tensor, position: Tensor, size: torch.Size, sampling: Sampling) -> Tensor:
-    """Read a level at positions (M, 2) of a level of ``size``: the quadratic around the nearest pixel, shape (M,)."""
+def _read(
+    score: Tensor, image: Tensor, position: Tensor, size: torch.Size, sampling: Sampling, keep: Tensor | None
+) -> Tensor:
+    """Read a level at positions (M, 2) of a level of ``size``: the quadratic around the nearest pixel, shape (M,).
+
+    Positions that are not kept (M,) read 0.
+    """
     (height, width), (x, y) = score.shape[-2:], position.unbind(1)
     x, y = sampling.to_other_level(x, size[1], width), sampling.to_other_level(y, size[0], height)
     # no keypoint is so close to the border, and a level has more than 25 pixels
     col, row = x.detach().round().long().clamp(1, width - 2), y.detach().round().long().clamp(1, height - 2)
     around = read_own(score, Pixels(image, row, col))
+    if keep is not None:
+        around = torch.where(keep[:, None], around, torch.zeros_like(around))
     gradient, hessian = _derivatives(around)
     offset = torch.stack([x - col, y - row], 1).to(around.dtype)
     return around[:, 4] + (gradient * offset).sum(1) + torch.einsum("mi,mij,mj->m", offset, hessian, offset) / 2

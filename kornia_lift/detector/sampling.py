@@ -116,14 +116,13 @@ class ReleasedSampling(Sampling):
 
     def report(self, scores: list[Tensor], i: int, image: Tensor, position: Tensor, fitted: Tensor) -> Tensor:
         x, y, shift = position.detach().to(torch.float64).unbind(1)
-        value = torch.empty_like(fitted)
+        value, (height, width) = fitted, scores[i].shape[-2:]
         for step in (-1, 0, 1):
             if 0 <= i + step < len(scores):
-                score, (height, width) = scores[i + step], scores[i].shape[-2:]
-                mine = (shift.round() == step).nonzero()[:, 0]
-                row = self.to_other_level(y[mine], height, score.shape[-2])
-                col = self.to_other_level(x[mine], width, score.shape[-1])
-                value = value.index_put((mine,), self.read(score, image[mine], row, col))
+                score = scores[i + step]
+                row = self.to_other_level(y, height, score.shape[-2])
+                col = self.to_other_level(x, width, score.shape[-1])
+                value = torch.where(shift.round() == step, self.read(score, image, row, col), value)
         return value
 
 

@@ -188,8 +188,10 @@ class LIFTFeature(LocalFeature):
         slots = lafs.shape[1]
         if not len(lafs) or not slots:
             return lafs, self.descriptor(gray, lafs)
-        # one slot at least: it gives the width of the descriptor
-        used = max(int(filled.any(0).nonzero().max()) + 1 if filled.any() else 1, 1)
+        used = slots
+        if not torch.compiler.is_compiling():  # a graph has the same shapes for all images
+            # one slot at least: it gives the width of the descriptor
+            used = max(int(filled.any(0).nonzero().max()) + 1 if filled.any() else 1, 1)
         # LIFT's own parts cut their patches from one pyramid
         shared = PatchPyramid(gray) if is_plain(gray, lafs) else gray
         part, orienter, descriptor = lafs[:, :used], self.orienter, self.descriptor

@@ -167,6 +167,9 @@ class PatchDescriptor(LAFDescriptor):
         """
         total = self(img, frames[0]) * weights[..., :1]
         for lafs, weight in zip(frames[1:], weights.unbind(-1)[1:], strict=True):
+            if torch.compiler.is_compiling():  # a graph has the same shapes for all images
+                total = total + self(img, lafs) * weight[..., None]
+                continue
             used = (weight > 0).any(0).nonzero()[:, 0]
             if len(used):
                 total = total.index_add(1, used, self(img, lafs[:, used]) * weight[:, used, None])

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
-from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, product_dtype
+from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, padded, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.layers import Layers, normalize_patches
 from kornia_lift.weights import load_network
@@ -106,7 +106,7 @@ class CompactDescriptor(nn.Module):
         norms = [layer for layer in self.features if isinstance(layer, nn.BatchNorm2d)]
         tensors = normalised_tensors(zip(self._convolutions(), norms, strict=True))
         if len(x) and not self.training and is_plain(x, *tensors):
-            out = self._folded(x, self._plan.get(*tensors))
+            out = self._folded(padded(x), self._plan.get(*tensors))[: len(x)]
         else:
             out = self.features(x).flatten(1)
         return F.normalize(out, dim=1)

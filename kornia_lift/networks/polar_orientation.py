@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
-from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, product_dtype
+from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, padded, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.layers import Layers, normalize_patches
 from kornia_lift.weights import load_network
@@ -186,10 +186,10 @@ class PolarOrientation(nn.Module):
         tensors = normalised_tensors((layer.convolution, layer.norm) for layer in layers)
         if len(x) and not self.training and is_plain(x, *tensors):
             plan = self._plan.get(*tensors)
-            x = x.to(plan[0][0].dtype)
+            x = padded(x).to(plan[0][0].dtype)
             for layer, (weight, bias) in zip(layers, plan, strict=True):
                 x = layer.folded(x, weight, bias)
-            x = x.float()
+            x = x[: len(patch)].float()
         else:
             x = self.features(x)
         return self.head(x)[:, 0, 0]

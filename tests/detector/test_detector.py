@@ -12,7 +12,7 @@ from kornia.feature import BlobHessian, laf_is_filled
 from torch import Tensor
 
 from kornia_lift import LIFTDetector, LIFTResponse, ScaleSpaceConfig
-from kornia_lift.detector.extrema import is_unique, max_filter, spatial_maxima
+from kornia_lift.detector.extrema import max_filter, strict_maxima
 from kornia_lift.detector.refinement import newton_step
 from kornia_lift.detector.scale_space import plan_levels
 from kornia_lift.geometry import lift_from_lafs
@@ -348,9 +348,15 @@ def test_plateaus_are_no_maxima() -> None:
     score = torch.zeros(1, 20, 20)
     score[0, 8, 8] = score[0, 8, 9] = 1
     score[0, 14, 14] = 2
-    at = spatial_maxima(score, max_filter(score, 2), radius=2, border=0)
-    kept = at.take(is_unique(score, at, 2, chunk=7))
-    assert list(zip(kept.row.tolist(), kept.col.tolist(), strict=True)) == [(14, 14)]
+    assert strict_maxima(score, 2).nonzero().tolist() == [[0, 14 - 2, 14 - 2]]
+
+
+@pytest.mark.parametrize("radius", [1, 2, 5])
+def test_strict_maxima_exceed_all_others_of_their_window(radius: int) -> None:
+    score = torch.randint(0, 40, (2, 23, 29)).float()
+    windows = score.unfold(1, 2 * radius + 1, 1).unfold(2, 2 * radius + 1, 1).flatten(3)
+    middle = windows[..., windows.shape[-1] // 2]
+    assert torch.equal(strict_maxima(score, radius), (windows >= middle[..., None]).sum(-1) == 1)
 
 
 def test_newton_step_is_exact_for_a_quadratic() -> None:

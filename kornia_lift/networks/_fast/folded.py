@@ -11,6 +11,20 @@ from torch import Tensor, nn
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+STEP = 32  # patches
+
+
+def padded(patches: Tensor) -> Tensor:
+    """Fill up a batch with zeros to one of a few sizes: powers of two, then multiples of :data:`STEP`.
+
+    oneDNN keeps what it made for each of the last 1024 shapes of convolutions, some hundred kilobytes for each: as many
+    shapes as images have keypoints would take half a gigabyte.
+    """
+    count = len(patches)
+    size = 1 << max(0, count - 1).bit_length() if count <= STEP else -(-count // STEP) * STEP
+    return patches if size == count else torch.cat([patches, patches.new_zeros(size - count, *patches.shape[1:])])
+
+
 def product_dtype(precision: Precision) -> torch.dtype:
     """Return the type of the products on this CPU: ``"auto"`` is bfloat16 where the CPU multiplies in it.
 
