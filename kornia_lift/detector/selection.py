@@ -42,11 +42,11 @@ class Selection(ABC):
 
     @abstractmethod
     def pixels(self, maxima: Tensor, margin: int, score: Tensor) -> tuple[Pixels, Tensor]:
-        """Turn a map of maxima into candidates, and say which of them count; see :mod:`~kornia_lift.detector.extrema`."""
+        """Turn a map of maxima (:func:`~kornia_lift.detector.extrema.level_maxima`) into candidates; which count?"""
 
     @abstractmethod
     def drop(self, at: Pixels, around: Tensor, keep: Tensor) -> tuple[Pixels, Tensor, Tensor]:
-        """Drop candidates that do not count, before they are refined: their pixels, the scores around them, ``keep``."""
+        """Drop candidates that do not count: from their pixels, the scores around them, and ``keep``."""
 
     @abstractmethod
     def best(

@@ -27,7 +27,14 @@ def commands(folder: Path, out: Path) -> dict[str, list[str]]:
     return {
         "extract": ["extract", str(folder), "--out", str(out / "new.h5")],
         "reconstruct": ["reconstruct", str(folder), "--out", str(out / "model")],
-        "export-colmap": ["export-colmap", str(out / "features.h5"), "--images", str(folder), "--out", str(out / "a.db")],
+        "export-colmap": [
+            "export-colmap",
+            str(out / "features.h5"),
+            "--images",
+            str(folder),
+            "--out",
+            str(out / "a.db"),
+        ],
         "build-dataset": ["build-dataset", str(folder), "--out", str(out / "stores")],
         "check-dataset": ["check-dataset", str(folder)],
         "train": ["train", "modern", "--data", str(folder), "--out", str(out / "run")],

@@ -11,7 +11,7 @@ import torch
 from kornia.feature import extract_patches_from_pyramid
 from torch import Tensor, nn
 
-from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTOrientation, LIFTResponse
+from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, LIFTOrientation, LIFTResponse
 from kornia_lift.integrations.onnx import export_onnx, export_program, run_onnx
 from kornia_lift.networks.contrast import LocalContrast
 from tests.pictures import texture
@@ -59,7 +59,7 @@ def test_onnxruntime_agrees_on_real_input(tmp_path: Path, name: str) -> None:
     for x in inputs(kind):
         with torch.no_grad():
             expected = network(x).numpy()
-        found = run_onnx(path, x)
+        (found,) = run_onnx(path, x)
         assert found.shape == expected.shape
         difference = np.abs(found - expected)
         if kind is LIFTOrientation:
@@ -79,7 +79,46 @@ def test_exported_program_has_free_sizes(name: str) -> None:
 
 def test_other_modules_are_refused() -> None:
     with pytest.raises(TypeError, match="export expects one of LIFTResponse, LIFTOrientation, LIFTDescriptor"):
+        export_program(nn.Identity())
+    with pytest.raises(ValueError, match="image_size is for detector and feature"):
         export_program(LIFTDetector(5, pretrained=False))
+    with pytest.raises(ValueError, match="image_size is for detector and feature"):
+        export_program(LIFTResponse(), (64, 64))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
+def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str) -> None:
+    """The same keypoints, frames and descriptors on images that it was not exported with, one of them padded."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    feature = LIFTFeature(50, pretrained=model, precision="float32")
+    export_onnx(feature, tmp_path / "feature.onnx", (110, 130))
+    padded = torch.zeros(1, 1, 110, 130)
+    padded[..., 5:100, 10:120] = texture(95, 110, seed=1)
+    for image in (texture(110, 130), padded):
+        with torch.inference_mode():
+            lafs, responses, descriptors = feature(image)
+        found = [torch.from_numpy(each) for each in run_onnx(tmp_path / "feature.onnx", image)]
+        torch.testing.assert_close(found[0], lafs, atol=0.05, rtol=1e-2)
+        torch.testing.assert_close(found[1], responses, atol=1e-2, rtol=1e-3)
+        torch.testing.assert_close(found[2], descriptors, atol=1e-2, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
+def test_the_whole_feature_compiles_to_one_graph(model: str) -> None:
+    feature, image = LIFTFeature(50, pretrained=model, precision="float32"), texture(110, 130)
+    torch.compiler.reset()
+    with torch.no_grad():
+        found = torch.compile(feature, backend="eager", fullgraph=True)(image)  # raises where a graph would break
+        for one, other in zip(found, feature(image), strict=True):
+            torch.testing.assert_close(one, other, atol=0.05, rtol=1e-2)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
