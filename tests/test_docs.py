@@ -71,8 +71,9 @@ def test_commands_are_understood(page: Path) -> None:
                     build_parser().parse_args(words[: words.index("&&")] if "&&" in words else words)
 
 
-#: Outlines that a reader completes: they are compiled only. Page, and how the block begins.
+#: Outlines that a reader completes, and what takes a minute: they are compiled only. Page, and how the block begins.
 OUTLINES = {
+    ("integrations.md", "from kornia_lift import LIFTFeature\n\nexport_onnx"),
     ("evaluation.md", "from kornia_lift.scenes.posed"),
     ("training.md", "from kornia.feature import SIFTDescriptor"),
     ("training.md", "class MyStage"),

@@ -1,18 +1,27 @@
-"""``kornia-lift export-onnx``: a model in, its three networks as ONNX files out."""
+"""``kornia-lift export-onnx``: a model in, its three networks, or the whole feature, as ONNX files out."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from kornia_lift.cli._options import CommandError
+from kornia_lift.cli._options import CommandError, positive
+
+if TYPE_CHECKING:
+    import torch
 
 _DESCRIPTION = """\
-Write the three networks of a model as ONNX files: response.onnx for images of any size, (B, 1, H, W) -> (B, 1, H, W);
-orientation.onnx, (B, 1, 64, 64) -> (B,) radians, counter-clockwise; descriptor.onnx, (B, 1, 64, 64) -> (B, 128). Values
-of images and patches lie in [0, 1]. Where onnxruntime is installed, the files are run and compared with torch.
+Write the three networks of a model of LIFT's family as ONNX files: response.onnx for images of any size,
+(B, 1, H, W) -> (B, 1, H, W); orientation.onnx, (B, 1, 64, 64) -> (B,) radians, counter-clockwise; descriptor.onnx,
+(B, 1, 64, 64) -> (B, 128). Values of images and patches lie in [0, 1].
+
+With --image-size, write the whole feature instead, which may be of any model: feature.onnx, (1, 1, H, W) -> LAFs
+(1, N, 2, 3), responses (1, N), descriptors (1, N, 128). It takes a minute.
+
+Where onnxruntime is installed, the files are run and compared with torch.
 """
 
 
@@ -32,6 +41,16 @@ def add_parser(commands: Any) -> None:
         metavar="NAME|FILE",
         help="a shipped model or your own .safetensors file (default: %(default)s)",
     )
+    parser.add_argument(
+        "--image-size",
+        type=positive,
+        nargs=2,
+        metavar=("H", "W"),
+        help="write the whole feature, for gray images of this many rows and columns",
+    )
+    parser.add_argument(
+        "-n", "--num-features", type=positive, default=1000, metavar="N", help="of the feature (default: %(default)s)"
+    )
     parser.set_defaults(run=run)
 
 
@@ -41,26 +60,35 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from kornia_lift import LIFTDescriptor, LIFTOrientation, LIFTResponse
+    from kornia_lift import LIFTDescriptor, LIFTFeature, LIFTOrientation, LIFTResponse
     from kornia_lift.integrations.onnx import example_input, export_onnx, run_onnx
 
-    networks = {"response": LIFTResponse, "orientation": LIFTOrientation, "descriptor": LIFTDescriptor}
+    size = None if args.image_size is None else tuple(args.image_size)
+    networks: dict[str, Callable[[], torch.nn.Module]] = {
+        "response": lambda: LIFTResponse(args.model),
+        "orientation": lambda: LIFTOrientation(args.model),
+        "descriptor": lambda: LIFTDescriptor(args.model),
+    }
+    if size is not None:
+        networks = {"feature": lambda: LIFTFeature(args.num_features, pretrained=args.model, precision="float32")}
     compare = importlib.util.find_spec("onnxruntime") is not None
-    for name, kind in networks.items():
+    for name, build in networks.items():
         try:
-            network = kind(args.model)
+            network = build()
         except (ValueError, OSError) as error:
             raise CommandError(f"--model: {error}") from error
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / f"{name}.onnx"
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the exporter of torch warns of its own code
-            export_onnx(network, path)
+            export_onnx(network, path, size)
         line = f"{path}  {path.stat().st_size / 2**20:.1f} MiB"
         if compare:
-            x = example_input(network)
+            x = example_input(network, size)
             with torch.no_grad():
-                difference = float((network(x) - torch.from_numpy(run_onnx(path, x))).abs().max())
+                expected = network(x)
+            pairs = zip(expected if isinstance(expected, tuple) else (expected,), run_onnx(path, x), strict=True)
+            difference = max(float((ours - torch.from_numpy(theirs)).abs().max()) for ours, theirs in pairs)
             line += f", differs from torch by at most {difference:.1e}"
         print(line)
     return 0

@@ -216,6 +216,8 @@ class LIFTDetector(nn.Module):
             noise = self._noise(img, scores) if scores and img.numel() else img.new_zeros(len(img))
         select, found = selection_for(num_feats), []
         for i in range(config.scale_nms, len(levels) - config.scale_nms):
+            if min(levels[i].size) <= 2 * (SCORE_BORDER + config.nms_radius):
+                break  # no window lies in it, nor in coarser ones
             at, position, value, keep = self._search(scores, pooled, noise, i, select)
             if paddings is not None:
                 row, col = position[:, 1].detach().round().long(), position[:, 0].detach().round().long()

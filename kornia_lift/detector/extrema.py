@@ -80,7 +80,7 @@ def level_maxima(
     """Say which pixels of level ``i`` exceed their neighbourhood on their own level and on the neighbouring ones.
 
     Args:
-        scores: score maps of all levels, each (B, h, w).
+        scores: score maps of all levels, each (B, h, w); level ``i`` is larger than its border and a window.
         pooled: their :func:`max_filter`; read with ``config.scale_nms`` only.
         i: the level.
         config: says how large the neighbourhood is.
@@ -93,8 +93,6 @@ def level_maxima(
     """
     score, margin = scores[i], border + config.nms_radius
     height, width = score.shape[-2:]
-    if min(height, width) <= 2 * margin:
-        return score.new_zeros(len(score), max(0, height - 2 * margin), max(0, width - 2 * margin), dtype=torch.bool)
     maxima = strict_maxima(score[:, border : height - border, border : width - border], config.nms_radius)
     value = score[:, margin : height - margin, margin : width - margin]
     rows, cols = (torch.arange(margin, side - margin, device=score.device) for side in (height, width))

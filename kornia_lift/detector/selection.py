@@ -42,11 +42,11 @@ class Selection(ABC):
 
     @abstractmethod
     def pixels(self, maxima: Tensor, margin: int, score: Tensor) -> tuple[Pixels, Tensor]:
-        """Turn a map of maxima (:mod:`~kornia_lift.detector.extrema`) into candidates; say which of them count."""
+        """Turn a map of maxima (:func:`~kornia_lift.detector.extrema.level_maxima`) into candidates; which count?"""
 
     @abstractmethod
     def drop(self, at: Pixels, around: Tensor, keep: Tensor) -> tuple[Pixels, Tensor, Tensor]:
-        """Drop candidates that do not count, before they are refined: pixels, scores around them, ``keep``."""
+        """Drop candidates that do not count: from their pixels, the scores around them, and ``keep``."""
 
     @abstractmethod
     def best(

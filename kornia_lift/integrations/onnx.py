@@ -1,9 +1,8 @@
-"""The networks as ONNX files, for onnxruntime, TensorRT and other programs without torch.
+"""Networks, detector and the whole feature as ONNX files, for onnxruntime and other programs without torch.
 
 Each network is a file of its own: the response for images of any size, orientation and descriptor for any number of
-patches. The detector's search for maxima, and with it the whole feature, has as many results as an image has
-keypoints, with choices in between that depend on values: it is not exported. Cut patches as
-:mod:`kornia_lift.geometry` says.
+patches. Detector and feature are made for images of one size, since the levels of the scale space depend on it; what
+they compute then has the same shapes for all images (:mod:`kornia_lift.detector.selection`).
 """
 
 from __future__ import annotations
@@ -19,39 +18,57 @@ from torch import Tensor, nn
 
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
+from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.feature import LIFTFeature
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import LIFTResponse
 
-#: Names of the input and the output of each network.
-NAMES: dict[type[nn.Module], tuple[str, str]] = {
-    LIFTResponse: ("image", "score"),
-    LIFTOrientation: ("patches", "angle"),
-    LIFTDescriptor: ("patches", "descriptors"),
+#: Names of the input and the outputs of each module.
+NAMES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
+    LIFTResponse: ("image", ("score",)),
+    LIFTOrientation: ("patches", ("angle",)),
+    LIFTDescriptor: ("patches", ("descriptors",)),
+    LIFTDetector: ("image", ("lafs", "responses")),
+    LIFTFeature: ("image", ("lafs", "responses", "descriptors")),
 }
+_SIZED = (LIFTDetector, LIFTFeature)
 
 
-def example_input(network: nn.Module) -> Tensor:
-    """Return an input of some size that the network accepts."""
+def example_input(network: nn.Module, image_size: tuple[int, int] | None = None) -> Tensor:
+    """Return an input that the module accepts, of some size or of a given one (rows, columns)."""
+    if image_size is not None:
+        return torch.rand(1, 1, *image_size)
     return torch.rand(2, 1, 48, 56) if isinstance(network, LIFTResponse) else torch.rand(12, 1, 64, 64)
 
 
-def export_program(network: nn.Module) -> torch.export.ExportedProgram:
-    """Return a network as a ``torch.export`` program with free batch, and free height and width for the response.
+def export_program(network: nn.Module, image_size: tuple[int, int] | None = None) -> torch.export.ExportedProgram:
+    """Return a module as a ``torch.export`` program.
 
     Args:
-        network: :class:`~kornia_lift.LIFTResponse`, :class:`~kornia_lift.LIFTOrientation` or
-            :class:`~kornia_lift.LIFTDescriptor`, in eval mode.
+        network: in eval mode. :class:`~kornia_lift.LIFTResponse`, :class:`~kornia_lift.LIFTOrientation` and
+            :class:`~kornia_lift.LIFTDescriptor` have a free batch, the response free height and width too;
+            :class:`~kornia_lift.LIFTDetector` and :class:`~kornia_lift.LIFTFeature` take one gray image of
+            ``image_size``.
+        image_size: rows and columns, for detector and feature only.
 
     Raises:
         TypeError: if it is another module.
+        ValueError: if the size is missing, or given for a network.
 
     """
     if type(network) not in NAMES:
         known = ", ".join(kind.__name__ for kind in NAMES)
         raise TypeError(f"export expects one of {known}, got {type(network).__name__}")
+    if isinstance(network, _SIZED) != (image_size is not None):
+        raise ValueError(
+            f"image_size is for detector and feature, which have one, and for nothing else; got {image_size!r} for "
+            f"{type(network).__name__}"
+        )
+    shapes = None if image_size is not None else (_dynamic(network),)
     with torch.no_grad():
-        return torch.export.export(network, (example_input(network),), dynamic_shapes=(_dynamic(network),))
+        example = (example_input(network, image_size),)
+        return torch.export.export(network, example, dynamic_shapes=shapes, strict=False)
 
 
 def _dynamic(network: nn.Module) -> dict[int, Any]:
@@ -59,35 +76,38 @@ def _dynamic(network: nn.Module) -> dict[int, Any]:
     return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
 
 
-def export_onnx(network: nn.Module, path: str | os.PathLike[str]) -> None:
-    """Write a network as one ONNX file, weights included.
+def export_onnx(network: nn.Module, path: str | os.PathLike[str], image_size: tuple[int, int] | None = None) -> None:
+    """Write a module as one ONNX file, weights included.
 
     Args:
         network: see :func:`export_program`; moved nowhere, so that CPU weights give a file for any machine.
         path: the file to write.
+        image_size: see :func:`export_program`.
 
     Raises:
-        TypeError: if it is none of the three networks.
+        TypeError: if it is none of the modules that are exported.
+        ValueError: if the size is missing, or given for a network.
         MissingExtraError: if onnxscript is not installed: ``pip install 'kornia_lift[onnx]'``.
 
     """
     require("onnxscript", extra="onnx")
-    program = export_program(network.eval())
-    source, target = NAMES[type(network)]
+    program = export_program(network.eval(), image_size)
+    source, targets = NAMES[type(network)]
     with atomic_write(path) as temporary, torch.no_grad():
         torch.onnx.export(
             program,
             f=temporary,
             input_names=[source],
-            output_names=[target],
+            output_names=list(targets),
             dynamo=True,
             external_data=False,
+            optimize=image_size is None,  # onnxruntime optimises too; here it takes minutes for thousands of nodes
             verbose=False,
         )
 
 
-def run_onnx(path: str | os.PathLike[str], x: Tensor) -> NDArray[np.float32]:
-    """Run an exported network in onnxruntime on the CPU.
+def run_onnx(path: str | os.PathLike[str], x: Tensor) -> tuple[NDArray[np.float32], ...]:
+    """Run an exported module in onnxruntime on the CPU; returns its outputs.
 
     Raises:
         MissingExtraError: if onnxruntime is not installed.
@@ -97,6 +117,4 @@ def run_onnx(path: str | os.PathLike[str], x: Tensor) -> NDArray[np.float32]:
     options = runtime.SessionOptions()
     options.log_severity_level = 3
     session = runtime.InferenceSession(str(Path(path)), options, providers=["CPUExecutionProvider"])
-    (out,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
-    found: NDArray[np.float32] = out
-    return found
+    return tuple(session.run(None, {session.get_inputs()[0].name: x.numpy()}))

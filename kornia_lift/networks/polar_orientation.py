@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -170,6 +170,17 @@ class PolarOrientation(nn.Module):
 
     def extra_repr(self) -> str:
         return f"precision={self.precision!r}"
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        """Make the sampling again: a module made on the meta device has none, and no state dict holds it."""
+        super()._load_from_state_dict(*args, **kwargs)
+        with torch.device("cpu"):
+            sampling = polar_sampling(PATCH_SIZE, RADII, DIRECTIONS).to(self.head.weight.dtype)
+        if self.sampling.is_meta:
+            self.sampling = sampling
+        else:
+            with torch.no_grad():
+                self.sampling.copy_(sampling)
 
     def logits(self, patch: Tensor) -> Tensor:
         """Return the logits of the directions, bin k at 5 k degrees clockwise from the x axis.

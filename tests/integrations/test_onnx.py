@@ -11,9 +11,11 @@ import torch
 from kornia.feature import extract_patches_from_pyramid
 from torch import Tensor, nn
 
-from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTOrientation, LIFTResponse
+from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, LIFTOrientation, LIFTResponse
 from kornia_lift.integrations.onnx import export_onnx, export_program, run_onnx
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.contrast import LocalContrast
+from kornia_lift.networks.polar_orientation import PolarOrientation
 from tests.pictures import texture
 
 NETWORKS = [LIFTResponse, LIFTOrientation, LIFTDescriptor]
@@ -59,7 +61,7 @@ def test_onnxruntime_agrees_on_real_input(tmp_path: Path, name: str) -> None:
     for x in inputs(kind):
         with torch.no_grad():
             expected = network(x).numpy()
-        found = run_onnx(path, x)
+        (found,) = run_onnx(path, x)
         assert found.shape == expected.shape
         difference = np.abs(found - expected)
         if kind is LIFTOrientation:
@@ -79,21 +81,72 @@ def test_exported_program_has_free_sizes(name: str) -> None:
 
 def test_other_modules_are_refused() -> None:
     with pytest.raises(TypeError, match="export expects one of LIFTResponse, LIFTOrientation, LIFTDescriptor"):
+        export_program(nn.Identity())
+    with pytest.raises(ValueError, match="image_size is for detector and feature"):
         export_program(LIFTDetector(5, pretrained=False))
+    with pytest.raises(ValueError, match="image_size is for detector and feature"):
+        export_program(LIFTResponse(), (64, 64))
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
+def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str) -> None:
+    """The same keypoints, frames and descriptors on images that it was not exported with, one of them padded."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("onnxruntime")
+    feature = LIFTFeature(50, pretrained=model, precision="float32")
+    export_onnx(feature, tmp_path / "feature.onnx", (110, 130))
+    padded = torch.zeros(1, 1, 110, 130)
+    padded[..., 5:100, 10:120] = texture(95, 110, seed=1)
+    for image in (texture(110, 130), padded):
+        with torch.inference_mode():
+            lafs, responses, descriptors = feature(image)
+        found = [torch.from_numpy(each) for each in run_onnx(tmp_path / "feature.onnx", image)]
+        torch.testing.assert_close(found[0], lafs, atol=0.05, rtol=1e-2)
+        torch.testing.assert_close(found[1], responses, atol=1e-2, rtol=1e-3)
+        torch.testing.assert_close(found[2], descriptors, atol=1e-2, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
+def test_the_whole_feature_compiles_to_one_graph(model: str) -> None:
+    feature, image = LIFTFeature(50, pretrained=model, precision="float32"), texture(110, 130)
+    torch.compiler.reset()
+    with torch.no_grad():
+        found = torch.compile(feature, backend="eager", fullgraph=True)(image)  # raises where a graph would break
+        for one, other in zip(found, feature(image), strict=True):
+            torch.testing.assert_close(one, other, atol=0.05, rtol=1e-2)
+
+
+MADE: dict[str, Callable[[bool | str], nn.Module]] = {
+    **{kind.__name__: kind for kind in NETWORKS},
+    "CompactDescriptor": lambda weights: CompactDescriptor(weights and "lift-plus"),
+    "PolarOrientation": lambda weights: PolarOrientation(weights and "lift-plus"),
+    "LIFTFeature": lambda weights: LIFTFeature(20, pretrained=weights),
+}
+
+
+@pytest.mark.parametrize("name", MADE)
 @pytest.mark.parametrize("assign", [False, True])
-def test_networks_are_made_on_the_meta_device(kind: type[nn.Module], assign: bool) -> None:
+def test_networks_are_made_on_the_meta_device(name: str, assign: bool) -> None:
     """`to_empty` or `assign=True`, then a state dict: constants that no state dict holds are there too."""
-    full = kind()
+    full = MADE[name](True)
     with torch.device("meta"):
-        empty = kind(pretrained=False)
+        empty = MADE[name](False)
     if not assign:
         empty = empty.to_empty(device="cpu")
         for buffer in empty.buffers():
-            buffer.fill_(float("nan"))
+            if buffer.is_floating_point():
+                buffer.fill_(float("nan"))
     empty.load_state_dict(full.state_dict(), assign=assign)
-    x = inputs(kind)[0]
+    if name in ("CompactDescriptor", "PolarOrientation"):
+        x = texture(32, 32, batch=3)
+    else:
+        x = texture(110, 130) if name == "LIFTFeature" else inputs(type(full))[0]
     with torch.no_grad():
         torch.testing.assert_close(empty.eval()(x), full(x))
