@@ -30,7 +30,7 @@ from kornia_lift.scenes.scene import UNKNOWN, VISIBLE, Scene
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "gallery.md"
 WIDTH, LINES, QUALITY = 760, 100, 72
-SECTIONS = {"middle": "goes well", "worst": "goes worst"}
+SECTIONS = ("middle", "worst")
 RIVALS = ("lift", "lift-plus", "opencv-sift", "aliked-n16")
 
 
@@ -50,7 +50,7 @@ def main() -> int:
     scenes = {s.name: (group, s) for group, found in load_scenes([args.data]).items() for s in found}
     results = Results.load(args.results)
     feature = LIFTFeature(2000, pretrained=args.model)
-    for section in SECTIONS:
+    for section in args.sections:
         blocks = []
         for shown in chosen(results, args.model, section):
             group, scene = scenes[shown.scene]
@@ -127,6 +127,7 @@ def _show(section: str, text: str) -> None:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="lift", help="shipped model (default: %(default)s)")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "test")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "accuracy.json")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
