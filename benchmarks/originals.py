@@ -129,15 +129,15 @@ def _candidates(weights: Path, model: str) -> list[Candidate]:
         ("TILDE at one scale + lift + lift", mix(detector=lambda n: tilde(n, one_scale=True))),
         ("lift + learned orientation + lift", mix(orientation=lambda n: learned())),
         ("lift + lift + DeepDesc", mix(PAPER, descriptor=lambda n: described("deepdesc"))),
-        ("lift + lift + DeepDesc, 18 sigma", mix(SHIPPED, descriptor=lambda n: described("deepdesc"))),
         ("lift + lift + LIFT 2016", mix(PAPER, descriptor=lambda n: described("lift-descriptor"))),
-        ("lift + lift + LIFT 2016, 18 sigma", mix(SHIPPED, descriptor=lambda n: described("lift-descriptor"))),
         (
             "TILDE + learned orientation + DeepDesc",
             mix(PAPER, detector=tilde, orientation=lambda n: learned(), descriptor=lambda n: described("deepdesc")),
         ),
+        ("lift + lift + DeepDesc, 18 sigma", mix(SHIPPED, descriptor=lambda n: described("deepdesc"))),
+        ("lift + lift + LIFT 2016, 18 sigma", mix(SHIPPED, descriptor=lambda n: described("lift-descriptor"))),
     )
-    return [*(lift_candidate(name, build) for name, build in rows), candidate("opencv-sift")]
+    return [candidate("opencv-sift"), *(lift_candidate(name, build) for name, build in rows)]
 
 
 def _say(text: str) -> None:

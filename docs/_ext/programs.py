@@ -8,9 +8,10 @@ from __future__ import annotations
 import sys
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sphinx.application import Sphinx
+if TYPE_CHECKING:
+    from sphinx.application import Sphinx
 
 #: The class that each bridge inherits, by the module that it is imported from.
 BASES = {
@@ -23,6 +24,12 @@ BASES = {
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
+    """Put the stand-ins into ``sys.modules`` before the modules are imported."""
+    provide()
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def provide() -> None:
     """Put the stand-ins into ``sys.modules``."""
     for name, base in BASES.items():
         parts = name.split(".")
@@ -33,4 +40,3 @@ def setup(app: Sphinx) -> dict[str, Any]:
             module.__path__ = []  # a package: others lie below it
             sys.modules.setdefault(module.__name__, module)
         setattr(sys.modules[name], base, type(base, (), {"__module__": name}))
-    return {"parallel_read_safe": True, "parallel_write_safe": True}
