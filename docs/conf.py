@@ -44,3 +44,5 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True  # autodoc lists the fields of named tuples already
+# classes of one short name in two modules: autodoc writes the types of constructors by their short names
+suppress_warnings = ["ref.python"]
