@@ -1,9 +1,10 @@
-"""The table of models in the documentation, from the result files.
+"""The table of models in the documentation, and the bars of its first page, from the result files.
 
     python benchmarks/models_page.py
 
 Reads benchmarks/results/accuracy.json, accuracy_robustness.json and speed.json and the sizes of the weight files, and
-puts the table between the marks of docs/models.md. Run it after any of them has changed; a test compares.
+puts the table between the marks of docs/models.md and the bars into docs/images/at_a_glance.svg. Run it after any of
+them has changed; a test compares the table.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import statistics
 import sys
 from pathlib import Path
 from typing import Any
+
+from matplotlib.figure import Figure
 
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.report.results import FeatureResults, Results
@@ -28,6 +31,13 @@ OTHERS = ("opencv-sift", "keynet-orinet-hardtfeat", "xfeat", "aliked-n16", "disk
 SPEED_NAME = {"keynet-orinet-hardtfeat": "keynet-orinet-hardnet"}
 #: The same network by the name of the robustness file: ALIKED's variant for rotated images.
 ROTATED_NAME = {"aliked-n16": "aliked-n16rot"}
+SHORT = {
+    "opencv-sift": "SIFT",
+    "keynet-orinet-hardtfeat": "Key.Net + HardTFeat",
+    "xfeat": "XFeat",
+    "aliked-n16": "ALIKED",
+    "disk": "DISK",
+}
 HEAD = (
     "| model | file, MB | seconds | times SIFT | memory, MB | correct, posed | pose AUC@5° | correct, homographies | "
     "AUC@5 px | rotated by 45° | reduced to a half |"
@@ -39,6 +49,7 @@ def main() -> int:
     head, tail = page.partition(begin)[0], page.partition(end)[2]
     with atomic_write(DOCS) as temporary:
         temporary.write_text(f"{head}{begin}\n{table()}\n{end}{tail}")
+    bars(ROOT / "docs" / "images" / "at_a_glance.svg")
     print(table())
     return 0
 
@@ -71,6 +82,32 @@ def table() -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def bars(path: Path) -> None:
+    """Draw correct matches of ours and of others, most first."""
+    accuracy = _features(RESULTS / "accuracy.json")
+    figure = Figure(figsize=(9, 3.1), layout="constrained", facecolor="white")
+    figure.suptitle("correct matches per pair", fontsize=10)
+    panels = (POSED, "Herz-Jesus-P8: posed"), (HOMOGRAPHY, "Oxford: homographies")
+    for axes, (group, title) in zip(figure.subplots(1, 2), panels, strict=True):
+        found = {
+            name: estimate.value
+            for name in ("lift", "lift-plus", *OTHERS)
+            if (estimate := accuracy[name].estimate(group, "correct_matches"))
+        }
+        names = sorted(found, key=found.__getitem__)
+        colours = ["#d55e00" if name in MODELS else "#9aa5b1" for name in names]
+        shown = axes.barh([SHORT.get(name, name) for name in names], [found[name] for name in names], color=colours)
+        axes.bar_label(shown, fmt="%.0f", fontsize=8, padding=3)
+        axes.set_title(title, fontsize=9)
+        axes.tick_params(labelsize=8, length=0)
+        axes.set_xticks([])
+        axes.margins(x=0.12)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="svg", metadata={"Date": None})
 
 
 def _timed(row: dict[str, Any], sift: float) -> tuple[str, str, str]:

@@ -53,7 +53,7 @@ def main() -> int:
         picture = np.concatenate(rows)
         path = args.out / f"matches_{name}.jpg"
         with atomic_write(path) as temporary:
-            cv2.imwrite(str(temporary), picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 58])
+            cv2.imwrite(str(temporary), picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])
         print(path)
     return 0
 
