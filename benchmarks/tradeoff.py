@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
+from kornia_lift.evaluation.report.plots import line_style
 from kornia_lift.evaluation.report.results import Results
 
 RESULTS = Path(__file__).parent / "results"
@@ -50,19 +51,19 @@ def main() -> int:
         print(f"left out, since time or accuracy was not measured: {', '.join(lacking)}", file=sys.stderr)
     figure = require("matplotlib.figure", extra="eval").Figure(figsize=(13, 4.4), layout="constrained")
     for axes, (group, measure, label) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
-        # neighbours along the time have their names above and below in turn
         for k, name in enumerate(sorted(both, key=seconds.__getitem__)):
             estimate = measured[name].estimate(group, measure)
             if estimate is None:
                 continue
-            axes.plot(seconds[name], estimate.value, "o", color="tab:red" if name.startswith("lift") else "tab:blue")
-            offset = (4, 4) if k % 2 else (4, -11)
-            axes.annotate(name, (seconds[name], estimate.value), offset, textcoords="offset points", fontsize=9)
+            style = {**line_style(k), "linestyle": "none", "markersize": 9}
+            filled = "full" if name.startswith("lift") else "none"
+            axes.plot(seconds[name], estimate.value, fillstyle=filled, label=name, markeredgewidth=2, **style)
         axes.set_xscale("log")
-        axes.margins(0.18, 0.08)
         axes.set_xlabel("seconds per image, 1600x1200, 1000 keypoints")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize=9, frameon=False)
     with atomic_write(folder / "tradeoff.svg") as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
     if not args.no_docs:
