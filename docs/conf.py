@@ -10,14 +10,16 @@ from kornia_lift import __version__
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from source_links import resolve as linkcode_resolve  # noqa: F401 (Sphinx looks for this name)
+
 project = "kornia_lift"
 copyright = "2026, the kornia_lift developers"
 release = __version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.linkcode",
     "sphinx.ext.napoleon",
-    "sphinx.ext.viewcode",
     "sphinx_design",
     "sphinx_copybutton",
     "mathml",

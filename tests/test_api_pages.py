@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.scripts import load_script
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "kornia_lift"
 
@@ -16,6 +18,8 @@ PACKAGE = ROOT / "kornia_lift"
 SCRIPT = """
 import importlib, json, sys
 from pathlib import Path
+
+from tests.scripts import load_script
 import api_pages, programs
 programs.provide()
 found = []
@@ -60,3 +64,17 @@ def test_every_public_name_is_documented_once(tmp_path: Path) -> None:
     pages = "\n".join(path.read_text() for path in (tmp_path / "api").glob("*.rst"))
     missing = {shown for shown, _, _ in found if f"automodule:: {shown}\n" not in pages}
     assert missing == {"kornia_lift"}  # whose names stand on the first page
+
+
+def test_names_link_to_their_lines() -> None:
+    resolve = load_script("docs/_ext/source_links.py").resolve
+    for module, name, line in (
+        ("kornia_lift", "LIFTFeature", "class LIFTFeature(LocalFeature):"),
+        ("kornia_lift.detector.scale_space", "ScaleSpaceConfig.lift", "    @classmethod"),
+        ("kornia_lift.matching", "PairMatch.points", "    @property"),
+    ):
+        address = resolve("py", {"module": module, "fullname": name})
+        path, _, lines = address.partition("/main/")[2].partition("#L")
+        assert (ROOT / path).read_text().splitlines()[int(lines.split("-")[0]) - 1] == line
+    assert resolve("py", {"module": "kornia_lift.viz", "fullname": "MAX_LINES"}) is None
+    assert resolve("py", {"module": "kornia_lift", "fullname": "nothing"}) is None
