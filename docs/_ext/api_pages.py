@@ -53,10 +53,18 @@ PAGES = {
     "evaluation": Page("Evaluation", "The runner, what it measures, and the reports.", ("evaluation",)),
     "training": Page("Training", "Recipes in general: options, the loop, held-out data.", ("training",)),
     "training_data": Page("Training: data", "From images to stores, and from stores to batches.", ("training.data",)),
-    "training_paper": Page("Training: the paper's recipe", "", ("training.paper", "training.tilde")),
-    "training_modern": Page("Training: the modern recipe", "", ("training.modern", "training.warped")),
-    "training_compact": Page("Training: the compact recipe", "", ("training.compact",)),
-    "training_family": Page("Training: the family", "", ("training.correspondences", "training.lfnet")),
+    "training_paper": Page(
+        "Training: the paper's recipe",
+        "The Siamese stages of the paper, and TILDE's.",
+        ("training.paper", "training.tilde"),
+    ),
+    "training_modern": Page(
+        "Training: the modern recipe", "What made ``lift``.", ("training.modern", "training.warped")
+    ),
+    "training_compact": Page("Training: the compact recipe", "What made ``lift-plus``.", ("training.compact",)),
+    "training_family": Page(
+        "Training: the family", "Learned correspondences and LF-Net.", ("training.correspondences", "training.lfnet")
+    ),
 }
 
 
