@@ -56,7 +56,6 @@ class Row:
     track_length: float
     reprojection_error: float
     centre_error_mm: float
-    seconds: float
 
 
 class Scene:
@@ -167,7 +166,7 @@ def main() -> int:
     made = {
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": commit,
-        "machine": platform.platform(),
+        "machine": f"{platform.system()} {platform.machine()}",
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "kornia", "pycolmap", "numpy")},
         "runs": args.runs,
     }
@@ -199,7 +198,6 @@ def _line(row: Row, images: int) -> str:
 
 def _row(scene: Scene, feature: str, label: str, way: Way, runs: int) -> Row:
     found = []
-    start = time.perf_counter()
     for seed in range(runs):
         with tempfile.TemporaryDirectory(dir=scene.work) as folder, _quiet():
             model = way(scene, Path(folder), seed, feature)
@@ -215,8 +213,7 @@ def _row(scene: Scene, feature: str, label: str, way: Way, runs: int) -> Row:
             found.append((keypoints, len(images), model.num_points3D(), track, reprojection, 1000 * error))
     keypoints, _, points, track, reprojection, centre = np.mean(found, axis=0).tolist()
     fewest = min(int(f[1]) for f in found)
-    seconds = (time.perf_counter() - start) / runs
-    return Row(feature, label, keypoints, fewest, points, track, reprojection, centre, seconds)
+    return Row(feature, label, keypoints, fewest, points, track, reprojection, centre)
 
 
 def _match_and_map(scene: Scene, database: Path, out: Path, seed: int) -> Any:
