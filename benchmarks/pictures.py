@@ -33,7 +33,7 @@ from kornia_lift.viz import Picture, draw_keypoints, draw_matches
 
 ROOT = Path(__file__).parents[1]
 PAIRS = ("Herz-Jesus-P8:0002:0005", "oxford_graf:1:3")
-WIDTH, BAR = 480, 22  # pixels of one image and of the line of text above it
+WIDTH, BAR = 380, 22  # pixels of one image and of the line of text above it
 _DOT = 9.0  # LAF scale whose circle has a radius of 3 px
 
 
@@ -53,7 +53,7 @@ def main() -> int:
         picture = np.concatenate(rows)
         path = args.out / f"matches_{name}.jpg"
         with atomic_write(path) as temporary:
-            cv2.imwrite(str(temporary), picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 82])
+            cv2.imwrite(str(temporary), picture[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 50])
         print(path)
     return 0
 
@@ -103,7 +103,7 @@ def _dots(points: FloatArray, zoom: float) -> Tensor:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--features", nargs="+", default=["lift", "opencv-sift", "aliked-n16"])
+    parser.add_argument("--features", nargs="+", default=["lift", "lift-plus", "opencv-sift", "aliked-n16"])
     parser.add_argument("--pairs", nargs="+", default=list(PAIRS), metavar="SCENE:FIRST:SECOND")
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "test")
     parser.add_argument("--cache", type=Path, required=True, help="folder for extracted features")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
+from kornia_lift.evaluation.report.plots import line_style
 from kornia_lift.evaluation.report.results import Results
 
 RESULTS = Path(__file__).parent / "results"
@@ -48,18 +49,21 @@ def main() -> int:
     lacking = sorted({*seconds, *measured} - set(both))
     if lacking:
         print(f"left out, since time or accuracy was not measured: {', '.join(lacking)}", file=sys.stderr)
-    figure = require("matplotlib.figure", extra="eval").Figure(figsize=(15, 4.6), layout="constrained")
+    figure = require("matplotlib.figure", extra="eval").Figure(figsize=(13, 4.4), layout="constrained")
     for axes, (group, measure, label) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
-        for name in both:
+        for k, name in enumerate(sorted(both, key=seconds.__getitem__)):
             estimate = measured[name].estimate(group, measure)
             if estimate is None:
                 continue
-            axes.plot(seconds[name], estimate.value, "o", color="tab:red" if name.startswith("lift") else "tab:blue")
-            axes.annotate(name, (seconds[name], estimate.value), (4, 4), textcoords="offset points", fontsize=7)
+            style = {**line_style(k), "linestyle": "none", "markersize": 9}
+            filled = "full" if name.startswith("lift") else "none"
+            axes.plot(seconds[name], estimate.value, fillstyle=filled, label=name, markeredgewidth=2, **style)
         axes.set_xscale("log")
         axes.set_xlabel("seconds per image, 1600x1200, 1000 keypoints")
         axes.set_ylabel(label)
         axes.grid(alpha=0.3)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside right upper", fontsize=9, frameon=False)
     with atomic_write(folder / "tradeoff.svg") as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
     if not args.no_docs:

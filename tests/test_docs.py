@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from kornia_lift.cli import build_parser
+from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = (
@@ -176,3 +177,21 @@ def test_readme_figures_are_those_of_the_result_file() -> None:
     for name, *values in rows:
         measured = [format(summaries[name][kind]["mean"][measure]["value"], form) for kind, measure, form in columns]
         assert values == measured, f"README says {values} of {name}, benchmarks/results/accuracy.json {measured}"
+
+
+def test_lines_of_the_table_of_programs_are_those_of_the_examples() -> None:
+    page = (ROOT / "docs" / "integrations.md").read_text()
+    sections = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", page, re.M | re.S))
+    rows = re.findall(r"^\| \[([^\]]+)\]\(#([\w-]+)\).*?\| (\d+) \|", page, re.M)
+    assert len(rows) >= 10
+    by_anchor = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-"): text for title, text in sections.items()}
+    for name, anchor, lines in rows:
+        assert anchor in by_anchor, f"the table links to #{anchor}, which has no section"
+        _, code = BLOCK.findall(by_anchor[anchor])[0]
+        assert len([line for line in code.splitlines() if line.strip()]) == int(lines), name
+
+
+def test_table_of_models_is_made_of_the_result_files() -> None:
+    pytest.importorskip("matplotlib")
+    table = load_script("benchmarks/models_page.py").table()
+    assert table in (ROOT / "docs" / "models.md").read_text(), "run python benchmarks/models_page.py"

@@ -17,6 +17,11 @@ from kornia_lift.viz import plain_label
 
 #: Edges of the bins of viewpoint angles, degrees.
 ANGLE_BINS = (0, 10, 20, 30, 40, 60, 90)
+#: Colours that remain distinct for colour-blind readers (Okabe and Ito); of more features, the next seven are dashed.
+COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)))
+MARKERS = "osDv^<>PXhp"
+HATCHES = ("", "////", "....")
 
 
 def mma_plot(results: Results, group: str) -> Any | None:
@@ -28,10 +33,10 @@ def mma_plot(results: Results, group: str) -> Any | None:
     if not curves:
         return None
     figure, axes = _figure("error threshold (px)", "mean matching accuracy", group)
-    for name, curve in curves.items():
-        axes.plot(MMA_THRESHOLDS, curve, marker=".", label=plain_label(name))
+    for k, (name, curve) in enumerate(curves.items()):
+        axes.plot(MMA_THRESHOLDS, curve, label=plain_label(name), **line_style(k))
     axes.set_ylim(0, 1)
-    axes.legend(fontsize=7)
+    _legend(figure)
     return figure
 
 
@@ -42,7 +47,7 @@ def angle_plot(results: Results, group: str) -> Any | None:
         return None
     measure = one_measure(results, group)
     figure, axes = _figure("viewpoint angle (degrees)", heading(measure), group)
-    for feature in (f for f in results.features if group in f.pairs):
+    for k, feature in enumerate(f for f in results.features if group in f.pairs):
         known = [p for p in feature.pairs.get(group, ()) if p.angle_deg is not None and measure in p.values]
         angles = np.array([p.angle_deg for p in known], dtype=np.float64)
         scores = np.array([p.values[measure] for p in known])
@@ -51,12 +56,11 @@ def angle_plot(results: Results, group: str) -> Any | None:
         axes.plot(
             [angles[bins == b].mean() for b in used],
             [scores[bins == b].mean() for b in used],
-            marker="o",
-            markersize=3,
             label=plain_label(feature.name),
+            **line_style(k),
         )
     axes.set_ylim(0)
-    axes.legend(fontsize=7)
+    _legend(figure)
     return figure
 
 
@@ -72,10 +76,32 @@ def sequence_plot(results: Results, group: str) -> Any | None:
     for k, feature in enumerate(measured):
         values = feature.values(group, measure)
         heights = [float(values[s].mean()) if s in values else 0.0 for s in scenes]
-        axes.bar(np.arange(len(scenes)) + (k + 0.5) * width - 0.4, heights, width, label=plain_label(feature.name))
-    axes.set_xticks(np.arange(len(scenes)), [plain_label(s) for s in scenes], rotation=20, fontsize=7)
-    axes.legend(fontsize=7)
+        at = np.arange(len(scenes)) + (k + 0.5) * width - 0.4
+        axes.bar(at, heights, width, label=plain_label(feature.name), **bar_style(k))
+    axes.set_xticks(np.arange(len(scenes)), [plain_label(s) for s in scenes], rotation=20, fontsize=8)
+    _legend(figure)
     return figure
+
+
+def line_style(k: int) -> dict[str, Any]:
+    """Colour, dash and marker of the k-th line: no two of the first 21 have the same colour and dash."""
+    return {
+        "color": COLOURS[k % len(COLOURS)],
+        "linestyle": DASHES[k // len(COLOURS) % len(DASHES)],
+        "marker": MARKERS[k % len(MARKERS)],
+        "markersize": 4,
+        "linewidth": 1.4,
+    }
+
+
+def bar_style(k: int) -> dict[str, Any]:
+    """Colour and hatch of the k-th bar of a group."""
+    return {
+        "color": COLOURS[k % len(COLOURS)],
+        "hatch": HATCHES[k // len(COLOURS) % len(HATCHES)],
+        "edgecolor": "white",
+        "linewidth": 0,
+    }
 
 
 def plots(results: Results) -> dict[str, Any]:
@@ -109,10 +135,15 @@ def svg(figure: Any) -> str:
 
 def _figure(x: str, y: str, title: str) -> tuple[Any, Any]:
     # The object interface keeps clear of pyplot's global state and needs no display.
-    figure = require("matplotlib.figure", extra="eval").Figure(figsize=(5.2, 3.6), layout="constrained")
+    figure = require("matplotlib.figure", extra="eval").Figure(figsize=(7.4, 4.0), layout="constrained")
     axes = figure.add_subplot()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     axes.set_title(plain_label(title), fontsize=9)
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def _legend(figure: Any) -> None:
+    """Beside the axes: a dozen names would cover the curves."""
+    figure.legend(loc="outside right upper", fontsize=8, frameon=False, handlelength=3.2)
