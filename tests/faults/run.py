@@ -66,7 +66,7 @@ class Trials:
         return out
 
     def _run(self, out: Path, trap: Trap | None = None) -> End:
-        return run(lambda: self.scenario.call(self.inputs, out), out, trap)
+        return run(lambda: self.scenario.work(self.inputs, out), out, trap)
 
     def _trap(self, rng: np.random.Generator, action: Callable[[], object]) -> Trap:
         if rng.integers(3) and self.whole.operations:
@@ -151,7 +151,7 @@ class Trials:
             beside.mkdir()
             link = beside / "out"
             link.symlink_to(out)
-            end = run(lambda: self.scenario.call(self.inputs, out), link)
+            end = run(lambda: self.scenario.work(self.inputs, out), link)
             return _unclean(end, "second writer")
 
         context = multiprocessing.get_context("fork")
