@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar
-
-import torch
 
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.models import response_of
@@ -23,7 +21,6 @@ from kornia_lift.training.compact.orientation import AgreementOrientationStage
 from kornia_lift.training.compact.views import ViewPairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
-from kornia_lift.training.initial import Model
 from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
@@ -32,7 +29,7 @@ VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of
 VALIDATION_ANGLES = (24, 32)
 
 
-class CompactRecipe(Recipe):
+class CompactRecipe(Recipe[CompactConfig]):
     """The stages of the compact recipe; see the base class.
 
     Args:
@@ -45,6 +42,7 @@ class CompactRecipe(Recipe):
 
     """
 
+    OPTIONS = CompactConfig
     STAGES = ("orientation", "descriptor", "refine")
     FAMILY = "compact"
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
@@ -54,17 +52,9 @@ class CompactRecipe(Recipe):
     orientation: PolarOrientation
     descriptor: CompactDescriptor
 
-    def __init__(
-        self,
-        data: Store,
-        out: Path,
-        config: CompactConfig | None = None,
-        validation: Store | None = None,
-        device: torch.device | str = "cpu",
-        init: Model | None = None,
-    ) -> None:
-        super().__init__(without_kind(data, "posed"), out, config or CompactConfig(), validation, device, init)
-        self._seen: tuple[Observations, Observations] | None = None
+    def usable(self, data: Store) -> Store:
+        """Scenes with depth maps are left out."""
+        return without_kind(data, "posed")
 
     def make_networks(self) -> None:
         """Make the networks; the response is that of the model ``config.detector``."""
@@ -74,7 +64,7 @@ class CompactRecipe(Recipe):
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
-        c: CompactConfig = self.config
+        c = self.config
         if name == "orientation":
             pairs = self._pairs(c.orientation_warp, (c.orientation_images, c.orientation_pairs), VALIDATION_ANGLES)
             return AgreementOrientationStage(self.orientation, *pairs, context=c.context, tolerance=c.tolerance)
@@ -93,24 +83,22 @@ class CompactRecipe(Recipe):
             margin=c.margin,
         )
 
-    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-        """Write the three networks to one ``.safetensors`` file in half precision."""
-        super().save(path, {"networks": "compact", **(metadata or {})})
-
     def _pairs(
         self, warp: WarpConfig, training: tuple[int, int], validation: tuple[int, int]
     ) -> tuple[ViewPairs, ViewPairs]:
-        views = self.config.views
-        if self._seen is None:
-            seen, found = self._observe(self.data)
-            held_out, judged = self._observe(self.held_out)
-            # what is judged by are detections where there are some, as at run time
-            self._seen = join_observations(seen.images, [seen, found]), judged if len(judged) else held_out
-        return ViewPairs(self._seen[0], *training, warp, views), ViewPairs(self._seen[1], *validation, warp, views)
+        views, (seen, held_out) = self.config.views, self._seen
+        return ViewPairs(seen, *training, warp, views), ViewPairs(held_out, *validation, warp, views)
+
+    @cached_property
+    def _seen(self) -> tuple[Observations, Observations]:
+        seen, found = self._observe(self.data)
+        held_out, judged = self._observe(self.held_out)
+        # what is judged by are detections where there are some, as at run time
+        return join_observations(seen.images, [seen, found]), judged if len(judged) else held_out
 
     def _observe(self, store: Store) -> tuple[Observations, Observations]:
         """Return the locations of a store, and the pairs of detections in its scenes with cameras."""
-        c: CompactConfig = self.config
+        c = self.config
         seen = load_observations(store, c.views)
         if not c.use_detections:
             return seen, join_observations(seen.images, [])
