@@ -17,10 +17,9 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
-from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, PatchPyramid
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, shared_pyramid
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
 from kornia_lift.networks._fast.folded import Precision
-from kornia_lift.networks._fast.plan import is_plain
 from kornia_lift.weights import is_upright
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -189,8 +188,7 @@ class LIFTFeature(LocalFeature):
             return lafs, self.descriptor(gray, lafs)
         # one slot at least: it gives the width of the descriptor
         used = max(int(filled.any(0).nonzero().max()) + 1 if filled.any() else 1, 1)
-        # LIFT's own parts cut their patches from one pyramid
-        shared = PatchPyramid(gray) if is_plain(gray, lafs) else gray
+        shared = shared_pyramid(gray, lafs)  # of LIFT's own parts
         part, orienter, descriptor = lafs[:, :used], self.orienter, self.descriptor
         if isinstance(orienter, PatchOrienter) and isinstance(descriptor, PatchDescriptor) and orienter.angles > 1:
             frames, weights = orienter.candidates(part, shared)
