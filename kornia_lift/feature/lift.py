@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from kornia.color import rgb_to_grayscale
 from kornia.core.exceptions import DeviceError
 from kornia.feature import LocalFeature, PassLAF, laf_is_filled, scale_laf
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_count, check_image, check_mask
+from kornia_lift._gray import as_gray
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, shared_pyramid
@@ -162,7 +162,7 @@ class LIFTFeature(LocalFeature):
         return (self if same else _in_dtype(self, img.dtype))._run(img, mask)
 
     def _run(self, img: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        gray = rgb_to_grayscale(img) if img.shape[1] == 3 else img
+        gray = as_gray(img)
         lafs, responses = self.detector(gray, mask)
         filled = laf_is_filled(lafs)
         lafs, descs = self._orient_and_describe(gray, lafs, filled)

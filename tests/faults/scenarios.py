@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,13 +61,16 @@ def command(arguments: Callable[[Path, Path], list[object]]) -> Callable[[Path, 
 
 
 def _stoppable(work: Callable[[Path, Path], object]) -> Callable[[Path, Path], int]:
-    """Work whose interruption is no error."""
+    """Work that ends as a command does when it is interrupted or cannot write."""
 
     def call(inputs: Path, out: Path) -> int:
         try:
             work(inputs, out)
         except KeyboardInterrupt:
             return 128 + signal.SIGINT
+        except OSError as error:
+            print(error, file=sys.stderr)
+            return 2
         return 0
 
     return call
