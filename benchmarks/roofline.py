@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from kornia_lift import LIFTFeature
 from kornia_lift.detector.sampling import sampling_of
 from kornia_lift.detector.scale_space import plan_levels
-from kornia_lift.feature.patches import PatchPyramid
+from kornia_lift.geometry.pyramid import PatchPyramid
 
 PATCHES = 1000
 DESCRIPTOR_MACS = 58 * 58 * 32 * 49 + 24 * 24 * 64 * 32 * 36 + 4 * 4 * 128 * 64 * 25

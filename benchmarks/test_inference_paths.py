@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from kornia_lift import LIFTDescriptor, LIFTOrientation, LIFTResponse
-from kornia_lift.feature.patches import PatchPyramid
 from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks.layers import normalize_patches
 from tests.pictures import texture
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from benchmarks.cases import picture
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, LIFTOrientation
-from kornia_lift.feature.patches import PatchPyramid
 from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.geometry.pyramid import PatchPyramid
 
 SIZES = ((640, 480), (1600, 1200))
 PATCHES = (1, 16, 250, 1000)

@@ -1,5 +1,7 @@
 """Put a weight file together: ``python scripts/assemble_weights.py RESPONSE ORIENTATION DESCRIPTOR --out FILE``.
 
+``--localization SOURCE`` adds the network that corrects keypoints, which compact models may have.
+
 Each part comes from a shipped model (by name), a ``.safetensors`` file, a run or the folder of one of its stages, or a
 checkpoint (``.pt``): of a run the best weights of the last stage that trains the part, of a checkpoint the averaged
 ones where it has them. The networks must fit each other, which is checked by loading the result.
@@ -28,6 +30,7 @@ STAGES = {
     "response": ("matchable", "repeatable", "response"),
     "orientation": ("orientation",),
     "descriptor": ("refine", "descriptor"),
+    "localization": ("localization",),
 }
 
 
@@ -53,13 +56,15 @@ def read_part(source: str, part: str) -> tuple[dict[str, Tensor], str | None]:
     return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}, None
 
 
-def assemble(sources: list[str], out: Path, family: str | None, notes: dict[str, str]) -> str:
+def assemble(sources: dict[str, str], out: Path, family: str | None, notes: dict[str, str]) -> str:
     """Write the file, check that it loads, and return its checksum."""
     tensors: dict[str, Tensor] = {}
     families: list[str] = []
-    for part, source in zip(PARTS, sources, strict=True):
+    for part, source in sources.items():
         found, named = read_part(source, part)
         tensors |= {f"{part}.{name}": tensor for name, tensor in found.items()}
+        if not found:
+            raise SystemExit(f"{source} has no {part}")
         # a response serves every family
         families += [named] if named and part != "response" else []
     if family is None and len(set(families)) != 1:
@@ -89,13 +94,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for part in PARTS:
         parser.add_argument(part, help=f"where the {part} comes from")
+    parser.add_argument("--localization", metavar="SOURCE", help="where the localization comes from; default: none")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--family", choices=("lift", "compact"), help="where no source is a weight file")
     parser.add_argument("--note", action="append", default=[], metavar="KEY=TEXT", help="for the header of the file")
     parser.add_argument("--install", choices=available_models(), help="shipped model to replace")
     args = parser.parse_args(arguments)
     notes = dict(note.split("=", 1) for note in args.note)
-    digest = assemble([args.response, args.orientation, args.descriptor], args.out, args.family, notes)
+    sources = {part: getattr(args, part) for part in PARTS}
+    if args.localization is not None:
+        sources["localization"] = args.localization
+    digest = assemble(sources, args.out, args.family, notes)
     print(f"{digest}  {args.out}")
     if args.install:
         install(args.out, digest, args.install)

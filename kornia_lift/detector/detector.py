@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift._memory import recompute
 from kornia_lift.detector import extrema, refinement
-from kornia_lift.detector.models import response_of, scale_space_for
+from kornia_lift.detector.candidates import Candidates, apply_mask
+from kornia_lift.detector.models import localizer_of, response_of, scale_space_for
 from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
 from kornia_lift.detector.sampling import Sampling, sampling_of
 from kornia_lift.detector.scale_space import Level, ScaleSpaceConfig, plan_levels
-from kornia_lift.detector.suppression import suppress
-from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 
@@ -44,7 +43,9 @@ class LIFTDetector(nn.Module):
             the response of another make that ``pretrained`` has, with its weights.
         ori_module: as in kornia, ``(lafs, img) -> lafs``; default ``PassLAF``: upright frames.
         aff_module: as in kornia, runs before ``ori_module``; default ``PassLAF``.
-        pretrained: for the default ``resp_module``; see :class:`~kornia_lift.LIFTResponse`.
+        localizer: corrects position and scale of the keypoints, ``(lafs, img) -> lafs``; those that turn out to be the
+            same are suppressed. ``None``: what ``pretrained`` has for its response, ``PassLAF`` where it has none.
+        pretrained: for the default ``resp_module`` and ``localizer``; see :class:`~kornia_lift.LIFTResponse`.
 
     Shape:
         - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`
@@ -85,6 +86,7 @@ class LIFTDetector(nn.Module):
         resp_module: nn.Module | None = None,
         ori_module: nn.Module | None = None,
         aff_module: nn.Module | None = None,
+        localizer: nn.Module | None = None,
         pretrained: bool | str | os.PathLike[str] = True,
     ) -> None:
         super().__init__()
@@ -93,6 +95,9 @@ class LIFTDetector(nn.Module):
         self.config = scale_space_for(self.resp) if config is None else config
         self.ori = PassLAF() if ori_module is None else ori_module
         self.aff = PassLAF() if aff_module is None else aff_module
+        if localizer is None:
+            localizer = localizer_of(pretrained) if resp_module is None else PassLAF()
+        self.localizer = localizer
 
     @property
     def _sampling(self) -> Sampling:
@@ -202,7 +207,7 @@ class LIFTDetector(nn.Module):
         with torch.no_grad():
             pooled = [extrema.max_filter(score, config.nms_radius) for score in scores]
             noise = self._noise(img, scores) if scores and img.numel() else img.new_zeros(len(img))
-        found = _Found(img)
+        found = Candidates(img, config)
         for i in range(config.scale_nms, len(levels) - config.scale_nms):
             level = levels[i]
             image, position, value = self._search_level(scores, pooled, noise, i)
@@ -211,13 +216,16 @@ class LIFTDetector(nn.Module):
                 kept = ~sees_padding(paddings[i], SCORE_BORDER)[image, row, col]
                 image, position, value = image[kept], position[kept], value[kept]
             if mask is not None:
-                kept, value = _apply_mask(mask, level.size, image, position, value)
+                kept, value = apply_mask(mask, level.size, image, position, value)
                 image, position = image[kept], position[kept]
             x = sampling.to_image(position[:, 0], level.size[1], width, level.resize)
             y = sampling.to_image(position[:, 1], level.size[0], height, level.resize)
             sigma = level.sigma * torch.exp2(position[:, 2] / config.levels_per_octave)
             found.add(image, torch.stack([x, y, sigma], 1), value)
-        responses, lafs = found.best(num_feats, config)
+        if isinstance(self.localizer, PassLAF):
+            responses, lafs = found.best(num_feats)
+        else:
+            responses, lafs = found.best_localized(num_feats, self.localizer, mask)
         return responses.to(img.dtype), lafs  # ranked in float32 at least, reported in the precision of the images
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -229,64 +237,3 @@ class LIFTDetector(nn.Module):
         lafs = self.ori(self.aff(lafs, img), img)
         # the modules may give the empty slots a frame
         return torch.where(filled[..., None, None], lafs, torch.zeros_like(lafs)), responses
-
-
-def _apply_mask(
-    mask: Tensor, size: tuple[int, int], image: Tensor, position: Tensor, value: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return which keypoints of a level the mask keeps (M,), and the weighted scores of those.
-
-    A level pixel takes the smallest mask value that it covers, so that a thin excluded region cannot fall between two
-    pixels; a keypoint takes the smallest of the pixels around its refined position.
-    """
-    weights = mask.clamp(max=1).to(value.dtype) if mask.is_floating_point() else mask.ne(0).to(value.dtype)
-    weights = -F.adaptive_max_pool2d(-weights, size)[:, 0]
-    image = image if len(mask) > 1 else torch.zeros_like(image)
-    x, y = position[:, 0].detach(), position[:, 1].detach()
-    corners = [
-        weights[image, row.long().clamp(0, size[0] - 1), col.long().clamp(0, size[1] - 1)]
-        for row in (y.floor(), y.ceil())
-        for col in (x.floor(), x.ceil())
-    ]
-    weight = torch.stack(corners).amin(0)
-    kept = weight > 0
-    weight, value = weight[kept], value[kept]
-    return kept, torch.where(value >= 0, value * weight, value / weight)
-
-
-class _Found:
-    """Collects keypoints of all levels and keeps the best of each image."""
-
-    def __init__(self, img: Tensor) -> None:
-        self._batch, _, self._height, self._width = img.shape
-        wide = torch.promote_types(img.dtype, torch.float32)
-        self._image = [torch.empty(0, dtype=torch.long, device=img.device)]
-        self._frames = [img.new_empty(0, 3, dtype=wide)]
-        self._value = [img.new_empty(0)]
-
-    def add(self, image: Tensor, frames: Tensor, value: Tensor) -> None:
-        self._image.append(image)
-        self._frames.append(frames)
-        self._value.append(value)
-
-    def best(self, count: int, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor]:
-        """Return the responses (B, count) and upright LAFs (B, count, 2, 3) of the best keypoints, empty slots last."""
-        image, frames, value = torch.cat(self._image), torch.cat(self._frames), torch.cat(self._value)
-        if config.border > 0:
-            inside = self._inside(frames.detach(), config.border)
-            image, frames, value = image[inside], frames[inside], value[inside]
-        radius = (config.suppression_sigma * frames[:, 2]).clamp(min=config.suppression_pixels)
-        order = suppress(image, frames[:, :2], value, radius, count)
-        image, frames, value = image[order], frames[order], value[order]
-        number = torch.bincount(image, minlength=self._batch)
-        slot = torch.arange(len(image), device=image.device) - (number.cumsum(0) - number)[image]
-        kept = slot < count
-        index = image[kept], slot[kept]
-        lafs = lafs_from_lift(frames[None, kept, :2], frames[None, kept, 2])[0]
-        responses = value.new_zeros(self._batch, count).index_put(index, value[kept])
-        return responses, lafs.new_zeros(self._batch, count, 2, 3).index_put(index, lafs)
-
-    def _inside(self, frames: Tensor, border: float) -> Tensor:
-        x, y, sigma = frames.unbind(1)
-        radius = border * sigma
-        return (torch.minimum(x, y) - radius >= 1) & (x + radius < self._width - 1) & (y + radius < self._height - 1)

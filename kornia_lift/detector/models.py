@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 
+from kornia.feature import PassLAF
 from torch import nn
 
+from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks.compact_response import CompactResponse
+from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.weights import available_models, load_tensors
 
+LOCALIZATION = "localization."  # prefix of the tensors of a network that some models have
 OWN_TENSORS = "response.at_full."  # that only the compact response has
 
 
@@ -26,6 +30,19 @@ def response_of(pretrained: bool | str | os.PathLike[str]) -> LIFTResponse | Com
     # the orientation and the descriptor decide the family of a model; a response serves either
     own = any(name.startswith(OWN_TENSORS) for name in load_tensors(pretrained)[0])
     return CompactResponse(pretrained) if own else LIFTResponse(pretrained)
+
+
+def localizer_of(pretrained: bool | str | os.PathLike[str]) -> LAFLocalizer | PassLAF:
+    """Build what corrects the keypoints of a model.
+
+    Args:
+        pretrained: see :class:`~kornia_lift.LIFTFeature`; nothing does without weights.
+
+    """
+    if pretrained is False or not any(name.startswith(LOCALIZATION) for name in load_tensors(pretrained)[0]):
+        return PassLAF()
+    assert not isinstance(pretrained, bool)
+    return LAFLocalizer(KeypointLocalization(pretrained))
 
 
 def scale_space_for(response: nn.Module) -> ScaleSpaceConfig:

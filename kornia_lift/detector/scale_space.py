@@ -9,6 +9,7 @@ from kornia_lift.geometry import level_resize
 
 LEVEL_SIGMA = level_resize(1.0)  # 1.958: the SIFT scale of what LIFT's filter sees on a level of the image's own size
 SMALLEST_LEVEL = 26  # the filter's 25 pixels and one more: smaller levels have no score
+MOST_ENLARGED = 3.0  # times
 DOUBLED_UP_TO = 1600  # LIFT enlarges images whose smaller side is at most this, in the authors' release
 
 
@@ -19,6 +20,9 @@ class ScaleSpaceConfig:
     Args:
         min_sigma: SIFT scale of the finest level, in pixels of the image. Below 1.96 the image is enlarged.
         max_sigma: SIFT scale that the coarsest level does not exceed.
+        enlarge_to: small images are searched as if they were enlarged to this side, in pixels (the root of the area),
+            by a factor of at most 3: the scales of all levels shrink with the image, so that a small copy of an image
+            shows the keypoints of the large one. 0: the scales are the same for all images.
         levels_per_octave: levels per doubling of sigma.
         nms_radius: a keypoint is the strict maximum of a window of ``2 * nms_radius + 1`` pixels of its level.
         scale_nms: number of levels on each side that a keypoint must exceed; levels with fewer neighbours yield
@@ -45,11 +49,12 @@ class ScaleSpaceConfig:
 
     min_sigma: float = 2.0
     max_sigma: float = 16.0
+    enlarge_to: float = 1200.0
     levels_per_octave: int = 3
     nms_radius: int = 5
     scale_nms: int = 0
     suppression_sigma: float = 1.5
-    suppression_pixels: float = 0.0
+    suppression_pixels: float = 3.0
     edge_threshold: float | None = None
     subpixel: bool = True
     border: float = 0.0
@@ -62,6 +67,7 @@ class ScaleSpaceConfig:
                 f"ScaleSpaceConfig expects 0 < min_sigma <= max_sigma, got {self.min_sigma} and {self.max_sigma}"
             )
         for name, least in (
+            ("enlarge_to", 0),
             ("levels_per_octave", 1),
             ("nms_radius", 1),
             ("scale_nms", 0),
@@ -83,10 +89,12 @@ class ScaleSpaceConfig:
         return cls(
             min_sigma=1.0,
             max_sigma=16.0,
+            enlarge_to=0.0,
             levels_per_octave=5,
             nms_radius=3,
             scale_nms=2,
             suppression_sigma=0.0,
+            suppression_pixels=0.0,
             edge_threshold=10.0,
             skip_padding=False,
             faithful=True,
@@ -100,10 +108,12 @@ class ScaleSpaceConfig:
         """
         return cls(min_sigma=LEVEL_SIGMA, max_sigma=8 * LEVEL_SIGMA, levels_per_octave=2, nms_radius=3)
 
-    def sigmas(self) -> tuple[float, ...]:
-        """Return the scales of the levels, finest first, in pixels of the image."""
+    def sigmas(self, height: int, width: int) -> tuple[float, ...]:
+        """Return the scales of the levels of an image of ``height`` x ``width`` pixels, finest first, in its pixels."""
+        small = 1.0 if self.enlarge_to == 0 else math.sqrt(height * width) / self.enlarge_to
+        finest = self.min_sigma * min(max(small, 1 / MOST_ENLARGED), 1.0)
         count = int(math.log2(self.max_sigma / self.min_sigma) * self.levels_per_octave + 1e-6) + 1
-        return tuple(self.min_sigma * 2 ** (i / self.levels_per_octave) for i in range(count))
+        return tuple(finest * 2 ** (i / self.levels_per_octave) for i in range(count))
 
 
 @dataclass(frozen=True)
@@ -118,7 +128,7 @@ class Level:
 def plan_levels(height: int, width: int, config: ScaleSpaceConfig) -> list[Level]:
     """List the levels of an image of ``height`` x ``width`` pixels that are large enough to be scored."""
     levels = []
-    for sigma in config.sigmas():
+    for sigma in config.sigmas(height, width):
         resize = level_resize(sigma)
         if resize * min(height, width) <= SMALLEST_LEVEL:
             break

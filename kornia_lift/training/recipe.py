@@ -110,11 +110,15 @@ class Recipe(ABC, Generic[Config]):
             torch.manual_seed(self.config.seed)
             self.make_networks()
         if init is not None:
-            load_initial(init, self.FAMILY, self.parts)
+            load_initial(init, self.FAMILY, self.initial_parts(init))
 
     def usable(self, data: Store) -> Store:
         """Return what the recipe can use of the training data; all of it unless a recipe says otherwise."""
         return data
+
+    def initial_parts(self, init: Model) -> dict[str, nn.Module]:
+        """Return the networks that a model gives weights to; all of them unless a recipe says otherwise."""
+        return self.parts
 
     @property
     def parts(self) -> dict[str, nn.Module]:

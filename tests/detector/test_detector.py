@@ -25,7 +25,8 @@ BLOBS = [(60.3, 50.7, 2.5), (140.25, 60.1, 4.0), (70.6, 150.4, 6.0), (170.8, 170
 
 def thorough(**options: Any) -> ScaleSpaceConfig:
     """LIFT's fine search from sigma 1 with maxima over scales too, whatever the default of the package is."""
-    base = {"min_sigma": 1.0, "levels_per_octave": 5, "nms_radius": 3, "scale_nms": 2, "edge_threshold": 10.0}
+    base = {"min_sigma": 1.0, "levels_per_octave": 5, "nms_radius": 3, "scale_nms": 2, "edge_threshold": 10.0,
+            "suppression_pixels": 0.0, "enlarge_to": 0.0}  # fmt: skip
     return ScaleSpaceConfig(**(base | options))
 
 
@@ -158,7 +159,8 @@ def test_images_of_a_batch_do_not_influence_each_other() -> None:
 
 
 def test_boolean_mask_keeps_keypoints_off_the_excluded_region() -> None:
-    detector = LIFTDetector(200, pretrained=False).eval()
+    config = ScaleSpaceConfig(suppression_sigma=0, suppression_pixels=0)  # what is masked would have suppressed others
+    detector = LIFTDetector(5000, config, pretrained=False).eval()  # more slots than keypoints
     image = texture(100, 160)
     mask = torch.zeros(1, 1, 100, 160, dtype=torch.bool)
     mask[..., 80:] = True
@@ -170,7 +172,7 @@ def test_boolean_mask_keeps_keypoints_off_the_excluded_region() -> None:
     assert x.min() > 79
     # what stays is what was there: the mask does not make maxima
     kept = lafs[0, laf_is_filled(lafs)[0]]
-    assert (kept[:, None] == free[0][None]).all(-1).all(-1).any(1).all()
+    assert (kept[:, None] - free[0][None]).abs().amax((2, 3)).amin(1).max() < 1e-3
 
 
 def test_weights_of_a_mask_never_promote() -> None:
@@ -269,7 +271,7 @@ def test_the_faintest_texture_of_eight_bits_has_keypoints() -> None:
     assert detect_flat(image, LIFTResponse(True)) > 20
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 1, 5, 200), (1, 1, 13, 13), (0, 1, 60, 60)])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (2, 1, 5, 200), (1, 1, 8, 8), (0, 1, 60, 60)])
 def test_images_too_small_for_the_filter_give_empty_slots(shape: tuple[int, ...]) -> None:
     lafs, responses = LIFTDetector(7, pretrained=False)(torch.rand(shape))
     assert lafs.shape == (shape[0], 7, 2, 3)

@@ -20,7 +20,7 @@ def bright_texture(height: int, width: int, seed: int = 0) -> Tensor:
 
 
 def detector(count: int = 200, **options: bool) -> LIFTDetector:
-    return LIFTDetector(count, ScaleSpaceConfig(**options), resp_module=blob_response()).eval()
+    return LIFTDetector(count, ScaleSpaceConfig(enlarge_to=0, **options), resp_module=blob_response()).eval()
 
 
 @pytest.mark.parametrize("shape", [(160, 240), (240, 160), (120, 270)])

@@ -59,9 +59,9 @@ def test_keypoints_of_the_detector_keep_their_distance(sigma: float, pixels: flo
     config = ScaleSpaceConfig(suppression_sigma=sigma, suppression_pixels=pixels)
     image = texture(120, 140, batch=2)
     with torch.no_grad():
-        detector = LIFTDetector(200, config, pretrained=False).eval()
+        detector = LIFTDetector(2000, config, pretrained=False).eval()
         lafs, _ = detector(image)
-        detector.config = ScaleSpaceConfig(suppression_sigma=0.0)
+        detector.config = ScaleSpaceConfig(suppression_sigma=0.0, suppression_pixels=0.0)
         crowded, _ = detector(image)
     for frames, other in zip(lafs, crowded, strict=True):
         frames, other = (f[None, laf_is_filled(f[None])[0]] for f in (frames, other))

@@ -37,7 +37,7 @@ prefetch = false
 _STAGES = {
     "paper": ("descriptor", "orientation", "overlap", "detector"),
     "modern": ("descriptor", "orientation", "repeatable", "matchable", "refine"),
-    "compact": ("orientation", "descriptor", "refine"),
+    "compact": ("localization", "orientation", "descriptor", "refine"),
     "lfnet": ("lfnet",),
 }
 
@@ -114,7 +114,8 @@ def prepare_modern(folder: Path) -> None:
 def prepare_compact(folder: Path) -> None:
     """Single images."""
     _singles(folder)
-    numbers = {"orientation_images": 2, "orientation_pairs": 4, "descriptor_images": 2, "descriptor_pairs": 6}
+    numbers = {"localization_images": 2, "localization_pairs": 6, "orientation_images": 2, "orientation_pairs": 4,
+               "descriptor_images": 2, "descriptor_pairs": 6}  # fmt: skip
     _recipe(folder, "compact", numbers, "[compact.views]\npoints_per_image = 30\n")
 
 

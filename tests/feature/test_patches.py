@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import normalize as normalize_vectors
 
 from kornia_lift import LIFTDescriptor, LIFTFeature, LIFTOrientation, ScaleSpaceConfig
-from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, PatchPyramid
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
+from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from tests.pictures import texture

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from kornia_lift.training.compact.copies import CopyConfig
 from kornia_lift.training.compact.detections import DetectionConfig
 from kornia_lift.training.compact.observations import ViewConfig
 from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.photometric import Photometric
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.modern.pairs import WarpConfig
@@ -37,6 +39,11 @@ class CompactConfig:
         views: which locations are used, and at which sizes.
         use_detections: locations of scenes with cameras are also the keypoints that ``detector`` finds there.
         detections: which of them are paired.
+        copies: how images are warped for the localization, whose keypoints are those of the image and of its copies.
+        localization_photometric: photometric augmentation of its patches.
+        localization_images: images of a localization batch.
+        localization_pairs: pairs of each.
+        localization_jitter: standard deviation by which frames are moved, in sigmas, and rescaled, logarithmic.
         orientation_warp: noise of the frames and photometric augmentation for the orientation, whose angles are exact.
         descriptor_warp: the same for the descriptor.
         refine_warp: the same for its second stage, where most of the error of the angle is the orientation's own.
@@ -48,6 +55,7 @@ class CompactConfig:
         descriptor_images: images of a descriptor batch.
         descriptor_pairs: pairs of each, look-alikes among which the hardest negative is found.
         margin: of the descriptor's loss.
+        localization: loop of the localization stage.
         orientation: loop of the orientation stage.
         descriptor: loop of the descriptor's first stage, with random angle errors.
         refine_upright: share of the images that this stage takes upright.
@@ -63,6 +71,13 @@ class CompactConfig:
     views: ViewConfig = field(default_factory=ViewConfig)
     use_detections: bool = True
     detections: DetectionConfig = field(default_factory=DetectionConfig)
+    copies: CopyConfig = field(default_factory=CopyConfig)
+    localization_photometric: Photometric = field(
+        default_factory=lambda: Photometric(gain=1.4, gamma=1.3, noise=0.015, blur=0.5, shadow=0.1, jpeg=0.0)
+    )
+    localization_images: int = 6
+    localization_pairs: int = 96
+    localization_jitter: float = 0.15
     orientation_warp: WarpConfig = field(
         default_factory=lambda: WarpConfig(
             angle=0.0, shift=0.04, gain=1.5, noise=0.01, blur=0.4, shadow=0.1, jpeg=0.1, jpeg_quality=50
@@ -87,6 +102,7 @@ class CompactConfig:
     refine_upright: float = 0.35
     refine_coarse: float = 0.3
     refine_angle: float = 0.12
+    localization: LoopConfig = field(default_factory=lambda: _loop(3000, 3e-3, validate_every=100))
     orientation: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     refine: LoopConfig = field(default_factory=lambda: _loop(600, 1.5e-3))
@@ -98,4 +114,6 @@ class CompactConfig:
         check_limits(self, "refine_upright", "refine_coarse", at_least=0, at_most=1)
         check_limits(self, "refine_angle", at_least=0)
         check_limits(self, "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
+        check_limits(self, "localization_images", "localization_pairs", at_least=1)
+        check_limits(self, "localization_jitter", at_least=0)
         check_limits(self, "descriptor_pairs", at_least=2)

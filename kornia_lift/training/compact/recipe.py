@@ -1,4 +1,4 @@
-"""Compact recipe: orientation and descriptor on 32x32 patches for the detector of a model, to one weight file."""
+"""Compact recipe: localization, orientation and descriptor on 32x32 patches for the detector of a model."""
 
 from __future__ import annotations
 
@@ -7,23 +7,31 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar
 
+from torch import nn
+
 from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.detector.models import response_of
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.compact_response import CompactResponse
+from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.config import CompactConfig
+from kornia_lift.training.compact.copies import KeypointPairs, copy_images
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
 from kornia_lift.training.compact.detections import find_pairs
+from kornia_lift.training.compact.localization import LocalizationStage
 from kornia_lift.training.compact.observations import Observations, join_observations, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage
 from kornia_lift.training.compact.views import ViewPairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
+from kornia_lift.training.initial import Model
 from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
+from kornia_lift.weights import load_tensors
 
 VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of the descriptor
 VALIDATION_ANGLES = (24, 32)
@@ -43,12 +51,13 @@ class CompactRecipe(Recipe[CompactConfig]):
     """
 
     OPTIONS = CompactConfig
-    STAGES = ("orientation", "descriptor", "refine")
+    STAGES = ("localization", "orientation", "descriptor", "refine")
     FAMILY = "compact"
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
 
     response: LIFTResponse | CompactResponse
+    localization: KeypointLocalization
     orientation: PolarOrientation
     descriptor: CompactDescriptor
 
@@ -56,15 +65,36 @@ class CompactRecipe(Recipe[CompactConfig]):
         """Scenes with depth maps are left out."""
         return without_kind(data, "posed")
 
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks by the names under which they are saved."""
+        return super().parts | {"localization": self.localization}
+
+    def initial_parts(self, init: Model) -> dict[str, nn.Module]:
+        """Return the networks that a model has: the localization is not in all compact ones."""
+        has_it = any(name.startswith("localization.") for name in load_tensors(init)[0])
+        return self.parts if has_it else super().parts
+
     def make_networks(self) -> None:
         """Make the networks; the response is that of the model ``config.detector``."""
         self.response = response_of(self.config.detector).to(self.device)
+        self.localization = KeypointLocalization(False).to(self.device)
         self.orientation = PolarOrientation(False).to(self.device)
         self.descriptor = CompactDescriptor(False).to(self.device)
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
         c = self.config
+        if name == "localization":
+            return LocalizationStage(
+                self.localization,
+                self._copies(self.data),
+                self._copies(self.held_out),
+                images=c.localization_images,
+                per_image=c.localization_pairs,
+                jitter=c.localization_jitter,
+                photometric=c.localization_photometric,
+            )
         if name == "orientation":
             pairs = self._pairs(c.orientation_warp, (c.orientation_images, c.orientation_pairs), VALIDATION_ANGLES)
             return AgreementOrientationStage(self.orientation, *pairs, context=c.context, tolerance=c.tolerance)
@@ -82,6 +112,12 @@ class CompactRecipe(Recipe[CompactConfig]):
             coarse_angle=c.refine_angle,
             margin=c.margin,
         )
+
+    def _copies(self, store: Store) -> list[KeypointPairs]:
+        """Keypoints of the images of a store and of warped copies; those of the response, not localized yet."""
+        c = self.config
+        detector = LIFTDetector(c.detections.per_image, resp_module=self.response.eval()).eval()
+        return copy_images([image.decode() for image in store.images], detector, c.copies)
 
     def _pairs(
         self, warp: WarpConfig, training: tuple[int, int], validation: tuple[int, int]
@@ -102,5 +138,6 @@ class CompactRecipe(Recipe[CompactConfig]):
         seen = load_observations(store, c.views)
         if not c.use_detections:
             return seen, join_observations(seen.images, [])
-        detector = LIFTDetector(c.detections.per_image, pretrained=c.detector).eval()
+        localizer = LAFLocalizer(self.localization.eval())
+        detector = LIFTDetector(c.detections.per_image, resp_module=self.response.eval(), localizer=localizer).eval()
         return seen, find_pairs(seen, [image.camera for image in store.images], detector, c.detections)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from kornia.feature import laf_from_center_scale_ori
 from torch import Generator, Tensor
 
-from kornia_lift._extras import require
-from kornia_lift.feature.patches import halve
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA, rotation_matrix
+from kornia_lift.training.compact.byte_patches import BytePatches
 from kornia_lift.training.compact.observations import Observations, ViewConfig, connected_images
 from kornia_lift.training.data.photometric import augment
 from kornia_lift.training.modern.pairs import WarpConfig
@@ -56,7 +54,7 @@ class ViewPairs:
         # half side of the largest region around the location that lies in the image
         self.room = torch.minimum(seen.xy, size_of - 1 - seen.xy).amin(1)
         self.scene = connected_images(seen.image, seen.track, len(seen.images))
-        self._pyramids: dict[int, list[np.ndarray]] = {}
+        self._patches = BytePatches(seen.images)
 
     @property
     def batch_size(self) -> tuple[int, int]:
@@ -143,10 +141,6 @@ class ViewPairs:
     def cut(self, index: Tensor, lafs: Tensor, size: int | None = None) -> Tensor:
         """Cut the patches of frames from their images.
 
-        Convention:
-            The samples and levels of :class:`~kornia_lift.feature.patches.PatchPyramid`, which runs after training;
-            here the pyramids are kept in 8 bits and OpenCV samples them, as a batch has few patches of many images.
-
         Args:
             index: observations, shape (N,).
             lafs: frames, shape (N, 2, 3).
@@ -156,40 +150,7 @@ class ViewPairs:
             Patches (N, 1, size, size) in [0, 1].
 
         """
-        cv2 = require("cv2", extra="train")
-        size = size or self.size
-        out = np.empty((len(index), size, size), np.uint8)
-        scale = lafs[:, :, :2].det().abs().sqrt()
-        levels = (2 / size * scale).log2().floor().clamp(min=0).long().tolist()
-        for row, (image, level, laf) in enumerate(
-            zip(self.seen.image[index].tolist(), levels, lafs.double().numpy(), strict=True)
-        ):
-            pyramid = self._pyramid(image, size)
-            height, width = pyramid[0].shape
-            source = pyramid[min(level, len(pyramid) - 1)]
-            zoom = np.array([source.shape[1] / width, source.shape[0] / height])[:, None]
-            # column u of the patch is at (2 u + 1) / size - 1 of the frame
-            axes = laf[:, :2] * zoom * (2 / size)
-            origin = (laf[:, 2:] + 0.5) * zoom - 0.5 + axes.sum(1, keepdims=True) * (0.5 - size / 2)
-            out[row] = cv2.warpAffine(
-                source,
-                np.concatenate([axes, origin], 1),
-                (size, size),
-                flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
-        return torch.from_numpy(out)[:, None].float() / 255
-
-    def _pyramid(self, image: int, size: int) -> list[np.ndarray]:
-        """Levels of an image in 8 bits, made at their first use."""
-        if image not in self._pyramids:
-            level = self.seen.images[image][None, None].float()
-            levels = [level]
-            while min(level.shape[-2:]) // 2 >= size:
-                level = halve(level)
-                levels.append(level)
-            self._pyramids[image] = [level[0, 0].round().to(torch.uint8).numpy() for level in levels]
-        return self._pyramids[image]
+        return self._patches.cut(self.seen.image[index], lafs, size or self.size)
 
     def random_stretch(self, anchor: Tensor, positive: Tensor, generator: Generator) -> Tensor:
         """Draw the slant of pairs from one image; pairs of two real views have their own."""

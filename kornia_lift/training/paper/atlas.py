@@ -17,7 +17,7 @@ class ImageAtlas:
 
     Cutting many patches is one gather for all of them: the images need not have one size, and no patch waits for the
     image of another.
-    :class:`~kornia_lift.feature.patches.PatchPyramid` cuts the patches of one image at a time, on the CPU.
+    :class:`~kornia_lift.geometry.pyramid.PatchPyramid` cuts the patches of one image at a time, on the CPU.
 
     Args:
         images: 8-bit gray images, shape (H, W) each.

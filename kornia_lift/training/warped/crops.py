@@ -109,7 +109,7 @@ class WarpedCrops:
                 y = _uniform(generator, *_range(reach, height))
                 angle = _uniform(generator, -0.2, 0.2)
                 to_image = _similarity(step, angle, x, y) @ _translation(-(c.size - 1) / 2)
-                warp = _random_homography(generator, c)
+                warp = random_homography(generator, c, (c.size, c.size))
                 for out, exposure, matrix in ((first, exposures[0], to_image), (second, exposures[1], to_image @ warp)):
                     crop, mask = sample_crop(scene[exposure], matrix, c.size)
                     out.append(crop)
@@ -223,8 +223,18 @@ def _cut_corners(like: Tensor, share: float, generator: Generator) -> Tensor:
     return (along <= distance.view(-1, 1, 1)).to(like.dtype)[:, None]
 
 
-def _random_homography(generator: Generator, c: CropConfig) -> Tensor:
-    """Map from the pixels of the second crop to those of the first."""
+def random_homography(generator: Generator, c: CropConfig, size: tuple[int, int]) -> Tensor:
+    """Draw a map from the pixels of a second view to those of the first, about their centres.
+
+    Args:
+        generator: CPU generator.
+        c: how much of each change; perspective is relative to ``c.size``.
+        size: width and height of both views.
+
+    Returns:
+        Homography, shape (3, 3).
+
+    """
     full = _uniform(generator, 0, 1) < c.full_circle
     angle = _uniform(generator, -math.pi, math.pi) if full else _uniform(generator, -0.35, 0.35)
     scale = math.exp(_uniform(generator, -1, 1) * math.log(c.scale))
@@ -234,8 +244,9 @@ def _random_homography(generator: Generator, c: CropConfig) -> Tensor:
     tilt = torch.eye(3)
     tilt[2, :2] = torch.tensor([_uniform(generator, -1, 1), _uniform(generator, -1, 1)]) * c.perspective / (c.size / 2)
     shift = [_uniform(generator, -c.shift, c.shift) for _ in range(2)]
-    middle = (c.size - 1) / 2
-    return _translation(middle) @ _similarity(scale, angle, *shift) @ slant @ tilt @ _translation(-middle)
+    x, y = ((side - 1) / 2 for side in size)
+    change = _similarity(scale, angle, *shift) @ slant @ tilt
+    return _similarity(1.0, 0.0, x, y) @ change @ _similarity(1.0, 0.0, -x, -y)
 
 
 def _similarity(scale: float, angle: float, x: float, y: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kornia_lift import LIFTFeature
 from kornia_lift.cli import main
-from kornia_lift.feature.patches import PatchPyramid
+from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage

@@ -1,0 +1,148 @@
+"""KeypointLocalization: where in a patch the keypoint really is, and how large. It is not part of the LIFT paper.
+
+A response decides by wide windows on few levels where a keypoint is; two images agree on its position within a quarter
+of sigma, and on its scale within a sixth. This network looks at the patch once more and corrects both.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from functools import partial
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kornia_lift._checks import check_patches
+from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, product_dtype
+from kornia_lift.networks._fast.plan import PlanCache, is_plain
+from kornia_lift.networks.layers import Layers, normalize_patches
+from kornia_lift.weights import load_network
+
+PATCH_SIZE = 32
+CELLS = 16  # of the heat map, along one side
+EPS = 1e-5  # of the batch normalisations
+PRIOR = 0.13  # half sides of the patch, 0.8 sigma: how far from the detection the keypoint is likely to be
+HEAD_GAIN = 0.05  # the head sums 2048 features: the first steps of an optimizer would saturate what it says
+LARGEST_LOG_SCALE = 0.5  # detections err by less than a factor of 1.65
+
+
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+    convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+    nn.init.orthogonal_(convolution.weight, gain=1.0)
+    return [convolution, nn.BatchNorm2d(outputs, eps=EPS, affine=False), nn.ReLU()]
+
+
+class KeypointLocalization(nn.Module):
+    r"""Correct position and scale of the keypoint in the middle of a 32x32 grayscale patch.
+
+    Every patch is normalised by its own mean and deviation. Five 3x3 convolutions give features on 16x16 cells; the
+    position is the soft-argmax (paper Sec. 3.2) of a heat map over them with a Gaussian prior around the middle; scale
+    and spread come from one more convolution and a linear layer. 24 thousand weights, four million products. Without
+    training it corrects nothing.
+
+    Args:
+        pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
+            for initial weights (the module then stays in train mode, where batch statistics normalise).
+        precision: number format of the products on a CPU without gradient, see
+            :class:`~kornia_lift.networks.compact_descriptor.CompactDescriptor`. Positions should not depend on the
+            CPU: float32 by default.
+        chunk_size: patches that go through the network at once when no gradient is recorded.
+
+    Shape:
+        - Input: :math:`(B, 1, 32, 32)`, values in [0, 1]
+        - Output: :math:`(B, 4)`: x and y of the keypoint, logarithm of the factor of the scale, and logarithm of the
+          expected error of the position
+
+    Raises:
+        kornia.core.exceptions.ShapeError: if the input is not (B, 1, 32, 32).
+        TypeError: if the input is not floating point.
+
+    Convention:
+        Positions are in the frame of the patch, as a kornia LAF has it: its cells tile [-1, 1] along either axis, x to
+        the right, y down, and the detection is at (0, 0). Errors are in the same unit.
+
+    Example:
+        >>> localization = KeypointLocalization(pretrained=False).eval()
+        >>> localization(torch.rand(4, 1, 32, 32)).shape
+        torch.Size([4, 4])
+
+    """
+
+    patch_size = PATCH_SIZE
+
+    def __init__(
+        self,
+        pretrained: bool | str | os.PathLike[str] = False,
+        *,
+        precision: Precision = "float32",
+        chunk_size: int = 512,
+    ) -> None:
+        super().__init__()
+        self.precision = precision
+        self.chunk_size = chunk_size
+        self.features = Layers(
+            *_convolution(1, 8),  # 32 x 32
+            *_convolution(8, 8),
+            *_convolution(8, 24, stride=2),  # 16 x 16
+            *_convolution(24, 24),
+            *_convolution(24, 24),
+        )
+        self.heat = nn.Conv2d(24, 1, 3, padding=1, bias=False)
+        self.summary = Layers(*_convolution(24, 32, stride=2))  # 8 x 8
+        self.head = nn.Conv2d(32, 2, 8)
+        nn.init.zeros_(self.heat.weight)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(cast(Tensor, self.head.bias))
+        at = (2 * torch.arange(CELLS) + 1) / CELLS - 1
+        y, x = torch.meshgrid(at, at, indexing="ij")
+        cells = torch.stack([x, y], -1).view(-1, 2)
+        # constants, not weights
+        self.register_buffer("cells", cells, persistent=False)
+        self.register_buffer("prior", -0.5 * cells.square().sum(1) / PRIOR**2, persistent=False)
+        self.cells: Tensor
+        self.prior: Tensor
+        self._plan = PlanCache(partial(fold, eps=EPS, dtype=product_dtype(precision)))
+        if pretrained is not False:
+            load_network(self, "localization", pretrained)
+
+    def extra_repr(self) -> str:
+        return f"precision={self.precision!r}"
+
+    def _pairs(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+        layers = [*self.features, *self.summary]
+        return [(cast(nn.Conv2d, a), cast(nn.BatchNorm2d, b)) for a, b in zip(layers[::3], layers[1::3], strict=True)]
+
+    def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features on 16x16 cells, and their summary on 8x8."""
+        pairs = self._pairs()
+        tensors = normalised_tensors(pairs)
+        if len(x) and not self.training and is_plain(x, *tensors):
+            plan = self._plan.get(*tensors)
+            x = x.to(plan[0][0].dtype)
+            maps = []
+            for (weight, bias), (convolution, _) in zip(plan, pairs, strict=True):
+                x = F.conv2d(x, weight, bias, convolution.stride, convolution.padding).relu_()
+                maps.append(x)
+            return maps[-2].float(), maps[-1].float()
+        features = self.features(x)
+        return features, self.summary(features)
+
+    def _localize(self, patch: Tensor) -> Tensor:
+        x = normalize_patches(patch, None, None).contiguous(memory_format=torch.channels_last)
+        features, summary = self._features(x)
+        # half precision would round the heat to steps of 0.03
+        heat = self.heat(features).flatten(1).to(torch.promote_types(patch.dtype, torch.float32)) + self.prior
+        position = (heat.softmax(1) @ self.cells.to(heat)).to(patch.dtype)
+        scale, spread = (HEAD_GAIN * self.head(summary)).flatten(1).to(patch.dtype).unbind(1)
+        scale = LARGEST_LOG_SCALE * torch.tanh(scale / LARGEST_LOG_SCALE)
+        return torch.cat([position, scale[:, None], spread[:, None] + math.log(PRIOR)], 1)
+
+    def forward(self, patch: Tensor) -> Tensor:
+        check_patches(patch, PATCH_SIZE, type(self).__name__)
+        # batch statistics are those of the whole batch
+        if self.training or torch.is_grad_enabled() or len(patch) <= self.chunk_size:
+            return self._localize(patch)
+        return torch.cat([self._localize(part) for part in patch.split(self.chunk_size)])

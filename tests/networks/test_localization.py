@@ -1,0 +1,146 @@
+"""The network that corrects keypoints, and frames corrected by it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from kornia.core.exceptions import ShapeError
+from kornia.feature import get_laf_center, get_laf_scale, laf_is_filled
+from torch import Tensor, nn
+
+from kornia_lift import LIFTDetector
+from kornia_lift.detector.localizer import LAFLocalizer
+from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.networks._fast.plan import fast_paths
+from kornia_lift.networks.localization import KeypointLocalization
+from tests.pictures import texture
+
+
+def trained(seed: int = 0) -> KeypointLocalization:
+    """A network that corrects something: random heads and batch statistics."""
+    torch.manual_seed(seed)
+    network = KeypointLocalization(False)
+    nn.init.normal_(network.heat.weight, std=0.3)
+    nn.init.normal_(network.head.weight, std=0.4)
+    with torch.no_grad():
+        for _ in range(20):
+            network(torch.rand(32, 1, 32, 32))
+    return network.eval()
+
+
+class Constant(nn.Module):
+    """A network that says the same of every patch."""
+
+    patch_size = 32
+
+    def __init__(self, *values: float) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.tensor(values))
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return self.values.expand(len(patches), -1)
+
+
+def test_without_training_nothing_is_corrected() -> None:
+    found = KeypointLocalization(False).eval()(torch.rand(5, 1, 32, 32))
+    assert found.shape == (5, 4)
+    torch.testing.assert_close(found[:, :3], torch.zeros(5, 3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found[:, 3].exp(), torch.full((5,), 0.13))
+
+
+def test_the_position_is_where_the_heat_is() -> None:
+    network = KeypointLocalization(False).eval()
+    with torch.no_grad():
+        network.prior.zero_()  # every cell is as likely
+        features, summary = torch.zeros(1, 24, 16, 16), torch.zeros(1, 32, 8, 8)
+        features[0, 3, 5, 11] = 1.0
+        network.heat.weight[0, 3, 1, 1] = 50.0
+        network._features = lambda x: (features, summary)  # type: ignore[assignment, method-assign]
+        x, y = network(torch.rand(1, 1, 32, 32))[0, :2].tolist()
+    assert x == pytest.approx((2 * 11 + 1) / 16 - 1, abs=1e-4) and y == pytest.approx((2 * 5 + 1) / 16 - 1, abs=1e-4)
+
+
+@pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-5), ("bfloat16", 0.03)])
+def test_the_inference_path_is_the_plain_one(precision: str, limit: float) -> None:
+    network = trained()
+    other = KeypointLocalization(False, precision=precision).eval()  # type: ignore[arg-type]
+    other.load_state_dict(network.state_dict())
+    patch = torch.rand(20, 1, 32, 32)
+    with torch.no_grad():
+        with fast_paths(False):
+            expected = network(patch)
+        found = other(patch)
+    assert (found - expected).abs().max() < limit
+
+
+def test_gradcheck() -> None:
+    network = trained().double()
+    patch = torch.rand(2, 1, 32, 32, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(network, (patch,), fast_mode=True)
+
+
+def test_other_shapes_are_refused() -> None:
+    with pytest.raises(ShapeError):
+        KeypointLocalization(False)(torch.rand(1, 1, 64, 64))
+
+
+def test_frames_move_and_grow_in_their_own_coordinates() -> None:
+    lafs = lafs_from_lift(torch.tensor([[[40.0, 50.0]]]), torch.tensor([[2.0]]), torch.tensor([[math.pi / 2]]))
+    scale = get_laf_scale(lafs).item()
+    corrected = LAFLocalizer(Constant(0.5, 0.0, math.log(1.2), 0.0))(lafs, torch.rand(1, 1, 90, 90))  # type: ignore[arg-type]
+    # rotated clockwise by 90 degrees, the x axis of the frame points down
+    torch.testing.assert_close(get_laf_center(corrected)[0, 0], torch.tensor([40.0, 50.0 + 0.5 * scale]))
+    assert get_laf_scale(corrected).item() == pytest.approx(1.2 * scale)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_empty_slots_stay_empty_in_any_dtype(dtype: torch.dtype) -> None:
+    lafs = lafs_from_lift(torch.tensor([[[40.0, 50.0], [20.0, 30.0]]]), torch.tensor([[2.0, 3.0]]))
+    lafs[0, 1] = 0
+    corrected = LAFLocalizer(trained().to(dtype))(lafs, torch.rand(1, 1, 90, 90).to(dtype))
+    assert corrected.dtype == lafs.dtype
+    assert laf_is_filled(corrected).tolist() == [[True, False]]
+    assert (corrected[0, 1] == 0).all()
+
+
+def test_cutting_at_once_or_by_kornia_is_the_same() -> None:
+    image, localizer = texture(120, 140), LAFLocalizer(trained())
+    lafs, _ = LIFTDetector(50, pretrained=False).eval()(image)
+    with torch.no_grad():
+        fast = localizer(lafs, image)
+    torch.testing.assert_close(localizer(lafs, image).detach(), fast, atol=2e-3, rtol=1e-3)
+
+
+def test_keypoints_that_turn_out_to_be_the_same_are_suppressed() -> None:
+    class Attract(nn.Module):
+        """Pulls everything to multiples of 24 pixels."""
+
+        def forward(self, laf: Tensor, img: Tensor) -> Tensor:
+            centre = (laf[..., 2:] / 24).round() * 24
+            return torch.where(laf_is_filled(laf)[..., None, None], torch.cat([laf[..., :2], centre], -1), laf)
+
+    image = texture(160, 200)
+    config = ScaleSpaceConfig(suppression_pixels=8.0)
+    with torch.no_grad():
+        lafs, responses = LIFTDetector(60, config, localizer=Attract(), pretrained=False).eval()(image)
+    xy = get_laf_center(lafs)[0, laf_is_filled(lafs)[0]]
+    assert 5 < len(xy) <= 60
+    torch.testing.assert_close(xy, (xy / 24).round() * 24)
+    assert (torch.pdist(xy) > 8).all()
+    assert (xy >= 0).all() and (xy <= torch.tensor([199.0, 159.0])).all()
+    assert (responses[0].diff() <= 0)[: len(xy) - 1].all()
+
+
+def test_keypoints_are_not_moved_into_masked_regions() -> None:
+    image, mask = texture(120, 160), torch.ones(1, 1, 120, 160)
+    mask[..., 80:] = 0
+    shift = LAFLocalizer(Constant(0.6, 0.0, 0.0, 0.0))  # type: ignore[arg-type]
+    with torch.no_grad():
+        lafs, _ = LIFTDetector(200, localizer=shift, pretrained=False).eval()(image, mask)
+        free, _ = LIFTDetector(200, localizer=shift, pretrained=False).eval()(image)
+    x = lafs[0, laf_is_filled(lafs)[0], 0, 2]
+    assert len(x) > 5 and x.max() < 80
+    assert free[0, laf_is_filled(free)[0], 0, 2].max() > 80
