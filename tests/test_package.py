@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -53,3 +54,21 @@ def test_wheel_holds_the_package(built: Path) -> None:
     assert sorted({name for name in _tracked() if name.startswith("kornia_lift/")} - held) == []
     assert "Project-URL: Documentation" in text
     assert "](docs/" not in text  # relative links lead nowhere on an index
+
+
+def _pins(path: Path) -> dict[str, str]:
+    """Versions by the names of packages, without builds such as +cpu."""
+    found = re.findall(r"^([A-Za-z0-9_.-]+)==([^\s+]+)", path.read_text(), re.MULTILINE)
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found}
+
+
+def test_lock_has_what_the_constraints_name_and_the_extras_need() -> None:
+    lock = ROOT / ".ci" / "lock.txt"
+    if not lock.exists():
+        pytest.skip("needs the repository")
+    locked, constrained = _pins(lock), _pins(ROOT / "constraints.txt")
+    assert {name: locked.get(name) for name in constrained} == constrained
+    needed = re.findall(r"^    ([a-z0-9-]+)>=", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert len(needed) > 20 and sorted(set(needed) - set(locked)) == []
+    for entry in re.split(r"\n(?=\S)", lock.read_text().strip()):
+        assert "--hash=sha256:" in entry, entry

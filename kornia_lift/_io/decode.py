@@ -30,6 +30,7 @@ FREE_VALUES, VALUES_PER_BYTE = 2**27, 256
 _DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners leave in 16-bit files
 _STRIP = 256  # rows converted at once
 _ORIENTATION, _PHOTOMETRIC, _BITS, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 274, 262, 258, 281, 338, 339
+_YCBCR = 6  # photometric interpretation
 _log = logging.getLogger(__name__)
 _limit = threading.Lock()
 
@@ -82,6 +83,7 @@ def decode(path: Path, *, gray: bool, apply_exif: bool) -> Tensor:
             if image.format == "TIFF":  # OpenCV has applied the tag
                 stored = _rotated(stored, {6: 8, 8: 6}.get(orientation, orientation))
         else:
+            _check_bytes_per_pixel(image, tags)
             image.load()
             stored = _from_pillow(image, tags, path)
     return _to_tensor(_rotated(stored, orientation) if apply_exif else stored, gray)
@@ -162,6 +164,15 @@ def _orientation(image: Any) -> int:
     except Exception:  # broken tags raise anything; the pixels may still be fine
         return 1
     return value if value in range(1, 9) else 1
+
+
+def _check_bytes_per_pixel(image: Any, tags: dict[int, Any]) -> None:
+    """Refuse YCbCr without compression where Pillow (before 13) takes its pixels of three bytes for ones of four."""
+    if _first(tags.get(_PHOTOMETRIC), 1) != _YCBCR or not image.tile:
+        return
+    codec, arguments = image.tile[0][0], image.tile[0][3]
+    if codec == "raw" and arguments[0] == "RGBX":
+        raise ValueError("YCbCr without compression is read by Pillow from version 13 on: update it, or convert to RGB")
 
 
 def _deep_colour_mode(image: Any) -> str:

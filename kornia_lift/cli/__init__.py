@@ -1,4 +1,4 @@
-"""The command ``kornia-lift``: one module per command, which adds its options and runs.
+"""The command ``kornia-lift``: one module per command, here or in the room of its subject, which adds options and runs.
 
 ``add_parser`` needs the standard library only, so that help appears at once; ``run`` imports what it computes with.
 
@@ -21,24 +21,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from kornia_lift import __version__
-from kornia_lift.cli import (
-    build_dataset,
-    check_dataset,
-    compare,
-    convert,
-    demo,
-    evaluate,
-    export_colmap,
-    export_onnx,
-    extract,
-    match,
-    merge,
-    patches,
-    plot_training,
-    reconstruct,
-    train,
-)
+from kornia_lift.cli import convert, demo, export_colmap, export_onnx, extract, match, merge, reconstruct
 from kornia_lift.cli._options import CommandError
+from kornia_lift.cli.evaluation import compare, evaluate, patches
+from kornia_lift.cli.training import build_dataset, check_dataset, plot_training, train
 
 if TYPE_CHECKING:
     from kornia_lift.cli._feature import FeatureFactory

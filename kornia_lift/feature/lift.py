@@ -9,19 +9,17 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from kornia.color import rgb_to_grayscale
 from kornia.core.exceptions import DeviceError
 from kornia.feature import LocalFeature, PassLAF, laf_is_filled, scale_laf
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_count, check_image, check_mask
+from kornia_lift._gray import as_gray
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
-from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, shared_pyramid
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
-from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks._fast.folded import Precision
-from kornia_lift.networks._fast.plan import is_plain
 from kornia_lift.weights import is_upright
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -164,7 +162,7 @@ class LIFTFeature(LocalFeature):
         return (self if same else _in_dtype(self, img.dtype))._run(img, mask)
 
     def _run(self, img: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        gray = rgb_to_grayscale(img) if img.shape[1] == 3 else img
+        gray = as_gray(img)
         lafs, responses = self.detector(gray, mask)
         filled = laf_is_filled(lafs)
         lafs, descs = self._orient_and_describe(gray, lafs, filled)
@@ -192,8 +190,7 @@ class LIFTFeature(LocalFeature):
         if not torch.compiler.is_compiling():  # a graph has the same shapes for all images
             # one slot at least: it gives the width of the descriptor
             used = max(int(filled.any(0).nonzero().max()) + 1 if filled.any() else 1, 1)
-        # LIFT's own parts cut their patches from one pyramid
-        shared = PatchPyramid(gray) if is_plain(gray, lafs) else gray
+        shared = shared_pyramid(gray, lafs)  # of LIFT's own parts
         part, orienter, descriptor = lafs[:, :used], self.orienter, self.descriptor
         if isinstance(orienter, PatchOrienter) and isinstance(descriptor, PatchDescriptor) and orienter.angles > 1:
             frames, weights = orienter.candidates(part, shared)

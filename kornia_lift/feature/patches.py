@@ -33,6 +33,21 @@ CHUNK = 512  # patches that exist at once
 GRADIENT_CHUNK = 128  # the same while gradients are recorded: 2.2 MB of activations for each
 
 
+def shared_pyramid(img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor | PatchPyramid:
+    """Return the pyramid from which all patches of gray images are cut, or what it was given.
+
+    Images stay images where kornia's own extraction is needed: for gradients, on other devices and dtypes, in graphs.
+
+    Args:
+        img: images (B, C, H, W), or their pyramid.
+        lafs: frames, shape (B, N, 2, 3).
+
+    """
+    if isinstance(img, Tensor) and img.shape[1] == 1 and lafs.numel() and is_plain(img, lafs):
+        return PatchPyramid(img)
+    return img
+
+
 class PatchOrienter(LAFOrienter):
     """kornia's ``LAFOrienter`` for networks with a ``patch_size``; also takes a :class:`PatchPyramid`.
 
@@ -66,11 +81,10 @@ class PatchOrienter(LAFOrienter):
 
     def forward(self, laf: Tensor, img: Tensor | PatchPyramid) -> Tensor:
         seen = laf if self.context == 1 else scale_laf(laf, self.context)
+        img = shared_pyramid(img, laf)
         if isinstance(img, Tensor):
-            if not is_plain(img, laf) or not laf.numel():
-                oriented = recompute_frames(self._kornia, img, seen, GRADIENT_CHUNK)
-                return oriented if self.context == 1 else scale_laf(oriented, 1 / self.context)
-            img = PatchPyramid(img)
+            oriented = recompute_frames(self._kornia, img, seen, GRADIENT_CHUNK)
+            return oriented if self.context == 1 else scale_laf(oriented, 1 / self.context)
         angles = [
             self.angle_detector(img.cut(part, self.patch_size).flatten(0, 1)).view(part.shape[:2])
             for part in seen.split(max(1, CHUNK // len(laf)), dim=1)
@@ -92,8 +106,7 @@ class PatchOrienter(LAFOrienter):
             (B, N, angles) that sum to 1; a weight is 0 where a keypoint has no further angle.
 
         """
-        if isinstance(img, Tensor) and is_plain(img, laf) and laf.numel():
-            img = PatchPyramid(img)
+        img = shared_pyramid(img, laf)
         seen = scale_laf(laf, self.context)
         if isinstance(img, Tensor):
             distribution = recompute_frames(self._distribution, img, seen, GRADIENT_CHUNK)
@@ -145,8 +158,7 @@ class PatchDescriptor(LAFDescriptor):
             raise ValueError(f"pooled sizes are one or more factors above 0, got {sizes!r}")
 
     def forward(self, img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor:
-        if isinstance(img, Tensor) and is_plain(img, lafs) and lafs.numel() and img.shape[1] == 1:
-            img = PatchPyramid(img)
+        img = shared_pyramid(img, lafs)
         total = torch.stack([self._describe(img, scale_laf(lafs, size)) for size in self.sizes]).mean(0)
         return F.normalize(total, dim=-1) if self.descriptor.normalize and len(self.sizes) > 1 else total
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from kornia.color import rgb_to_grayscale
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kornia_lift._gray import as_gray
 from kornia_lift.feature.extract import extract_features, shrink
 from kornia_lift.features import Features
 from kornia_lift.matching.clock import StageClock
@@ -88,7 +88,7 @@ def match_tensors(
     clock = clock or StageClock()
     features = []
     for image in (first, second):
-        gray = rgb_to_grayscale(image) if image.shape[1] == 3 else image
+        gray = as_gray(image)
         reduced = shrink(gray, max_size).to(device or image.device, dtype)
         with clock.stages_of(feature):
             features.append(extract_features(feature, reduced, (image.shape[-1], image.shape[-2])))

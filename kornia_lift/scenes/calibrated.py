@@ -13,7 +13,7 @@ from torch import Tensor
 from kornia_lift._extras import require
 from kornia_lift._io import load_image, read_text
 from kornia_lift.scenes.colmap import read_model_files
-from kornia_lift.scenes.images import image_file_size
+from kornia_lift.scenes.images import IMAGE_SUFFIXES, image_file_size
 from kornia_lift.scenes.scene import UNKNOWN, FloatArray, Pair, SkippedPair, Transferred, as_points
 
 
@@ -80,7 +80,7 @@ class CalibratedScene:
         files = sorted(p for p in root.rglob("*.camera"))
         if not files:
             raise FileNotFoundError(f"{root} has no *.camera files")
-        images = {p.name: p for p in root.rglob("*") if p.suffix.lower() in (".png", ".jpg", ".ppm")}
+        images = {p.name: p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES}
         paths, ks, rs, ts, sizes = [], [], [], [], []
         for file in files:
             k, rotation, centre, size = _read_camera(file)

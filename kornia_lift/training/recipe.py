@@ -7,10 +7,9 @@ import json
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.data.split import SplitConfig, describe_sides, split_store
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.held_out.referee import Referee, Verdict, judge
+from kornia_lift.training.held_out.verdicts import is_kept, keep_verdicts, read_verdicts
 from kornia_lift.training.initial import Model, check_initial, keep_initial, load_initial
 from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.loop.checkpoint import BEST, load_checkpoint
@@ -29,16 +29,30 @@ from kornia_lift.training.stage import Stage
 from kornia_lift.weights import save_model
 
 SPLIT = "split.json"
-KEPT = "kept.json"
 
 
-class Recipe(ABC):
+class RecipeConfig(Protocol):
+    """Options that every recipe has; the loop of each stage stands under the stage's name."""
+
+    @property
+    def split(self) -> SplitConfig:
+        """What is held out."""
+
+    @property
+    def seed(self) -> int:
+        """Seed of the initial weights."""
+
+
+Config = TypeVar("Config", bound=RecipeConfig)
+
+
+class Recipe(ABC, Generic[Config]):
     """Stages that each leave their checkpoint in their own folder and can be resumed.
 
     Args:
         data: training data.
         out: folder of the run.
-        config: options; has the loop of every stage under its name, a ``split`` and a ``seed``.
+        config: options, :attr:`OPTIONS` by default.
         validation: held-out data; where absent, a part of ``data`` is held out as ``config.split`` says.
         device: where the networks are trained.
         init: weights to start from, the name of a shipped model or a ``.safetensors`` file; random ones where absent.
@@ -49,6 +63,8 @@ class Recipe(ABC):
 
     """
 
+    #: The type of the options.
+    OPTIONS: ClassVar[type[Any]]
     #: Names of the stages, in order.
     STAGES: ClassVar[tuple[str, ...]]
     #: Further stages, trained after those and only where they are named.
@@ -68,15 +84,16 @@ class Recipe(ABC):
         self,
         data: Store,
         out: Path,
-        config: Any,
-        validation: Store | None,
-        device: torch.device | str,
+        config: Config | None = None,
+        validation: Store | None = None,
+        device: torch.device | str = "cpu",
         init: Model | None = None,
     ) -> None:
-        self.out, self.config, self.device, self.init = out, config, torch.device(device), init
-        split: SplitConfig = config.split
+        self.config: Config = config if config is not None else self.OPTIONS()
+        self.out, self.device, self.init = out, torch.device(device), init
+        data = self.usable(data)
         if validation is None:
-            self.data, self.held_out = split_store(data, split)
+            self.data, self.held_out = split_store(data, self.config.split)
         else:
             self.data, self.held_out = data, validation
         for what, part in (("train on", self.data), ("hold out", self.held_out)):
@@ -90,13 +107,22 @@ class Recipe(ABC):
         self._check_split()
         check_initial(out, init, (out / SPLIT).exists())
         with torch.random.fork_rng([]):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(self.config.seed)
             self.make_networks()
         if init is not None:
-            load_initial(init, self.FAMILY, self.parts())
+            load_initial(init, self.FAMILY, self.initial_parts(init))
 
+    def usable(self, data: Store) -> Store:
+        """Return what the recipe can use of the training data; all of it unless a recipe says otherwise."""
+        return data
+
+    def initial_parts(self, init: Model) -> dict[str, nn.Module]:
+        """Return the networks that a model gives weights to; all of them unless a recipe says otherwise."""
+        return self.parts
+
+    @property
     def parts(self) -> dict[str, nn.Module]:
-        """Return the networks that ``init`` gives weights to, by the prefix of their tensors."""
+        """The networks by the names under which they are saved."""
         return {"response": self.response, "orientation": self.orientation, "descriptor": self.descriptor}
 
     @abstractmethod
@@ -123,7 +149,7 @@ class Recipe(ABC):
         """Train the given stages in the recipe's order; networks of the others come from their folders.
 
         With a referee, a stage after which the networks match the held-out pairs worse than before it is undone;
-        :func:`read_verdicts` tells which.
+        :func:`~kornia_lift.training.held_out.verdicts.read_verdicts` tells which.
 
         Args:
             stages: names of stages; :attr:`STAGES` where empty.
@@ -159,16 +185,16 @@ class Recipe(ABC):
                 if referee is not None and before is not None:
                     verdict = self._judge(name, before, referee)
                     verdicts[name] = verdict
-                    self._keep_verdicts(verdicts)
+                    keep_verdicts(self.out, verdicts)
                     if not verdict.accepted:
                         network.load_state_dict(before)
-            elif name not in given and _is_kept(verdicts, name) and (weights := best_weights(folder)) is not None:
+            elif name not in given and is_kept(verdicts, name) and (weights := best_weights(folder)) is not None:
                 self.network_of(name).load_state_dict(weights)
         return results
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-        """Write the three networks to one ``.safetensors`` file in half precision."""
-        save_model(path, self.response, self.orientation, self.descriptor, metadata)
+        """Write the networks to one ``.safetensors`` file in half precision."""
+        save_model(path, self.parts, {"networks": self.FAMILY, **(metadata or {})})
 
     def _judge(self, stage: str, before: Mapping[str, Tensor], referee: Referee) -> Verdict:
         """Compare the networks with those in which one has the weights ``before``; the first process decides."""
@@ -185,12 +211,6 @@ class Recipe(ABC):
             verdict = judge(*rows)
         decided: Verdict = from_first(verdict)
         return decided
-
-    def _keep_verdicts(self, verdicts: Mapping[str, Verdict]) -> None:
-        if rank() == 0:
-            with atomic_write(self.out / KEPT) as temporary:
-                content = {name: asdict(verdict) for name, verdict in verdicts.items()}
-                temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
     def _check_split(self) -> None:
         """Check that nothing has changed sides since the run was begun."""
@@ -221,31 +241,6 @@ class Recipe(ABC):
                 temporary.write_text(json.dumps(sides, indent=1) + "\n", encoding="utf-8")
             if self.init is not None:
                 keep_initial(self.out, self.init)
-
-
-def read_verdicts(out: Path) -> dict[str, Verdict]:
-    """Return what a referee decided on the stages of a run; empty where there was none.
-
-    Raises:
-        ValueError: if the record is damaged.
-
-    """
-    path = out / KEPT
-    if not from_first(path.exists()):
-        return {}
-    try:
-        content = from_first(parse_json(read_text(path)) if rank() == 0 else None)
-        return {
-            name: Verdict(**{**v, **{k: tuple(v[k]) for k in ("correct", "accuracy")}}) for name, v in content.items()
-        }
-    except (DamagedFileError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{path}, which says which stages are kept, is damaged ({error}); delete it to use all stages"
-        ) from None
-
-
-def _is_kept(verdicts: Mapping[str, Verdict], stage: str) -> bool:
-    return stage not in verdicts or verdicts[stage].accepted
 
 
 def _count(store: Store) -> str:

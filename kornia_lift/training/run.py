@@ -24,6 +24,7 @@ from kornia_lift.training.data.split import check_apart
 from kornia_lift.training.held_out.referee import SIFT, Referee, Verdict, judge
 from kornia_lift.training.held_out.report import PICTURE, HeldOutReport, make_report, write_picture, write_report
 from kornia_lift.training.held_out.scenes import HeldOutConfig
+from kornia_lift.training.held_out.verdicts import read_verdicts
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.recipe import LFNetRecipe
 from kornia_lift.training.loop import Result
@@ -31,15 +32,15 @@ from kornia_lift.training.loop.distributed import from_first, rank
 from kornia_lift.training.modern.config import ModernConfig
 from kornia_lift.training.modern.recipe import ModernRecipe
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
-from kornia_lift.training.recipe import Recipe, check_needs, read_verdicts
+from kornia_lift.training.recipe import Recipe, check_needs
 from kornia_lift.weights import WeightFileError, network_family
 
 WEIGHTS = "weights.safetensors"
 #: Shipped models that a run is measured beside, by the networks that it trains.
 SHIPPED: Mapping[str, tuple[str, ...]] = MappingProxyType({"lift": ("lift",), "compact": ("lift", "lift-plus")})
 #: The recipes; the options of each are a table of its name.
-RECIPES: Mapping[str, type[PaperRecipe] | type[ModernRecipe] | type[CompactRecipe] | type[LFNetRecipe]] = (
-    MappingProxyType({"paper": PaperRecipe, "modern": ModernRecipe, "compact": CompactRecipe, "lfnet": LFNetRecipe})
+RECIPES: Mapping[str, type[Recipe[Any]]] = MappingProxyType(
+    {"paper": PaperRecipe, "modern": ModernRecipe, "compact": CompactRecipe, "lfnet": LFNetRecipe}
 )
 
 
@@ -144,7 +145,7 @@ def with_budget(config: RunConfig, minutes: float) -> RunConfig:
     return dataclasses.replace(config, **changes)
 
 
-def make_recipe(config: RunConfig, out: Path, say: Callable[[str], object] = lambda text: None) -> Recipe:
+def make_recipe(config: RunConfig, out: Path, say: Callable[[str], object] = lambda text: None) -> Recipe[Any]:
     """Read the data of a run and make its recipe.
 
     Args:
@@ -168,8 +169,7 @@ def make_recipe(config: RunConfig, out: Path, say: Callable[[str], object] = lam
     held_out = load_data(config.validation, config.read, say) if config.validation else None
     if held_out is not None:
         check_apart(data, held_out)
-    more: dict[str, Any] = {} if config.init is None else {"init": config.init}
-    return kind(data, out, config.options, held_out, device, **more)
+    return kind(data, out, config.options, held_out, device, config.init)
 
 
 @dataclass(frozen=True)

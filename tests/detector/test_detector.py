@@ -62,7 +62,7 @@ def test_faithful_detector_reproduces_the_release(shared: Path) -> None:
 
 
 def test_default_corrects_the_position_bias_of_the_release() -> None:
-    """LIFT's positions are off by 0.5 - 0.255 sigma pixels (LIFT spec 3.6); ours are not."""
+    """LIFT's positions are off by 0.5 - 0.255 sigma pixels; ours are not."""
     blob = (70.6, 150.4, 6.0)
     image = blob_image(240, 240, [blob])
     errors = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,16 @@ from skimage import data
 from torch import nn
 
 from kornia_lift.cli import main
-from kornia_lift.training.data.store import Observations, Store, StoredImage, encode_jpeg, save_store
-from kornia_lift.weights import read_safetensors
+from tests.faults.trainings import (
+    correspondences,
+    prepare_compact,
+    prepare_lfnet,
+    prepare_modern,
+    prepare_paper,
+    tilde,
+    trained,
+    trained_filters,
+)
 
 Outcome = dict[str, Any]
 
@@ -30,19 +40,40 @@ class Scenario:
 
     Args:
         prepare: writes the inputs into a folder.
-        argv: arguments for inputs in one folder and outputs in another, which exists.
+        work: reads inputs from one folder, writes outputs to another, which exists, and returns an exit code.
         outcome: what the outputs hold, as arrays and plain values by name, without times.
         done: exit codes of a run that was not disturbed.
     """
 
     prepare: Callable[[Path], None]
-    argv: Callable[[Path, Path], list[str]]
+    work: Callable[[Path, Path], int]
     outcome: Callable[[Path], Outcome]
     done: tuple[int, ...] = (0,)
 
-    def call(self, inputs: Path, out: Path) -> int:
-        """Run the command with SIFT in the place of LIFT: what is tested is the command."""
-        return main(self.argv(inputs, out), make_feature=_sift)
+
+def command(arguments: Callable[[Path, Path], list[object]]) -> Callable[[Path, Path], int]:
+    """A command line, with SIFT in the place of LIFT: what is tested is the command.
+
+    Args:
+        arguments: from the folders of inputs and outputs.
+    """
+    return lambda inputs, out: main([str(word) for word in arguments(inputs, out)], make_feature=_sift)
+
+
+def _stoppable(work: Callable[[Path, Path], object]) -> Callable[[Path, Path], int]:
+    """Work that ends as a command does when it is interrupted or cannot write."""
+
+    def call(inputs: Path, out: Path) -> int:
+        try:
+            work(inputs, out)
+        except KeyboardInterrupt:
+            return 128 + signal.SIGINT
+        except OSError as error:
+            print(error, file=sys.stderr)
+            return 2
+        return 0
+
+    return call
 
 
 def _sift(args: argparse.Namespace) -> nn.Module:
@@ -112,96 +143,6 @@ def _evaluated(out: Path) -> Outcome:
     return found | {"report": report}
 
 
-# --- training ------------------------------------------------------------------------------------------------------
-
-
-def _texture(seed: int, size: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    image = np.full((size, size), 110.0, dtype=np.float32)
-    for sigma, strength in ((3.0, 12), (6.0, 25)):
-        noise = cv2.GaussianBlur(rng.standard_normal((size, size)).astype(np.float32), (0, 0), sigma)
-        image += strength * noise / noise.std()
-    return image.clip(0, 255).astype(np.uint8)
-
-
-def _store(folder: Path) -> None:
-    """One image and its rotated, unevenly illuminated copy."""
-    size, angle, zoom = 420, 40.0, 1.2
-    base, middle = _texture(1, size), (size - 1) / 2
-    matrix = cv2.getRotationMatrix2D((middle, middle), -angle, zoom)
-    second = cv2.warpAffine(base, matrix, (size, size), borderMode=cv2.BORDER_REFLECT).astype(np.float32)
-    y, x = np.mgrid[:size, :size] / 20.0
-    second = (second * 0.7 + 20 * np.sin(x) * np.cos(1.3 * y) + 40).clip(0, 255).astype(np.uint8)
-    rng, number = np.random.default_rng(2), np.arange(40)
-    radius, turn = rng.uniform(0, 95, 40), rng.uniform(0, 2 * np.pi, 40)
-    xy = middle + np.stack([radius * np.cos(turn), radius * np.sin(turn)], 1)
-    sigma, theta = rng.uniform(2, 3, 40), rng.uniform(0, 2 * np.pi, 40)
-    tracks = Observations(
-        np.repeat([0, 1], 40), np.concatenate([number, number]),
-        np.concatenate([xy, xy @ matrix[:, :2].T + matrix[:, 2]]),
-        np.concatenate([sigma, zoom * sigma]), np.concatenate([theta, theta + np.radians(angle)]),
-    )  # fmt: skip
-    empty = Observations(np.full(8, 2), np.full(8, -1), rng.uniform(60, 140, (8, 2)), np.full(8, 2.5), np.zeros(8))
-    flat = np.full((200, 200), 110, dtype=np.uint8)
-    images = (("rotated/0", base), ("rotated/1", second), ("flat/0", flat))
-    for name, quality in (("train", 98), ("held_out", 90)):
-        stored = tuple(
-            StoredImage(f"{name}/{n}", f"{name}/{n[:-2]}", "sfm", encode_jpeg(i, quality)) for n, i in images
-        )
-        save_store(folder / f"{name}.npz", Store(stored, tracks, empty))
-
-
-_LOOP = 'steps = 3\noptimizer = "sgd"\nlearning_rate = 1e-4\nvalidate_every = 3\ncheckpoint_every = 1\nlog_every = 1\n'
-_PAPER_STAGES = ("descriptor", "orientation", "overlap", "detector")
-_MODERN_STAGES = ("descriptor", "orientation", "repeatable", "matchable", "refine")
-
-
-def _recipe(folder: Path, kind: str, stages: tuple[str, ...], more: str) -> None:
-    head = f'recipe = "{kind}"\ndata = ["{folder}/train"]\nvalidation = ["{folder}/validation"]\n'
-    loops = "".join(f"[{kind}.{stage}]\n{_LOOP}prefetch = false\n" for stage in stages)
-    (folder / "recipe.toml").write_text(f"{head}{loops}{more}")
-
-
-def _paper(folder: Path) -> None:
-    _store(folder)
-    for name, part in (("train", "train"), ("validation", "held_out")):
-        (folder / name).mkdir()
-        (folder / f"{part}.npz").rename(folder / name / "store.npz")
-    options = (
-        "[paper.descriptor_options]\npairs = 4\nvalidation_pairs = 8\n"
-        "[paper.orientation_options]\npairs = 3\nvalidation_pairs = 6\n"
-        "[paper.detector_options]\nquadruplets = 2\nmining_ratio = 1\nvalidation_quadruplets = 6\n"
-    )
-    _recipe(folder, "paper", _PAPER_STAGES, options)
-
-
-def _modern(folder: Path) -> None:
-    for name, seeds in (("train", range(3)), ("validation", range(3, 5))):
-        (folder / name).mkdir()
-        for seed in seeds:
-            Image.fromarray(_texture(seed, 200)).save(folder / name / f"{name}{seed}.png")
-    options = (
-        "[modern.cut]\npoints_per_image = 12\nmax_sigma = 2.0\n"
-        "[modern.crops]\nsize = 80\nper_image = 2\nmax_step = 1.5\n"
-        "[modern.views]\nsize = 110\nper_image = 1\nmin_step = 1.0\nmax_step = 1.2\nscale = 1.6\n"
-    )
-    _recipe(folder, "modern", _MODERN_STAGES, options)
-    recipe = folder / "recipe.toml"
-    numbers = {"images_per_batch": 2, "anchors_per_image": 6, "refine_images": 2, "refine_anchors": 6,
-               "detector_images": 1, "candidates": 30, "warped_pairs": 2, "shapes": 4}  # fmt: skip
-    table = "[modern]\n" + "".join(f"{key} = {value}\n" for key, value in numbers.items())
-    recipe.write_text(recipe.read_text().replace("[modern.descriptor]", f"{table}[modern.descriptor]", 1))
-
-
-def _trained(out: Path) -> Outcome:
-    tensors, metadata = read_safetensors(out / "run" / "weights.safetensors")
-    found: Outcome = {name: tensor.double().numpy() for name, tensor in tensors.items()}
-    for log in sorted((out / "run").glob("*/log.jsonl")):
-        rows = [json.loads(line) for line in log.read_text().splitlines()]
-        found[f"log {log.parent.name}"] = np.array([r["loss"] for r in rows if r["kind"] == "train"])
-    return found | {"names of metadata": sorted(metadata)}
-
-
 # --- models --------------------------------------------------------------------------------------------------------
 
 
@@ -240,44 +181,50 @@ def _reconstructed(out: Path) -> Outcome:
     return found | {"registered": model.num_reg_images(), "models": len(list((out / "model").glob("[0-9]")))}
 
 
-def _words(*words: object) -> list[str]:
-    return [str(word) for word in words]
-
+_train = command(lambda i, o: ["train", i / "recipe.toml", "--out", o / "run"])
 
 SCENARIOS: dict[str, Scenario] = {
     "extract": Scenario(
         lambda i: pictures(i / "images"),
-        lambda i, o: _words("extract", i / "images", "--out", o / "f.h5", "-n", 30, "--workers", 1),
+        command(lambda i, o: ["extract", i / "images", "--out", o / "f.h5", "-n", 30, "--workers", 1]),
         lambda o: h5_contents(o / "f.h5"),
     ),
     "merge": Scenario(
         _shards,
-        lambda i, o: _words("merge", i / "f.shard-0-of-2.h5", i / "f.shard-1-of-2.h5", "--out", o / "m.h5"),
+        command(lambda i, o: ["merge", i / "f.shard-0-of-2.h5", i / "f.shard-1-of-2.h5", "--out", o / "m.h5"]),
         lambda o: h5_contents(o / "m.h5"),
     ),
     "evaluate": Scenario(
         _sequence,
-        lambda i, o: _words("evaluate", i / "sequence", "-f", "opencv-orb", "-o", o, "-q", "-n", 100, "--no-page"),
+        command(lambda i, o: ["evaluate", i / "sequence", "-f", "opencv-orb", "-o", o, "-q", "-n", 100, "--no-page"]),
         _evaluated,
     ),
     "build-dataset": Scenario(
         lambda i: pictures(i / "images", 3, 160),
-        lambda i, o: _words("build-dataset", i / "images", "--single", "--out", o / "data"),
+        command(lambda i, o: ["build-dataset", i / "images", "--single", "--out", o / "data"]),
         lambda o: npz_contents(o / "data" / "images.npz"),
     ),
     "match": Scenario(
         lambda i: pictures(i, 2, 160),
-        lambda i, o: _words("match", i / "0.png", i / "1.png", "--out", o / "m.png", "-n", 200),
+        command(lambda i, o: ["match", i / "0.png", i / "1.png", "--out", o / "m.png", "-n", 200]),
         lambda o: {"picture": np.asarray(Image.open(o / "m.png"))},
         (0, 1),
     ),
     "reconstruct": Scenario(
         _views,
-        lambda i, o: _words(
-            "reconstruct", i / "views", "--out", o / "model", "-n", 600, "--camera", "PINHOLE,300,300,160,120"
+        command(
+            lambda i, o: [
+                *("reconstruct", i / "views", "--out", o / "model"),
+                *("-n", 600, "--camera", "PINHOLE,300,300,160,120"),
+            ]
         ),
         _reconstructed,
     ),
-    "train paper": Scenario(_paper, lambda i, o: _words("train", i / "recipe.toml", "--out", o / "run"), _trained),
-    "train modern": Scenario(_modern, lambda i, o: _words("train", i / "recipe.toml", "--out", o / "run"), _trained),
+    "train paper": Scenario(prepare_paper, _train, trained),
+    "train modern": Scenario(prepare_modern, _train, trained),
+    "train compact": Scenario(prepare_compact, _train, trained),
+    "train lfnet": Scenario(prepare_lfnet, _train, trained),
+    # these two have no command
+    "train correspondences": Scenario(lambda i: None, _stoppable(correspondences), trained),
+    "train tilde": Scenario(lambda i: None, _stoppable(tilde), trained_filters),
 }

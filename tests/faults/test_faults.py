@@ -14,7 +14,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 QUICK = ("extract", "merge", "evaluate", "build-dataset", "match")
-SLOW = ("reconstruct", "train paper", "train modern")
+SLOW = ("reconstruct", "train paper", "train modern", "train compact", "train lfnet",
+        "train correspondences", "train tilde")  # fmt: skip
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked, disks are mounted")
 
 
@@ -35,6 +36,31 @@ def disturb(trials: int, names: tuple[str, ...], *more: str) -> None:
 
 def test_quick_commands() -> None:
     disturb(1, QUICK)
+
+
+FULL_DISK = """
+import sys
+from pathlib import Path
+import torch
+from kornia_lift.training.loop.checkpoint import save_checkpoint
+from tests.faults.traps import small_disk
+folder = Path(sys.argv[1])
+if not small_disk(folder, 4):
+    sys.exit(3)
+try:
+    save_checkpoint(folder / "last.pt", {"network": torch.zeros(10_000)})
+except OSError as error:
+    print(error, [path.name for path in folder.iterdir()])
+"""
+
+
+def test_checkpoint_on_a_full_disk(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode == 3:
+        pytest.skip("no file system can be mounted here")
+    assert done.stdout == f"cannot write {tmp_path / 'last.pt'}: No space left on device []\n", done.stderr
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_subtractive_norm_removes_what_is_constant_also_at_the_border() -> None:
 
 
 def test_subtractive_norm_has_the_border_factors_of_the_specification() -> None:
-    # LIFT spec 1.4: the part of the 5-tap Gaussian inside the map is 0.6662 at the edge and 0.9076 beside it
+    # the part of the 5-tap Gaussian inside the map is 0.6662 at the edge and 0.9076 beside it
     layer = SubtractiveNorm2d()
     impulse = torch.zeros(1, 1, 11, 11, dtype=torch.float64)
     impulse[0, 0, 5, 0] = 1

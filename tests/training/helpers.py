@@ -6,8 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+import torch
 
+from kornia_lift.training.correspondences.data import MatchedPair
 from kornia_lift.training.data.store import Store, encode_jpeg
+from kornia_lift.training.tilde.stacks import Stack
 
 SIZE = 420
 
@@ -34,3 +37,45 @@ def as_single(store: Store) -> Store:
     """The first image of the store as a single one."""
     images = tuple(dataclasses.replace(image, kind="single", scene=image.name) for image in store.images)
     return dataclasses.replace(store, images=images, tracks=store.tracks.take(store.tracks.image == 0))
+
+
+def matched_pair(seed: int, count: int = 100, outliers: float = 0.5) -> MatchedPair:
+    """Points in front of two cameras, seen exactly, some of them matched at random."""
+    rng = np.random.default_rng(seed)
+    axis = rng.standard_normal(3)
+    k = np.cross(np.eye(3), axis / np.linalg.norm(axis))
+    angle = rng.uniform(0.1, 0.4)
+    rotation = np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
+    translation = rng.standard_normal(3) * [1, 1, 0.3]
+    translation /= np.linalg.norm(translation)
+    first = rng.uniform(-0.5, 0.5, (count, 2))
+    points = np.concatenate([first, np.ones((count, 1))], 1) * rng.uniform(4, 8, (count, 1))
+    moved = points @ rotation.T + translation
+    second = moved[:, :2] / moved[:, 2:]
+    wrong = rng.random(count) < outliers
+    second[wrong] = rng.uniform(-0.5, 0.5, (int(wrong.sum()), 2))
+    matches = torch.from_numpy(np.concatenate([first, second], 1)).float()
+    side = torch.stack([torch.from_numpy(0.5 + 0.4 * wrong), torch.from_numpy(~wrong)], 1).float()
+    return MatchedPair("made", matches, torch.from_numpy(rotation), torch.from_numpy(translation), side)
+
+
+def aligned_stack(seed: int, count: int = 5, size: int = 160) -> Stack:
+    """Dark dots on a background that changes from image to image."""
+    rng = np.random.default_rng(seed)
+    at = np.arange(size)
+    positives = np.stack(np.meshgrid(np.arange(30, size - 25, 25), np.arange(30, size - 25, 25)), -1).reshape(-1, 2)
+    square = (at[None, None] - positives[:, 0, None, None]) ** 2 + (
+        at[None, :, None] - positives[:, 1, None, None]
+    ) ** 2
+    dots = np.exp(-square / (2 * 2.5**2)).sum(0)
+    images = np.stack(
+        [rng.uniform(0.5, 0.9) - rng.uniform(0.3, 0.5) * dots + rng.normal(0, 0.01, dots.shape) for _ in range(count)]
+    )
+    negatives = positives[:, :] + np.array([12, 12])
+    inside = (negatives < size - 25).all(1)
+    return Stack(
+        f"dots{seed}",
+        torch.from_numpy(images).float()[:, None].clamp(0, 1),
+        positives.astype(np.float64),
+        negatives[inside].astype(np.float64),
+    )

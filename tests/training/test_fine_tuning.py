@@ -22,9 +22,9 @@ from kornia_lift.training.data.store import Observations, Store, StoredImage, en
 from kornia_lift.training.held_out.referee import Referee, judge
 from kornia_lift.training.held_out.report import PICTURE, REPORT, RESULTS
 from kornia_lift.training.held_out.scenes import HeldOutConfig, StoredCameras, held_out_scenes
+from kornia_lift.training.held_out.verdicts import read_verdicts
 from kornia_lift.training.initial import weights_digest
 from kornia_lift.training.modern.descriptor import HardestDescriptorStage
-from kornia_lift.training.recipe import read_verdicts
 from kornia_lift.training.run import read_run, with_budget
 from kornia_lift.training.warped.crops import CropConfig
 from kornia_lift.weights import load_tensors

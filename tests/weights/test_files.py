@@ -185,7 +185,8 @@ def test_every_saved_model_has_a_checksum_and_counts_batches_without_end(tmp_pat
     norm = torch.nn.BatchNorm1d(2)
     assert norm.num_batches_tracked is not None
     norm.num_batches_tracked += 70_001  # beyond half precision
-    save_model(tmp_path / "m.safetensors", LIFTResponse(False), norm, LIFTDescriptor(False), {"networks": "lift"})
+    parts = {"response": LIFTResponse(False), "orientation": norm, "descriptor": LIFTDescriptor(False)}
+    save_model(tmp_path / "m.safetensors", parts, {"networks": "lift"})
     raw = (tmp_path / "m.safetensors").read_bytes()
     assert b'"sha256":"' in raw
     assert int(read_safetensors(tmp_path / "m.safetensors")[0]["orientation.num_batches_tracked"]) == 70_001
@@ -282,7 +283,7 @@ def test_buffers_are_saved_as_they_are(tmp_path: Path) -> None:
     network = torch.nn.BatchNorm1d(2)
     network.num_batches_tracked.fill_(70_000)
     network.register_buffer("eps_of", torch.tensor(0.0123456))
-    save_model(tmp_path / "a.safetensors", network, network, network)
+    save_model(tmp_path / "a.safetensors", {"response": network})
     tensors, _ = load_tensors(tmp_path / "a.safetensors")
     assert int(tensors["response.num_batches_tracked"]) == 70_000
     assert float(tensors["response.eps_of"]) == float(torch.tensor(0.0123456))

@@ -12,11 +12,11 @@ from typing import Any
 import kornia.feature as kf
 import numpy as np
 import torch
-from kornia.color import rgb_to_grayscale
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from kornia_lift._extras import require
+from kornia_lift._gray import as_gray
 from kornia_lift.features import Features, from_lafs
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 
@@ -68,7 +68,7 @@ def local_feature(feature: nn.Module, num_features: int) -> Extractor:
 
     def extract(image: Tensor) -> Features:
         with torch.inference_mode():
-            gray = rgb_to_grayscale(image) if image.shape[1] == 3 else image
+            gray = as_gray(image)
             lafs, responses, descriptors = feature(gray)
         return from_lafs(lafs, responses, descriptors, _size(image), support=support).top(num_features)
 
@@ -232,7 +232,7 @@ PEERS: dict[str, Callable[[int], Extractor]] = {
 
 
 def _gray_bytes(image: Tensor) -> Any:
-    gray = rgb_to_grayscale(image) if image.shape[1] == 3 else image
+    gray = as_gray(image)
     return (gray[0, 0] * 255).round().clamp(0, 255).byte().cpu().numpy()
 
 

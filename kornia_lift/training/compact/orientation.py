@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angle
 from kornia_lift.training.compact.views import ViewPairs, wrap_angle
 from kornia_lift.training.loop.batches import to_device_of
+from kornia_lift.training.modern.orientation import angle_measure
 from kornia_lift.training.stage import Measure
 
 
@@ -69,10 +70,8 @@ class AgreementOrientationStage:
 
     @property
     def measure(self) -> Measure:
-        """By chance 40 of 360 degrees are within the limit."""
-        return Measure(
-            "pairs whose angles differ by more than 20 degrees", 1 - 40 / 360, len(self.validation.track_count)
-        )
+        """Pairs whose angles disagree."""
+        return angle_measure(len(self.validation.track_count))
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         return self._batch(self.pairs, generator)

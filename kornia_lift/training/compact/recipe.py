@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar
 
-import torch
 from torch import nn
 
 from kornia_lift.detector.detector import LIFTDetector
@@ -32,13 +31,13 @@ from kornia_lift.training.initial import Model
 from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
-from kornia_lift.weights import load_tensors, save_model
+from kornia_lift.weights import load_tensors
 
 VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of the descriptor
 VALIDATION_ANGLES = (24, 32)
 
 
-class CompactRecipe(Recipe):
+class CompactRecipe(Recipe[CompactConfig]):
     """The stages of the compact recipe; see the base class.
 
     Args:
@@ -51,6 +50,7 @@ class CompactRecipe(Recipe):
 
     """
 
+    OPTIONS = CompactConfig
     STAGES = ("localization", "orientation", "descriptor", "refine")
     FAMILY = "compact"
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
@@ -61,23 +61,19 @@ class CompactRecipe(Recipe):
     orientation: PolarOrientation
     descriptor: CompactDescriptor
 
-    def __init__(
-        self,
-        data: Store,
-        out: Path,
-        config: CompactConfig | None = None,
-        validation: Store | None = None,
-        device: torch.device | str = "cpu",
-        init: Model | None = None,
-    ) -> None:
-        super().__init__(without_kind(data, "posed"), out, config or CompactConfig(), validation, device, init)
-        self._seen: tuple[Observations, Observations] | None = None
+    def usable(self, data: Store) -> Store:
+        """Scenes with depth maps are left out."""
+        return without_kind(data, "posed")
 
+    @property
     def parts(self) -> dict[str, nn.Module]:
-        """Return the networks that ``init`` gives weights to: the localization is not in all compact models."""
-        assert self.init is not None
-        has_it = any(name.startswith("localization.") for name in load_tensors(self.init)[0])
-        return super().parts() | ({"localization": self.localization} if has_it else {})
+        """The networks by the names under which they are saved."""
+        return super().parts | {"localization": self.localization}
+
+    def initial_parts(self, init: Model) -> dict[str, nn.Module]:
+        """Return the networks that a model has: the localization is not in all compact ones."""
+        has_it = any(name.startswith("localization.") for name in load_tensors(init)[0])
+        return self.parts if has_it else super().parts
 
     def make_networks(self) -> None:
         """Make the networks; the response is that of the model ``config.detector``."""
@@ -88,7 +84,7 @@ class CompactRecipe(Recipe):
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
-        c: CompactConfig = self.config
+        c = self.config
         if name == "localization":
             return LocalizationStage(
                 self.localization,
@@ -117,31 +113,28 @@ class CompactRecipe(Recipe):
             margin=c.margin,
         )
 
-    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-        """Write the four networks to one ``.safetensors`` file in half precision."""
-        metadata = {"networks": "compact", **(metadata or {})}
-        save_model(path, self.response, self.orientation, self.descriptor, metadata, localization=self.localization)
-
     def _copies(self, store: Store) -> list[KeypointPairs]:
         """Keypoints of the images of a store and of warped copies; those of the response, not localized yet."""
-        c: CompactConfig = self.config
+        c = self.config
         detector = LIFTDetector(c.detections.per_image, resp_module=self.response.eval()).eval()
         return copy_images([image.decode() for image in store.images], detector, c.copies)
 
     def _pairs(
         self, warp: WarpConfig, training: tuple[int, int], validation: tuple[int, int]
     ) -> tuple[ViewPairs, ViewPairs]:
-        views = self.config.views
-        if self._seen is None:
-            seen, found = self._observe(self.data)
-            held_out, judged = self._observe(self.held_out)
-            # what is judged by are detections where there are some, as at run time
-            self._seen = join_observations(seen.images, [seen, found]), judged if len(judged) else held_out
-        return ViewPairs(self._seen[0], *training, warp, views), ViewPairs(self._seen[1], *validation, warp, views)
+        views, (seen, held_out) = self.config.views, self._seen
+        return ViewPairs(seen, *training, warp, views), ViewPairs(held_out, *validation, warp, views)
+
+    @cached_property
+    def _seen(self) -> tuple[Observations, Observations]:
+        seen, found = self._observe(self.data)
+        held_out, judged = self._observe(self.held_out)
+        # what is judged by are detections where there are some, as at run time
+        return join_observations(seen.images, [seen, found]), judged if len(judged) else held_out
 
     def _observe(self, store: Store) -> tuple[Observations, Observations]:
         """Return the locations of a store, and the pairs of detections in its scenes with cameras."""
-        c: CompactConfig = self.config
+        c = self.config
         seen = load_observations(store, c.views)
         if not c.use_detections:
             return seen, join_observations(seen.images, [])

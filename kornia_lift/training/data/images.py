@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from kornia.color import rgb_to_grayscale
 from torch import Tensor
 
 from kornia_lift._extras import require
+from kornia_lift._gray import as_gray
 from kornia_lift._io import IMAGE_SUFFIXES, load_image
 
 
@@ -57,7 +57,7 @@ def scale_down(image: Tensor, max_size: int) -> Tensor:
 
 def to_gray(image: Tensor) -> Tensor:
     """Convert an image (1, 1 or 3, H, W) in [0, 1] to 8-bit gray (H, W)."""
-    return to_bytes(rgb_to_grayscale(image) if image.shape[1] == 3 else image)[0, 0]
+    return to_bytes(as_gray(image))[0, 0]
 
 
 def to_bytes(image: Tensor) -> Tensor:

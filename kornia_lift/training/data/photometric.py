@@ -37,7 +37,7 @@ class Photometric:
         blur: largest standard deviation of additional blur, in pixels of the descriptor's patch; half of the patches
             stay sharp.
         shadow: share of the patches over which the edge of a cast shadow runs.
-        shadow_depth: largest share of the light that it takes.
+        shadow_depth: largest share of the illumination that it takes.
         jpeg: share of the patches that are compressed as JPEG.
         jpeg_quality: lowest quality; the highest is 90.
 
@@ -134,7 +134,7 @@ def draw_shadows(generator: Generator, count: int, share: float, depth: float) -
         generator: CPU generator; nothing is drawn where ``share`` is 0.
         count: number of patches.
         share: share of them that get a shadow.
-        depth: largest share of the light that a shadow takes.
+        depth: largest share of the illumination that a shadow takes.
 
     Returns:
         Direction in radians, offset of the edge in half patch sides, and depth, 0 without shadow; (count, 3).

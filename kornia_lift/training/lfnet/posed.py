@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from kornia_lift.geometry import rotation_matrix
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import VISIBLE
 from kornia_lift.training.data.images import to_gray
@@ -54,8 +55,7 @@ class PosedViews:
         here, there, zoom = self._common_point(scene, i, j, generator)
         rotation = inplane_rotation(torch.from_numpy(scene.relative_pose(i, j)[0])[None])
         added = random_similarity(generator, c.scale, c.rotation)
-        cosine, sine = zoom * float(rotation.cos()), zoom * float(rotation.sin())
-        linear = [torch.eye(2) * step, torch.tensor([[cosine, -sine], [sine, cosine]]) @ added * step]
+        linear = [torch.eye(2) * step, zoom * rotation_matrix(rotation)[0].float() @ added * step]
         shift = (torch.rand(2, generator=generator) - 0.5) * (c.size / 2)
         middle = torch.full((2,), (c.size - 1) / 2)
         maps = []
@@ -101,10 +101,8 @@ class PosedViews:
         back = torch.linalg.inv(maps[1].double())
         xy = torch.from_numpy(moved.points).nan_to_num(nan=-9.0) @ back[:2, :2].mT + back[:2, 2]
         affine = torch.from_numpy(scene.local_affine(*images, here.numpy())).nan_to_num(nan=1.0)
-        angle = float(inplane_rotation(torch.from_numpy(scene.relative_pose(*images)[0])[None]))
-        cosine, sine = math.cos(angle), math.sin(angle)
-        rotation = torch.tensor([[cosine, -sine], [sine, cosine]])
-        whole = back[:2, :2] @ (rotation.double() * affine[:, :1, :1].abs()) @ maps[0][:2, :2].double()
+        angle = inplane_rotation(torch.from_numpy(scene.relative_pose(*images)[0])[None])
+        whole = back[:2, :2] @ (rotation_matrix(angle)[0].double() * affine[:, :1, :1].abs()) @ maps[0][:2, :2].double()
         seen = torch.from_numpy(moved.status == VISIBLE) & land_inside(xy, size) & inside.flatten()
         square = (1, size, size)
         return {

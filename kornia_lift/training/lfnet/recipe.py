@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Generator, Tensor, nn
 
-from kornia_lift._extras import require
-from kornia_lift._io import atomic_write
 from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
 from kornia_lift.scenes.posed import PosedScene
@@ -47,7 +44,7 @@ class MixedViews:
         return join_views(parts)
 
 
-class LFNetRecipe(Recipe):
+class LFNetRecipe(Recipe[LFNetConfig]):
     """The only stage of the LF-Net recipe; see the base class.
 
     Where pairs of views come from is said by the data: two images of a reconstructed scene are related around their
@@ -60,23 +57,24 @@ class LFNetRecipe(Recipe):
         config: options.
         validation: held-out data; where absent, a part of ``data`` is held out.
         device: where the networks are trained.
+        init: no weights can be started from yet; those of another family are refused.
 
     """
 
+    OPTIONS = LFNetConfig
     STAGES = ("lfnet",)
     FAMILY = "lfnet"
 
     networks: LFNetNetworks
 
-    def __init__(
-        self,
-        data: Store,
-        out: Path,
-        config: LFNetConfig | None = None,
-        validation: Store | None = None,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        super().__init__(without_kind(data, "posed"), out, config or LFNetConfig(), validation, device)
+    @property
+    def parts(self) -> dict[str, nn.Module]:
+        """Detector and descriptor."""
+        return dict(self.networks.named_children())
+
+    def usable(self, data: Store) -> Store:
+        """Scenes with depth maps in a store are left out; see ``config.posed``."""
+        return without_kind(data, "posed")
 
     def make_networks(self) -> None:
         """Make detector and descriptor."""
@@ -88,17 +86,13 @@ class LFNetRecipe(Recipe):
 
     def make_stage(self, name: str) -> Stage:
         """Return the stage."""
-        c: LFNetConfig = self.config
+        c = self.config
         posed = [PosedScene.load(folder) for folder in c.posed]
         training = self._views(self.data, posed)
         return LFNetStage(self.networks, training, self._views(self.held_out, []), c)
 
-    def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
-        """Write both networks to one ``.safetensors`` file in half precision."""
-        save_lfnet(path, self.networks, metadata)
-
     def _views(self, store: Store, posed: Sequence[PosedScene]) -> MixedViews:
-        c: LFNetConfig = self.config
+        c = self.config
         groups: dict[str, list[Tensor]] = {}
         for n, image in enumerate(store.images):
             # exposures of one scene are aligned: two of them are a pair; other images are alone
@@ -112,24 +106,3 @@ class LFNetRecipe(Recipe):
             list(groups.values()), c.size, (c.min_step, c.max_step), c.scale, c.rotation, c.photometric
         )
         return MixedViews(scenes, warped, c.tracked)
-
-
-def save_lfnet(path: Path, networks: LFNetNetworks, metadata: Mapping[str, str] | None = None) -> None:
-    """Write LF-Net to one ``.safetensors`` file in half precision, complete or not at all.
-
-    Args:
-        path: the file, which ``LFNetFeature(pretrained=path)`` reads.
-        networks: saved as ``detector.*`` and ``descriptor.*``.
-        metadata: text for the header of the file.
-
-    Raises:
-        MissingExtraError: if the package safetensors is not installed.
-
-    """
-    to_bytes = require("safetensors.torch", extra="train").save
-    tensors = {}
-    for name, tensor in networks.state_dict().items():
-        half = tensor.detach().to("cpu", torch.float16) if tensor.is_floating_point() else tensor.detach().cpu()
-        tensors[name] = half.contiguous().clone()
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(to_bytes(tensors, {"networks": "lfnet", **(metadata or {})}))

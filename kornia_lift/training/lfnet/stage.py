@@ -27,8 +27,6 @@ from kornia_lift.training.lfnet.losses import (
 from kornia_lift.training.lfnet.views import Views, ViewSource
 from kornia_lift.training.lfnet.warp import fetch_bilinear, fetch_nearest
 
-SIDES = (("first", "second"), ("second", "first"))
-
 
 class LFNetNetworks(nn.Module):
     """What the stage trains: detector and descriptor.
@@ -49,12 +47,33 @@ class LFNetNetworks(nn.Module):
         return maps
 
 
-class Maps(NamedTuple):
-    """Dense maps of one view: score (B, S, S), scale (B, S, S), orientation (B, 2, S, S)."""
+class _View(NamedTuple):
+    """One view of a batch of pairs, its dense maps, and where it is seen in the other view.
 
+    Attributes:
+        image: normalised, shape (B, 1, S, S).
+        score: shape (B, S, S).
+        scale: shape (B, S, S).
+        orientation: cosine and sine, shape (B, 2, S, S).
+        landing: position of every pixel in the other view, shape (B, S, S, 2).
+        seen: whether it is seen there, shape (B, S, S).
+        zoom: how much larger it is there, shape (B, S, S).
+        rotation: by how much it is rotated there, radians, shape (B, S, S).
+        pool: from how many of the hardest a negative is drawn, shape (B,).
+        seed: of that draw, shape (B,).
+
+    """
+
+    image: Tensor
     score: Tensor
     scale: Tensor
     orientation: Tensor
+    landing: Tensor
+    seen: Tensor
+    zoom: Tensor
+    rotation: Tensor
+    pool: Tensor
+    seed: Tensor
 
 
 class LFNetStage:
@@ -89,12 +108,11 @@ class LFNetStage:
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         c = self.config
-        maps = {name: Maps(*self.networks(batch[name])) for name in ("first", "second")}
-        images = {name: normalise_maps(batch[name]) for name in maps}
+        first, second = self._view(batch, "first", "second"), self._view(batch, "second", "first")
         parts: dict[str, Tensor] = {}
         counts = {"keypoints": 0.0, "impulses": 0.0}
-        for mine, other in SIDES:
-            for name, value in self._direction(batch, maps, images, mine, other, counts).items():
+        for here, there in ((first, second), (second, first)):
+            for name, value in self._direction(here, there, counts).items():
                 parts[name] = parts.get(name, torch.zeros(())) + value / 2
         detector = (
             c.score * parts["score"]
@@ -106,63 +124,56 @@ class LFNetStage:
         # a map that has gone flat has no strict maxima: training then collapses in silence
         return detector + parts["triplet"], figures | counts
 
-    def _direction(
-        self,
-        batch: dict[str, Tensor],
-        maps: dict[str, Maps],
-        images: dict[str, Tensor],
-        mine: str,
-        other: str,
-        counts: dict[str, float],
-    ) -> dict[str, Tensor]:
-        """Losses of one direction: view ``mine`` is optimised, ``other`` supplies its target."""
-        c = self.config
-        here, there = maps[mine], maps[other]
-        xy, seen = batch[f"to_{other}"], batch[f"seen_{mine}"]
-        warped = fetch_bilinear(there.score.detach(), xy) * seen
-        target = target_map(warped, c.keypoints)
-        counts["impulses"] += float((target == 1).sum()) / (2 * len(target))
-        seen_there = torch.stack([fetch_nearest(part, xy) for part in there.orientation.unbind(1)], 1)
-        # what the other view's keypoints would measure here, and the scale that this view lets expect there
-        expected = fetch_nearest(
-            (here.scale.detach() * batch[f"zoom_{mine}"]).clamp(1 / MAX_SCALE, MAX_SCALE), batch[f"to_{mine}"]
+    def _view(self, batch: dict[str, Tensor], mine: str, other: str) -> _View:
+        image = batch[mine]
+        score, scale, orientation = self.networks(image)
+        return _View(
+            image=normalise_maps(image),
+            score=score,
+            scale=scale,
+            orientation=orientation,
+            landing=batch[f"to_{other}"],
+            seen=batch[f"seen_{mine}"],
+            zoom=batch[f"zoom_{mine}"],
+            rotation=batch[f"rotation_{mine}"],
+            pool=batch["pool"],
+            seed=batch["seed"],
         )
-        seen_back = batch[f"seen_{other}"] & (expected > 0)
-        losses = {
-            "score": score_loss(here.score, target, seen),
-            "orientation": orientation_loss(here.orientation, seen_there, -batch[f"rotation_{mine}"], seen),
-            "scale": scale_loss(there.scale, expected, seen_back),
-        }
-        return losses | self._descriptors(batch, maps, images, mine, other, counts)
 
-    def _descriptors(
-        self,
-        batch: dict[str, Tensor],
-        maps: dict[str, Maps],
-        images: dict[str, Tensor],
-        mine: str,
-        other: str,
-        counts: dict[str, float],
-    ) -> dict[str, Tensor]:
+    def _direction(self, here: _View, there: _View, counts: dict[str, float]) -> dict[str, Tensor]:
+        """Losses of one direction: view ``here`` is optimised, ``there`` supplies its target."""
+        c = self.config
+        target = target_map(fetch_bilinear(there.score.detach(), here.landing) * here.seen, c.keypoints)
+        counts["impulses"] += float((target == 1).sum()) / (2 * len(target))
+        seen_there = torch.stack([fetch_nearest(part, here.landing) for part in there.orientation.unbind(1)], 1)
+        # what the other view's keypoints would measure here, and the scale that this view lets expect there
+        expected = fetch_nearest((here.scale.detach() * here.zoom).clamp(1 / MAX_SCALE, MAX_SCALE), there.landing)
+        losses = {
+            "score": score_loss(here.score, target, here.seen),
+            "orientation": orientation_loss(here.orientation, seen_there, -here.rotation, here.seen),
+            "scale": scale_loss(there.scale, expected, there.seen & (expected > 0)),
+        }
+        return losses | self._descriptors(here, there, counts)
+
+    def _descriptors(self, here: _View, there: _View, counts: dict[str, float]) -> dict[str, Tensor]:
         """Triplet loss, for the descriptor, and distance of positives, for the detector."""
         c, network = self.config, self.networks.descriptor
-        here, there = maps[mine], maps[other]
         found = self.networks.detector.choose(here.score, here.score, c.keypoints)
         nothing = here.score.sum() * 0
         if len(found.image) < 2:
             return {"triplet": nothing, "pair": nothing}
         counts["keypoints"] += len(found.image) / (2 * len(here.score))
         frames = self.networks.detector.frames(here.score, here.scale, here.orientation, found)
-        positions = batch[f"to_{other}"][found.image, found.row, found.column]
-        visible = batch[f"seen_{mine}"][found.image, found.row, found.column]
+        positions = here.landing[found.image, found.row, found.column]
+        visible = here.seen[found.image, found.row, found.column]
         size = here.score.shape[-1]
         landed = positions.nan_to_num(nan=-1.0).clamp(0, size - 1)
         column, row = landed.long().unbind(1)  # cut off, as in the authors' code
         partners = self.networks.detector.frames_at(
             landed, there.scale[found.image, row, column], there.orientation[found.image, :, row, column]
         )
-        patches = _patches(images[mine], found.image, frames)
-        others = _patches(images[other], found.image, partners)
+        patches = _patches(here.image, found.image, frames)
+        others = _patches(there.image, found.image, partners)
         anchor, positive = (network(p.detach()) for p in (patches, others))
         frozen = {name: t.detach() for name, t in (*network.named_parameters(), *network.named_buffers())}
         frozen = {name: t.clone() if "running" in name or "num_batches" in name else t for name, t in frozen.items()}
@@ -173,9 +184,9 @@ class LFNetStage:
             rows = (found.image == image).nonzero()[:, 0]
             if len(rows) < 2:
                 continue
-            generator = torch.Generator().manual_seed(int(batch["seed"][image]))
+            generator = torch.Generator().manual_seed(int(here.seed[image]))
             negative = draw_negatives(
-                anchor[rows], positive[rows], landed[rows], int(batch["pool"][image]), generator, c.apart
+                anchor[rows], positive[rows], landed[rows], int(here.pool[image]), generator, c.apart
             )
             total = total + triplet_loss(
                 anchor[rows], positive[rows], positive[rows][negative], visible[rows], c.margin

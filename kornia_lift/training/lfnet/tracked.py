@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from kornia_lift.geometry import rotation_matrix
 from kornia_lift.scenes.scene import FloatArray
 from kornia_lift.training.data.images import scale_down
 from kornia_lift.training.data.posed_pairs import (
@@ -90,7 +91,6 @@ class TrackedViews:
             points = np.stack([(t.xy + 0.5) * f - 0.5 for t, f in zip((one, two), factors, strict=True)])
             zoom = torch.from_numpy(two.zoom / one.zoom * np.float32(factors[1] / factors[0]))
             rotation = torch.from_numpy(two.angle - one.angle)
-            cosine, sine = zoom * rotation.cos(), zoom * rotation.sin()
             first, second = (store.images[chosen[n]].camera for n in (i, j))
             assert first is not None
             assert second is not None
@@ -99,7 +99,7 @@ class TrackedViews:
                 TrackedPair(
                     geometry,
                     torch.from_numpy(points).float(),
-                    torch.stack([cosine, -sine, sine, cosine], 1).view(-1, 2, 2),
+                    zoom[:, None, None] * rotation_matrix(rotation),
                 )
             )
 

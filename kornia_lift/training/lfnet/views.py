@@ -18,6 +18,7 @@ from typing import Protocol
 import torch
 from torch import Generator, Tensor
 
+from kornia_lift.geometry import rotation_matrix
 from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.lfnet.warp import fetch_bilinear, is_inside
 from kornia_lift.training.warped.crops import CropConfig, WarpedCrops, warp_grid
@@ -132,5 +133,4 @@ def random_similarity(generator: Generator, scale: float, rotation: float) -> Te
     """Draw a rotation up to ``rotation`` degrees and a log-uniform factor up to ``scale``, shape (2, 2)."""
     u = torch.rand(2, generator=generator) * 2 - 1
     factor, angle = scale ** float(u[0]), math.radians(rotation) * float(u[1])
-    cosine, sine = factor * math.cos(angle), factor * math.sin(angle)
-    return torch.tensor([[cosine, -sine], [sine, cosine]])
+    return factor * rotation_matrix(torch.tensor([angle]))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,9 +27,16 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a checkpoint atomically: a reader, or a killed writer, never sees half of one."""
+    """Write a checkpoint atomically: a reader, or a killed writer, never sees half of one.
+
+    Raises:
+        OSError: if it cannot be written, as on a full disk.
+
+    """
+    content = io.BytesIO()  # where torch writes a file itself, a full disk is a RuntimeError that names nothing
+    torch.save({"version": VERSION, **state}, content)
     with atomic_write(path) as temporary:
-        torch.save({"version": VERSION, **state}, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

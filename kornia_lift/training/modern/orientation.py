@@ -32,6 +32,16 @@ def direction_loss(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     return (2 - 2 * cosine + 1e-5).sqrt(), torch.acos(cosine.detach().clamp(-1, 1))
 
 
+def angle_measure(pairs: int) -> Measure:
+    """What an orientation stage is judged by; by chance 40 of 360 degrees are within the limit.
+
+    Args:
+        pairs: number of held-out pairs.
+
+    """
+    return Measure("pairs whose angles differ by more than 20 degrees", 1 - 40 / 360, pairs)
+
+
 class EquivariantOrientationStage:
     """Train the orientation network on pairs of views, each rotated by its own angle over the full circle.
 
@@ -54,10 +64,8 @@ class EquivariantOrientationStage:
 
     @property
     def measure(self) -> Measure:
-        """By chance 40 of 360 degrees are within the limit."""
-        return Measure(
-            "pairs whose angles differ by more than 20 degrees", 1 - 40 / 360, len(self.validation.track_count)
-        )
+        """Pairs whose angles disagree."""
+        return angle_measure(len(self.validation.track_count))
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         return self._batch(self.pairs, generator)

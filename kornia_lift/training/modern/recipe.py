@@ -6,7 +6,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar
 
@@ -22,7 +22,6 @@ from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 from kornia_lift.training.data.posed_pairs import posed_pairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
-from kornia_lift.training.initial import Model
 from kornia_lift.training.modern.config import ModernConfig
 from kornia_lift.training.modern.descriptor import HardestDescriptorStage
 from kornia_lift.training.modern.matchable import MatchableDetectorStage
@@ -37,7 +36,7 @@ from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
 from kornia_lift.training.warped.shapes import draw_shapes
 
 
-class ModernRecipe(Recipe):
+class ModernRecipe(Recipe[ModernConfig]):
     """The stages of the modern recipe; see the base class.
 
     Args:
@@ -51,6 +50,7 @@ class ModernRecipe(Recipe):
 
     """
 
+    OPTIONS = ModernConfig
     STAGES = ("descriptor", "orientation", "repeatable", "matchable", "refine")
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType(
         {"repeatable": "response", "matchable": "response", "refine": "descriptor"}
@@ -63,21 +63,9 @@ class ModernRecipe(Recipe):
     orientation: LIFTOrientation
     descriptor: LIFTDescriptor
 
-    def __init__(
-        self,
-        data: Store,
-        out: Path,
-        config: ModernConfig | None = None,
-        validation: Store | None = None,
-        device: torch.device | str = "cpu",
-        init: Model | None = None,
-    ) -> None:
-        config = config or ModernConfig()
-        super().__init__(
-            data if config.use_posed else without_kind(data, "posed"), out, config, validation, device, init
-        )
-        self._tracks: tuple[PatchTracks, PatchTracks] | None = None
-        self._crops: dict[CropConfig, tuple[WarpedCrops, WarpedCrops]] = {}
+    def usable(self, data: Store) -> Store:
+        """Scenes with depth maps are used where the options say so."""
+        return data if self.config.use_posed else without_kind(data, "posed")
 
     def make_networks(self) -> None:
         """Make the networks; the response starts as a blob detector."""
@@ -89,7 +77,7 @@ class ModernRecipe(Recipe):
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
-        c: ModernConfig = self.config
+        c = self.config
         if name == "descriptor":
             pairs = self._pairs(c.descriptor_warp, c.images_per_batch, c.anchors_per_image)
             return HardestDescriptorStage(self.descriptor, *pairs, margin=c.margin)
@@ -104,12 +92,12 @@ class ModernRecipe(Recipe):
         return HardestDescriptorStage(self.descriptor, *pairs, orientation=self.orientation.eval(), margin=c.margin)
 
     def _repeatability(self) -> RepeatableDetectorStage:
-        c: ModernConfig = self.config
+        c = self.config
         crops = self._crop_pairs(c.crops)
         return RepeatableDetectorStage(self.response, *crops, num_images=c.detector_images, tolerance=c.tolerance)
 
     def _matchability(self) -> MatchableDetectorStage:
-        c: ModernConfig = self.config
+        c = self.config
         crops = self._crop_pairs(c.views)
         return MatchableDetectorStage(
             self.response,
@@ -121,7 +109,7 @@ class ModernRecipe(Recipe):
 
     def _ranking(self, part: str, store: Store, crops: WarpedCrops, warped: int) -> RankingSet:
         """Detections of the response as it is now, matched through the frozen orientation and descriptor."""
-        c: ModernConfig = self.config
+        c = self.config
         # the images lie on the CPU
         response = copy.deepcopy(self.response).cpu().eval()
         orientation = copy.deepcopy(self.orientation).cpu().eval()
@@ -141,27 +129,25 @@ class ModernRecipe(Recipe):
             return builder.build()
 
     def _pairs(self, warp: WarpConfig, groups: int, per_group: int) -> tuple[PatchPairs, PatchPairs]:
-        if self._tracks is None:
-            with _named("training"):
-                train = cut_tracks(self.data, self.config.cut)
-            with _named("held-out"):
-                self._tracks = train, cut_tracks(self.held_out, self.config.cut)
+        train, held_out = self._tracks
         with _named("training"):
-            pairs = PatchPairs(self._tracks[0], groups, per_group, warp)
+            pairs = PatchPairs(train, groups, per_group, warp)
         with _named("held-out"):
-            return pairs, PatchPairs(self._tracks[1], 8, 64, warp)
+            return pairs, PatchPairs(held_out, 8, 64, warp)
+
+    @cached_property
+    def _tracks(self) -> tuple[PatchTracks, PatchTracks]:
+        with _named("training"):
+            train = cut_tracks(self.data, self.config.cut)
+        with _named("held-out"):
+            return train, cut_tracks(self.held_out, self.config.cut)
 
     def _crop_pairs(self, crops: CropConfig) -> tuple[WarpedCrops, WarpedCrops]:
-        if crops not in self._crops:
-            c: ModernConfig = self.config
-            images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
-            if crops == c.crops:
-                images += [[shapes] for shapes in draw_shapes(c.shapes, c.seed)]
-            self._crops[crops] = (
-                WarpedCrops(images, crops, c.crop_photometric),
-                WarpedCrops(held_out, crops, c.crop_photometric),
-            )
-        return self._crops[crops]
+        c = self.config
+        images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
+        if crops == c.crops:
+            images += [[shapes] for shapes in draw_shapes(c.shapes, c.seed)]
+        return WarpedCrops(images, crops, c.crop_photometric), WarpedCrops(held_out, crops, c.crop_photometric)
 
 
 @contextmanager

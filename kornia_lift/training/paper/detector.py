@@ -68,7 +68,7 @@ class _DetectorStage(ABC):
         options: DetectorOptions | None = None,
         seed: int = 0,
     ) -> None:
-        self.response = response
+        self.response, self.network = response, response
         self.train, self.validation, self.seed = train, validation, seed
         self.options = options or DetectorOptions()
 
@@ -176,17 +176,6 @@ class OverlapDetectorStage(_DetectorStage):
 
     name = "detector_overlap"
 
-    def __init__(
-        self,
-        response: LIFTResponse,
-        train: QuadrupletSampler,
-        validation: QuadrupletSampler,
-        options: DetectorOptions | None = None,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(response, train, validation, options, seed)
-        self.network = response
-
     def _pair(self, batch: dict[str, Tensor], xy: Tensor) -> Tensor:
         return self._overlap(batch, xy)
 
@@ -219,7 +208,6 @@ class PaperDetectorStage(_DetectorStage):
         seed: int = 0,
     ) -> None:
         super().__init__(response, train, validation, options, seed)
-        self.network = response
         self.orientation, self.descriptor = orientation, descriptor
         self._freeze()
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import nn
 
 from kornia_lift.networks.descriptor import LIFTDescriptor
@@ -16,8 +14,6 @@ from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.split import SplitConfig
-from kornia_lift.training.data.store import Store
-from kornia_lift.training.initial import Model
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.paper.descriptor import DescriptorOptions, PaperDescriptorStage
 from kornia_lift.training.paper.detector import (
@@ -79,7 +75,7 @@ class PaperConfig:
         check_limits(self, "dropout", at_least=0, below=1)
 
 
-class PaperRecipe(Recipe):
+class PaperRecipe(Recipe[PaperConfig]):
     """The stages of the paper; see the base class.
 
     Args:
@@ -92,6 +88,7 @@ class PaperRecipe(Recipe):
 
     """
 
+    OPTIONS = PaperConfig
     STAGES = ("descriptor", "orientation", "overlap", "detector")
     OPTIONAL = ("joint",)
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"overlap": "response", "detector": "response"})
@@ -107,20 +104,9 @@ class PaperRecipe(Recipe):
     orientation: LIFTOrientation
     descriptor: LIFTDescriptor
 
-    def __init__(
-        self,
-        data: Store,
-        out: Path,
-        config: PaperConfig | None = None,
-        validation: Store | None = None,
-        device: torch.device | str = "cpu",
-        init: Model | None = None,
-    ) -> None:
-        super().__init__(data, out, config or PaperConfig(), validation, device, init)
-
     def make_networks(self) -> None:
         """Make the networks, whose gray values are those of the training images."""
-        c: PaperConfig = self.config
+        c = self.config
         self.train, self.validation = (
             QuadrupletSampler(store, self.device, c.synthetic) for store in (self.data, self.held_out)
         )
@@ -133,13 +119,12 @@ class PaperRecipe(Recipe):
     def network_of(self, stage: str) -> nn.Module:
         """Return the network that a stage trains, all three for ``joint``."""
         if stage == "joint":
-            parts = {"response": self.response, "orientation": self.orientation, "descriptor": self.descriptor}
-            return nn.ModuleDict(parts)
+            return nn.ModuleDict(self.parts)
         return super().network_of(stage)
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage; its network is trainable again where an earlier stage froze it."""
-        c: PaperConfig = self.config
+        c = self.config
         data = (self.train, self.validation)
         self.network_of(name).requires_grad_(True)
         if name == "descriptor":

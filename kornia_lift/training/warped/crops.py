@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from kornia_lift.detector.extrema import max_filter
+from kornia_lift.geometry import rotation_matrix
 from kornia_lift.networks.response import FILTER_SIZE
 from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.limits import check_limits
@@ -249,8 +250,10 @@ def random_homography(generator: Generator, c: CropConfig, size: tuple[int, int]
 
 
 def _similarity(scale: float, angle: float, x: float, y: float) -> Tensor:
-    cosine, sine = scale * math.cos(angle), scale * math.sin(angle)
-    return torch.tensor([[cosine, -sine, x], [sine, cosine, y], [0.0, 0.0, 1.0]])
+    matrix = torch.eye(3)
+    matrix[:2, :2] = scale * rotation_matrix(torch.tensor([angle]))[0]
+    matrix[:2, 2] = torch.tensor([x, y])
+    return matrix
 
 
 def _translation(by: float) -> Tensor:

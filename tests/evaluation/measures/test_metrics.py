@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kornia_lift.evaluation import PairScores, evaluate_feature, evaluate_warps, score_scene_pair
-from kornia_lift.evaluation.measures.matching import nearest_neighbours
+from kornia_lift.evaluation.measures.matching import Neighbours, nearest_neighbours
 from kornia_lift.evaluation.measures.metrics import score_pair
 from kornia_lift.evaluation.measures.precision import average_precision, trapezoid_precision
 from kornia_lift.evaluation.warps import IDENTITY, ImageWarp
@@ -121,6 +121,66 @@ def test_matching_looks_among_all_keypoints_of_the_other_image(sequence: Homogra
     assert scores.matching_score == pytest.approx((there + back) / 2)
     assert scores.repeatability == 1
     assert scores.common == len(first)
+
+
+def seen(points: np.ndarray, visible: list[bool]) -> Transferred:
+    """Points that stay where they are."""
+    return Transferred(points, np.where(visible, VISIBLE, INVISIBLE).astype(np.int8))
+
+
+def test_every_score_by_hand() -> None:
+    """Keypoints exactly at the threshold, beyond it, doubled, and outside the common view region."""
+    a = np.array([[0.0, 0], [100, 0], [200, 0], [300, 0]])
+    b = np.array([[3.0, 0], [104, 0], [200, 0], [200, 1], [50, 50]])
+    neighbours = Neighbours(
+        np.array([0, 1, 2, 3]), np.array([0.1, 0.2, 0.3, 0.4]),
+        np.array([0, 1, 3, 2, 0]), np.array([0.1, 0.2, 0.3, 0.4, 0.5]),
+    )  # fmt: skip
+    scores = score_pair(
+        features(a, unit_vectors(4)), features(b, unit_vectors(5)),
+        seen(a, [True, True, True, False]), seen(b, [True, True, True, True, False]), neighbours=neighbours,
+    )  # fmt: skip
+    assert scores.repeatability == pytest.approx((2 / 3 + 3 / 4) / 2)
+    assert scores.repeatability_one_to_one == pytest.approx(2 / 3)  # two pairs, three keypoints of A
+    assert scores.matching_score == pytest.approx((2 / 3 + 2 / 4) / 2)
+    assert scores.matching_score_one_to_one == pytest.approx(1 / 3)
+    # ranked by distance: right, wrong, right of two; right, wrong, wrong, right of three
+    assert scores.nn_map == pytest.approx(((1 + 2 / 3) / 2 + (1 + 2 / 4) / 3) / 2)
+    assert scores.mma == pytest.approx((0, 0, 0.5, *[1.0] * 7))  # mutual matches at 3 and 4 pixels
+    assert (scores.common, scores.correspondences, scores.correct, scores.mutual) == (3.5, 2.5, 2, 2)
+    as_dict = scores.as_dict()
+    assert as_dict["mma"] == list(scores.mma) and as_dict["common"] == 3.5
+    assert sorted(as_dict) == sorted(vars(scores))
+
+
+def test_one_keypoint_is_enough_and_a_direction_without_any_counts_as_zero() -> None:
+    point = np.array([[5.0, 5]])
+    one = features(point, unit_vectors(1))
+    there, nowhere = seen(point, [True]), seen(point, [False])
+    whole = score_pair(one, one, there, there)
+    assert (whole.repeatability_one_to_one, whole.matching_score_one_to_one, whole.nn_map) == (1, 1, 1)
+    assert whole.mma == (1,) * 10
+    half = score_pair(one, one, there, nowhere)
+    assert (half.repeatability, half.matching_score, half.nn_map, half.mma) == (0.5, 0.5, 0.5, (0.5,) * 10)
+    assert half.matching_score_one_to_one == half.repeatability_one_to_one == 0  # its partner is not in the region
+    assert (half.common, half.correct, half.mutual) == (0.5, 0.5, 0.5)
+
+
+def test_without_mutual_neighbours_the_accuracy_is_zero() -> None:
+    points = np.array([[0.0, 0], [50, 0]])
+    crossed = Neighbours(np.array([0, 1]), np.zeros(2), np.array([1, 0]), np.zeros(2))
+    both, everywhere = features(points, unit_vectors(2)), seen(points, [True, True])
+    scores = score_pair(both, both, everywhere, everywhere, neighbours=crossed)
+    assert (scores.mma, scores.mutual, scores.matching_score) == ((0.0,) * 10, 0, 0.5)
+
+
+def test_the_threshold_is_passed_on(sequence: HomographySequence) -> None:
+    first, second = perfect()
+    moved = second.keypoints.copy()
+    moved[4] += [4.5, 0.0]
+    other = features(moved, second.descriptors)
+    assert score_scene_pair(sequence, 0, 1, first, other).matching_score < 1
+    assert score_scene_pair(sequence, 0, 1, first, other, threshold=5.5).matching_score == 1
 
 
 def test_average_precision_by_hand() -> None:

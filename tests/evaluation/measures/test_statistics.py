@@ -37,6 +37,8 @@ def test_comparison_is_paired() -> None:
 def test_what_cannot_be_compared() -> None:
     with pytest.raises(ValueError, match="same pairs"):
         compare({"s": np.ones(3)}, {"s": np.ones(4)})
+    with pytest.raises(ValueError, match="not finite have no mean"):
+        compare({"s": np.array([1.0, np.nan])}, {"s": np.ones(2)})
     with pytest.raises(ValueError, match="no value"):
         bootstrap_mean({})
 
@@ -69,3 +71,22 @@ def test_wins_and_p_value_by_hand(lower_is_better: bool) -> None:
     assert compare(second, second, samples=99).p_value == 1
     assert compare(first, {"s": np.zeros(4)}, samples=99).ratio == float("inf")
     assert compare(first, second, samples=999, seed=1) != compare(first, second, samples=999)
+
+
+def test_options_reach_the_interval_of_the_comparison() -> None:
+    first, second = {"s": np.linspace(0, 1, 30)}, {"s": np.zeros(30)}
+    found = compare(first, second, samples=500, seed=3, confidence=0.8)
+    assert found == compare(first, second, samples=500, seed=3, confidence=0.8)
+    assert found.difference == bootstrap_mean(first, samples=500, seed=3, confidence=0.8)
+    wide = compare(first, second, samples=500, seed=3).difference
+    assert wide.high - wide.low > found.difference.high - found.difference.low
+
+
+def test_every_draw_is_filled() -> None:
+    """Also the first one, and those behind the last whole block of draws."""
+    found = bootstrap_mean({"s": np.full(3, 7.0)}, samples=2003, confidence=1.0)
+    assert (found.low, found.high) == (7.0, 7.0)
+
+
+def test_small_differences_are_wins() -> None:
+    assert compare({"s": np.full(4, 1.2)}, {"s": np.ones(4)}, samples=99).wins == 1

@@ -21,6 +21,7 @@ from kornia_lift.training.correspondences.losses import classification_loss, epi
 from kornia_lift.training.correspondences.recipe import WEIGHTS, CorrespondenceRecipe, save_correspondence
 from kornia_lift.training.correspondences.stage import CorrespondenceStage
 from kornia_lift.training.loop import fit
+from tests.training.helpers import matched_pair
 
 
 def test_losses_reproduce_the_oracle(shared: Path) -> None:
@@ -50,35 +51,15 @@ def test_classification_survives_large_logits_and_padding() -> None:
     assert classification_loss(logits, labels, torch.zeros(1, 3, dtype=torch.bool)).item() == 0
 
 
-def made_pair(seed: int, count: int = 100, outliers: float = 0.5) -> MatchedPair:
-    """Points in front of two cameras, seen exactly, some of them matched at random."""
-    rng = np.random.default_rng(seed)
-    axis = rng.standard_normal(3)
-    k = np.cross(np.eye(3), axis / np.linalg.norm(axis))
-    angle = rng.uniform(0.1, 0.4)
-    rotation = np.eye(3) + np.sin(angle) * k + (1 - np.cos(angle)) * k @ k
-    translation = rng.standard_normal(3) * [1, 1, 0.3]
-    translation /= np.linalg.norm(translation)
-    first = rng.uniform(-0.5, 0.5, (count, 2))
-    points = np.concatenate([first, np.ones((count, 1))], 1) * rng.uniform(4, 8, (count, 1))
-    moved = points @ rotation.T + translation
-    second = moved[:, :2] / moved[:, 2:]
-    wrong = rng.random(count) < outliers
-    second[wrong] = rng.uniform(-0.5, 0.5, (int(wrong.sum()), 2))
-    matches = torch.from_numpy(np.concatenate([first, second], 1)).float()
-    side = torch.stack([torch.from_numpy(0.5 + 0.4 * wrong), torch.from_numpy(~wrong)], 1).float()
-    return MatchedPair("made", matches, torch.from_numpy(rotation), torch.from_numpy(translation), side)
-
-
 def test_true_essential_matrix_is_that_of_the_inliers() -> None:
-    pair = made_pair(3, outliers=0.0)
+    pair = matched_pair(3, outliers=0.0)
     found = weighted_eight_point(pair.matches[None].double(), torch.ones(1, 100)).essential
     assert essential_loss(found, pair.essential[None]).item() < 1e-8
     assert epipolar_labels(pair.matches[None].double(), pair.essential[None]).all()
 
 
 def test_batches_pad_what_is_short() -> None:
-    pairs = [made_pair(0, count=30), made_pair(1, count=60)]
+    pairs = [matched_pair(0, count=30), matched_pair(1, count=60)]
     batch = collate(pairs, 40, torch.Generator().manual_seed(0))
     assert batch["mask"].sum(1).tolist() == [30, 40]
     assert (batch["matches"][0, 30:] == 0).all()
@@ -95,7 +76,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[CorrespondenceNet
     loop = LoopConfig(steps=60, learning_rate=5e-3, validate_every=60, checkpoint_every=60, log_every=10)
     config = CorrespondenceConfig(pairs_per_batch=6, matches_per_pair=80, essential_from=40, loop=loop)
     stage = CorrespondenceStage(
-        network, [made_pair(n) for n in range(60)], [made_pair(n) for n in range(90, 96)], config
+        network, [matched_pair(n) for n in range(60)], [matched_pair(n) for n in range(90, 96)], config
     )
     before = stage.validate()["classification"]
     result = fit(stage, loop, folder, progress=False)
@@ -116,7 +97,7 @@ def test_weight_file_gives_the_network_back(trained: tuple[CorrespondenceNet, Pa
     network, path, _ = trained
     again = CorrespondenceNet(path, channels=16, blocks=2)
     assert not again.training
-    matches = made_pair(5).matches[None]
+    matches = matched_pair(5).matches[None]
     with torch.no_grad():
         assert torch.equal(network.eval()(matches).logits, again(matches).logits)
 
@@ -125,7 +106,7 @@ def test_filter_agrees_with_the_network_and_stands_in_for_kornias_matcher(
     trained: tuple[CorrespondenceNet, Path, float],
 ) -> None:
     network = trained[0].eval()
-    pair = made_pair(7)
+    pair = matched_pair(7)
     k = torch.tensor([[500.0, 0, 320], [0, 500, 240], [0, 0, 1]])
     pixels = pair.matches * 500 + torch.tensor([320.0, 240, 320, 240])
     descriptors = torch.eye(100)
@@ -189,7 +170,7 @@ def test_pairs_of_a_real_scene_agree_with_their_cameras(shared: Path) -> None:
 
 def test_stage_without_pairs_is_refused() -> None:
     with pytest.raises(ValueError, match="to train on"):
-        CorrespondenceStage(CorrespondenceNet(blocks=1), [], [made_pair(0)])
+        CorrespondenceStage(CorrespondenceNet(blocks=1), [], [matched_pair(0)])
 
 
 def test_recipe_runs_from_scenes_to_a_weight_file(shared: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from kornia_lift.training.lfnet.stage import LFNetNetworks, LFNetStage
 from kornia_lift.training.lfnet.tracked import TrackedViews
 from kornia_lift.training.lfnet.views import ViewSource, WarpedViews, homography_warp
 from kornia_lift.training.loop.loop import fit
+from kornia_lift.weights import WeightFileError
 from tests.training.helpers import picture
 
 SIZE = 96
@@ -268,6 +269,11 @@ def test_recipe_trains_and_its_file_is_a_feature(tmp_path: Path) -> None:
     assert lafs.shape == (1, 30, 2, 3) and descriptors.isfinite().all() and bool((responses > 0).any())
     half = recipe.networks.detector.maps.input.weight.half().float()
     assert torch.equal(feature.detector.maps.input.weight, half)
+    content = bytearray((tmp_path / "lfnet.safetensors").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "damaged.safetensors").write_bytes(content)
+    with pytest.raises(WeightFileError, match="checksum"):
+        LFNetFeature(30, tmp_path / "damaged.safetensors")
 
 
 def test_sources_say_what_they_lack() -> None:

@@ -58,7 +58,7 @@ def main() -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("store", type=Path)
     args = parser.parse_args()
-    with distributed.process_group(timeout_s=60):
+    with distributed.process_group():
         for name in STAGES:
             fit(real_stage(name, args.store), LOOP, args.out / name, progress=False)
     return 0

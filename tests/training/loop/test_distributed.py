@@ -31,7 +31,7 @@ def torchrun(out: Path, *options: str, script: Path = SCRIPT) -> subprocess.Comp
     environment["PYTHONWARNINGS"] = "error::FutureWarning"
     return subprocess.run(
         [*command, str(out), *options],
-        env=environment, capture_output=True, text=True, timeout=120, check=False,
+        env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
 
 

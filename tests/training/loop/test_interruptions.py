@@ -25,7 +25,6 @@ from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.compact.views import ViewConfig
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
-from kornia_lift.training.correspondences.data import MatchedPair
 from kornia_lift.training.correspondences.stage import CorrespondenceStage
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.read import read_source
@@ -44,7 +43,7 @@ from kornia_lift.training.paper.orientation import OrientationOptions
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.warped.crops import CropConfig
-from tests.training.helpers import picture
+from tests.training.helpers import matched_pair, picture
 from tests.training.loop.toy_stage import ToyStage
 
 STEPS, STOP = 3, 2
@@ -156,23 +155,11 @@ def test_every_stage_trains_on_a_gpu(kind: str, stage: str, hard_store: Store, s
     assert set(losses(tmp_path / stage)) == set(range(1, STEPS + 1))
 
 
-def matched_pair(seed: int) -> MatchedPair:
-    """Two views of random points, half of the matches wrong."""
-    generator = torch.Generator().manual_seed(seed)
-    first = torch.rand(60, 2, generator=generator) - 0.5
-    depth = 4 + 4 * torch.rand(60, 1, generator=generator)
-    moved = torch.cat([first, torch.ones(60, 1)], 1) * depth + torch.tensor([1.0, 0.2, 0.1])
-    second = torch.where(torch.rand(60, 1, generator=generator) < 0.5, moved[:, :2] / moved[:, 2:], first.flip(0))
-    translation = torch.tensor([1.0, 0.2, 0.1], dtype=torch.float64)
-    matches, side = torch.cat([first, second], 1), torch.rand(60, 2, generator=generator)
-    return MatchedPair("made", matches, torch.eye(3).double(), translation / translation.norm(), side)
-
-
 def make_stage(kind: str, singles: Store, out: Path) -> Any:
     torch.manual_seed(3)
     if kind == "correspondences":
         config = CorrespondenceConfig(pairs_per_batch=3, matches_per_pair=40, essential_from=4)
-        pairs = [matched_pair(n) for n in range(8)]
+        pairs = [matched_pair(n, count=60) for n in range(8)]
         return CorrespondenceStage(CorrespondenceNet(channels=8, blocks=1), pairs[:6], pairs[6:], config)
     if kind == "toy":
         return ToyStage()

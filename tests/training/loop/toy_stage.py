@@ -55,7 +55,7 @@ def main() -> int:
     parser.add_argument("--kill-at", type=int, default=None, help="step at which the process kills itself")
     parser.add_argument("--own-folders", action="store_true", help="one folder per process, as on several machines")
     args = parser.parse_args()
-    with distributed.process_group(timeout_s=30):
+    with distributed.process_group():
         stage = ToyStage(**json.loads(args.stage))
         if args.die_at is not None and torch.distributed.get_rank() == 1:
             draw = stage.batch

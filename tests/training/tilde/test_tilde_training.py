@@ -13,8 +13,9 @@ from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.loop.loop import fit
 from kornia_lift.training.tilde.config import TildeConfig
 from kornia_lift.training.tilde.losses import classification_loss, peak, shape_loss, temporal_loss
-from kornia_lift.training.tilde.stacks import Stack, read_stack, repeated_locations
+from kornia_lift.training.tilde.stacks import read_stack, repeated_locations
 from kornia_lift.training.tilde.stage import TildeStage, make_response
+from tests.training.helpers import aligned_stack
 
 
 def test_hinge_is_squared_and_balanced() -> None:
@@ -56,28 +57,6 @@ def test_repeated_locations_are_found_once() -> None:
     assert repeated_locations([np.zeros((0, 2))], 0.5, 3.0).shape == (0, 2)
 
 
-def stack(seed: int, count: int = 5, size: int = 160) -> Stack:
-    """Dark dots on a background that changes from image to image."""
-    rng = np.random.default_rng(seed)
-    at = np.arange(size)
-    positives = np.stack(np.meshgrid(np.arange(30, size - 25, 25), np.arange(30, size - 25, 25)), -1).reshape(-1, 2)
-    square = (at[None, None] - positives[:, 0, None, None]) ** 2 + (
-        at[None, :, None] - positives[:, 1, None, None]
-    ) ** 2
-    dots = np.exp(-square / (2 * 2.5**2)).sum(0)
-    images = np.stack(
-        [rng.uniform(0.5, 0.9) - rng.uniform(0.3, 0.5) * dots + rng.normal(0, 0.01, dots.shape) for _ in range(count)]
-    )
-    negatives = positives[:, :] + np.array([12, 12])
-    inside = (negatives < size - 25).all(1)
-    return Stack(
-        f"dots{seed}",
-        torch.from_numpy(images).float()[:, None].clamp(0, 1),
-        positives.astype(np.float64),
-        negatives[inside].astype(np.float64),
-    )
-
-
 def config(**options: object) -> TildeConfig:
     loop = LoopConfig(steps=60, learning_rate=3e-5, validate_every=60, checkpoint_every=60, log_every=20)
     base: dict[str, object] = {
@@ -94,7 +73,7 @@ def config(**options: object) -> TildeConfig:
 
 def test_training_tells_dots_from_background_of_another_stack(tmp_path: Path) -> None:
     c = config()
-    stage = TildeStage(make_response(c), [stack(0), stack(1)], [stack(2)], c)
+    stage = TildeStage(make_response(c), [aligned_stack(0), aligned_stack(1)], [aligned_stack(2)], c)
     before = stage.validate()
     result = fit(stage, c.tilde, tmp_path, progress=False)
     assert result.figures["loss"] < 0.7 * before["loss"]
@@ -103,7 +82,7 @@ def test_training_tells_dots_from_background_of_another_stack(tmp_path: Path) ->
 
 def test_score_map_of_a_patch_is_that_of_the_image() -> None:
     c = config()
-    stage = TildeStage(make_response(c), [stack(0)], [stack(1)], c)
+    stage = TildeStage(make_response(c), [aligned_stack(0)], [aligned_stack(1)], c)
     batch = stage._cut(stage.stacks[0], torch.Generator().manual_seed(0), 4)
     with torch.no_grad():
         maps = stage.scores(batch["patches"])
@@ -152,4 +131,4 @@ def test_options_are_checked(name: str, value: float) -> None:
 
 def test_stage_without_stacks_is_refused() -> None:
     with pytest.raises(ValueError, match="no aligned stack to train on"):
-        TildeStage(make_response(config()), [], [stack(0)], config())
+        TildeStage(make_response(config()), [], [aligned_stack(0)], config())

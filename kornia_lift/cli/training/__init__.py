@@ -1,0 +1,1 @@
+"""Commands that make training data, train, and look at runs."""
