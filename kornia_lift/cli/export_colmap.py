@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,14 @@ def write(args: argparse.Namespace, features: Path, database: Path, parts: Path 
         found = {name: reader.read(name) for name in reader.names()}
     if len(found) < 2:
         raise CommandError(f"{features} holds {len(found)} images, at least 2 are needed")
+    if parts is None:  # the database is what is wanted, not a step on the way to a model
+        left_out = sum(len(each) > 0 and colmap.descriptor_bytes(each.descriptors) is None for each in found.values())
+        if left_out:
+            print(
+                f"descriptors of {left_out} images are not stored: COLMAP holds 128 numbers that are not negative, as "
+                "those of lift; use the matches stored here, COLMAP's own matcher would find none",
+                file=sys.stderr,
+            )
     try:
         pairs = (
             reconstruction.exhaustive_pairs(found)

@@ -47,8 +47,8 @@ class KeypointLocalization(nn.Module):
         pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
             for initial weights (the module then stays in train mode, where batch statistics normalise).
         precision: number format of the products on a CPU without gradient, see
-            :class:`~kornia_lift.networks.compact_descriptor.CompactDescriptor`. Positions should not depend on the
-            CPU: float32 by default.
+            :class:`~kornia_lift.networks.compact_descriptor.CompactDescriptor`. Positions differ by less than .005
+            sigma.
         chunk_size: patches that go through the network at once when no gradient is recorded.
 
     Shape:
@@ -77,7 +77,7 @@ class KeypointLocalization(nn.Module):
         self,
         pretrained: bool | str | os.PathLike[str] = False,
         *,
-        precision: Precision = "float32",
+        precision: Precision = "auto",
         chunk_size: int = 512,
     ) -> None:
         super().__init__()

@@ -71,6 +71,18 @@ def test_database_holds_what_the_file_holds(call: Callable[..., Answer], views: 
     assert "a.db exists" in again.err
 
 
+@pytest.mark.parametrize(("model", "stored"), [("lift", True), ("lift-plus", False)])
+def test_descriptors_that_colmap_cannot_hold_are_said(
+    call: Callable[..., Answer], views: Path, model: str, stored: bool
+) -> None:
+    assert call("extract", views, "--out", "features.h5", "-n", 100, "--model", model).code == 0
+    answer = call("export-colmap", "features.h5", "--images", views, "--out", "a.db", "--camera", CAMERA)
+    assert answer.code == 0, answer.err
+    assert ("descriptors of 4 images are not stored" in answer.err) is not stored
+    with pycolmap.Database.open("a.db") as database:
+        assert bool(database.num_descriptors()) is stored
+
+
 def test_reconstruction_of_known_motion(call: Callable[..., Answer], views: Path, tmp_path: Path) -> None:
     arguments = ("reconstruct", views, "--out", "model", "-n", 1500, "--camera", CAMERA)
     answer = call(*arguments)
