@@ -95,7 +95,7 @@ def test_num_features_bounds_the_output_and_keeps_the_best() -> None:
     assert torch.allclose(few[2], many[2][:, :10], atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 3, 10, 10), (2, 1, 20, 300), (0, 1, 64, 64)])
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (1, 3, 8, 8), (2, 1, 8, 300), (0, 1, 64, 64)])
 def test_tiny_images_give_empty_slots(shape: tuple[int, ...]) -> None:
     with torch.no_grad():
         lafs, responses, descs = feature(5)(torch.rand(shape))
