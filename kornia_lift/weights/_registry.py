@@ -37,7 +37,7 @@ class ShippedModel:
 
 
 _LIFT_SHA256 = "424d0234d2d3f144d9011be40c3bc39ed075a5ff1edaaaa5ad10434996d4f84d"
-_LIFT_PLUS_SHA256 = "64c7dc69574efd5a053b9abb6a219148a2832d29f639dfc7d4ad969d75cf911f"
+_LIFT_PLUS_SHA256 = "1ef835a0c3902169673ffa2c5d0bae806947f984a6557d5d545254ac634e6304"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),

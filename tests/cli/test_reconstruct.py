@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kornia_lift import LIFTFeature
 from tests.cli.conftest import Answer
 
 pycolmap = pytest.importorskip("pycolmap")
@@ -75,7 +76,10 @@ def test_database_holds_what_the_file_holds(call: Callable[..., Answer], views: 
 def test_descriptors_that_colmap_cannot_hold_are_said(
     call: Callable[..., Answer], views: Path, model: str, stored: bool
 ) -> None:
-    assert call("extract", views, "--out", "features.h5", "-n", 100, "--model", model).code == 0
+    def make(_: object) -> LIFTFeature:
+        return LIFTFeature(100, pretrained=model)
+
+    assert call("extract", views, "--out", "features.h5", "--model", model, make_feature=make).code == 0
     answer = call("export-colmap", "features.h5", "--images", views, "--out", "a.db", "--camera", CAMERA)
     assert answer.code == 0, answer.err
     assert ("descriptors of 4 images are not stored" in answer.err) is not stored
