@@ -167,6 +167,7 @@ def test_signals_within_a_finalizer_are_not_lost(name: str, code: int) -> None:
 import signal, sys, time, weakref
 import kornia_lift.cli as cli
 class Thing: pass
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what runs in the background without it
 def command(args):
     thing = Thing()
     kept = weakref.ref(thing, lambda _: signal.raise_signal(signal.{name}))

@@ -54,22 +54,19 @@ def move_cameras(
         rotations.append((axis_angle_to_rotation_matrix(about_axis) @ axis_angle_to_rotation_matrix(across))[0])
         zoom = both * (apart if side else 1 / apart)
         zooms.append(torch.tensor([mirror * zoom, zoom, 1.0]).diag())
-    moved = [_apply(z @ r, p) for z, r, p in zip(zooms, rotations, matches.split(2, 1), strict=True)]
+    sides = matches.split(2, 1)
     maps = [z @ r for z, r in zip(zooms, rotations, strict=True)]
-    if any(m is None for m in moved):
-        maps = zooms
-        moved = [_apply(z, p) for z, p in zip(zooms, matches.split(2, 1), strict=True)]
+    moved = [_apply(m, p) for m, p in zip(maps, sides, strict=True)]
+    if any(bool((m[:, 2] < IN_FRONT * m.norm(dim=1)).any()) for m in moved):
+        maps, moved = zooms, [_apply(z, p) for z, p in zip(zooms, sides, strict=True)]
     first, second = (torch.linalg.inv(m) for m in maps)
     e = second.mT @ essential @ first
-    return torch.cat([m for m in moved if m is not None], 1), e / e.norm()
+    return torch.cat([m[:, :2] / m[:, 2:] for m in moved], 1), e / e.norm()
 
 
-def _apply(matrix: Tensor, points: Tensor) -> Tensor | None:
-    """Map points (N, 2) by a homography; ``None`` where one comes close to the plane of the camera."""
-    mapped = torch.cat([points, torch.ones_like(points[:, :1])], 1) @ matrix.mT
-    if bool((mapped[:, 2] < IN_FRONT * mapped.norm(dim=1)).any()):
-        return None
-    return mapped[:, :2] / mapped[:, 2:]
+def _apply(matrix: Tensor, points: Tensor) -> Tensor:
+    """Map points (N, 2) by a homography to homogeneous coordinates (N, 3)."""
+    return torch.cat([points, torch.ones_like(points[:, :1])], 1) @ matrix.mT
 
 
 def choose_matches(
