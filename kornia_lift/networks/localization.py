@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
-from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, product_dtype
+from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, padded, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.layers import Layers, normalize_patches
 from kornia_lift.weights import load_network
@@ -121,12 +121,12 @@ class KeypointLocalization(nn.Module):
         tensors = normalised_tensors(pairs)
         if len(x) and not self.training and is_plain(x, *tensors):
             plan = self._plan.get(*tensors)
-            x = x.to(plan[0][0].dtype)
+            count, x = len(x), padded(x).to(plan[0][0].dtype)
             maps = []
             for (weight, bias), (convolution, _) in zip(plan, pairs, strict=True):
                 x = F.conv2d(x, weight, bias, convolution.stride, convolution.padding).relu_()
                 maps.append(x)
-            return maps[-2].float(), maps[-1].float()
+            return maps[-2][:count].float(), maps[-1][:count].float()
         features = self.features(x)
         return features, self.summary(features)
 
