@@ -22,7 +22,7 @@ from tests.pictures import texture
 def trained(seed: int = 0) -> KeypointLocalization:
     """A network that corrects something: random heads and batch statistics."""
     torch.manual_seed(seed)
-    network = KeypointLocalization(False)
+    network = KeypointLocalization(False, precision="float32")
     nn.init.normal_(network.heat.weight, std=0.3)
     nn.init.normal_(network.head.weight, std=0.4)
     with torch.no_grad():
