@@ -9,7 +9,7 @@ from kornia_lift.geometry import level_resize
 
 LEVEL_SIGMA = level_resize(1.0)  # 1.958: the SIFT scale of what LIFT's filter sees on a level of the image's own size
 SMALLEST_LEVEL = 26  # the filter's 25 pixels and one more: smaller levels have no score
-MOST_ENLARGED = 3.0  # times
+MOST_ENLARGED = 2.0  # times
 DOUBLED_UP_TO = 1600  # LIFT enlarges images whose smaller side is at most this, in the authors' release
 
 
@@ -21,7 +21,7 @@ class ScaleSpaceConfig:
         min_sigma: SIFT scale of the finest level, in pixels of the image. Below 1.96 the image is enlarged.
         max_sigma: SIFT scale that the coarsest level does not exceed.
         enlarge_to: small images are searched as if they were enlarged to this side, in pixels (the root of the area),
-            by a factor of at most 3: the scales of all levels shrink with the image, so that a small copy of an image
+            by a factor of at most 2: the scales of all levels shrink with the image, so that a small copy of an image
             shows the keypoints of the large one. 0: the scales are the same for all images.
         levels_per_octave: levels per doubling of sigma.
         nms_radius: a keypoint is the strict maximum of a window of ``2 * nms_radius + 1`` pixels of its level.
@@ -49,7 +49,7 @@ class ScaleSpaceConfig:
 
     min_sigma: float = 2.0
     max_sigma: float = 16.0
-    enlarge_to: float = 1200.0
+    enlarge_to: float = 800.0
     levels_per_octave: int = 3
     nms_radius: int = 5
     scale_nms: int = 0

@@ -18,10 +18,10 @@ def test_a_smaller_image_has_levels_that_are_finer_by_as_much() -> None:
 
 
 @pytest.mark.parametrize("size", [(200, 200), (100, 400), (100, 100), (30, 30)])
-def test_images_are_enlarged_by_three_at_most(size: tuple[int, int]) -> None:
+def test_images_are_enlarged_by_two_at_most(size: tuple[int, int]) -> None:
     config = ScaleSpaceConfig(enlarge_to=800)
-    assert config.sigmas(*size)[0] == pytest.approx(config.min_sigma / 3)
-    assert config.sigmas(*size)[-1] == pytest.approx(config.max_sigma / 3)
+    assert config.sigmas(*size)[0] == pytest.approx(config.min_sigma / 2)
+    assert config.sigmas(*size)[-1] == pytest.approx(config.max_sigma / 2)
 
 
 @pytest.mark.parametrize(("size", "enlarge_to"), [((1600, 1200), 800), ((800, 800), 800), ((64, 64), 0)])
