@@ -58,7 +58,7 @@ def register(weights: bool | str, steps: int, keypoints: int) -> tuple[list[floa
     """Optimise the motion; returns loss and corner error before every step and after the last."""
     first, second = images()
     # large frames see far: a keypoint of scale sigma shows 12 sigma of the image
-    config = ScaleSpaceConfig(min_sigma=4, max_sigma=16, levels_per_octave=3, scale_nms=1, border=9)
+    config = ScaleSpaceConfig(min_sigma=4, max_sigma=16, enlarge_to=0, levels_per_octave=3, scale_nms=1, border=9)
     detector = LIFTDetector(keypoints, config, pretrained=weights).eval()
     describe = LAFDescriptor(LIFTDescriptor(weights), patch_size=DESCRIPTOR_SIZE)
     with torch.no_grad():

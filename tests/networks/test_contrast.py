@@ -284,7 +284,7 @@ def test_detector_finds_the_same_beside_padding(contrast: LocalContrast) -> None
     """A black frame around an image changes none of its keypoints; the frame is a multiple of the cells."""
     x = texture(160, 200, seed=3).clamp(0.02, 1)
     # one level of the image's own size: resizing the padded image would move the pixels of the level
-    config = ScaleSpaceConfig(min_sigma=47 / 24, max_sigma=47 / 24)
+    config = ScaleSpaceConfig(min_sigma=47 / 24, max_sigma=47 / 24, enlarge_to=0)
     detector = LIFTDetector(200, config, resp_module=network(contrast)).eval()
     with torch.no_grad():
         lafs, _ = detector(x)

@@ -193,7 +193,7 @@ def test_what_the_detector_finds_is_paired() -> None:
         torch.zeros(2 * n),
     )
     found = find_pairs(seen, cameras, LIFTDetector(200).eval(), DetectionConfig(variety=0.0))
-    assert len(found) >= 2 * 50 and (found.sigma >= 1.9).all()
+    assert len(found) >= 2 * 50 and (found.sigma >= 0.9).all()
     rows = found.track.argsort(stable=True).view(-1, 2)
     assert (found.image[rows] == torch.tensor([0, 1])).all()
     offset = found.xy[rows[:, 1]] - found.xy[rows[:, 0]] - torch.tensor([float(shift), 0.0])
