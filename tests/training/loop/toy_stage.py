@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -77,6 +78,10 @@ def main() -> int:
             stage.batch = kill  # type: ignore[method-assign]
         out = args.out / str(distributed.rank()) if args.own_folders else args.out
         fit(stage, LoopConfig(**json.loads(args.config)), out, progress=False)
+    for _ in range(300):  # the system lists a thread for a moment after it was joined
+        if not any("gloo" in name for name in thread_names()):
+            break
+        time.sleep(0.1)
     if left := [name for name in thread_names() if "gloo" in name]:
         raise RuntimeError(f"threads outlive their process group: {', '.join(left)}")
     return 0
