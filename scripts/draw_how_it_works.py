@@ -189,8 +189,8 @@ def orientation(model: str, gray: Tensor, lafs: Tensor) -> Figure:
     near = (centres[0] - middle).norm(dim=1) < middle - 60
     upright = lafs_from_lift(centres[:, near], sigmas[:, near])
     reference = get_laf_orientation(orienter(upright, gray))[0, :, 0]
-    turns, medians, shares = np.arange(0, 361, 15), [], []
-    for degrees in turns:
+    rotations, medians, shares = np.arange(0, 361, 15), [], []
+    for degrees in rotations:
         angle = torch.deg2rad(torch.tensor(float(degrees)))
         cosine, sine = float(angle.cos()), float(angle.sin())
         rotation = torch.tensor([[cosine, sine, 0.0], [-sine, cosine, 0.0], [0, 0, 1.0]])  # counter-clockwise on screen
@@ -205,10 +205,10 @@ def orientation(model: str, gray: Tensor, lafs: Tensor) -> Figure:
         shares.append(float((error.abs() < 20).float().mean()))
     figure = Figure(figsize=(8.4, 2.8), layout="constrained", facecolor="white")
     left, right = figure.subplots(1, 2)
-    left.plot(turns, medians, color="#2f6fdf", marker="o", markersize=3)
+    left.plot(rotations, medians, color="#2f6fdf", marker="o", markersize=3)
     left.set_ylabel("median error of the angle, degrees", fontsize=9)
     left.set_ylim(0)
-    right.plot(turns, shares, color="#2f6fdf", marker="o", markersize=3)
+    right.plot(rotations, shares, color="#2f6fdf", marker="o", markersize=3)
     right.set_ylabel("keypoints within 20 degrees", fontsize=9)
     right.set_ylim(0, 1.03)
     for axis in (left, right):

@@ -16,21 +16,11 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_patches
 from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, padded, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
-from kornia_lift.networks.layers import Layers, normalize_patches
+from kornia_lift.networks.layers import NORM_EPS, Layers, in_chunks, normalised_convolution, normalize_patches
 from kornia_lift.weights import load_network
 
 PATCH_SIZE = 32
 DESCRIPTOR_DIM = 128
-EPS = 1e-5  # of the batch normalisations
-
-
-def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    """Convolution, batch normalisation without parameters, ReLU; the map keeps its size, divided by the stride."""
-    return [
-        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
-        nn.BatchNorm2d(outputs, eps=EPS, affine=False),
-        nn.ReLU(),
-    ]
 
 
 class CompactDescriptor(nn.Module):
@@ -81,17 +71,17 @@ class CompactDescriptor(nn.Module):
         self.precision = precision
         self.chunk_size = chunk_size
         self.features = Layers(
-            *_convolution(1, 32, 5, 2),  # 16 x 16
-            *_convolution(32, 64),
-            *_convolution(64, 64),
-            *_convolution(64, 128, stride=2),  # 8 x 8
-            *_convolution(128, 128),
+            *normalised_convolution(1, 32, 5, 2),  # 16 x 16
+            *normalised_convolution(32, 64),
+            *normalised_convolution(64, 64),
+            *normalised_convolution(64, 128, stride=2),  # 8 x 8
+            *normalised_convolution(128, 128),
             nn.Conv2d(128, DESCRIPTOR_DIM, 8, bias=False),  # 1 x 1
-            nn.BatchNorm2d(DESCRIPTOR_DIM, eps=EPS, affine=False),
+            nn.BatchNorm2d(DESCRIPTOR_DIM, eps=NORM_EPS, affine=False),
         )
         for layer in self._convolutions():
             nn.init.orthogonal_(layer.weight, gain=0.6)
-        self._plan = PlanCache(partial(fold, eps=EPS, dtype=product_dtype(precision)))
+        self._plan = PlanCache(partial(fold, eps=NORM_EPS, dtype=product_dtype(precision)))
         if pretrained is not False:
             load_network(self, "descriptor", pretrained)
 
@@ -122,7 +112,4 @@ class CompactDescriptor(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         check_patches(patch, PATCH_SIZE, type(self).__name__)
-        # batch statistics are those of the whole batch
-        if self.training or torch.is_grad_enabled() or len(patch) <= self.chunk_size:
-            return self._describe(patch)
-        return torch.cat([self._describe(part) for part in patch.split(self.chunk_size)])
+        return in_chunks(self._describe, patch, self.chunk_size, self.training)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPSILON = 1e-10  # keeps the gradient of the root finite
+NORM_EPS = 1e-5  # of the batch normalisations of the compact networks
 FLAT = 1e-2  # grey units: patches of less contrast than this count as flat
 
 
@@ -55,6 +57,25 @@ def _take_statistics(network: nn.Module, state: dict[str, Tensor], prefix: str, 
         loaded, own = state.get(prefix + name), getattr(network, name)
         if loaded is None or own is None or own.shape != loaded.shape:
             network.register_buffer(name, None if loaded is None else weight.new_zeros(loaded.shape))
+
+
+def normalised_convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
+    """Convolution, batch normalisation without parameters, ReLU; the map keeps its size, divided by the stride."""
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs, eps=NORM_EPS, affine=False),
+        nn.ReLU(),
+    ]
+
+
+def in_chunks(function: Callable[[Tensor], Tensor], patches: Tensor, size: int, training: bool) -> Tensor:
+    """Call a network on ``size`` patches at a time, where its result for one does not depend on the others.
+
+    Batch statistics, in training, are those of the whole batch; while gradients are recorded nothing is saved.
+    """
+    if training or torch.is_grad_enabled() or len(patches) <= size:
+        return function(patches)
+    return torch.cat([function(part) for part in patches.split(size)])
 
 
 class Layers(nn.Sequential):

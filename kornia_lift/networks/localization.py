@@ -18,21 +18,14 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_patches
 from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, padded, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
-from kornia_lift.networks.layers import Layers, normalize_patches
+from kornia_lift.networks.layers import NORM_EPS, Layers, in_chunks, normalised_convolution, normalize_patches
 from kornia_lift.weights import load_network
 
 PATCH_SIZE = 32
 CELLS = 16  # of the heat map, along one side
-EPS = 1e-5  # of the batch normalisations
 PRIOR = 0.13  # half sides of the patch, 0.8 sigma: how far from the detection the keypoint is likely to be
-HEAD_GAIN = 0.05  # the head sums 2048 features: the first steps of an optimizer would saturate what it says
+HEAD_GAIN = 0.05  # the head sums 2048 features: the first steps of an optimizer would saturate the scale
 LARGEST_LOG_SCALE = 0.5  # detections err by less than a factor of 1.65
-
-
-def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
-    convolution = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
-    nn.init.orthogonal_(convolution.weight, gain=1.0)
-    return [convolution, nn.BatchNorm2d(outputs, eps=EPS, affine=False), nn.ReLU()]
 
 
 class KeypointLocalization(nn.Module):
@@ -84,27 +77,21 @@ class KeypointLocalization(nn.Module):
         self.precision = precision
         self.chunk_size = chunk_size
         self.features = Layers(
-            *_convolution(1, 8),  # 32 x 32
-            *_convolution(8, 8),
-            *_convolution(8, 24, stride=2),  # 16 x 16
-            *_convolution(24, 24),
-            *_convolution(24, 24),
+            *normalised_convolution(1, 8),  # 32 x 32
+            *normalised_convolution(8, 8),
+            *normalised_convolution(8, 24, stride=2),  # 16 x 16
+            *normalised_convolution(24, 24),
+            *normalised_convolution(24, 24),
         )
         self.heat = nn.Conv2d(24, 1, 3, padding=1, bias=False)
-        self.summary = Layers(*_convolution(24, 32, stride=2))  # 8 x 8
+        self.summary = Layers(*normalised_convolution(24, 32, stride=2))  # 8 x 8
         self.head = nn.Conv2d(32, 2, 8)
         nn.init.zeros_(self.heat.weight)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(cast(Tensor, self.head.bias))
-        at = (2 * torch.arange(CELLS) + 1) / CELLS - 1
-        y, x = torch.meshgrid(at, at, indexing="ij")
-        cells = torch.stack([x, y], -1).view(-1, 2)
-        # constants, not weights
-        self.register_buffer("cells", cells, persistent=False)
-        self.register_buffer("prior", -0.5 * cells.square().sum(1) / PRIOR**2, persistent=False)
-        self.cells: Tensor
-        self.prior: Tensor
-        self._plan = PlanCache(partial(fold, eps=EPS, dtype=product_dtype(precision)))
+        for convolution, _ in self._pairs():
+            nn.init.orthogonal_(convolution.weight)
+        self._plan = PlanCache(partial(fold, eps=NORM_EPS, dtype=product_dtype(precision)))
         if pretrained is not False:
             load_network(self, "localization", pretrained)
 
@@ -134,15 +121,29 @@ class KeypointLocalization(nn.Module):
         x = normalize_patches(patch, None, None).contiguous(memory_format=torch.channels_last)
         features, summary = self._features(x)
         # half precision would round the heat to steps of 0.03
-        heat = self.heat(features).flatten(1).to(torch.promote_types(patch.dtype, torch.float32)) + self.prior
-        position = (heat.softmax(1) @ self.cells.to(heat)).to(patch.dtype)
+        heat = self.heat(features).flatten(1).to(torch.promote_types(patch.dtype, torch.float32))
+        position = soft_argmax_around_centre(heat).to(patch.dtype)
         scale, spread = (HEAD_GAIN * self.head(summary)).flatten(1).to(patch.dtype).unbind(1)
         scale = LARGEST_LOG_SCALE * torch.tanh(scale / LARGEST_LOG_SCALE)
         return torch.cat([position, scale[:, None], spread[:, None] + math.log(PRIOR)], 1)
 
     def forward(self, patch: Tensor) -> Tensor:
         check_patches(patch, PATCH_SIZE, type(self).__name__)
-        # batch statistics are those of the whole batch
-        if self.training or torch.is_grad_enabled() or len(patch) <= self.chunk_size:
-            return self._localize(patch)
-        return torch.cat([self._localize(part) for part in patch.split(self.chunk_size)])
+        return in_chunks(self._localize, patch, self.chunk_size, self.training)
+
+
+def soft_argmax_around_centre(heat: Tensor) -> Tensor:
+    """Return the mean position under the probabilities that heat maps and the prior around the centre give.
+
+    Args:
+        heat: logits of 16x16 cells, row by row, shape (B, 256).
+
+    Returns:
+        x and y, shape (B, 2), in half sides of the map from its centre.
+
+    """
+    at = (2 * torch.arange(CELLS, dtype=heat.dtype, device=heat.device) + 1) / CELLS - 1
+    y, x = torch.meshgrid(at, at, indexing="ij")
+    cells = torch.stack([x, y], -1).view(-1, 2)
+    prior = -0.5 * cells.square().sum(1) / PRIOR**2
+    return (heat + prior).softmax(1) @ cells

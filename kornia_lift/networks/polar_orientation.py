@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from kornia_lift._checks import check_patches
 from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, padded, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
-from kornia_lift.networks.layers import Layers, normalize_patches
+from kornia_lift.networks.layers import NORM_EPS, Layers, in_chunks, normalize_patches
 from kornia_lift.weights import load_network
 
 PATCH_SIZE = 32
 RADII = 16
 DIRECTIONS = 72  # samples on each circle, and bins of the distribution
-EPS = 1e-5  # of the batch normalisations
 
 
 def polar_sampling(size: int, radii: int, directions: int) -> Tensor:
@@ -80,7 +79,7 @@ class PolarConvolution(nn.Module):
         self.around = dilation * (kernel[1] // 2)
         padding = 0 if whole else kernel[0] // 2
         self.convolution = nn.Conv2d(inputs, outputs, kernel, (stride, 1), (padding, 0), (1, dilation), bias=False)
-        self.norm = nn.BatchNorm2d(outputs, eps=EPS, affine=False)
+        self.norm = nn.BatchNorm2d(outputs, eps=NORM_EPS, affine=False)
         nn.init.orthogonal_(self.convolution.weight, gain=0.6)
 
     def _close(self, x: Tensor) -> Tensor:
@@ -164,7 +163,7 @@ class PolarOrientation(nn.Module):
             PolarConvolution(2 * width, 2 * width, (1, 5), dilation=8),  # sees 135 degrees to both sides
         )
         self.head = nn.Conv2d(2 * width, 1, 1)
-        self._plan = PlanCache(partial(fold, eps=EPS, dtype=product_dtype(precision)))
+        self._plan = PlanCache(partial(fold, eps=NORM_EPS, dtype=product_dtype(precision)))
         if pretrained is not False:
             load_network(self, "orientation", pretrained)
 
@@ -207,10 +206,7 @@ class PolarOrientation(nn.Module):
 
     def distribution(self, patch: Tensor) -> Tensor:
         """Return the probabilities of the directions, see :meth:`logits`; (B, 72)."""
-        # batch statistics are those of the whole batch
-        if self.training or torch.is_grad_enabled() or len(patch) <= self.chunk_size:
-            return self.logits(patch).softmax(1)
-        return torch.cat([self.logits(part).softmax(1) for part in patch.split(self.chunk_size)])
+        return in_chunks(lambda part: self.logits(part).softmax(1), patch, self.chunk_size, self.training)
 
     def forward(self, patch: Tensor) -> Tensor:
         return -peak_angle(self.distribution(patch))

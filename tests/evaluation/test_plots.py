@@ -38,5 +38,5 @@ def test_gallery_shows_the_middle_and_the_last_pair_of_each_scene() -> None:
         assert len(shown) == len({s.scene for s in shown}) == 6
         for entry in shown:
             counts = [p.values["correct_matches"] for p in lift.pairs[entry.group] if p.scene == entry.scene]
-            place = min(int(rank * len(counts)), len(counts) - 1)
-            assert entry.found["lift"] == sorted(counts, reverse=True)[place]
+            rank_index = min(int(rank * len(counts)), len(counts) - 1)
+            assert entry.found["lift"] == sorted(counts, reverse=True)[rank_index]

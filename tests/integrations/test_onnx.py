@@ -15,6 +15,7 @@ from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, LIFTOrientati
 from kornia_lift.integrations.onnx import export_onnx, export_program, run_onnx
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.contrast import LocalContrast
+from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from tests.pictures import texture
 
@@ -126,6 +127,7 @@ def test_the_whole_feature_compiles_to_one_graph(model: str) -> None:
 MADE: dict[str, Callable[[bool | str], nn.Module]] = {
     **{kind.__name__: kind for kind in NETWORKS},
     "CompactDescriptor": lambda weights: CompactDescriptor(weights and "lift-plus"),
+    "KeypointLocalization": lambda weights: KeypointLocalization(weights and "lift-plus"),
     "PolarOrientation": lambda weights: PolarOrientation(weights and "lift-plus"),
     "LIFTFeature": lambda weights: LIFTFeature(20, pretrained=weights),
 }
@@ -144,7 +146,7 @@ def test_networks_are_made_on_the_meta_device(name: str, assign: bool) -> None:
             if buffer.is_floating_point():
                 buffer.fill_(float("nan"))
     empty.load_state_dict(full.state_dict(), assign=assign)
-    if name in ("CompactDescriptor", "PolarOrientation"):
+    if name in ("CompactDescriptor", "KeypointLocalization", "PolarOrientation"):
         x = texture(32, 32, batch=3)
     else:
         x = texture(110, 130) if name == "LIFTFeature" else inputs(type(full))[0]

@@ -15,7 +15,8 @@ from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks._fast.plan import fast_paths
-from kornia_lift.networks.localization import KeypointLocalization
+from kornia_lift.networks.localization import KeypointLocalization, soft_argmax_around_centre
+from tests.networks.stand_ins import Constant
 from tests.pictures import texture
 
 
@@ -31,19 +32,6 @@ def trained(seed: int = 0) -> KeypointLocalization:
     return network.eval()
 
 
-class Constant(nn.Module):
-    """A network that says the same of every patch."""
-
-    patch_size = 32
-
-    def __init__(self, *values: float) -> None:
-        super().__init__()
-        self.values = nn.Parameter(torch.tensor(values))
-
-    def forward(self, patches: Tensor) -> Tensor:
-        return self.values.expand(len(patches), -1)
-
-
 def test_without_training_nothing_is_corrected() -> None:
     found = KeypointLocalization(False).eval()(torch.rand(5, 1, 32, 32))
     assert found.shape == (5, 4)
@@ -51,16 +39,13 @@ def test_without_training_nothing_is_corrected() -> None:
     torch.testing.assert_close(found[:, 3].exp(), torch.full((5,), 0.13))
 
 
-def test_the_position_is_where_the_heat_is() -> None:
-    network = KeypointLocalization(False).eval()
-    with torch.no_grad():
-        network.prior.zero_()  # every cell is as likely
-        features, summary = torch.zeros(1, 24, 16, 16), torch.zeros(1, 32, 8, 8)
-        features[0, 3, 5, 11] = 1.0
-        network.heat.weight[0, 3, 1, 1] = 50.0
-        network._features = lambda x: (features, summary)  # type: ignore[assignment, method-assign]
-        x, y = network(torch.rand(1, 1, 32, 32))[0, :2].tolist()
-    assert x == pytest.approx((2 * 11 + 1) / 16 - 1, abs=1e-4) and y == pytest.approx((2 * 5 + 1) / 16 - 1, abs=1e-4)
+def test_the_position_is_where_the_heat_is_weighed_by_how_near_it_is() -> None:
+    heat = torch.zeros(3, 16, 16)
+    heat[0, 5, 11] = 1e3
+    heat[1, 7, 8] = heat[1, 7, 15] = 50.0  # as hot, but one of them lies at the border
+    found = soft_argmax_around_centre(heat.flatten(1))
+    expected = torch.tensor([[23 / 16 - 1, 11 / 16 - 1], [17 / 16 - 1, 15 / 16 - 1], [0.0, 0.0]])
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-5), ("bfloat16", 0.03)])

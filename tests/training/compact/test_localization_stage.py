@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kornia_lift import LIFTDetector
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
@@ -15,6 +15,7 @@ from kornia_lift.training.compact.copies import CopyConfig, KeypointPairs, copy_
 from kornia_lift.training.compact.localization import FAR, LocalizationStage
 from kornia_lift.training.data.photometric import Photometric
 from kornia_lift.training.warped.crops import CropConfig
+from tests.networks.stand_ins import Constant
 from tests.pictures import blob_image, blob_response, texture
 
 SAME = Photometric(gain=1.0, gamma=1.0, offset=0.0, noise=0.0, blur=0.0, shadow=0.0, jpeg=0.0)
@@ -29,19 +30,6 @@ def pairs(images: int = 2, size: int = 220) -> list[KeypointPairs]:
     detector = LIFTDetector(300, resp_module=blob_response()).eval()
     config = CopyConfig(copies=1, warp=WARP, photometric=SAME)
     return copy_images([gray(texture(size, size, seed=seed)) for seed in range(images)], detector, config)
-
-
-class Says(nn.Module):
-    """A network that says the same of every patch."""
-
-    patch_size = 32
-
-    def __init__(self, *values: float) -> None:
-        super().__init__()
-        self.values = nn.Parameter(torch.tensor(values))
-
-    def forward(self, patches: Tensor) -> Tensor:
-        return self.values.expand(len(patches), -1)
 
 
 def test_pairs_are_where_the_homography_says() -> None:
@@ -69,7 +57,7 @@ def test_images_without_repeated_keypoints_are_refused() -> None:
 
 def test_the_loss_is_what_the_formula_says() -> None:
     side = pairs()
-    network = Says(0.01, -0.02, 0.1, math.log(0.05))
+    network = Constant(0.01, -0.02, 0.1, math.log(0.05))
     stage = LocalizationStage(network, side, side, images=2, per_image=40, jitter=0.0, photometric=SAME)  # type: ignore[arg-type]
     batch = stage.batch(torch.Generator().manual_seed(0), 0)
     loss, figures = stage.loss(batch)
@@ -87,11 +75,10 @@ def test_the_loss_is_what_the_formula_says() -> None:
 
 
 def test_jitter_moves_frames_and_what_is_known_of_them_alike() -> None:
-    """The true correction of a jittered frame leads back to where the frame was without it."""
+    """Moved and rescaled frames have other offsets, and what is known of their scales changes by the same factor."""
     side = pairs(1)
-    stage = LocalizationStage(KeypointLocalization(False), side, side, images=1, per_image=30, photometric=SAME)
-    still = stage._draw(side, [0], torch.Generator().manual_seed(3), 0.0)
-    moved = stage._draw(side, [0], torch.Generator().manual_seed(3), 0.2)
+    stage = LocalizationStage(KeypointLocalization(False), side, side, photometric=SAME)
+    still, moved = (stage.pairs.draw([0], 30, torch.Generator().manual_seed(3), jitter) for jitter in (0.0, 0.2))
     assert (still["offset"] - moved["offset"]).abs().max() > 0.1
     # the scales of both views changed by what the ratio changed
     change = (moved["jacobian"].det() / still["jacobian"].det()).sqrt().log()
