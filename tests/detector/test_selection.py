@@ -68,7 +68,7 @@ def test_a_graph_describes_the_same(model: str, as_graph: Callable[..., tuple[Te
     with torch.inference_mode():
         expected, found = feature(images()), as_graph(lambda: feature(images()))
     torch.testing.assert_close(found[0], expected[0], atol=0.05, rtol=1e-2)
-    assert torch.cosine_similarity(found[2], expected[2], dim=-1)[0].min() > 0.99
+    assert torch.cosine_similarity(found[2], expected[2], dim=-1)[0].min() > 0.999
     assert found[2][2].eq(0).all()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, LIFTOrientation, LIFTResponse
 from kornia_lift.integrations.onnx import export_onnx, export_program, run_onnx
+from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.contrast import LocalContrast
 from kornia_lift.networks.localization import KeypointLocalization
@@ -103,7 +104,8 @@ def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str) -> No
     padded = torch.zeros(1, 1, 110, 130)
     padded[..., 5:100, 10:120] = texture(95, 110, seed=1)
     for image in (texture(110, 130), padded):
-        with torch.inference_mode():
+        # in float32 as the graph: bfloat16 moves keypoints a little, and an ambiguous angle may be another one
+        with torch.inference_mode(), fast_paths(False):
             lafs, responses, descriptors = feature(image)
         found = [torch.from_numpy(each) for each in run_onnx(tmp_path / "feature.onnx", image)]
         torch.testing.assert_close(found[0], lafs, atol=0.05, rtol=1e-2)
@@ -120,7 +122,9 @@ def test_the_whole_feature_compiles_to_one_graph(model: str) -> None:
     torch.compiler.reset()
     with torch.no_grad():
         found = torch.compile(feature, backend="eager", fullgraph=True)(image)  # raises where a graph would break
-        for one, other in zip(found, feature(image), strict=True):
+        with fast_paths(False):  # in float32 as the graph
+            expected = feature(image)
+        for one, other in zip(found, expected, strict=True):
             torch.testing.assert_close(one, other, atol=0.05, rtol=1e-2)
 
 
