@@ -37,7 +37,7 @@ def load_descriptor(name: str) -> Descriptor:
             shipped model, a ``.safetensors`` file of a model, or a ``.t7`` file of DeepDesc.
 
     Raises:
-        ValueError: if there is no such model.
+        ValueError: if there is no such model, or its descriptor sees more than a patch.
         FileNotFoundError: if there is no such file.
 
     """
@@ -51,12 +51,11 @@ def load_descriptor(name: str) -> Descriptor:
         from kornia_lift.convert.deepdesc import load_deepdesc
 
         return _resized(load_deepdesc(name), 64)
-    from kornia_lift.networks.compact_descriptor import CompactDescriptor
     from kornia_lift.networks.descriptor import LIFTDescriptor
     from kornia_lift.weights import network_family
 
     if network_family(name) == "compact":
-        return _resized(CompactDescriptor(name), 32)
+        raise ValueError(f"{name} describes the surroundings of a patch too, which a set of patches does not have")
     return _resized(LIFTDescriptor(name), 64)
 
 

@@ -51,7 +51,7 @@ class LIFTFeature(LocalFeature):
             shipped model says, one size, three for ``"lift-pooled"``.
         angles: angles of a keypoint, at most, whose descriptors are averaged, weighted by how likely each is: where an
             angle is ambiguous, two images choose differently, and only the mean is found again. The frame has the most
-            likely one. ``None``: as the model says, 1 for LIFT's orientation, which has no others, 3 for the polar one.
+            likely one. ``None``: as the model says, 1 for LIFT's orientation, which has no others, 4 for the polar one.
         precision: of the default descriptor's products on a CPU. ``None``: ``"float32"`` for LIFT's network,
             ``"auto"`` for the compact one: ``"bfloat16"`` where the CPU multiplies in it.
         compile: compile the default patch networks by ``torch.compile`` at their first use: for training, and for GPUs.

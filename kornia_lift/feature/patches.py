@@ -7,10 +7,12 @@ computed again in the backward pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from kornia.core.check import KORNIA_CHECK_LAF
 from kornia.feature import (
     LAFDescriptor,
     LAFOrienter,
@@ -21,6 +23,7 @@ from kornia.feature import (
 )
 from torch import Tensor
 
+from kornia_lift._gray import as_gray
 from kornia_lift._memory import recompute_frames
 from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks._fast.plan import is_plain
@@ -189,9 +192,20 @@ class PatchDescriptor(LAFDescriptor):
 
     def _describe(self, img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor:
         if isinstance(img, Tensor):
-            return recompute_frames(super().forward, img, lafs, GRADIENT_CHUNK)
+            KORNIA_CHECK_LAF(lafs)
+            return recompute_frames(self._describe_image, as_gray(img), lafs, GRADIENT_CHUNK)
         parts = [
-            self.descriptor(img.cut(part, self.patch_size).flatten(0, 1)).view(*part.shape[:2], -1)
+            self._describe_patches(part, partial(img.cut, size=self.patch_size))
             for part in lafs.split(max(1, CHUNK // len(lafs)), dim=1)
         ]
         return torch.cat(parts, 1)
+
+    def _describe_image(self, img: Tensor, lafs: Tensor) -> Tensor:
+        return self._describe_patches(lafs, partial(extract_patches_from_pyramid, img, PS=self.patch_size))
+
+    def _describe_patches(self, lafs: Tensor, cut: Callable[[Tensor], Tensor]) -> Tensor:
+        """Describe the patches, one channel for each region that the network sees, that ``cut`` gives of frames."""
+        regions = self.descriptor.regions if isinstance(self.descriptor, CompactDescriptor) else (1.0,)
+        patches = [cut(lafs if region == 1 else scale_laf(lafs, region)) for region in regions]
+        descriptors: Tensor = self.descriptor(torch.cat(patches, 2).flatten(0, 1))
+        return descriptors.view(*lafs.shape[:2], descriptors.shape[1])

@@ -38,7 +38,7 @@ class _Stages(NamedTuple):
 
 _FAMILIES: dict[Family, _Stages] = {
     "lift": _Stages(LIFTOrientation, 1.0, 1, LIFTDescriptor, 1.5, "float32"),
-    "compact": _Stages(PolarOrientation, 3.0, 3, CompactDescriptor, 2.0, "auto"),
+    "compact": _Stages(PolarOrientation, 3.0, 4, CompactDescriptor, 2.0, "auto"),
 }
 
 

@@ -1,115 +1,145 @@
-"""CompactDescriptor: 128 numbers for a 32x32 patch, by a plain convolutional network. It is not part of the LIFT paper.
+"""CompactDescriptor: 128 numbers for a keypoint and its surroundings. It is not part of the LIFT paper.
 
-The shape is that of L2-Net (Tian et al., CVPR 2017) and HardNet (Mishchuk et al., NeurIPS 2017) with a coarser first
-layer: 29 million products per patch instead of 39, and at equal training time fewer errors.
+The main part has the shape of L2-Net (Tian et al., CVPR 2017) and HardNet (Mishchuk et al., NeurIPS 2017) with a
+coarser first layer: 29 million products per patch instead of 39, and at equal training time fewer errors. Two small
+networks see the surroundings: on facades and masonry the described region has look-alikes, which these tell apart.
 """
 
 from __future__ import annotations
 
 import os
-from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
+from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
-from kornia_lift._checks import check_patches
-from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, padded, product_dtype
-from kornia_lift.networks._fast.plan import PlanCache, is_plain
-from kornia_lift.networks.layers import NORM_EPS, Layers, in_chunks, normalised_convolution, normalize_patches
+from kornia_lift._checks import check_floating
+from kornia_lift.networks._fast.folded import IntegerPrecision
+from kornia_lift.networks.encoder import PatchEncoder
+from kornia_lift.networks.layers import in_chunks, normalize_patches
 from kornia_lift.weights import load_network
 
 PATCH_SIZE = 32
 DESCRIPTOR_DIM = 128
+REGIONS = (1.0, 2.0, 4.0)  # sides of what is seen, over that of the frame
+LARGE = int(PATCH_SIZE * REGIONS[-1])  # side of one patch that holds them all
 
 
 class CompactDescriptor(nn.Module):
-    r"""Describe 32x32 grayscale patches by 128 numbers; every patch is normalised by its own mean and deviation.
+    r"""Describe keypoints by 128 numbers from 32x32 grayscale patches of three regions around each.
 
-    One 5x5 convolution of stride 2, four 3x3 convolutions, and an 8x8 one that sees the whole map; batch normalisation
-    without parameters, ReLU; 1.37 million weights. Without gradient, on a CPU, the normalisation is folded into the
-    weights.
+    Every patch is normalised by its own mean and deviation. The patch of the frame goes through one 5x5 convolution
+    of stride 2, four 3x3 convolutions, and an 8x8 one that sees the whole map; those of twice and four times its size
+    go through networks of a twelfth of the products. The three results are added. Batch normalisation without
+    parameters, ReLU; 1.7 million weights.
 
     Args:
         pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
             for random weights (the module then stays in train mode, where batch statistics normalise).
-        precision: number format of the products on a CPU without gradient. ``"auto"``: ``"bfloat16"`` where the CPU
-            multiplies in it (AVX512-BF16, AMX), twice as fast, with a cosine above .999 to ``"float32"``. Input,
-            output and weights stay float32.
+        precision: number format of the products on a CPU without gradient. ``"auto"``: ``"int8"`` where the CPU
+            multiplies 8-bit integers (AVX-VNNI, AVX512-VNNI, AMX), with a cosine to ``"float32"`` of .9998 in the mean;
+            else ``"bfloat16"`` where it multiplies in that (AVX512-BF16). Input, output and weights stay float32.
         chunk_size: patches that go through the network at once when no gradient is recorded; bounds the memory, does
             not change the result.
 
     Shape:
-        - Input: :math:`(B, 1, 32, 32)`, values in [0, 1]
+        - Input: :math:`(B, 3, 32, 32)`, values in [0, 1]: the region of the frame, twice and four times as large ones;
+          or :math:`(B, 1, 128, 128)`, the largest region, from which all three are cut
         - Output: :math:`(B, 128)`, unit vectors
 
     Raises:
-        kornia.core.exceptions.ShapeError: if the input is not (B, 1, 32, 32).
+        kornia.core.exceptions.ShapeError: if the input has another shape.
         TypeError: if the input is not floating point.
+        ValueError: if the precision is unknown, or not available.
 
     Convention:
-        The patch covers the whole frame of a kornia LAF, as ``LAFDescriptor(network, patch_size=32)`` cuts it.
+        The first patch covers the whole frame of a kornia LAF.
+        :class:`~kornia_lift.feature.patches.PatchDescriptor` cuts all three; kornia's
+        ``LAFDescriptor(network, patch_size=128)`` cuts the large one, of LAFs that are four times as large.
 
     Example:
         >>> descriptor = CompactDescriptor(pretrained=False).eval()
-        >>> descriptor(torch.rand(4, 1, 32, 32)).shape
+        >>> descriptor(torch.rand(4, 3, 32, 32)).shape
         torch.Size([4, 128])
 
     """
 
     patch_size = PATCH_SIZE
+    regions = REGIONS
     normalize = True
 
     def __init__(
         self,
         pretrained: bool | str | os.PathLike[str] = False,
         *,
-        precision: Precision = "auto",
+        precision: IntegerPrecision = "auto",
         chunk_size: int = 512,
     ) -> None:
         super().__init__()
         self.precision = precision
         self.chunk_size = chunk_size
-        self.features = Layers(
-            *normalised_convolution(1, 32, 5, 2),  # 16 x 16
-            *normalised_convolution(32, 64),
-            *normalised_convolution(64, 64),
-            *normalised_convolution(64, 128, stride=2),  # 8 x 8
-            *normalised_convolution(128, 128),
-            nn.Conv2d(128, DESCRIPTOR_DIM, 8, bias=False),  # 1 x 1
-            nn.BatchNorm2d(DESCRIPTOR_DIM, eps=NORM_EPS, affine=False),
+        self.features = PatchEncoder(
+            channels=(1, 32, 64, 64, 128, 128),
+            kernels=(5, 3, 3, 3, 3),
+            strides=(2, 1, 1, 2, 1),
+            size=8,
+            outputs=DESCRIPTOR_DIM,
+            precision=precision,
         )
-        for layer in self._convolutions():
-            nn.init.orthogonal_(layer.weight, gain=0.6)
-        self._plan = PlanCache(partial(fold, eps=NORM_EPS, dtype=product_dtype(precision)))
+        self.surroundings = nn.ModuleList(
+            PatchEncoder(
+                channels=(1, 16, 32, 64, 64),
+                kernels=(5, 3, 3, 3),
+                strides=(2, 2, 1, 2),
+                size=4,
+                outputs=DESCRIPTOR_DIM,
+                precision=precision,
+            )
+            for _ in REGIONS[1:]
+        )
+        self.shares = nn.Parameter(torch.full((len(REGIONS) - 1,), 0.3))  # of the surroundings
+        for encoder in self._encoders():
+            for layer, _ in encoder.pairs():
+                nn.init.orthogonal_(layer.weight, gain=0.6)
         if pretrained is not False:
             load_network(self, "descriptor", pretrained)
 
     def extra_repr(self) -> str:
         return f"precision={self.precision!r}"
 
-    def _convolutions(self) -> list[nn.Conv2d]:
-        return [layer for layer in self.features if isinstance(layer, nn.Conv2d)]
+    def _encoders(self) -> list[PatchEncoder]:
+        return [self.features, *(cast(PatchEncoder, each) for each in self.surroundings)]
 
-    def _describe(self, patch: Tensor) -> Tensor:
-        x = normalize_patches(patch, None, None).contiguous(memory_format=torch.channels_last)
-        norms = [layer for layer in self.features if isinstance(layer, nn.BatchNorm2d)]
-        tensors = normalised_tensors(zip(self._convolutions(), norms, strict=True))
-        if len(x) and not self.training and is_plain(x, *tensors):
-            out = self._folded(padded(x), self._plan.get(*tensors))[: len(x)]
-        else:
-            out = self.features(x).flatten(1)
-        return F.normalize(out, dim=1)
-
-    def _folded(self, x: Tensor, plan: list[tuple[Tensor, Tensor]]) -> Tensor:
-        x = x.to(plan[0][0].dtype)
-        for (weight, bias), layer in zip(plan[:-1], self._convolutions(), strict=False):
-            x = F.conv2d(x, weight, bias, layer.stride, layer.padding).relu_()
-        weight, bias = plan[-1]
-        # the last convolution sees the whole map: a product of matrices, in the channels-last order of both
-        flat = x.permute(0, 2, 3, 1).flatten(1)
-        return F.linear(flat, weight.permute(0, 2, 3, 1).flatten(1), bias).float()
+    def _describe(self, patches: Tensor) -> Tensor:
+        if patches.shape[1] == 1:
+            patches = _regions_of(patches)
+        single = patches.flatten(0, 1)[:, None]
+        each = normalize_patches(single, None, None).view_as(patches).split(1, dim=1)
+        each = tuple(part.contiguous(memory_format=torch.channels_last) for part in each)
+        inner, *outer = (encoder(part) for encoder, part in zip(self._encoders(), each, strict=True))
+        for share, part in zip(self.shares.to(inner.dtype), outer, strict=True):
+            inner = inner + share * part
+        return F.normalize(inner, dim=1)
 
     def forward(self, patch: Tensor) -> Tensor:
-        check_patches(patch, PATCH_SIZE, type(self).__name__)
+        check_floating(patch, type(self).__name__)
+        if patch.shape[1:] not in ((len(REGIONS), PATCH_SIZE, PATCH_SIZE), (1, LARGE, LARGE)):
+            raise ShapeError(
+                f"CompactDescriptor expects patches of {len(REGIONS)} regions (B, {len(REGIONS)}, {PATCH_SIZE}, "
+                f"{PATCH_SIZE}), or of the largest (B, 1, {LARGE}, {LARGE}), got {tuple(patch.shape)}; PatchDescriptor "
+                "cuts them"
+            )
         return in_chunks(self._describe, patch, self.chunk_size, self.training)
+
+
+def _regions_of(large: Tensor) -> Tensor:
+    """Cut the patches of all regions (B, 3, 32, 32) out of that of the largest (B, 1, 128, 128)."""
+    parts = []
+    for region in REGIONS:
+        side = int(PATCH_SIZE * region)
+        border = (LARGE - side) // 2
+        inner = large[..., border : border + side, border : border + side]
+        parts.append(F.avg_pool2d(inner, side // PATCH_SIZE) if side > PATCH_SIZE else inner)
+    return torch.cat(parts, 1)

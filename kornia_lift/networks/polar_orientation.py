@@ -231,7 +231,7 @@ def peak_angle(distribution: Tensor, at: Tensor | None = None) -> Tensor:
     return torch.atan2(angle.sin(), angle.cos())
 
 
-def peak_angles(distribution: Tensor, count: int, apart: int = 7, least: float = 0.1) -> tuple[Tensor, Tensor]:
+def peak_angles(distribution: Tensor, count: int, apart: int = 7, least: float = 0.05) -> tuple[Tensor, Tensor]:
     """Return the angles of several peaks, strongest first, and the probability of each.
 
     Args:
@@ -241,8 +241,9 @@ def peak_angles(distribution: Tensor, count: int, apart: int = 7, least: float =
         least: probability of a peak over that of the first one below which it does not count.
 
     Returns:
-        Clockwise angles in radians in (-pi, pi], shape (B, count), and weights that sum to 1, shape (B, count): the
-        probability of the peak's bin and its two neighbours, 0 where there is no further peak.
+        Clockwise angles in radians in (-pi, pi], shape (B, count), and weights that sum to 1, shape (B, count), in
+        proportion to the square root of the probability of the peak's bin and its two neighbours (means of descriptors
+        by it find more matches than by the probability itself); 0 where there is no further peak.
 
     """
     n = distribution.shape[1]
@@ -257,5 +258,6 @@ def peak_angles(distribution: Tensor, count: int, apart: int = 7, least: float =
         away = (bins - at[:, None]).abs()
         left = left.masked_fill(torch.minimum(away, n - away) < apart, 0)
     weight = torch.stack(weights, 1)
-    weight = weight * (weight >= least * weight[:, :1])
+    kept = weight >= least * weight[:, :1]
+    weight = torch.where(kept, weight, torch.ones_like(weight)).sqrt() * kept  # the root has no gradient at 0
     return torch.stack(angles, 1), weight / weight.sum(1, keepdim=True)

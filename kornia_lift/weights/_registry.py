@@ -37,7 +37,7 @@ class ShippedModel:
 
 
 _LIFT_SHA256 = "424d0234d2d3f144d9011be40c3bc39ed075a5ff1edaaaa5ad10434996d4f84d"
-_LIFT_PLUS_SHA256 = "1ef835a0c3902169673ffa2c5d0bae806947f984a6557d5d545254ac634e6304"
+_LIFT_PLUS_SHA256 = "5b99f13de7c5a77863a4c0af338f55df22900a5597d0cb66b69dbeb60f1e6e11"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),

@@ -54,7 +54,7 @@ def test_command_prints_published_figures_beside_ours(call: Call, tmp_path: Path
     image.fromarray(sheet).save(folder / "patches0000.bmp")
     (folder / "info.txt").write_text("".join(f"{i} 0\n" for i in ids))
     np.savez(tmp_path / "mine.npz", patches=patches, point_ids=ids)
-    answer = call("patches", folder, tmp_path / "mine.npz", "-d", "sift", "lift-plus", "--negatives", 10)
+    answer = call("patches", folder, tmp_path / "mine.npz", "-d", "sift", "lift", "--negatives", 10)
     assert answer.code == 0
     lines = {line.split("  ")[0].strip(): line.split()[-2:] for line in answer.out.splitlines()}
     assert lines["PR-AUC"] == ["liberty", "mine"]
@@ -63,7 +63,7 @@ def test_command_prints_published_figures_beside_ours(call: Call, tmp_path: Path
     assert "liberty: 12 matching, 120 other pairs" in answer.out
 
 
-@pytest.mark.parametrize("wrong", ["nothing", "missing.t7"])
+@pytest.mark.parametrize("wrong", ["nothing", "missing.t7", "lift-plus"])
 def test_wrong_descriptor_is_said(call: Call, tmp_path: Path, wrong: str) -> None:
     patches, ids = patch_set()
     np.savez(tmp_path / "mine.npz", patches=patches, point_ids=ids)

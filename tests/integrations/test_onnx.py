@@ -150,8 +150,10 @@ def test_networks_are_made_on_the_meta_device(name: str, assign: bool) -> None:
             if buffer.is_floating_point():
                 buffer.fill_(float("nan"))
     empty.load_state_dict(full.state_dict(), assign=assign)
-    if name in ("CompactDescriptor", "KeypointLocalization", "PolarOrientation"):
+    if name in ("KeypointLocalization", "PolarOrientation"):
         x = texture(32, 32, batch=3)
+    elif name == "CompactDescriptor":
+        x = texture(128, 128, batch=3)
     else:
         x = texture(110, 130) if name == "LIFTFeature" else inputs(type(full))[0]
     with torch.no_grad():

@@ -6,14 +6,21 @@ import copy
 
 import pytest
 import torch
-from kornia.feature import LAFDescriptor
+from kornia.feature import LAFDescriptor, scale_laf
 from torch import Tensor, nn
 from torch.autograd import gradcheck
+from torch.nn.functional import avg_pool2d
 
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks._fast.plan import fast_paths
+from kornia_lift.networks._fast.quantized import has_fast_integers, has_integers
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from tests.pictures import texture
+
+
+def views(batch: int = 1, seed: int = 0) -> Tensor:
+    """Patches of three regions."""
+    return torch.cat([texture(32, 32, batch=batch, seed=seed + 100 * k) for k in range(3)], 1)
 
 
 def trained(**options: object) -> CompactDescriptor:
@@ -22,7 +29,7 @@ def trained(**options: object) -> CompactDescriptor:
     network = CompactDescriptor(False, **options)  # type: ignore[arg-type]
     with torch.no_grad():
         for seed in range(40):
-            network(texture(32, 32, batch=32, seed=seed))
+            network(views(32, seed))
     return network.eval()
 
 
@@ -34,31 +41,31 @@ def test_counts_its_products_and_parameters() -> None:
         nonlocal products
         products += out.numel() * layer.weight[0].numel()  # type: ignore[operator, index]
 
-    for layer in network.features:
+    for layer in network.modules():
         if isinstance(layer, nn.Conv2d):
             layer.register_forward_hook(count)  # type: ignore[arg-type]
     with fast_paths(False):
-        network(texture(32, 32))
-    assert products == pytest.approx(29.5e6, rel=0.01)
-    assert sum(p.numel() for p in network.parameters()) == 1_325_856
+        network(views())
+    assert products == pytest.approx(34.0e6, rel=0.01)
+    assert sum(p.numel() for p in network.parameters()) == 1_708_610
 
 
 def test_describes_by_unit_vectors_as_kornia_expects() -> None:
     image = texture(80, 90, batch=2)
     lafs = lafs_from_lift(torch.rand(2, 7, 2) * 60 + 10, torch.full((2, 7), 2.0))
-    found = LAFDescriptor(trained(), patch_size=32)(image, lafs)
+    found = LAFDescriptor(trained(), patch_size=128)(image, scale_laf(lafs, 4.0))
     assert found.shape == (2, 7, 128)
     assert torch.allclose(found.norm(dim=2), torch.ones(2, 7), atol=1e-5)
 
 
 def test_contrast_and_brightness_do_not_matter() -> None:
-    network, patch = trained(precision="float32"), texture(32, 32, batch=9)
+    network, patch = trained(precision="float32"), views(9)
     with torch.no_grad():
         assert ((network(patch) * network(patch * 0.5 + 0.3)).sum(1) > 0.95).all()
 
 
 def test_the_folded_path_gives_the_same() -> None:
-    network, patches = trained(precision="float32"), texture(32, 32, batch=21)
+    network, patches = trained(precision="float32"), views(21)
     with torch.no_grad():
         found = network(patches)
         with fast_paths(False):
@@ -78,13 +85,13 @@ def test_statistics_are_part_of_the_state() -> None:
     network = trained(precision="float32")
     other = CompactDescriptor(False, precision="float32")
     other.load_state_dict(network.state_dict())
-    patches = texture(32, 32, batch=3)
+    patches = views(3)
     with torch.no_grad():
         assert torch.equal(other.eval()(patches), network(patches))
 
 
 def test_train_mode_uses_the_batch_and_eval_mode_does_not() -> None:
-    network, patches = trained(precision="float32"), texture(32, 32, batch=8)
+    network, patches = trained(precision="float32"), views(8)
     with torch.no_grad():
         assert torch.allclose(network(patches)[:2], network(patches[:2]), atol=1e-5)
         network.train()
@@ -93,7 +100,7 @@ def test_train_mode_uses_the_batch_and_eval_mode_does_not() -> None:
 
 def test_chunks_and_an_empty_batch_do_not_change_the_result() -> None:
     whole, parts = trained(), trained(chunk_size=2)
-    patches = texture(32, 32, batch=5)
+    patches = views(5)
     with torch.no_grad():
         assert torch.allclose(whole(patches), parts(patches), atol=2e-3)
         assert whole(patches[:0]).shape == (0, 128)
@@ -102,8 +109,9 @@ def test_chunks_and_an_empty_batch_do_not_change_the_result() -> None:
 @pytest.mark.parametrize(
     ("patch", "error"),
     [
-        (torch.zeros(1, 1, 32, 32, dtype=torch.uint8), TypeError),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), TypeError),
         (torch.rand(1, 1, 64, 64), ValueError),
+        (torch.rand(1, 1, 32, 32), ValueError),  # no surroundings
         (torch.rand(32, 32), ValueError),
     ],
 )
@@ -113,13 +121,58 @@ def test_bad_input_is_refused(patch: Tensor, error: type[Exception]) -> None:
 
 
 def test_unknown_precision_is_refused() -> None:
-    with pytest.raises(ValueError, match="auto, float32, bfloat16, got 'int8'"):
-        CompactDescriptor(False, precision="int8")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="auto, float32, bfloat16, int8, got 'int4'"):
+        CompactDescriptor(False, precision="int4")  # type: ignore[arg-type]
+
+
+def test_integers_where_torch_has_none_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kornia_lift.networks.encoder.has_integers", lambda: False)
+    with pytest.raises(ValueError, match="precision 'int8' needs"):
+        CompactDescriptor(False, precision="int8")
+
+
+needs_integers = pytest.mark.skipif(not has_integers(), reason="this torch has no convolutions of 8-bit integers")
+
+
+@needs_integers
+def test_integers_give_nearly_the_same_and_do_not_depend_on_the_batch() -> None:
+    network, patches = trained(precision="int8"), views(70)
+    with torch.no_grad():
+        found = network(patches)
+        with fast_paths(False):
+            expected = network(patches)
+        similar = (found * expected).sum(1)
+        # without fast instructions sums of two products may saturate
+        assert similar.min() > (0.99 if has_fast_integers() else 0.95)
+        assert similar.mean() < 1 - 1e-6, "integers were not used"
+        assert torch.equal(torch.cat([network(part) for part in patches.split(7)]), found)
+        network.surroundings[1][0].weight.mul_(-1)  # type: ignore[index, operator, union-attr]
+        with fast_paths(False):
+            changed = network(patches)
+        assert ((network(patches) * changed).sum(1) > 0.95).all()
+        assert ((changed * expected).sum(1) < 0.99).any()
+
+
+def test_one_patch_of_the_largest_region_holds_all() -> None:
+    network, large = trained(precision="float32"), texture(128, 128, batch=3)
+    three = torch.cat([large[..., 48:80, 48:80], avg_pool2d(large[..., 32:96, 32:96], 2), avg_pool2d(large, 4)], 1)
+    with torch.no_grad():
+        assert torch.allclose(network(large), network(three), atol=1e-5)
+
+
+def test_every_region_matters() -> None:
+    network, patches = trained(precision="float32"), views(5)
+    with torch.no_grad():
+        before = network(patches)
+        for k in range(3):
+            other = patches.clone()
+            other[:, k] = views(5, seed=7)[:, k]
+            assert ((network(other) * before).sum(1) < 0.999).all()
 
 
 def test_constant_patch_has_finite_output_and_gradient() -> None:
     network = trained()
-    out = network(torch.full((1, 1, 32, 32), 0.45))
+    out = network(torch.full((1, 3, 32, 32), 0.45))
     assert out.isfinite().all()
     out.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
@@ -127,21 +180,21 @@ def test_constant_patch_has_finite_output_and_gradient() -> None:
 
 def test_gradient_with_respect_to_the_patch_is_exact() -> None:
     network = trained().double()
-    patch = texture(32, 32).double().requires_grad_()
+    patch = views().double().requires_grad_()
     assert gradcheck(network, (patch,), fast_mode=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_dtype_follows_the_module(dtype: torch.dtype) -> None:
-    out = trained().to(dtype)(texture(32, 32, batch=2).to(dtype))
+    out = trained().to(dtype)(views(2).to(dtype))
     assert out.dtype == dtype
     assert out.isfinite().all()
 
 
 def test_compiled_and_copied_it_is_the_same() -> None:
-    network, patches = trained(), texture(32, 32, batch=4)
+    network, patches = trained(), views(4)
     with torch.no_grad(), fast_paths(False):
         expected = network(patches)
         assert torch.allclose(torch.compile(network, backend="eager", fullgraph=True)(patches), expected, atol=1e-5)
     with torch.no_grad():
-        assert ((copy.deepcopy(network)(patches) * expected).sum(1) > 0.999).all()
+        assert torch.equal(copy.deepcopy(network)(patches), network(patches))

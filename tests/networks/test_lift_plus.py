@@ -33,7 +33,7 @@ def test_the_angle_rotates_with_the_patch(degrees: float) -> None:
 
 
 def test_descriptors_separate_locations_under_noise_and_another_illumination() -> None:
-    network, patches = CompactDescriptor("lift-plus"), texture(32, 32, batch=60, seed=2)
+    network, patches = CompactDescriptor("lift-plus"), texture(128, 128, batch=60, seed=2)
     generator = torch.Generator().manual_seed(0)
     other = (0.6 * patches**1.3 + 0.1 + 0.01 * torch.randn(patches.shape, generator=generator)).clamp(0, 1)
     with torch.no_grad():

@@ -153,7 +153,11 @@ def test_compiled_and_copied_it_is_the_same() -> None:
         assert torch.equal(copy.deepcopy(network)(patches), network(patches))
 
 
-def test_peaks_are_apart_and_weighted_by_their_probability() -> None:
+def test_peaks_are_apart_and_weighted_by_the_root_of_their_probability() -> None:
+    def shares(*probabilities: float) -> object:
+        roots = [math.sqrt(p) for p in probabilities]
+        return pytest.approx([root / sum(roots) for root in roots])
+
     p = torch.zeros(3, 72)
     p[0, [10, 11, 12]], p[0, 15], p[0, [40, 41, 42]] = (
         torch.tensor([0.1, 0.3, 0.1]),
@@ -165,8 +169,15 @@ def test_peaks_are_apart_and_weighted_by_their_probability() -> None:
     angles, weights = peak_angles(p, 3)
     # bin 15 belongs to the peak at 11: it is nearer than 7 bins
     assert angles[0, :2].rad2deg().tolist() == pytest.approx([55.0, -155.0], abs=1e-3)
-    assert weights[0].tolist() == pytest.approx([0.5 / 0.8, 0.3 / 0.8, 0.0])
+    assert weights[0].tolist() == shares(0.5, 0.3, 0.0)
     assert angles[1, 0].rad2deg().item() == pytest.approx(-5.0, abs=1e-3) and weights[1].tolist() == [1, 0, 0]
-    assert weights[2].tolist() == [1, 0, 0]  # below a tenth of the first
-    assert peak_angles(p, 3, least=0.05)[1][2].tolist() == pytest.approx([0.9 / 0.98, 0.08 / 0.98, 0.0])
+    assert weights[2].tolist() == shares(0.9, 0.08, 0.0)  # the third is below a twentieth of the first
+    assert peak_angles(p, 3, least=0.1)[1][2].tolist() == [1, 0, 0]
     assert torch.equal(angles[:, 0], peak_angle(p))
+
+
+def test_weights_of_missing_peaks_have_a_finite_gradient() -> None:
+    p = torch.zeros(1, 72).index_fill(1, torch.tensor([20]), 1.0).requires_grad_()
+    _, weights = peak_angles(p, 3)
+    weights[0, 0].backward()
+    assert p.grad is not None and p.grad.isfinite().all()

@@ -37,9 +37,9 @@ def add_parser(commands: Any) -> None:
         "-d",
         "--descriptors",
         nargs="+",
-        default=["sift", "lift", "lift-plus"],
+        default=["sift", "lift"],
         metavar="DESCRIPTOR",
-        help="sift, rootsift, tfeat, a shipped model, a .safetensors file of a model, or a .t7 file of DeepDesc "
+        help="sift, rootsift, tfeat, lift, a .safetensors file of a model of its family, or a .t7 file of DeepDesc "
         "(default: %(default)s)",
     )
     parser.add_argument("--points", type=positive, default=10_000, metavar="N", help="points (default: %(default)s)")

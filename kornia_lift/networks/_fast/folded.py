@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, cast, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Precision = Literal["auto", "float32", "bfloat16"]
+#: For networks whose layers are all normalised, which 8-bit integers serve as well.
+IntegerPrecision = Literal["auto", "float32", "bfloat16", "int8"]
 
+
+#: Stride and padding of a convolution.
+Placement = tuple[tuple[int, ...], tuple[int, ...]]
 
 STEP = 32  # patches
 
@@ -64,3 +70,26 @@ def normalised_tensors(layers: Iterable[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> li
     for convolution, norm in layers:
         tensors += [convolution.weight, cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)]
     return tensors
+
+
+class FloatChain:
+    """Convolutions of a patch, each but the last followed by a ReLU; the last one sees the whole map.
+
+    Args:
+        folded: what :func:`fold` returns.
+        placements: stride and padding of each layer.
+
+    """
+
+    def __init__(self, folded: Sequence[tuple[Tensor, Tensor]], placements: Sequence[Placement]) -> None:
+        self._layers = list(zip(folded[:-1], placements, strict=False))
+        weight, self._bias = folded[-1]
+        # the last convolution is a product of matrices, in the channels-last order of both
+        self._whole = weight.permute(0, 2, 3, 1).flatten(1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Reduce normalised patches, shape (B, C, H, W), to vectors (B, D), float32."""
+        x = x.to(self._whole.dtype)
+        for (weight, bias), (stride, padding) in self._layers:
+            x = F.conv2d(x, weight, bias, stride, padding).relu_()
+        return F.linear(x.permute(0, 2, 3, 1).flatten(1), self._whole, self._bias).float()

@@ -99,7 +99,7 @@ class CompactConfig:
     descriptor_images: int = 3
     descriptor_pairs: int = 144
     margin: float = 1.0
-    refine_upright: float = 0.35
+    refine_upright: float = 0.45
     refine_coarse: float = 0.3
     refine_angle: float = 0.12
     localization: LoopConfig = field(default_factory=lambda: _loop(3000, 3e-3, validate_every=100))

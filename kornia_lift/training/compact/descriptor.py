@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.training.compact.views import ViewPairs, rotate_frames, wrap_angle
 from kornia_lift.training.loop.batches import to_device_of
@@ -39,7 +40,7 @@ class ViewDescriptorStage(HardestInBatch):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: CompactDescriptor,
         pairs: ViewPairs,
         validation: ViewPairs,
         orientation: PolarOrientation | None = None,
@@ -51,6 +52,7 @@ class ViewDescriptorStage(HardestInBatch):
         seed: int = 0,
     ) -> None:
         super().__init__(network, margin)
+        self.descriptor = network
         self.pairs, self.validation = pairs, validation
         self.orientation, self.context = orientation, context
         self.upright_share, self.coarse_share, self.coarse_angle = upright_share, coarse_share, coarse_angle
@@ -85,10 +87,14 @@ class ViewDescriptorStage(HardestInBatch):
                 second = torch.where(wrap_angle(first - second).abs() < HOPELESS, second, first + error[1])
             error = torch.where(upright, error, torch.stack([first, second]))
         return {
-            "anchor": pairs.augment(pairs.cut(anchor, rotate_frames(a, error[0])), generator),
-            "positive": pairs.augment(pairs.cut(positive, rotate_frames(p, error[1])), generator),
+            "anchor": self._patches(pairs, anchor, rotate_frames(a, error[0]), generator),
+            "positive": self._patches(pairs, positive, rotate_frames(p, error[1]), generator),
             "not_negative": pairs.ambiguous(anchor, reach),
         }
+
+    def _patches(self, pairs: ViewPairs, index: Tensor, frames: Tensor, generator: Generator) -> Tensor:
+        """Patches of all regions that the network sees."""
+        return pairs.augment(pairs.cut(index, frames, regions=self.descriptor.regions), generator)
 
     def _estimate(self, pairs: ViewPairs, index: Tensor, frames: Tensor, generator: Generator) -> Tensor:
         """Clockwise angles of frames, as the trained orientation estimates them."""

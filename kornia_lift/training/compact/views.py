@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from kornia.feature import laf_from_center_scale_ori
@@ -138,19 +139,22 @@ class ViewPairs:
         slant = axis @ torch.diag_embed(torch.stack([1 / ratio, torch.ones(n)], 1)) @ axis.mT
         return torch.cat([slant @ lafs[:, :, :2], lafs[:, :, 2:]], 2)
 
-    def cut(self, index: Tensor, lafs: Tensor, size: int | None = None) -> Tensor:
+    def cut(self, index: Tensor, lafs: Tensor, size: int | None = None, regions: Sequence[float] = (1.0,)) -> Tensor:
         """Cut the patches of frames from their images.
 
         Args:
             index: observations, shape (N,).
             lafs: frames, shape (N, 2, 3).
             size: side of the patches in pixels, that of the batch when ``None``.
+            regions: sides of the regions, over that of the frame.
 
         Returns:
-            Patches (N, 1, size, size) in [0, 1].
+            Patches (N, len(regions), size, size) in [0, 1].
 
         """
-        return self._patches.cut(self.seen.image[index], lafs, size or self.size)
+        image = self.seen.image[index]
+        frames = [torch.cat([lafs[:, :, :2] * region, lafs[:, :, 2:]], 2) for region in regions]
+        return torch.cat([self._patches.cut(image, each, size or self.size) for each in frames], 1)
 
     def random_stretch(self, anchor: Tensor, positive: Tensor, generator: Generator) -> Tensor:
         """Draw the slant of pairs from one image; pairs of two real views have their own."""
@@ -158,8 +162,8 @@ class ViewPairs:
         return torch.where(anchor == positive, drawn, torch.ones(()))
 
     def augment(self, patch: Tensor, generator: Generator) -> Tensor:
-        """Photometric augmentation."""
-        return augment(patch, self.warp, generator)
+        """Photometric augmentation; each region of a location (N, C, S, S) has its own."""
+        return augment(patch.flatten(0, 1)[:, None], self.warp, generator).view_as(patch)
 
 
 def rotate_frames(lafs: Tensor, angle: Tensor) -> Tensor:

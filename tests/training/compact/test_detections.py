@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
 from kornia_lift.training.compact.detections import DetectionConfig, Detections, find_pairs, pair_detections
 from kornia_lift.training.compact.observations import Observations, ViewConfig, connected_images, join_observations
@@ -165,7 +166,7 @@ def test_images_are_rotated_as_a_whole() -> None:
 
     drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
     source = Angles(detected(), 2, 4, WarpConfig(), ViewConfig())
-    stage = ViewDescriptorStage(torch.nn.Identity(), source, source, upright_share=0.0)
+    stage = ViewDescriptorStage(CompactDescriptor(False), source, source, upright_share=0.0)
     stage.batch(torch.Generator().manual_seed(0), 0)
     (image, angle), (_, same) = drawn
     assert torch.equal(angle, same)

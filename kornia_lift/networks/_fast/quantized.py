@@ -1,0 +1,80 @@
+"""Convolutions with batch normalisation in inference, multiplied as 8-bit integers: half the time of bfloat16.
+
+No calibration is needed: what a normalisation without parameters gives has a mean of 0 and a variance of 1 in every
+channel. oneDNN adds up the products without rounding, so that results depend neither on the batch nor on threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kornia_lift.networks._fast.folded import Placement
+
+INPUT_RANGE = 5.0  # standard deviations of a patch: what is brighter or darker counts as that much
+RANGE = 6.0  # of what a layer gives after its ReLU, standard deviations
+STEPS, SIGNED_STEPS = 255, 127
+CENTRE = 128  # the integer that stands for the mean of the patch
+
+
+def has_integers() -> bool:
+    """Say whether torch has convolutions of 8-bit integers."""
+    return hasattr(torch.ops.onednn, "qconv2d_pointwise")
+
+
+def has_fast_integers() -> bool:
+    """Say whether this CPU multiplies 8-bit integers and adds up the products in one go, without saturation."""
+    return has_integers() and torch.cpu._is_vnni_supported()
+
+
+class _Layer(NamedTuple):
+    """Weights as oneDNN wants them, their scale in every channel, the bias, and the value and the zero of the input."""
+
+    weight: Tensor
+    scales: Tensor
+    zeros: Tensor
+    bias: Tensor
+    placement: Placement
+    step: float
+    zero: int
+
+
+class IntegerChain:
+    """Convolutions of a patch, each but the last followed by a ReLU; the last one sees the whole map.
+
+    Args:
+        folded: weight and bias of each layer, float32, the normalisations folded in. Every channel of the weights is
+            rounded to 8 bits by its own scale.
+        placements: stride and padding of each layer.
+
+    """
+
+    def __init__(self, folded: Sequence[tuple[Tensor, Tensor]], placements: Sequence[Placement]) -> None:
+        self._layers: list[_Layer] = []
+        step, zero = INPUT_RANGE / SIGNED_STEPS, CENTRE
+        for (weight, bias), (stride, padding) in zip(folded, placements, strict=True):
+            scales = weight.abs().flatten(1).amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / SIGNED_STEPS
+            rounded = (weight / scales.view(-1, 1, 1, 1)).round().to(torch.int8).contiguous()
+            packed = torch.ops.onednn.qconv_prepack(rounded, scales, step, zero, stride, padding, (1, 1), 1, None)
+            zeros = torch.zeros(len(scales), dtype=torch.int32)
+            self._layers.append(_Layer(packed, scales, zeros, bias, (stride, padding), step, zero))
+            step, zero = RANGE / STEPS, 0
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Reduce normalised patches, float32, shape (B, C, H, W), to vectors (B, D), float32."""
+        x = (x * (SIGNED_STEPS / INPUT_RANGE)).round_().add_(CENTRE).clamp_(0, STEPS).to(torch.uint8)
+        for layer in self._layers[:-1]:
+            x = _convolve(x, layer, RANGE / STEPS, torch.uint8, "relu")
+        return _convolve(x, self._layers[-1], 1.0, torch.float32, "none").flatten(1)
+
+
+def _convolve(x: Tensor, layer: _Layer, step: float, dtype: torch.dtype, activation: str) -> Tensor:
+    stride, padding = layer.placement
+    found: Tensor = torch.ops.onednn.qconv2d_pointwise(
+        x, layer.step, layer.zero, layer.weight, layer.scales, layer.zeros, layer.bias, stride, padding, (1, 1), 1,
+        step, 0, dtype, activation, [], "",
+    )  # fmt: skip
+    return found
