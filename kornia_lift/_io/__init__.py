@@ -1,6 +1,6 @@
 """Files in and out: images to tensors, bounded reading of what may be damaged, writing that leaves whole files."""
 
-from kornia_lift._io.decode import check_values, opened
+from kornia_lift._io.decode import opened
 from kornia_lift._io.images import (
     IMAGE_SUFFIXES,
     SUFFIXES,
@@ -30,7 +30,6 @@ __all__ = [
     "ImageFileError",
     "atomic_write",
     "check_regular",
-    "check_values",
     "check_writable",
     "describe_unread",
     "exif_orientation",
