@@ -21,7 +21,7 @@ from kornia_lift._io.reading import (
     read_npz,
     read_text,
 )
-from kornia_lift._io.writing import atomic_write, check_writable
+from kornia_lift._io.writing import atomic_write, check_writable, write_npz
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -43,4 +43,5 @@ __all__ = [
     "read_npy",
     "read_npz",
     "read_text",
+    "write_npz",
 ]

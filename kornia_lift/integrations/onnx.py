@@ -73,7 +73,8 @@ def export_program(network: nn.Module, image_size: tuple[int, int] | None = None
 
 def _dynamic(network: nn.Module) -> dict[int, Any]:
     axes = (0, 2, 3) if isinstance(network, LIFTResponse) else (0,)
-    return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
+    free = getattr(torch.export.Dim, "DYNAMIC", torch.export.Dim.AUTO)  # torch 2.5 has AUTO alone
+    return dict.fromkeys(axes, free)
 
 
 def export_onnx(network: nn.Module, path: str | os.PathLike[str], image_size: tuple[int, int] | None = None) -> None:
