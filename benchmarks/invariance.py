@@ -133,8 +133,8 @@ def measure(feature: nn.Module, image: Tensor, change: Change, before: Found | N
     first, second = best[rows], nearest[rows]
     angle = descriptor = float("nan")
     if change.angle is not None:
-        turn = get_laf_orientation(laf2[None, second]) - get_laf_orientation(laf1[None, first]) - change.angle
-        angle = _median(((turn + 180).remainder(360) - 180).abs())
+        rotation = get_laf_orientation(laf2[None, second]) - get_laf_orientation(laf1[None, first]) - change.angle
+        angle = _median(((rotation + 180).remainder(360) - 180).abs())
         descriptor = _median((desc1[first] - desc2[second]).norm(dim=1))
     return Moved(
         len(rows) / max(1, len(best)), _median(distance[rows, second]), _median(ratio[rows, second].log().abs().exp()),

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from kornia_lift._extras import require
-from kornia_lift._io import DamagedFileError, atomic_write, read_npz, read_text
+from kornia_lift._io import DamagedFileError, atomic_write, read_npz, read_text, write_npz
 from kornia_lift.features import Features
 from kornia_lift.matching import match_descriptors
 
@@ -95,7 +95,7 @@ def match_pairs(
             if part is not None:
                 part.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(part) as temporary:
-                    np.savez(temporary, *[row.astype(np.int32) for row in rows])
+                    write_npz(temporary, {f"arr_{k}": row.astype(np.int32) for k, row in enumerate(rows)})
         found.update({(first, name): row for name, row in zip(seconds, rows, strict=True)})
         progress(len(seconds))
     return {pair: found[pair] for pair in pairs}

@@ -21,12 +21,13 @@ import pytest
 import torch
 
 from kornia_lift import load_image
-from kornia_lift._io import DamagedFileError, check_regular, read_npz
+from kornia_lift._io import DamagedFileError, check_regular, exif_orientation, read_npz
 from kornia_lift.convert.torch7 import read_t7
 from kornia_lift.evaluation.report.results import Results
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.colmap import read_model_files
 from kornia_lift.scenes.homographies import check_homography
+from kornia_lift.scenes.images import image_file_size, read_depth_png
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.static import StaticSequence
 from kornia_lift.training.config import ConfigError, read_mapping
@@ -36,7 +37,10 @@ from kornia_lift.training.data.store import Store, StoredImage, StoreError, load
 from kornia_lift.training.loop.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from kornia_lift.training.run import read_run
 from kornia_lift.weights import WeightFileError, read_safetensors
-from tests.fuzz.readers import MODEL, READERS, a_log, a_store, cameras, picture, read_store, results, torch7
+from tests.fuzz.readers import READERS
+from tests.fuzz.scene_files import MODEL, cameras, picture
+from tests.fuzz.training_files import a_log, a_store, read_store, results
+from tests.torch7 import torch7
 
 
 def read_config(path: Path) -> None:
@@ -109,7 +113,7 @@ def test_an_encrypted_member_and_a_pickle_are_refused(tmp_path: Path) -> None:
 def test_named_pipes_are_not_waited_for(tmp_path: Path) -> None:
     for number, reader in enumerate(READERS.values()):
         path = tmp_path / str(number) / reader.name
-        path.parent.mkdir()
+        path.parent.mkdir(parents=True)
         reader.write(path)
         path.unlink()
         os.mkfifo(path)
@@ -125,6 +129,19 @@ def test_named_pipes_are_not_waited_for(tmp_path: Path) -> None:
         check_regular(tmp_path)
     with pytest.raises((ValueError, OSError), match="log"):
         plot_runs([tmp_path / "log_jsonl"], tmp_path / "a.svg")
+
+
+def test_a_header_alone_takes_no_memory(tmp_path: Path) -> None:
+    """Pillow loads the pixels of a PNG file to find its tags: a promised size is checked before."""
+    path = gray_png(tmp_path / "a.png", 7, 5)
+    raw = bytearray(path.read_bytes())
+    raw[16:24] = struct.pack(">II", 2**20, 2**20)
+    raw[29:33] = struct.pack(">I", zlib.crc32(raw[12:29]))
+    path.write_bytes(raw)
+    for read in (image_file_size, load_image, read_depth_png):
+        with pytest.raises(ValueError, match="1048576 x 1048576 pixels"):
+            read(path)
+    assert exif_orientation(path) == 1
 
 
 @pytest.mark.parametrize(

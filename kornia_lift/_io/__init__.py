@@ -1,6 +1,6 @@
 """Files in and out: images to tensors, bounded reading of what may be damaged, writing that leaves whole files."""
 
-from kornia_lift._io.decode import check_values, opened
+from kornia_lift._io.decode import opened
 from kornia_lift._io.images import (
     IMAGE_SUFFIXES,
     SUFFIXES,
@@ -21,7 +21,7 @@ from kornia_lift._io.reading import (
     read_npz,
     read_text,
 )
-from kornia_lift._io.writing import atomic_write, check_writable
+from kornia_lift._io.writing import atomic_write, check_writable, write_npz
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -30,7 +30,6 @@ __all__ = [
     "ImageFileError",
     "atomic_write",
     "check_regular",
-    "check_values",
     "check_writable",
     "describe_unread",
     "exif_orientation",
@@ -44,4 +43,5 @@ __all__ = [
     "read_npy",
     "read_npz",
     "read_text",
+    "write_npz",
 ]

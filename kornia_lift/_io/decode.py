@@ -70,7 +70,6 @@ def decode(path: Path, *, gray: bool, apply_exif: bool) -> Tensor:
 
     """
     with opened(path) as image:
-        check_values(image, path)
         frames = _frames(image)
         # MPO: JPEGs of cameras and phones with a second image (preview, depth, gain map) behind the first
         if frames > 1 and image.format != "MPO":
@@ -106,21 +105,18 @@ def opened(path: Path) -> Iterator[Any]:
 
     Raises:
         DamagedFileError: if it is no regular file.
+        ValueError: if its pixels take more memory than a file of its size deserves.
         Exception: anything, if the file is damaged.
     """
     pillow = require("PIL.Image", extra="cli")
     check_regular(path)
     # an open file, since Pillow maps files that it opens itself into memory, with a wrong size if they are rotated
     with path.open("rb") as file, _opened(pillow, file) as image:
+        _check_values(image, path)  # here, since Pillow loads the pixels of some files for their tags
         yield image
 
 
-def check_values(image: Any, path: Path) -> None:
-    """Check that the pixels of an opened image fit into the memory that a file of its size deserves.
-
-    Raises:
-        ValueError: if they do not.
-    """
+def _check_values(image: Any, path: Path) -> None:
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are read: reduce it first")
     values = image.width * image.height * len(image.getbands())

@@ -9,10 +9,14 @@ import platform
 import re
 import tempfile
 import uuid
+import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -67,6 +71,22 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise type(error)(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_npz(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
+    """Write arrays as ``numpy.savez`` does.
+
+    NumPy before 2 leaves the file open where the disk is full, and closing it later prints a traceback.
+
+    Args:
+        path: the file.
+        arrays: by name; without Python objects.
+
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, values in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(values), allow_pickle=False)
 
 
 def remove_leftovers(out: Path) -> None:

@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert, and say what the licence says."""
-    from kornia_lift._io import check_writable
+    from kornia_lift._io import check_writable, read_text
     from kornia_lift.convert import convert
     from kornia_lift.weights import read_safetensors
 
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"--out {args.out}: expected a file name that ends in .safetensors")
     check_writable(args.out)
     try:
-        licence = args.licence.read_text(encoding="utf-8") if args.licence is not None else ""
+        licence = read_text(args.licence) if args.licence is not None else ""
         network = convert(args.source, args.out, args.kind, licence)
     except ValueError as error:
         raise CommandError(str(error)) from error

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kornia_lift._extras import require
+from kornia_lift._extras import MissingExtraError, require
 from kornia_lift._io import atomic_write
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature import LIFTFeature
@@ -55,6 +55,7 @@ def export_program(network: nn.Module, image_size: tuple[int, int] | None = None
     Raises:
         TypeError: if it is another module.
         ValueError: if the size is missing, or given for a network.
+        MissingExtraError: if torch is older than 2.6, for the networks.
 
     """
     if type(network) not in NAMES:
@@ -73,6 +74,12 @@ def export_program(network: nn.Module, image_size: tuple[int, int] | None = None
 
 def _dynamic(network: nn.Module) -> dict[int, Any]:
     axes = (0, 2, 3) if isinstance(network, LIFTResponse) else (0,)
+    if not hasattr(torch.export.Dim, "DYNAMIC"):  # its substitute, AUTO, fails inside torch 2.5
+        raise MissingExtraError(
+            f"export for inputs of any size needs torch 2.6 or newer, found {torch.__version__}; get it with: "
+            "pip install --upgrade torch",
+            name="torch",
+        )
     return dict.fromkeys(axes, torch.export.Dim.DYNAMIC)
 
 

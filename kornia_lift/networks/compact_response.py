@@ -18,6 +18,7 @@ from kornia_lift._checks import check_floating
 from kornia_lift.networks._fast.folded import Precision, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.contrast import LocalContrast, gaussian_contrast
+from kornia_lift.networks.layers import extended
 from kornia_lift.weights import load_network
 
 WIDTHS = (8, 16, 32, 32)  # channels at the full, half, quarter and eighth of the resolution
@@ -137,7 +138,7 @@ class CompactResponse(nn.Module):
         :meth:`forward` continues the image first.
         """
         height, width = z.shape[-2:]
-        z = F.pad(z, (0, -width % COARSEST, 0, -height % COARSEST), mode="replicate")
+        z = extended(z, (0, -width % COARSEST, 0, -height % COARSEST))
         plain = not self.training and is_plain(z, *self._tensors())
         if not plain or z[0].numel() <= STRIP_PIXELS:
             return self._score(z, plain)[..., :height, :width]
@@ -209,6 +210,6 @@ class CompactResponse(nn.Module):
         check_floating(x, type(self).__name__)
         if x.dim() != 4 or x.shape[1] != 1:
             raise ShapeError(f"CompactResponse expects grayscale images (B, 1, H, W), got {tuple(x.shape)}")
-        z = F.pad(self.normalize(x, content), (REACH,) * 4, mode="replicate")
+        z = extended(self.normalize(x, content), (REACH,) * 4)
         inner = slice(REACH, -REACH)
         return self.score_normalized(z)[..., inner, inner]

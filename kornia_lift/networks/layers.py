@@ -194,3 +194,10 @@ class SubtractiveNorm2d(nn.Module):
 
         mean = x.mean(dim=1, keepdim=True)
         return x - blur(mean) / blur(torch.ones_like(mean[:1]))
+
+
+def extended(images: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
+    """Continue images (B, C, H, W) by their border pixels: ``padding`` left, right, top and bottom, in pixels."""
+    if images.dtype == torch.float16 and images.device.type == "cpu":  # torch 2.5 has no kernel; float32 is exact
+        return F.pad(images.float(), padding, mode="replicate").to(images.dtype)
+    return F.pad(images, padding, mode="replicate")

@@ -96,9 +96,9 @@ class PolarConvolution(nn.Module):
             self._close(x),
             weight,
             bias,
-            cast(tuple[int, int], c.stride),
-            cast(tuple[int, int], c.padding),
-            cast(tuple[int, int], c.dilation),
+            cast("tuple[int, int]", c.stride),
+            cast("tuple[int, int]", c.padding),
+            cast("tuple[int, int]", c.dilation),
         ).relu_()
 
 
@@ -192,7 +192,7 @@ class PolarOrientation(nn.Module):
         check_patches(patch, PATCH_SIZE, type(self).__name__)
         x = F.linear(patch.flatten(1), self.sampling.to(patch.dtype)).view(-1, 1, RADII, DIRECTIONS)
         x = normalize_patches(x, None, None)
-        layers = cast(list[PolarConvolution], list(self.features))
+        layers = cast("list[PolarConvolution]", list(self.features))
         tensors = normalised_tensors((layer.convolution, layer.norm) for layer in layers)
         if len(x) and not self.training and is_plain(x, *tensors):
             plan = self._plan.get(*tensors)

@@ -16,7 +16,7 @@ from kornia_lift.geometry import level_resize
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks._fast.response import SMALLEST, ResponsePlan, score
 from kornia_lift.networks.contrast import DEVIATION, TINY, LocalContrast, gaussian_contrast, window_deviation
-from kornia_lift.networks.layers import ghh
+from kornia_lift.networks.layers import extended, ghh
 from kornia_lift.weights import WeightFileError, load_network
 
 FILTER_SIZE = 25
@@ -239,7 +239,7 @@ class LIFTResponse(nn.Module):
     def score_normalized(self, z: Tensor) -> Tensor:
         """Score every pixel of images that went through :meth:`normalize`; (B, 1, H, W) as the input."""
         margin = FILTER_SIZE // 2
-        return self._score(F.pad(z, (margin, margin, margin, margin), mode="replicate"))
+        return self._score(extended(z, (margin, margin, margin, margin)))
 
     def forward(self, x: Tensor, sigmas: Tensor | None = None) -> Tensor:
         check_floating(x, type(self).__name__)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift._io import SUFFIXES, ImageFileError, check_values, load_image, opened
+from kornia_lift._io import SUFFIXES, ImageFileError, load_image, opened
 
 #: Suffixes looked for, in this order, where a layout names an image without one.
 IMAGE_SUFFIXES = tuple(written for suffix in SUFFIXES for written in (suffix, suffix.upper()))
@@ -69,7 +69,6 @@ def read_depth_png(path: Path) -> NDArray[np.uint16]:
     if not path.exists():
         raise FileNotFoundError(f"depth map {path} does not exist")
     with _reading(path), opened(path) as image:
-        check_values(image, path)
         array = np.asarray(image)
     # Pillow calls 16-bit gray "I;16" and gives uint16, older releases "I" and int32.
     if array.ndim != 2 or array.dtype not in (np.uint16, np.int32):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from kornia_lift.convert import TILDEResponse, load_converted
 from tests.cli.conftest import Answer
@@ -40,6 +41,7 @@ def test_convert_refuses(call: Callable[..., Answer], tmp_path: Path, arguments:
     assert message in answer.err
 
 
+@pytest.mark.skipif(not hasattr(torch.export.Dim, "DYNAMIC"), reason="needs torch 2.6")
 def test_export_onnx(call: Callable[..., Answer], tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")

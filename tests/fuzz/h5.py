@@ -335,8 +335,18 @@ def _links(path: Path) -> list[str]:
     found: list[str] = []
     try:
         with h5py.File(path) as file:
-            links = (h5py.SoftLink, h5py.ExternalLink)
-            file.visititems_links(lambda name, link: found.append(name) if isinstance(link, links) else None)
+            groups, seen = [file], set()  # `visititems_links` is of h5py from 3.12 on
+            while groups:
+                group = groups.pop()
+                address = h5py.h5o.get_info(group.id).addr
+                if address in seen:  # a circle of hard links
+                    continue
+                seen.add(address)
+                for name in group:
+                    if isinstance(group.get(name, getlink=True), h5py.SoftLink | h5py.ExternalLink):
+                        found.append(f"{group.name}/{name}")
+                    elif isinstance(inner := group[name], h5py.Group):
+                        groups.append(inner)
     except (KeyError, OSError, RuntimeError, ValueError):  # of a damaged file; what was found before counts
         pass
     return found

@@ -7,6 +7,7 @@ import io
 import json
 import struct
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ Mutator = Callable[[bytes, Random], bytes]
 
 _WORDS = (b"-1", b"nan", b"inf", b"1e999", b"9" * 400, b"[", b"{", b'"', b"null", b"\0", b"true", b"[" * 3000, b"../x",
           b"\xff\xfe", b"0", b"1e300")  # fmt: skip
+_PNG = b"\x89PNG\r\n\x1a\n"
 _VALUES: tuple[Any, ...] = (
     None, True, -1, 0, 10**400, 2**62, -(2**40), 0.5, 1e300, float("nan"), float("inf"), "", "x" * 5000, "../../x",
     "\0", [], [[]], {}, {"a": [1]}, [1, "a", None], "nan", {"": None},
@@ -50,6 +52,31 @@ def flip(raw: bytes, rng: Random) -> bytes:
             value = (2**31 - 1, 2**63 - 1, 2**64 - 1, 10**9, 1)[int(rng.integers(5))]
             data[where : where + 8] = struct.pack("<Q", value)
     return bytes(data)
+
+
+def png(raw: bytes, rng: Random) -> bytes:
+    """Damage the content of chunks of a PNG file and give them the checksum of that; or damage any bytes."""
+    if rng.integers(4) == 0:
+        return flip(raw, rng)
+    chunks, start = [], len(_PNG)
+    while start < len(raw):
+        (length,) = struct.unpack_from(">I", raw, start)
+        chunks.append((raw[start + 4 : start + 8], raw[start + 8 : start + 8 + length]))
+        start += 12 + length
+    at = int(rng.integers(len(chunks)))
+    kind, content = chunks[at]
+    if kind == b"IDAT" and rng.integers(2):  # what is compressed, not the compressed bytes
+        content = zlib.compress(flip(zlib.decompress(content), rng))
+    else:
+        content = flip(content, rng)
+    action = int(rng.integers(6))
+    if action == 0:
+        chunks.insert(int(rng.integers(len(chunks))), (kind, content))
+    elif action == 1:
+        del chunks[at]
+    else:
+        chunks[at] = kind, content
+    return _PNG + b"".join(struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
 
 
 def words(raw: bytes, rng: Random) -> bytes:

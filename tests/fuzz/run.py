@@ -30,6 +30,7 @@ import numpy as np
 
 SECONDS = 20
 MEMORY_KB = 2**20
+ADDRESSES = 2**33  # bytes
 H5 = "h5 features"
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,7 +55,7 @@ def fuzz(name: str, cases: int, first: int = 0) -> dict[str, Any]:
     counts, failures = {"read": 0, "refused": 0}, []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data" / reader.name
-        path.parent.mkdir()
+        path.parent.mkdir(parents=True)
         reader.write(path)
         raw = path.read_bytes()
         reader.read(path)  # whole, it is readable
@@ -132,6 +133,7 @@ def in_process(name: str, cases: int, first: int = 0) -> dict[str, Any]:
 def _child(name: str, cases: int, first: int, answer: Any, log: Any) -> None:
     """Fuzz in a fork, whose messages go to a file: the last seed there is that of a crash."""
     os.dup2(log.fileno(), 2)
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESSES, ADDRESSES))  # one bad case must not take the machine's memory
     answer.send(fuzz(name, cases, first))
 
 

@@ -12,6 +12,7 @@ from kornia.feature import extract_patches_from_pyramid
 from torch import Tensor, nn
 
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, LIFTOrientation, LIFTResponse
+from kornia_lift._extras import MissingExtraError
 from kornia_lift.integrations.onnx import export_onnx, export_program, run_onnx
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
@@ -20,6 +21,8 @@ from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from tests.pictures import texture
 
+#: The networks are exported for inputs of any size, for which torch 2.5 is too old.
+new_torch = pytest.mark.skipif(not hasattr(torch.export.Dim, "DYNAMIC"), reason="needs torch 2.6")
 NETWORKS = [LIFTResponse, LIFTOrientation, LIFTDescriptor]
 
 
@@ -48,6 +51,7 @@ def inputs(kind: type[nn.Module]) -> list[Tensor]:
     return [patches, patches[:1]]
 
 
+@new_torch
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's exporter and of onnx
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -71,6 +75,7 @@ def test_onnxruntime_agrees_on_real_input(tmp_path: Path, name: str) -> None:
         assert difference.max() < 1e-3 * max(1, np.abs(expected).max())
 
 
+@new_torch
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", EXPORTED)
 def test_exported_program_has_free_sizes(name: str) -> None:
@@ -79,6 +84,12 @@ def test_exported_program_has_free_sizes(name: str) -> None:
     for x in inputs(type(network)):
         with torch.no_grad():
             torch.testing.assert_close(program(x), network(x), atol=1e-4, rtol=1e-3)
+
+
+def test_an_older_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.export.Dim, "DYNAMIC", raising=False)
+    with pytest.raises(MissingExtraError, match=r"needs torch 2\.6 or newer, found .*pip install --upgrade torch"):
+        export_program(LIFTOrientation(pretrained=False))
 
 
 def test_other_modules_are_refused() -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from kornia_lift._io import atomic_write
-from kornia_lift._io.writing import remove_leftovers
+from kornia_lift._io.writing import remove_leftovers, write_npz
 from kornia_lift.cli import main
 
 KILLED = """
@@ -65,3 +67,22 @@ def test_a_command_cleans_up_after_its_killed_self(tmp_path: Path) -> None:
     kill_while_writing(out)
     assert main(["demo", "--out", str(out), "--num-features", "50"]) in (0, 1)
     assert [p.name for p in tmp_path.iterdir()] == ["warp.jpg"]
+
+
+def test_arrays_are_read_by_numpy(tmp_path: Path) -> None:
+    arrays = {"table": np.arange(6.0).reshape(2, 3), "text": np.array("x"), "none": np.zeros((0, 2), np.int32)}
+    write_npz(tmp_path / "ours.npz", arrays)
+    with np.load(tmp_path / "ours.npz") as found:
+        assert found.files == list(arrays)
+        assert all(np.array_equal(found[k], v) and found[k].dtype == v.dtype for k, v in arrays.items())
+    with pytest.raises(ValueError, match="Object arrays"):
+        write_npz(tmp_path / "ours.npz", {"pickled": np.array([None])})
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+def test_a_full_disk_is_one_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is left to be closed later, which Python would answer by a traceback on stderr."""
+    with pytest.raises(OSError, match="space"):
+        write_npz(Path("/dev/full"), {"a": np.zeros(100_000)})
+    gc.collect()
+    assert capsys.readouterr().err == ""

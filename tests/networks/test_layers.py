@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from kornia_lift.networks.layers import L2Pool2d, SubtractiveNorm2d, ghh
+from kornia_lift.networks.layers import L2Pool2d, SubtractiveNorm2d, extended, ghh
 
 
 def test_ghh_is_the_signed_sum_of_maxima_in_unit_sum_max_order() -> None:
@@ -92,3 +92,11 @@ def test_every_image_of_a_batch_is_normalised_by_itself() -> None:
     x, norm = torch.rand(3, 4, 9, 8), SubtractiveNorm2d()
     torch.testing.assert_close(norm(x), torch.cat([norm(part) for part in x.split(1)]))
     assert norm.state_dict() == {}  # the window is a constant
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_images_are_continued_by_their_border_in_every_dtype(dtype: torch.dtype) -> None:
+    x = torch.arange(6.0, dtype=dtype).view(1, 1, 2, 3)
+    out = extended(x, (1, 2, 0, 1))
+    assert out.dtype == dtype
+    assert out[0, 0].tolist() == [[0, 0, 1, 2, 2, 2], [3, 3, 4, 5, 5, 5], [3, 3, 4, 5, 5, 5]]

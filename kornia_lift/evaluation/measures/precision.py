@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from kornia_lift.scenes.scene import FloatArray
@@ -45,4 +46,4 @@ def trapezoid_precision(correct: NDArray[np.bool_], relevant: int) -> float:
     recall, precision = found / relevant, found / np.arange(1, len(correct) + 1)
     recall = np.concatenate([[0.0], recall, [recall[-1], 1.0]])
     precision = np.concatenate([[precision[0]], precision, [0.0, 0.0]])
-    return float(np.trapezoid(precision, recall))
+    return float(torch.trapezoid(torch.from_numpy(precision), torch.from_numpy(recall)))  # NumPy's has two names

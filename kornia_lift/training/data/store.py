@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_npz
+from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_npz, write_npz
 from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.images import encode_jpeg
 from kornia_lift.training.data.observations import Observations, join_observations
@@ -149,7 +149,7 @@ def save_store(path: str | Path, store: Store) -> None:
         for item in dataclasses.fields(Observations):
             arrays[f"{table}_{item.name}"] = getattr(getattr(store, table), item.name)
     with atomic_write(Path(path)) as temporary:
-        np.savez(temporary, allow_pickle=False, **arrays)
+        write_npz(temporary, arrays)
 
 
 def _layout() -> dict[str, tuple[str, int]]:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_text
+from kornia_lift._io import atomic_write, parse_json, read_text
+from kornia_lift.training.config import from_mapping
 from kornia_lift.training.held_out.referee import Verdict
 from kornia_lift.training.loop.distributed import from_first, rank
 
@@ -34,10 +35,10 @@ def read_verdicts(out: Path) -> dict[str, Verdict]:
         return {}
     try:
         content = from_first(parse_json(read_text(path)) if rank() == 0 else None)
-        return {
-            name: Verdict(**{**v, **{k: tuple(v[k]) for k in ("correct", "accuracy")}}) for name, v in content.items()
-        }
-    except (DamagedFileError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if not isinstance(content, dict) or not all(isinstance(verdict, dict) for verdict in content.values()):
+            raise ValueError("expected an object for each stage")
+        return {name: from_mapping(Verdict, verdict, name) for name, verdict in content.items()}
+    except ValueError as error:
         raise ValueError(
             f"{path}, which says which stages are kept, is damaged ({error}); delete it to use all stages"
         ) from None
