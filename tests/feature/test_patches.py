@@ -258,9 +258,9 @@ def test_patches_without_those_of_kornia_are_the_same(monkeypatch: pytest.Monkey
     found = []
     for ours in (False, True):
         monkeypatch.setattr("kornia_lift.geometry.pyramid.SAMPLES_PIXEL_CENTRES", not ours)
-        x, frames = image.clone().requires_grad_(), lafs.clone().requires_grad_()
-        patches = extract_patches(x, frames, 32)
-        found.append((patches, *torch.autograd.grad(patches.square().sum(), [x, frames])))
+        x, moved = image.clone().requires_grad_(), lafs.clone().requires_grad_()
+        patches = extract_patches(x, moved, 32)
+        found.append((patches, *torch.autograd.grad(patches.square().sum(), [x, moved])))
     for ours, kornias in zip(found[1], found[0], strict=True):
         torch.testing.assert_close(ours, kornias, atol=1e-3, rtol=1e-3)
 
