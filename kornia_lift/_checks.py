@@ -6,9 +6,9 @@ import operator
 from typing import SupportsIndex
 
 import torch
-from kornia.core.check import KORNIA_CHECK_SHAPE
-from kornia.core.exceptions import DeviceError, ShapeError
 from torch import Tensor
+
+from kornia_lift._kornia import DeviceError, ShapeError
 
 VALUE_RANGE = (-0.5, 1.5)  # images are in [0, 1]; sharpening and cubic resizing may overshoot a little
 
@@ -45,7 +45,8 @@ def check_floating(x: Tensor, who: str) -> None:
 def check_patches(patch: Tensor, size: int, who: str) -> None:
     """Raise unless ``patch`` is a floating-point tensor of shape (B, 1, size, size)."""
     check_floating(patch, who)
-    KORNIA_CHECK_SHAPE(patch, ["B", "1", f"{size}", f"{size}"])
+    if patch.shape[1:] != (1, size, size):
+        raise ShapeError(f"{who} expects patches (B, 1, {size}, {size}), got {tuple(patch.shape)}")
 
 
 def check_image(img: Tensor, who: str, channels: tuple[int, ...] = (1, 3), value_range: bool = False) -> None:

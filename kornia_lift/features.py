@@ -18,11 +18,11 @@ from kornia.feature import (
     get_laf_orientation,
     get_laf_scale,
     laf_from_center_scale_ori,
-    laf_is_filled,
 )
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 
 

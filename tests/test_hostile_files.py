@@ -193,7 +193,7 @@ def gray_png(path: Path, width: int, height: int) -> Path:
 def test_an_image_takes_memory_by_the_size_of_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = gray_png(tmp_path / "a.png", 1000, 600)
     assert load_image(path).shape == (1, 1, 600, 1000)
-    monkeypatch.setattr("kornia_lift._io.decode.FREE_VALUES", 10_000)
+    monkeypatch.setattr("kornia_lift._io.stored.FREE_VALUES", 10_000)
     for read in (load_image, read_gray):
         with pytest.raises(ValueError, match=r"1000 x 600 pixels in \d+ bytes: reduce it"):
             read(path)

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kornia.feature import DescriptorMatcher, laf_is_filled
+from kornia.feature import DescriptorMatcher
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift import LIFTFeature
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import VISIBLE
 

@@ -10,48 +10,30 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
-from kornia.color import rgb_to_grayscale
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift._io.reading import check_regular
+from kornia_lift._io.stored import (
+    EXTRA_SAMPLES,
+    PHOTOMETRIC,
+    Stored,
+    check_size,
+    first_of,
+    integers,
+    rotated,
+    to_tensor,
+    white_of,
+)
+from kornia_lift._io.tiff import beyond_pillow, is_tiff, read_tiff
 
-MAX_PIXELS = 2**30
-#: Values (pixels times channels) that a file of any size may hold, and how many more for each of its bytes: an image of
-#: one colour may be compressed a thousand times, a real one is not.
-FREE_VALUES, VALUES_PER_BYTE = 2**27, 256
-_DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners leave in 16-bit files
-_STRIP = 256  # rows converted at once
-_ORIENTATION, _PHOTOMETRIC, _BITS, _MAX_SAMPLE, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 274, 262, 258, 281, 338, 339
-_YCBCR = 6  # photometric interpretation
+_ORIENTATION, _YCBCR = 274, 6  # tag, and value of the photometric interpretation
 _log = logging.getLogger(__name__)
 _limit = threading.Lock()
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """Pixels as a file holds them.
-
-    Attributes:
-        values: shape (H, W, C).
-        top: the value of white.
-        alpha: the last channel is opacity.
-        premultiplied: the colours are multiplied by the opacity already.
-        inverted: 0 is white.
-    """
-
-    values: NDArray[Any]
-    top: float
-    alpha: bool = False
-    premultiplied: bool = False
-    inverted: bool = False
 
 
 def decode(path: Path, *, gray: bool, apply_exif: bool) -> Tensor:
@@ -69,23 +51,42 @@ def decode(path: Path, *, gray: bool, apply_exif: bool) -> Tensor:
         Exception: anything, if the file is damaged; the decoders are many.
 
     """
-    with opened(path) as image:
-        frames = _frames(image)
-        # MPO: JPEGs of cameras and phones with a second image (preview, depth, gain map) behind the first
-        if frames > 1 and image.format != "MPO":
-            _log.warning("%s holds %d images: the first one is read", path, frames)
-        tags = dict(image.tag_v2) if image.format == "TIFF" else {}
-        raw_mode = _deep_colour_mode(image)  # before the tags, for which Pillow may load the pixels
-        orientation = _orientation(image)
-        if raw_mode:
-            stored = _deep_colour(path, tags, gray_alpha=raw_mode.startswith("LA"))
-            if image.format == "TIFF":  # OpenCV has applied the tag
-                stored = _rotated(stored, {6: 8, 8: 6}.get(orientation, orientation))
-        else:
-            _check_bytes_per_pixel(image, tags)
-            image.load()
-            stored = _from_pillow(image, tags, path)
-    return _to_tensor(_rotated(stored, orientation) if apply_exif else stored, gray)
+    stored, orientation = _read(path)
+    return to_tensor(rotated(stored, orientation) if apply_exif else stored, gray)
+
+
+def _read(path: Path) -> tuple[Stored, int]:
+    """Return the pixels of a file, and its orientation tag, 1 to 8."""
+    unknown = require("PIL", extra="cli").UnidentifiedImageError
+    try:
+        with opened(path) as image:
+            tags = dict(image.tag_v2) if image.format == "TIFF" else {}
+            if image.format != "TIFF" or not beyond_pillow(image, tags):
+                return _from_image(image, tags, path)
+    except unknown as error:
+        if not is_tiff(path):
+            raise ValueError("it is damaged, or no image of a known kind") from error
+    return read_tiff(path)
+
+
+def _from_image(image: Any, tags: dict[int, Any], path: Path) -> tuple[Stored, int]:
+    frames = _frames(image)
+    # MPO: JPEGs of cameras and phones with a second image (preview, depth, gain map) behind the first
+    if frames > 1 and image.format != "MPO":
+        _log.warning("%s holds %d images: the first one is read", path, frames)
+    raw_mode = _raw_mode(image)  # before the tags, for which Pillow may load the pixels
+    orientation = _orientation(image)
+    if not _is_deep_colour(image, raw_mode):
+        key = image.info.get("transparency")
+        if image.format == "PNG" and isinstance(key, int) and image.mode != "P":
+            return _gray_with_key(image, key, {"1": 1, "L;2": 2, "L;4": 4, "I;16B": 16}.get(raw_mode, 8)), orientation
+        _check_bytes_per_pixel(image, tags)
+        image.load()
+        return _from_pillow(image, tags, path), orientation
+    stored = _deep_colour(path, tags, gray_alpha=raw_mode.startswith("LA"))
+    if image.format == "TIFF":  # OpenCV has applied the tag
+        stored = rotated(stored, {6: 8, 8: 6}.get(orientation, orientation))
+    return stored, orientation
 
 
 def orientation_of(path: Path) -> int:
@@ -112,18 +113,9 @@ def opened(path: Path) -> Iterator[Any]:
     check_regular(path)
     # an open file, since Pillow maps files that it opens itself into memory, with a wrong size if they are rotated
     with path.open("rb") as file, _opened(pillow, file) as image:
-        _check_values(image, path)  # here, since Pillow loads the pixels of some files for their tags
+        # before Pillow loads the pixels of some files for their tags
+        check_size(image.width, image.height, len(image.getbands()), path)
         yield image
-
-
-def _check_values(image: Any, path: Path) -> None:
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels, at most {MAX_PIXELS} are read: reduce it first")
-    values = image.width * image.height * len(image.getbands())
-    if values > FREE_VALUES + VALUES_PER_BYTE * path.stat().st_size:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels in {path.stat().st_size} bytes: reduce it, or compress it less"
-        )
 
 
 def _opened(pillow: Any, file: BinaryIO) -> Any:
@@ -164,128 +156,71 @@ def _orientation(image: Any) -> int:
 
 def _check_bytes_per_pixel(image: Any, tags: dict[int, Any]) -> None:
     """Refuse YCbCr without compression where Pillow (before 13) takes its pixels of three bytes for ones of four."""
-    if _first(tags.get(_PHOTOMETRIC), 1) != _YCBCR or not image.tile:
+    if first_of(tags.get(PHOTOMETRIC), 1) != _YCBCR or not image.tile:
         return
     codec, arguments = image.tile[0][0], image.tile[0][3]
     if codec == "raw" and arguments[0] == "RGBX":
         raise ValueError("YCbCr without compression is read by Pillow from version 13 on: update it, or convert to RGB")
 
 
-def _deep_colour_mode(image: Any) -> str:
-    """Return how the file stores colour, or gray with opacity, in 16 bits, which Pillow would cut to 8; else ""."""
-    if image.mode not in ("RGB", "RGBA", "LA") or not image.tile:
+def _raw_mode(image: Any) -> str:
+    """Return how the file stores pixels, in Pillow's words."""
+    if not image.tile:
         return ""
     arguments = image.tile[0][3]
-    mode = str(arguments[0] if isinstance(arguments, tuple) else arguments)
-    return mode if ";16" in mode else ""
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
 
 
-def _deep_colour(path: Path, tags: dict[int, Any], *, gray_alpha: bool) -> _Stored:
+def _is_deep_colour(image: Any, raw_mode: str) -> bool:
+    """Return whether a file has colour, or gray with opacity, in 16 bits, which Pillow would cut to 8.
+
+    ``BGR;16`` is none of these: its colours have 5 or 6 bits.
+    """
+    return image.mode in ("RGB", "RGBA", "LA") and raw_mode.startswith(("RGB", "LA")) and ";16" in raw_mode
+
+
+def _deep_colour(path: Path, tags: dict[int, Any], *, gray_alpha: bool) -> Stored:
     cv2 = require("cv2", extra="cli")
     values = cv2.imdecode(np.frombuffer(path.read_bytes(), dtype=np.uint8), cv2.IMREAD_UNCHANGED)
     if values is None or values.dtype != np.uint16 or values.ndim != 3:
         raise ValueError("16-bit colour that OpenCV does not decode; convert it to 8 bits")
     channels = values.shape[2]
     values = values[..., [1, 3] if gray_alpha else [2, 1, 0, 3][:channels]]  # OpenCV orders blue, green, red
-    meaning = _first(tags.get(_EXTRA_SAMPLES), 2)
+    meaning = first_of(tags.get(EXTRA_SAMPLES), 2)
     if channels == 4 and meaning == 0:  # unspecified: infrared, depth, padding, but not opacity
         values, channels = values[..., :3], 3
     alpha = channels == 4
     colours = values[..., :-1] if alpha else values
     # opacity of less than 16 bits would come with colours of less
-    return _Stored(values, _white(colours, tags, path), alpha, premultiplied=alpha and meaning == 1)
+    return Stored(values, white_of(colours, tags, path), alpha, premultiplied=alpha and meaning == 1)
 
 
-def _from_pillow(image: Any, tags: dict[int, Any], path: Path) -> _Stored:
+def _from_pillow(image: Any, tags: dict[int, Any], path: Path) -> Stored:
     mode = image.mode
-    white_is_zero = _first(tags.get(_PHOTOMETRIC), 1) == 0
+    white_is_zero = first_of(tags.get(PHOTOMETRIC), 1) == 0
     if mode.startswith("I"):  # I;16 from gray PNG and TIFF; I where a reader widened it
         values = np.asarray(image.copy())[..., None]  # a TIFF has the size of the rotated image until it is copied
-        return _Stored(*_integers(values, tags, path), inverted=white_is_zero)
+        return Stored(*integers(values, tags, path), inverted=white_is_zero)
     if mode == "F":
         real = np.asarray(image.copy())[..., None]
         if not np.isfinite(real).all() or real.min() < 0 or real.max() > 1:
             raise ValueError("floating-point pixels must lie in [0, 1]")
-        return _Stored(real, 1.0, inverted=white_is_zero)
+        return Stored(real, 1.0, inverted=white_is_zero)
     if mode in ("1", "L", "LA", "La"):
         alpha = mode in ("LA", "La") or "transparency" in image.info
         values = np.asarray(image.convert("LA" if alpha else "L"))
-        return _Stored(values if alpha else values[..., None], 255, alpha)
+        return Stored(values if alpha else values[..., None], 255, alpha)
     if mode in ("RGBA", "RGBa", "PA") or "transparency" in image.info:
-        return _Stored(np.asarray(image.convert("RGBA")), 255, alpha=True)
+        return Stored(np.asarray(image.convert("RGBA")), 255, alpha=True)
     if mode == "LAB":
         cms = require("PIL.ImageCms", extra="cli")
         image = cms.profileToProfile(image, cms.createProfile("LAB"), cms.createProfile("sRGB"), outputMode="RGB")
-    return _Stored(np.asarray(image.convert("RGB")), 255)
+    return Stored(np.asarray(image.convert("RGB")), 255)
 
 
-def _integers(values: NDArray[Any], tags: dict[int, Any], path: Path) -> tuple[NDArray[Any], float]:
-    """Return gray values of more than 8 bits, and which of them is white."""
-    bits, kind = _first(tags.get(_BITS), 16), _first(tags.get(_SAMPLE_FORMAT), 1)
-    if bits == 32 and kind == 1:
-        values = values.view(np.uint32)  # Pillow's own integers have a sign
-    if values.size and values.min() < 0:
-        raise ValueError(f"gray values from {values.min()}, expected none below 0")
-    if bits < 16:
-        return values, 2.0**bits - 1
-    if bits == 32 and values.max(initial=0) > 65535:
-        return values, 2.0 ** (32 if kind == 1 else 31) - 1
-    white = _white(values, tags, path)
-    if kind == 2 and bits == 16:
-        white = min(white, 32767.0)
-    if values.max(initial=0) > white:
-        raise ValueError(f"gray values up to {values.max()}, expected 8 or 16 bits")
-    return values, white
-
-
-def _white(values: NDArray[Any], tags: dict[int, Any], path: Path) -> float:
-    """Return which value of 16 bits is white: files from cameras and scanners may use 10, 12 or 14 of them."""
-    largest = int(values.max(initial=0))
-    declared = tags.get(_MAX_SAMPLE)
-    if declared is not None:
-        bits = int(max(declared) if isinstance(declared, tuple) else declared).bit_length()
-        if 8 <= bits < 16 and largest < 2**bits:
-            return 2.0**bits - 1
-        if bits == 16:
-            return 65535.0
-    for bits in _DEPTHS:
-        if 0 < largest < 2**bits:
-            _log.warning("%s uses %d of its 16 bits: its white is taken to be %d", path, bits, 2**bits - 1)
-            return 2.0**bits - 1
-    return 65535.0
-
-
-def _first(value: Any, default: int) -> int:
-    """Return the number, or the first of several, of a TIFF tag."""
-    if value is None:
-        return default
-    return int(value[0]) if isinstance(value, tuple) else int(value)
-
-
-def _rotated(stored: _Stored, orientation: int) -> _Stored:
-    """Apply an EXIF orientation (1 to 8)."""
-    values = stored.values
-    if orientation in (5, 6, 7, 8):
-        values = values.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        values = values[::-1]
-    if orientation in (2, 3, 6, 7):
-        values = values[:, ::-1]
-    return replace(stored, values=values)
-
-
-def _to_tensor(stored: _Stored, gray: bool) -> Tensor:
-    """Convert strip by strip: a large image exists once as stored, and once as float."""
-    height, width, channels = stored.values.shape
-    colours = channels - stored.alpha
-    out = torch.empty(1, 1 if gray else colours, height, width)
-    for top in range(0, height, _STRIP):
-        part = stored.values[top : top + _STRIP].astype(np.float32) / np.float32(stored.top)
-        if stored.inverted:
-            part = 1 - part
-        if stored.alpha:
-            opacity = part[..., -1:]
-            part = part[..., :-1] * (1 if stored.premultiplied else opacity) + (1 - opacity)
-        strip = torch.from_numpy(np.ascontiguousarray(part)).permute(2, 0, 1)[None]
-        out[:, :, top : top + _STRIP] = rgb_to_grayscale(strip) if gray and colours == 3 else strip
-    return out
+def _gray_with_key(image: Any, key: int, bits: int) -> Stored:
+    """Read a gray PNG one of whose values, of so many bits, stands for transparent: Pillow knows of 8 bits only."""
+    values = np.asarray(image.convert("L") if image.mode == "1" else image.copy())
+    top = 65535 if bits == 16 else 255
+    opacity = np.where(values == key * (top // (2**bits - 1)), 0, top).astype(values.dtype)
+    return Stored(np.stack([values, opacity], -1), top, alpha=True)

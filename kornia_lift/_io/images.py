@@ -20,11 +20,45 @@ SUFFIXES = (
 IMAGE_SUFFIXES = frozenset(SUFFIXES)
 #: Suffixes of images that are not read, and the program that converts them.
 OTHER_SUFFIXES = {
-    **dict.fromkeys((".heic", ".heif"), "`heif-convert` (libheif)"),
+    **dict.fromkeys((".heic", ".heif", ".hif"), "`heif-convert` (libheif)"),
     **dict.fromkeys((".jxl",), "`djxl` (libjxl)"),
-    **dict.fromkeys((".gif", ".jp2", ".j2k", ".tga", ".psd", ".exr", ".hdr"), "ImageMagick's `magick`"),
     **dict.fromkeys(
-        (".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".pef", ".raf", ".raw", ".rw2", ".srw"), "a raw developer"
+        (
+            ".gif",
+            ".jp2",
+            ".j2k",
+            ".jpx",
+            ".tga",
+            ".psd",
+            ".exr",
+            ".hdr",
+            ".pam",
+            ".pfm",
+            ".pcx",
+            ".dds",
+            ".ico",
+            ".qoi",
+        ),
+        "ImageMagick's `magick`",
+    ),
+    **dict.fromkeys(
+        (
+            ".3fr",
+            ".arw",
+            ".cr2",
+            ".cr3",
+            ".dng",
+            ".iiq",
+            ".nef",
+            ".orf",
+            ".pef",
+            ".raf",
+            ".raw",
+            ".rw2",
+            ".rwl",
+            ".srw",
+        ),
+        "a raw developer",
     ),
 }
 

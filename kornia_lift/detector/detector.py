@@ -8,10 +8,11 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from kornia.feature import PassLAF, laf_is_filled
+from kornia.feature import PassLAF
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_count, check_image, check_mask
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift._memory import recompute
 from kornia_lift.detector import extrema, refinement
 from kornia_lift.detector.extrema import Pixels

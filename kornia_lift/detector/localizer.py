@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 
 import torch
-from kornia.feature import extract_patches_from_pyramid, laf_is_filled
 from torch import Tensor, nn
 
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift._memory import recompute_frames
 from kornia_lift.detector.selection import Candidates
 from kornia_lift.geometry import lift_from_lafs
-from kornia_lift.geometry.pyramid import PatchPyramid
+from kornia_lift.geometry.pyramid import PatchPyramid, extract_patches
 from kornia_lift.networks._fast.plan import is_plain
 from kornia_lift.networks.localization import KeypointLocalization
 
@@ -55,7 +55,7 @@ class LAFLocalizer(nn.Module):
 
     def _kornia(self, img: Tensor, laf: Tensor) -> Tensor:
         # frames are float32 at least, images may be of half precision
-        return self._correction(extract_patches_from_pyramid(img, laf.to(img.dtype), self.network.patch_size))
+        return self._correction(extract_patches(img, laf.to(img.dtype), self.network.patch_size))
 
     def _correction(self, patches: Tensor) -> Tensor:
         found: Tensor = self.network(patches.flatten(0, 1))

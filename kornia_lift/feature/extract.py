@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from kornia.feature import laf_is_filled
 from torch import Tensor, nn
 
 from kornia_lift._gray import as_gray
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.features import Features, from_lafs
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
-from kornia.core.exceptions import DeviceError
-from kornia.feature import LocalFeature, PassLAF, laf_is_filled, scale_laf
+from kornia.feature import LocalFeature, PassLAF, scale_laf
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift._gray import as_gray
+from kornia_lift._kornia import DeviceError, laf_is_filled
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, shared_pyramid

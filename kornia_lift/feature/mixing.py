@@ -22,6 +22,7 @@ from kornia.geometry.subpix import ConvQuadInterp3d
 from kornia.geometry.transform import ScalePyramid
 from torch import nn
 
+from kornia_lift._kornia import SAMPLES_PIXEL_CENTRES
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature.lift import LIFTFeature
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
@@ -91,6 +92,8 @@ def _unknown(kind: str, name: str, known: object) -> ValueError:
 def _detector(name: str | nn.Module, count: int, pretrained: bool | str | os.PathLike[str]) -> nn.Module:
     if isinstance(name, nn.Module):
         return name
+    if name in ("dog", "hessian") and not SAMPLES_PIXEL_CENTRES:
+        raise ValueError(f"the detector {name!r} is put together from parts of kornia 0.9; update kornia")
     match name:
         case "lift":
             return LIFTDetector(count, pretrained=pretrained)

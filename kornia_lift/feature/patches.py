@@ -16,7 +16,6 @@ from kornia.core.check import KORNIA_CHECK_LAF
 from kornia.feature import (
     LAFDescriptor,
     LAFOrienter,
-    extract_patches_from_pyramid,
     get_laf_orientation,
     scale_laf,
     set_laf_orientation,
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from kornia_lift._gray import as_gray
 from kornia_lift._memory import recompute_frames
-from kornia_lift.geometry.pyramid import PatchPyramid
+from kornia_lift.geometry.pyramid import PatchPyramid, extract_patches
 from kornia_lift.networks._fast.plan import is_plain
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.descriptor import LIFTDescriptor
@@ -86,7 +85,7 @@ class PatchOrienter(LAFOrienter):
         seen = laf if self.context == 1 else scale_laf(laf, self.context)
         img = shared_pyramid(img, laf)
         if isinstance(img, Tensor):
-            oriented = recompute_frames(self._kornia, img, seen, GRADIENT_CHUNK)
+            oriented = recompute_frames(self._oriented, img, seen, GRADIENT_CHUNK)
             return oriented if self.context == 1 else scale_laf(oriented, 1 / self.context)
         angles = [
             self.angle_detector(img.cut(part, self.patch_size).flatten(0, 1)).view(part.shape[:2])
@@ -94,8 +93,9 @@ class PatchOrienter(LAFOrienter):
         ]
         return _rotate(laf, torch.cat(angles, 1))
 
-    def _kornia(self, img: Tensor, laf: Tensor) -> Tensor:
-        return super().forward(laf, img)
+    def _oriented(self, img: Tensor, laf: Tensor) -> Tensor:
+        patches = extract_patches(img, laf, self.patch_size).flatten(0, 1)
+        return _rotate(laf, self.angle_detector(patches).view(laf.shape[:2]))
 
     def candidates(self, laf: Tensor, img: Tensor | PatchPyramid) -> tuple[list[Tensor], Tensor]:
         """Return the frames at each of several angles, and how likely each angle is.
@@ -124,7 +124,7 @@ class PatchOrienter(LAFOrienter):
     def _distribution(self, img: Tensor | PatchPyramid, laf: Tensor) -> Tensor:
         assert isinstance(self.angle_detector, PolarOrientation)
         if isinstance(img, Tensor):
-            patches = extract_patches_from_pyramid(img, laf, self.patch_size)
+            patches = extract_patches(img, laf, self.patch_size)
         else:
             patches = img.cut(laf, self.patch_size)
         return self.angle_detector.distribution(patches.flatten(0, 1)).view(*laf.shape[:2], -1)
@@ -201,7 +201,7 @@ class PatchDescriptor(LAFDescriptor):
         return torch.cat(parts, 1)
 
     def _describe_image(self, img: Tensor, lafs: Tensor) -> Tensor:
-        return self._describe_patches(lafs, partial(extract_patches_from_pyramid, img, PS=self.patch_size))
+        return self._describe_patches(lafs, partial(extract_patches, img, size=self.patch_size))
 
     def _describe_patches(self, lafs: Tensor, cut: Callable[[Tensor], Tensor]) -> Tensor:
         """Describe the patches, one channel for each region that the network sees, that ``cut`` gives of frames."""

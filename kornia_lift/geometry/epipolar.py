@@ -15,10 +15,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from kornia.core.exceptions import ShapeError
 from kornia.geometry.epipolar import find_fundamental, sampson_epipolar_distance
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from kornia_lift._kornia import ShapeError
 
 MIN_MATCHES = 8
 UNDETERMINED = 1e-12  # gap of the two smallest eigenvalues over the largest: below, rounding decides on the vector

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from kornia.feature import get_laf_scale
+from kornia.feature import extract_patches_from_pyramid, get_laf_scale
 from torch import Tensor
+
+from kornia_lift._kornia import SAMPLES_PIXEL_CENTRES
 
 
 class PatchPyramid:
-    """Cuts patches as ``kornia.feature.extract_patches_from_pyramid`` does, as often as wanted; without gradient.
+    """Cuts patches as ``kornia.feature.extract_patches_from_pyramid`` does, as often as wanted.
 
     Args:
-        img: images, float32, on the CPU, shape (B, 1, H, W).
+        img: gray images, float32 or float64, shape (B, 1, H, W).
 
     Convention:
         That of ``extract_patches_from_pyramid``: the same samples from the same levels, up to rounding.
@@ -67,6 +69,25 @@ class PatchPyramid:
         while len(self._levels) <= k:
             self._levels.append(halve(self._levels[-1]))
         return self._levels[k]
+
+
+def extract_patches(img: Tensor, lafs: Tensor, size: int) -> Tensor:
+    """Do what ``kornia.feature.extract_patches_from_pyramid`` of kornia 0.9 does, with every kornia that is allowed.
+
+    Args:
+        img: gray images, shape (B, 1, H, W).
+        lafs: frames, shape (B, N, 2, 3).
+        size: side of the patches in pixels.
+
+    Returns:
+        Patches of shape (B, N, 1, size, size), differentiable.
+
+    """
+    if SAMPLES_PIXEL_CENTRES:
+        patches: Tensor = extract_patches_from_pyramid(img, lafs, size)
+        return patches
+    dtype = torch.promote_types(img.dtype, torch.float32)  # half precision does not resolve positions
+    return PatchPyramid(img.to(dtype)).cut(lafs.to(dtype), size).to(img.dtype)
 
 
 def halve(x: Tensor) -> Tensor:

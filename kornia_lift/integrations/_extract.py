@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from kornia.feature import laf_is_filled
 from torch import Tensor, nn
 
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.geometry import lift_from_lafs
 
 

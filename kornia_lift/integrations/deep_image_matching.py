@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -29,7 +30,8 @@ from kornia_lift.integrations._extract import extract
 _HINT = "pip install git+https://github.com/3DOM-FBK/deep-image-matching"
 
 # deep-image-matching 2.0 imports all its matchers, and a LoFTR among them this module, which kornia 0.8.3 renamed
-sys.modules.setdefault("kornia.utils.grid", import_module("kornia.geometry.grid"))
+if find_spec("kornia.geometry.grid"):
+    sys.modules.setdefault("kornia.utils.grid", import_module("kornia.geometry.grid"))
 _ExtractorBase = require("deep_image_matching.extractors.extractor_base", hint=_HINT).ExtractorBase
 
 NAME = "lift"

@@ -5,8 +5,7 @@
     result = LIFTMatcher(device="cpu")("left.jpg", "right.jpg")
     result["num_inliers"], result["inlier_kpts0"]
 
-vismatch 1.4 asks for kornia below 0.8.3, this package for 0.9: install vismatch without its requirements
-(``pip install --no-deps vismatch``) beside this package, then those that its base class needs.
+vismatch 1.4 asks for kornia below 0.8.3, which this package runs with.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from kornia_lift.feature import LIFTFeature
 from kornia_lift.integrations._extract import extract
 from kornia_lift.matching import match_descriptors
 
-_HINT = "pip install --no-deps vismatch, and what its base class needs"
+_HINT = "pip install vismatch"
 
 _BaseMatcher = require("vismatch", hint=_HINT).BaseMatcher
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
+from kornia_lift._kornia import ShapeError
 from kornia_lift.geometry.epipolar import assumed_intrinsics
 from kornia_lift.matching.putative import putative_matches
 from kornia_lift.networks.correspondence import Consensus, CorrespondenceNet

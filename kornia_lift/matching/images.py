@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image
 from kornia_lift._io import load_image
+from kornia_lift._kornia import ShapeError
 from kornia_lift.feature.lift import LIFTFeature
 from kornia_lift.matching.filtering import CorrespondenceFilter
 from kornia_lift.matching.pairs import PairMatch, match_tensors

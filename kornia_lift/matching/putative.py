@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from kornia.core.exceptions import ShapeError
 from torch import Tensor
+
+from kornia_lift._kornia import ShapeError
 
 CHUNK = 1024  # rows of the distance matrix held at once
 

@@ -14,10 +14,10 @@ from typing import cast, get_args
 
 import torch
 import torch.nn.functional as F
-from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_floating
+from kornia_lift._kornia import ShapeError
 from kornia_lift.networks._fast.folded import (
     FloatChain,
     IntegerPrecision,

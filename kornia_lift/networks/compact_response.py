@@ -11,10 +11,10 @@ from typing import cast
 
 import torch
 import torch.nn.functional as F
-from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_floating
+from kornia_lift._kornia import ShapeError
 from kornia_lift.networks._fast.folded import Precision, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.contrast import LocalContrast, gaussian_contrast

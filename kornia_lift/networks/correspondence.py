@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
+from kornia_lift._kornia import ShapeError
 from kornia_lift.geometry.epipolar import MAX_NORMALISED, check_matches, normalise_matches, weighted_eight_point
 from kornia_lift.weights import default_network, load_network, load_tensors
 

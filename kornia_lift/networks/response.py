@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_floating
+from kornia_lift._kornia import ShapeError
 from kornia_lift.geometry import level_resize
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks._fast.response import SMALLEST, ResponsePlan, score

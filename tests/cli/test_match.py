@@ -140,7 +140,7 @@ def test_bad_images_end_with_one_line(call: Call, tmp_path: Path, pair: tuple[Pa
     (tmp_path / "empty.png").touch()
     (tmp_path / "cut.png").write_bytes(pair[0].read_bytes()[:1000])
     for bad, reason in {
-        "text.jpg": "cannot identify",
+        "text.jpg": "no image of a known kind",
         "empty.png": "cannot read",
         "cut.png": "cannot read",
         "absent.jpg": "does not exist",

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kornia.feature import LAFOrienter, get_laf_orientation, laf_from_center_scale_ori, laf_is_filled
+from kornia.feature import LAFOrienter, get_laf_orientation, laf_from_center_scale_ori
 from torch import Tensor
 
 from kornia_lift import LIFTDetector
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.convert import TILDEResponse, load_learned_orientation, load_tilde, tilde_channels
 from kornia_lift.convert.tilde import GAIN
 from kornia_lift.weights import WeightFileError

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kornia.feature import BlobHessian, laf_is_filled
+from kornia.feature import BlobHessian
 from torch import Tensor
 
 from kornia_lift import LIFTDetector, LIFTResponse, ScaleSpaceConfig
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector.extrema import max_filter, strict_maxima
 from kornia_lift.detector.refinement import newton_step
 from kornia_lift.detector.scale_space import plan_levels

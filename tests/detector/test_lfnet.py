@@ -18,12 +18,12 @@ from kornia.feature import (
     get_laf_orientation,
     get_laf_scale,
     laf_from_center_scale_ori,
-    laf_is_filled,
 )
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 from kornia_lift import mix_features
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector.lfnet import LAF_SCALE, LFNetDetector
 from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_argmax, soft_nms, strict_maxima
 from kornia_lift.feature.lfnet import LFNetFeature

@@ -6,10 +6,11 @@ import math
 
 import pytest
 import torch
-from kornia.feature import get_laf_center, laf_is_filled
+from kornia.feature import get_laf_center
 from torch import Tensor
 
 from kornia_lift import LIFTDetector, ScaleSpaceConfig
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
 from kornia_lift.evaluation.warps import ImageWarp
 from tests.pictures import blob_response, texture

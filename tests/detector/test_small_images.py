@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from kornia.feature import get_laf_center, laf_is_filled
+from kornia.feature import get_laf_center
 
 from kornia_lift import LIFTDetector
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector.scale_space import ScaleSpaceConfig, plan_levels
 from kornia_lift.feature import shrink
 from tests.pictures import texture

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from kornia.feature import laf_is_filled
 from torch import Tensor
 
 from kornia_lift import LIFTDetector, ScaleSpaceConfig
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector import suppression
 from kornia_lift.detector.suppression import suppress
 from kornia_lift.geometry import lift_from_lafs

@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from kornia.feature import extract_patches_from_pyramid, get_laf_orientation, get_laf_scale, laf_is_filled
+from kornia.feature import extract_patches_from_pyramid, get_laf_orientation, get_laf_scale
 from torch import Tensor
 
 from kornia_lift import LIFTDetector, LIFTFeature, LIFTOrientation, LIFTResponse, ScaleSpaceConfig
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.geometry import lafs_from_lift
 from tests.pictures import texture
 

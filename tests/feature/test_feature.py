@@ -18,12 +18,12 @@ from kornia.feature import (
     ScaleSpaceDetector,
     SIFTDescriptor,
     get_laf_orientation,
-    laf_is_filled,
 )
 from kornia.geometry.transform import rotate
 from torch import Tensor
 
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, ScaleSpaceConfig, _memory
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.weights import WeightFileError
 from tests.pictures import blob_response, texture
 

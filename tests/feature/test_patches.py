@@ -17,7 +17,7 @@ from torch.nn.functional import normalize as normalize_vectors
 
 from kornia_lift import LIFTDescriptor, LIFTFeature, LIFTOrientation, ScaleSpaceConfig
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
-from kornia_lift.geometry.pyramid import PatchPyramid
+from kornia_lift.geometry.pyramid import PatchPyramid, extract_patches
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from tests.pictures import texture
@@ -249,3 +249,27 @@ def test_averaging_agrees_with_its_differentiable_form() -> None:
     assert (similarity > 0.99).float().mean() > 0.9
     (grad,) = torch.autograd.grad(found.square().sum() + found[..., 0].sum() + lafs.sum() * 0, image)
     assert grad.isfinite().all() and grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_patches_without_those_of_kornia_are_the_same(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """What is used with kornia 0.8, whose own patches are half a pixel off, gradients to image and frames included."""
+    image, lafs = texture(130, 140, batch=2).to(dtype), frames(130, 140, batch=2).to(dtype)
+    found = []
+    for ours in (False, True):
+        monkeypatch.setattr("kornia_lift.geometry.pyramid.SAMPLES_PIXEL_CENTRES", not ours)
+        x, moved = image.clone().requires_grad_(), lafs.clone().requires_grad_()
+        patches = extract_patches(x, moved, 32)
+        found.append((patches, *torch.autograd.grad(patches.square().sum(), [x, moved])))
+    for ours, kornias in zip(found[1], found[0], strict=True):
+        torch.testing.assert_close(ours, kornias, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["lift", "lift-plus"])
+def test_a_feature_without_kornias_patches_is_the_same(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    image = texture(96, 128).requires_grad_()
+    feature = LIFTFeature(20, pretrained=name)
+    expected = feature(image)
+    monkeypatch.setattr("kornia_lift.geometry.pyramid.SAMPLES_PIXEL_CENTRES", False)
+    for ours, kornias in zip(feature(image), expected, strict=True):
+        torch.testing.assert_close(ours, kornias, atol=2e-3, rtol=1e-3)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kornia_lift._io import ImageFileError, describe_unread, list_images, list_unread_images, load_image
-from kornia_lift._io.decode import MAX_PIXELS
+from kornia_lift._io.stored import MAX_PIXELS
 
 PIL = pytest.importorskip("PIL")
 Image = pytest.importorskip("PIL.Image")
@@ -227,7 +227,7 @@ def test_more_pixels_than_pillow_allows(tmp_path: Path, monkeypatch: pytest.Monk
     Image.fromarray(rgb).save(tmp_path / "a.png")
     close(load_image(tmp_path / "a.png"), rgb)
     assert Image.MAX_IMAGE_PIXELS == 100
-    monkeypatch.setattr("kornia_lift._io.decode.MAX_PIXELS", 100)
+    monkeypatch.setattr("kornia_lift._io.stored.MAX_PIXELS", 100)
     with pytest.raises(ImageFileError, match="30 x 20 pixels, at most 100 are read"):
         load_image(tmp_path / "a.png")
     assert MAX_PIXELS > 179_000_000

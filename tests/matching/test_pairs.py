@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kornia.core.exceptions import ShapeError
 from torch import Tensor, nn
 
 from kornia_lift import LIFTFeature, draw_matches, load_image, match_images
+from kornia_lift._kornia import ShapeError
 from tests.pictures import texture
 
 pytest.importorskip("cv2")

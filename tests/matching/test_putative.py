@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kornia.core.exceptions import ShapeError
 from kornia.feature import DescriptorMatcher, LocalFeatureMatcher
 from torch import nn
 
+from kornia_lift._kornia import ShapeError
 from kornia_lift.features import Features
 from kornia_lift.matching import match_pair
 from kornia_lift.matching.filtering import CorrespondenceFilter, FilteredMatcher, PutativeMatcher

@@ -6,11 +6,10 @@ import copy
 
 import pytest
 import torch
-from kornia.core.exceptions import ShapeError
-from kornia.feature import laf_is_filled
 from torch import Tensor
 
 import kornia_lift.networks.compact_response as room
+from kornia_lift._kornia import ShapeError, laf_is_filled
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks._fast.plan import fast_paths

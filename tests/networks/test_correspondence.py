@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kornia.core.exceptions import ShapeError
 from kornia.geometry.epipolar import cross_product_matrix
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
+from kornia_lift._kornia import ShapeError
 from kornia_lift.geometry.epipolar import (
     assumed_intrinsics,
     epipolar_rows,

@@ -6,11 +6,11 @@ import math
 
 import pytest
 import torch
-from kornia.core.exceptions import ShapeError
-from kornia.feature import get_laf_center, get_laf_scale, laf_is_filled
+from kornia.feature import get_laf_center, get_laf_scale
 from torch import Tensor, nn
 
 from kornia_lift import LIFTDetector
+from kornia_lift._kornia import ShapeError, laf_is_filled
 from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.geometry import lafs_from_lift

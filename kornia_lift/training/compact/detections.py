@@ -13,10 +13,11 @@ from itertools import combinations
 
 import numpy as np
 import torch
-from kornia.feature import get_laf_center, get_laf_scale, laf_is_filled
+from kornia.feature import get_laf_center, get_laf_scale
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.scenes.scene import FloatArray
 from kornia_lift.training.compact.observations import Observations, connected_images, join_observations

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from kornia.feature import get_laf_center, get_laf_scale, laf_is_filled
+from kornia.feature import get_laf_center, get_laf_scale
 from torch import Generator, Tensor
 
+from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector.sampling import sampling_of
 from kornia_lift.detector.scale_space import ScaleSpaceConfig, plan_levels
 from kornia_lift.feature import LIFTFeature
