@@ -22,7 +22,7 @@ _MOST = 256  # of any number in a header
 _DERIVATIVE = (-0.109604, -0.276691, 0.0, 0.276691, 0.109604)
 _SMOOTHING = (0.037659, 0.249153, 0.426375, 0.249153, 0.037659)
 _RGB_TO_XYZ = ((0.430574, 0.341550, 0.178325), (0.222015, 0.706655, 0.071330), (0.020183, 0.129553, 0.939180))
-_BLUR_SIZE, _BLUR_SIGMA = 21, 2.0
+BLUR_SIZE, _BLUR_SIGMA = 21, 2.0
 
 
 class TILDEResponse(nn.Module):
@@ -78,10 +78,16 @@ class TILDEResponse(nn.Module):
     def extra_repr(self) -> str:
         return f"num_sum={self.num_sum}, num_max={self.num_max}, channels={self.channels}, rank={self.rank}"
 
+    def channels_of(self, image: Tensor) -> Tensor:
+        """Return what the filters see of images in [0, 1], values around 0 to 255, shape (B, channels, H, W)."""
+        return tilde_channels(image) if self.channels == 6 else _gray(image)
+
     def responses(self, image: Tensor) -> Tensor:
         """Return the linear responses, (B, num_sum * num_max, H, W), sum index first."""
-        stack = tilde_channels(image) if self.channels == 6 else _gray(image)
-        stack = _pad_symmetric(stack, self.size // 2)
+        return self.filtered(_pad_symmetric(self.channels_of(image), self.size // 2))
+
+    def filtered(self, stack: Tensor) -> Tensor:
+        """Return the linear responses to channels (B, channels, H, W), where the filters lie inside them."""
         if self.rank:
             inner = F.conv2d(stack, self.vertical.to(stack), groups=self.channels)
             inner = F.conv2d(inner, self.horizontal.to(stack), groups=inner.shape[1])
@@ -90,7 +96,11 @@ class TILDEResponse(nn.Module):
 
     def forward(self, x: Tensor, sigmas: Tensor | None = None) -> Tensor:
         check_image(x, type(self).__name__)
-        largest = self.responses(x).unflatten(1, (self.num_sum, self.num_max)).amax(2)
+        return self.score(self.responses(x))
+
+    def score(self, responses: Tensor) -> Tensor:
+        """Return the score (B, 1, H, W) that linear responses amount to; it is blurred by a window of 21 pixels."""
+        largest = responses.unflatten(1, (self.num_sum, self.num_max)).amax(2)
         score = largest[:, 1::2].sum(1, keepdim=True) - largest[:, 0::2].sum(1, keepdim=True)
         return self.gain * _blur(score)
 
@@ -140,10 +150,10 @@ def _filter(x: Tensor, vertical: tuple[float, ...], horizontal: tuple[float, ...
 
 
 def _blur(score: Tensor) -> Tensor:
-    at = torch.arange(_BLUR_SIZE, dtype=score.dtype, device=score.device) - _BLUR_SIZE // 2
+    at = torch.arange(BLUR_SIZE, dtype=score.dtype, device=score.device) - BLUR_SIZE // 2
     window = torch.exp(-at.square() / (2 * _BLUR_SIGMA**2))
     window = window / window.sum()
-    score = _pad_mirror(score, _BLUR_SIZE // 2)
+    score = _pad_mirror(score, BLUR_SIZE // 2)
     return F.conv2d(F.conv2d(score, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
 
 
