@@ -159,7 +159,7 @@ def make_recipe(config: RunConfig, out: Path, say: Callable[[str], object] = lam
         ValueError: if the data do not suffice.
 
     """
-    device, kind = _device(config.device), RECIPES[config.recipe]
+    device, kind = device_of(config.device), RECIPES[config.recipe]
     check_needs(out, config.chosen_stages, kind.NEEDS, config.all_stages if config.init is not None else ())
     if config.init is not None:
         if kind.FAMILY not in SHIPPED:
@@ -270,7 +270,13 @@ def _sentences(
     return said
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Return the device of a name; ``"auto"`` is CUDA where there is one.
+
+    Raises:
+        ConfigError: if there is no such device.
+
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

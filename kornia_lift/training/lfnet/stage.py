@@ -261,6 +261,6 @@ def _patches(image: Tensor, index: Tensor, frames: Tensor) -> Tensor:
     patches = image.new_zeros(len(frames), 1, PATCH_SIZE, PATCH_SIZE)
     for b in index.unique().tolist():
         rows = (index == b).nonzero()[:, 0]
-        cut = extract_patches_simple(image[b : b + 1], frames[rows][None], PATCH_SIZE, False)
+        cut = extract_patches_simple(image[b : b + 1], frames[rows][None], PATCH_SIZE)
         patches = patches.index_put((rows,), cut[0])
     return patches

@@ -30,8 +30,8 @@ def make_response(config: TildeConfig) -> TILDEResponse:
 class TildeStage:
     """Train TILDE's response (Verdie et al., CVPR 2015).
 
-    The filters are learned on channels of mean 0 and variance 1: of those as they are, up to 255, the gradient consists of
-    the mean of the filters and little else. :meth:`response` returns them as filters of images.
+    The filters are learned on channels of mean 0 and variance 1: of those as they are, up to 255, the gradient consists
+    of the mean of the filters and little else. :meth:`response` returns them as filters of images.
 
     Args:
         network: the response, with full filters, for normalised channels: see :func:`make_response`.
