@@ -2,10 +2,11 @@
 
     python benchmarks/tilde.py STACK... --filters runs/tilde/tilde.safetensors Mexico.txt [--out FILE.md]
 
-A stack is a folder of aligned images, or a sequence with homographies (Oxford). One image is compared with every other one:
-keypoints are assigned one-to-one, nearest first, within 3 and 5 pixels, and counted over the smaller number of keypoints that
-the other image shows. All detectors keep their best keypoints; TILDE works on the image itself, at one scale, and so
-does a second row of LIFT's response; the others search scale space. "untrained" are the filters that a training starts from.
+A stack is a folder of aligned images, or a sequence with homographies (Oxford). Every image is compared with every
+other one (of a sequence, the first with the others): keypoints are assigned one-to-one, nearest first, within 3 and 5
+pixels, and counted over the smaller number of keypoints that the other image shows. All detectors keep their best ones;
+TILDE works on the image itself, at one scale, and so does a second row of LIFT's response; the others search scale
+space. "untrained" are the filters that a training starts from.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from kornia_lift.evaluation.features.peers import opencv_sift
 from kornia_lift.evaluation.measures.one_to_one import greedy_one_to_one
 from kornia_lift.evaluation.selection import all_pairs
 from kornia_lift.scenes.homographies import HomographySequence, has_numbered_images
-from kornia_lift.scenes.scene import VISIBLE, FloatArray
+from kornia_lift.scenes.scene import VISIBLE, FloatArray, Pair
 from kornia_lift.scenes.static import StaticSequence
 from kornia_lift.training.tilde.config import TildeConfig
 from kornia_lift.training.tilde.stage import make_response
@@ -53,7 +54,8 @@ def main() -> int:
         figures = [f"{v:.3f}" for s in scenes for v in repeatability(s, detect, args.pairs)]
         rows.append(f"| {name} | {' | '.join(figures)} |")
         print(rows[-1], flush=True)
-    head = f"{args.num_keypoints} keypoints an image; {', '.join(f'{s.name}: {_count(s, args.pairs)} pairs' for s in scenes)}."
+    counts = ", ".join(f"{s.name}: {len(_spread(s, args.pairs))} pairs" for s in scenes)
+    head = f"{args.num_keypoints} keypoints an image; {counts}."
     text = f"{head}\n\n" + "\n".join(rows) + "\n"
     print(text)
     if args.out is not None:
@@ -73,7 +75,7 @@ def detectors(filters: list[Path], count: int) -> dict[str, Detect]:
         "LIFT's response, one scale": lambda x: best_maxima(response(as_gray(x)), count),
     }
     untrained = make_response(TildeConfig()).eval()
-    centre, spread = x_statistics()
+    centre, spread = channel_statistics()
     with torch.no_grad():
         untrained.weight /= spread
         untrained.bias -= (untrained.weight * centre).sum((1, 2, 3))
@@ -84,7 +86,7 @@ def detectors(filters: list[Path], count: int) -> dict[str, Detect]:
     return found
 
 
-def x_statistics() -> tuple[Tensor, Tensor]:
+def channel_statistics() -> tuple[Tensor, Tensor]:
     """Mean and deviation of TILDE's channels, about those of the stacks that the filters were trained on."""
     values = torch.tensor([[128.0, 128.0, 3.5, 174.4, 97.3, 142.2], [2.6, 2.7, 6.7, 57.4, 1.8, 4.3]])
     return values[0][:, None, None], values[1][:, None, None]
@@ -108,7 +110,10 @@ def repeatability(scene: HomographySequence, detect: Detect, pairs: int) -> list
         points = [detect(scene.image(k)) for k in range(len(scene.names))]
     values = []
     for pair in _spread(scene, pairs):
-        forward, backward = scene.transfer(pair.i, pair.j, points[pair.i]), scene.transfer(pair.j, pair.i, points[pair.j])
+        forward, backward = (
+            scene.transfer(pair.i, pair.j, points[pair.i]),
+            scene.transfer(pair.j, pair.i, points[pair.j]),
+        )
         seen, there = forward.status == VISIBLE, points[pair.j][backward.status == VISIBLE]
         distance = np.linalg.norm(forward.points[seen][:, None] - there[None], axis=-1)
         least = max(min(distance.shape), 1)
@@ -121,13 +126,9 @@ def _scene(folder: Path) -> HomographySequence:
     return all_pairs(StaticSequence.load(folder)) if aligned else HomographySequence.load(folder)
 
 
-def _spread(scene: HomographySequence, count: int) -> list:
+def _spread(scene: HomographySequence, count: int) -> list[Pair]:
     chosen = np.linspace(0, len(scene.pairs) - 1, min(count, len(scene.pairs))).round().astype(int)
     return [scene.pairs[n] for n in chosen]
-
-
-def _count(scene: HomographySequence, pairs: int) -> int:
-    return len(_spread(scene, pairs))
 
 
 if __name__ == "__main__":
