@@ -6,7 +6,7 @@ A stack is a folder of aligned images, or a sequence with homographies (Oxford).
 other one (of a sequence, the first with the others): keypoints are assigned one-to-one, nearest first, within 3 and 5
 pixels, and counted over the smaller number of keypoints that the other image shows. All detectors keep their best ones;
 TILDE works on the image itself, at one scale, and so does a second row of LIFT's response; the others search scale
-space. "untrained" are the filters that a training starts from.
+space. `runs/tilde/untrained.safetensors` are the filters that the training started from.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ from kornia_lift.evaluation.selection import all_pairs
 from kornia_lift.scenes.homographies import HomographySequence, has_numbered_images
 from kornia_lift.scenes.scene import VISIBLE, FloatArray, Pair
 from kornia_lift.scenes.static import StaticSequence
-from kornia_lift.training.tilde.config import TildeConfig
-from kornia_lift.training.tilde.stage import make_response
 
 BORDER, RADIUS = 21, 4  # pixels: the border the release leaves out, the neighbourhood of a maximum
 WITHIN = (3.0, 5.0)
@@ -74,22 +72,10 @@ def detectors(filters: list[Path], count: int) -> dict[str, Detect]:
         "LIFT's detector": lambda x: lift.detector(as_gray(x))[0][0, :, :, 2].double().numpy(),
         "LIFT's response, one scale": lambda x: best_maxima(response(as_gray(x)), count),
     }
-    untrained = make_response(TildeConfig()).eval()
-    centre, spread = channel_statistics()
-    with torch.no_grad():
-        untrained.weight /= spread
-        untrained.bias -= (untrained.weight * centre).sum((1, 2, 3))
-    found["TILDE, untrained"] = lambda x: best_maxima(untrained(x), count)
     for path in filters:
         network = load_tilde(path)
         found[f"TILDE, {path.name}"] = lambda x, network=network: best_maxima(network(x), count)
     return found
-
-
-def channel_statistics() -> tuple[Tensor, Tensor]:
-    """Mean and deviation of TILDE's channels, about those of the stacks that the filters were trained on."""
-    values = torch.tensor([[128.0, 128.0, 3.5, 174.4, 97.3, 142.2], [2.6, 2.7, 6.7, 57.4, 1.8, 4.3]])
-    return values[0][:, None, None], values[1][:, None, None]
 
 
 def best_maxima(score: Tensor, count: int) -> FloatArray:

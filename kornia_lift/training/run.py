@@ -32,6 +32,7 @@ from kornia_lift.training.loop.distributed import from_first, rank
 from kornia_lift.training.modern.config import ModernConfig
 from kornia_lift.training.modern.recipe import ModernRecipe
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
+from kornia_lift.training.plan import describe_plan
 from kornia_lift.training.recipe import Recipe, check_needs
 from kornia_lift.weights import WeightFileError, network_family
 
@@ -209,6 +210,7 @@ def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda te
 
     """
     recipe = make_recipe(config, out, say)
+    say(describe_plan(recipe, config.chosen_stages))
     fine_tuned = config.init is not None
     referee = None
     if (config.table or fine_tuned) and recipe.FAMILY in SHIPPED:

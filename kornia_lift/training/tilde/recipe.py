@@ -19,7 +19,7 @@ from kornia_lift.training.tilde.stacks import Extractor, read_stack
 from kornia_lift.training.tilde.stage import TildeStage, make_response
 from kornia_lift.weights import save_model
 
-WEIGHTS = "tilde.safetensors"
+WEIGHTS, START = "tilde.safetensors", "untrained.safetensors"
 
 
 class TildeRecipe:
@@ -57,7 +57,13 @@ class TildeRecipe:
         self.stage = TildeStage(network, train, held_out, c)
 
     def run(self) -> Result:
-        """Train, and write ``out/tilde.safetensors``, which ``convert.load_tilde`` reads."""
+        """Train, and write ``out/tilde.safetensors``, which ``convert.load_tilde`` reads.
+
+        Beside it lies ``untrained.safetensors``, the filters of the start, to compare with.
+        """
+        if rank() == 0:
+            self.out.mkdir(parents=True, exist_ok=True)
+            save_model(self.out / START, {"tilde": self.stage.response()}, _options(self.config))
         result = fit(self.stage, self.config.tilde, self.out, resolved=to_mapping(self.config))
         if rank() == 0:
             save_tilde(self.out / WEIGHTS, self.stage.response(), self.config, result)
@@ -66,8 +72,10 @@ class TildeRecipe:
 
 def save_tilde(path: Path, response: TILDEResponse, config: TildeConfig, result: Result) -> None:
     """Write filters of images to a ``.safetensors`` file, complete or not at all."""
-    metadata = {
-        "config": json.dumps(to_mapping(config), sort_keys=True),
-        "figures": json.dumps({"step": result.best_step, **result.figures}, sort_keys=True),
-    }
-    save_model(path, {"tilde": response}, metadata)
+    figures = json.dumps({"step": result.best_step, **result.figures}, sort_keys=True)
+    save_model(path, {"tilde": response}, {**_options(config), "figures": figures})
+
+
+def _options(config: TildeConfig) -> dict[str, str]:
+    """What the reader of a file needs to know."""
+    return {"config": json.dumps(to_mapping(config), sort_keys=True)}
