@@ -59,7 +59,8 @@ def test_command_trains_filters_that_find_the_dots(stacks: Path, capsys: pytest.
     with torch.no_grad():
         score = response(unseen.images)[:, 0]
     (x, y), (u, v) = (points.astype(int).T for points in (unseen.positives, unseen.negatives))
-    assert score[:, y, x].mean() > score[:, v, u].mean() + 0.5
+    order = score[:, y, x][:, :, None] > score[:, v, u][:, None]
+    assert order.float().mean() > 0.95  # by chance half
     assert main(command) == 0  # nothing is left to do
     assert "at step" in capsys.readouterr().out
 
