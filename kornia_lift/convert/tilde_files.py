@@ -53,12 +53,13 @@ def _trained(path: Path) -> TILDEResponse:
     metadata = load_tensors(path)[1]
     try:
         options = parse_json(metadata.get("config", ""))
-        shape = [int(options[name]) for name in ("num_sum", "num_max", "channels", "filter_size")]
+        shape = tuple(int(options[name]) for name in ("num_sum", "num_max", "channels", "filter_size"))
     except (KeyError, TypeError, ValueError):
         raise WeightFileError(f"{path} does not say which filters of TILDE it holds") from None
     if not all(0 < n <= _MOST for n in shape):
         raise WeightFileError(f"{path} describes filters of an impossible size: {shape}")
-    network = TILDEResponse(*shape, rank=0, gain=1.0)
+    num_sum, num_max, channels, size = shape
+    network = TILDEResponse(num_sum, num_max, channels, size, rank=0, gain=1.0)
     load_network(network, "tilde", path)
     return network
 

@@ -71,8 +71,8 @@ class TildeStage:
         """Return the filters as they are for images in [0, 1]."""
         found = copy.deepcopy(self.filters).eval()
         with torch.no_grad():
-            found.weight /= self.std
-            found.bias -= (found.weight * self.mean).sum((1, 2, 3))
+            found.weight.div_(self.std)
+            found.bias.sub_((found.weight * self.mean).sum((1, 2, 3)))
         return found
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
