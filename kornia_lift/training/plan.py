@@ -32,6 +32,8 @@ def describe_plan(recipe: Recipe[Any], stages: Sequence[str]) -> str:
 
 
 def _count(store: Store) -> str:
-    scenes = store.scenes
-    more = f" and {len(scenes) - SHOWN} more" if len(scenes) > SHOWN else ""
-    return f"{len(store.images)} images of {', '.join(scenes[:SHOWN])}{more}"
+    scenes = list(dict.fromkeys(image.scene for image in store.images if image.kind != "single"))
+    single = sum(image.kind == "single" for image in store.images)
+    parts = scenes[:SHOWN] + ([f"{len(scenes) - SHOWN} more scenes"] if len(scenes) > SHOWN else [])
+    parts += [f"{single} single ones"] if single else []
+    return f"{len(store.images)} images of {', '.join(parts)}" if scenes else f"{single} single images"
