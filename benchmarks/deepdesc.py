@@ -1,6 +1,6 @@
 """DeepDesc's protocol on patches of held-out scenes: PR-AUC, one matching and 1000 non-matching pairs for each point.
 
-    python benchmarks/deepdesc.py --data STORE... --descriptors sift lift lift-plus CNN3_p8_n8_split4_073000.t7
+    python benchmarks/deepdesc.py --data STORE... --descriptors sift lift CNN3_p8_n8_split4_073000.t7
 
 Brown's sets, on which the published figures are measured, go through `kornia-lift patches`. This is the same protocol
 where they are not at hand: stores of held-out scenes (scripts/remake_weights.py writes one), patches in the frames that
@@ -42,7 +42,7 @@ def two_of_each(patches: PatchSet, points: int, seed: int = 0) -> PatchSet:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True)
-    parser.add_argument("--descriptors", nargs="+", default=["sift", "lift", "lift-plus"])
+    parser.add_argument("--descriptors", nargs="+", default=["sift", "lift"])
     parser.add_argument("--points", type=int, default=POINTS)
     args = parser.parse_args()
     store = load_data(args.data)
