@@ -26,7 +26,6 @@ from kornia_lift.convert import load_tilde
 from kornia_lift.detector.soft_nms import strict_maxima
 from kornia_lift.evaluation.features.peers import opencv_sift
 from kornia_lift.evaluation.measures.one_to_one import greedy_one_to_one
-from kornia_lift.evaluation.selection import all_pairs
 from kornia_lift.scenes.homographies import HomographySequence, has_numbered_images
 from kornia_lift.scenes.scene import VISIBLE, FloatArray, Pair
 from kornia_lift.scenes.static import StaticSequence
@@ -74,8 +73,12 @@ def detectors(filters: list[Path], count: int) -> dict[str, Detect]:
     }
     for path in filters:
         network = load_tilde(path)
-        found[f"TILDE, {path.name}"] = lambda x, network=network: best_maxima(network(x), count)
+        found[f"TILDE, {path.name}"] = _scored(network, count)
     return found
+
+
+def _scored(network: Callable[[Tensor], Tensor], count: int) -> Detect:
+    return lambda x: best_maxima(network(x), count)
 
 
 def best_maxima(score: Tensor, count: int) -> FloatArray:
@@ -109,7 +112,7 @@ def repeatability(scene: HomographySequence, detect: Detect, pairs: int) -> list
 
 def _scene(folder: Path) -> HomographySequence:
     aligned = not (has_numbered_images(folder) and (any(folder.glob("H_1_*")) or any(folder.glob("H1to*p"))))
-    return all_pairs(StaticSequence.load(folder)) if aligned else HomographySequence.load(folder)
+    return StaticSequence.load(folder, all_pairs=True) if aligned else HomographySequence.load(folder)
 
 
 def _spread(scene: HomographySequence, count: int) -> list[Pair]:
