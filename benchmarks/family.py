@@ -22,7 +22,7 @@ from torch import Tensor
 
 from kornia_lift import LIFTFeature
 from kornia_lift._io import atomic_write, load_image
-from kornia_lift.convert.tilde import load_tilde
+from kornia_lift.convert.tilde_files import load_tilde
 from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.detector.soft_nms import strict_maxima
 from kornia_lift.evaluation.features.peers import opencv_sift

@@ -16,7 +16,8 @@ from kornia_lift._extras import require
 from kornia_lift.convert.deepdesc import load_deepdesc
 from kornia_lift.convert.learned_orientation import LearnedOrientation, load_learned_orientation
 from kornia_lift.convert.lift_h5 import load_lift_descriptor
-from kornia_lift.convert.tilde import TILDEResponse, load_tilde
+from kornia_lift.convert.tilde import TILDEResponse
+from kornia_lift.convert.tilde_files import load_tilde
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.weights import WeightFileError, read_safetensors, write_safetensors
 

@@ -1,28 +1,21 @@
-"""The detector of the TILDE release (Verdie et al., CVPR 2015): piecewise-linear filters, full or separable, as text.
+"""The detector of TILDE (Verdie et al., CVPR 2015): piecewise-linear filters, full or separable.
 
 LIFT's detector is of this kind; TILDE's own sees gradients and colours beside the gray values.
 """
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image
-from kornia_lift._io import DamagedFileError, read_text
-from kornia_lift.weights import WeightFileError
 
-MAX_BYTES = 64 * 2**20  # the largest released file has 1 MB
 GAIN = 1e9
-_MOST = 256  # of any number in a header
 _DERIVATIVE = (-0.109604, -0.276691, 0.0, 0.276691, 0.109604)
 _SMOOTHING = (0.037659, 0.249153, 0.426375, 0.249153, 0.037659)
 _RGB_TO_XYZ = ((0.430574, 0.341550, 0.178325), (0.222015, 0.706655, 0.071330), (0.020183, 0.129553, 0.939180))
-_BLUR_SIZE, _BLUR_SIGMA = 21, 2.0
+BLUR_SIZE, _BLUR_SIGMA = 21, 2.0
 
 
 class TILDEResponse(nn.Module):
@@ -78,10 +71,16 @@ class TILDEResponse(nn.Module):
     def extra_repr(self) -> str:
         return f"num_sum={self.num_sum}, num_max={self.num_max}, channels={self.channels}, rank={self.rank}"
 
+    def channels_of(self, image: Tensor) -> Tensor:
+        """Return what the filters see of images in [0, 1], values around 0 to 255, shape (B, channels, H, W)."""
+        return tilde_channels(image) if self.channels == 6 else _gray(image)
+
     def responses(self, image: Tensor) -> Tensor:
         """Return the linear responses, (B, num_sum * num_max, H, W), sum index first."""
-        stack = tilde_channels(image) if self.channels == 6 else _gray(image)
-        stack = _pad_symmetric(stack, self.size // 2)
+        return self.filtered(_pad_symmetric(self.channels_of(image), self.size // 2))
+
+    def filtered(self, stack: Tensor) -> Tensor:
+        """Return the linear responses to channels (B, channels, H, W), where the filters lie inside them."""
         if self.rank:
             inner = F.conv2d(stack, self.vertical.to(stack), groups=self.channels)
             inner = F.conv2d(inner, self.horizontal.to(stack), groups=inner.shape[1])
@@ -90,7 +89,11 @@ class TILDEResponse(nn.Module):
 
     def forward(self, x: Tensor, sigmas: Tensor | None = None) -> Tensor:
         check_image(x, type(self).__name__)
-        largest = self.responses(x).unflatten(1, (self.num_sum, self.num_max)).amax(2)
+        return self.score(self.responses(x))
+
+    def score(self, responses: Tensor) -> Tensor:
+        """Return the score (B, 1, H, W) that linear responses amount to; it is blurred by a window of 21 pixels."""
+        largest = responses.unflatten(1, (self.num_sum, self.num_max)).amax(2)
         score = largest[:, 1::2].sum(1, keepdim=True) - largest[:, 0::2].sum(1, keepdim=True)
         return self.gain * _blur(score)
 
@@ -140,10 +143,10 @@ def _filter(x: Tensor, vertical: tuple[float, ...], horizontal: tuple[float, ...
 
 
 def _blur(score: Tensor) -> Tensor:
-    at = torch.arange(_BLUR_SIZE, dtype=score.dtype, device=score.device) - _BLUR_SIZE // 2
+    at = torch.arange(BLUR_SIZE, dtype=score.dtype, device=score.device) - BLUR_SIZE // 2
     window = torch.exp(-at.square() / (2 * _BLUR_SIGMA**2))
     window = window / window.sum()
-    score = _pad_mirror(score, _BLUR_SIZE // 2)
+    score = _pad_mirror(score, BLUR_SIZE // 2)
     return F.conv2d(F.conv2d(score, window.view(1, 1, -1, 1)), window.view(1, 1, 1, -1))
 
 
@@ -165,121 +168,3 @@ def _pad_symmetric(x: Tensor, margin: int) -> Tensor:
         at = torch.arange(-margin, side + margin, device=x.device).remainder(2 * side)
         x = x.index_select(axis, torch.minimum(at, 2 * side - 1 - at))
     return x
-
-
-def load_tilde(path: str | os.PathLike[str]) -> TILDEResponse:
-    """Load a filter file of TILDE: separable (``Mexico24.txt``, ``NewMexico8_1c.txt``) or full (``Mexico.txt``).
-
-    Args:
-        path: the file.
-
-    Returns:
-        The network in eval mode, for images in [0, 1].
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        kornia_lift.weights.WeightFileError: if the file is not such a text, or describes another network.
-
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no weight file {path}")
-    try:
-        rows = _Rows(read_text(path, MAX_BYTES).splitlines())
-        rows.take(1)  # the ratio by which the release resizes images
-        header = rows.integers()
-        network = _separable(header, rows) if len(header) == 5 else _full(header, rows)
-        rows.end()
-    except DamagedFileError as error:
-        raise WeightFileError(f"{error}; expected a TILDE filter file") from error
-    except ValueError as error:
-        raise WeightFileError(f"{path} is not a TILDE filter file: {error}") from error
-    return network.eval()
-
-
-class _Rows:
-    """The numbers of a text, line by line."""
-
-    def __init__(self, lines: list[str]) -> None:
-        self._lines = lines
-        self._at = 0
-
-    def numbers(self) -> list[float]:
-        if self._at >= len(self._lines):
-            raise ValueError(f"it ends after {self._at} lines")
-        self._at += 1
-        try:
-            return [float(word) for word in self._lines[self._at - 1].split()]
-        except ValueError as error:
-            raise ValueError(f"line {self._at}: {error}") from error
-
-    def take(self, count: int) -> list[float]:
-        found = self.numbers()
-        if len(found) != count:
-            raise ValueError(f"line {self._at}: expected {count} numbers, got {len(found)}")
-        return found
-
-    def block(self, rows: int, columns: int) -> Tensor:
-        return torch.tensor([self.take(columns) for _ in range(rows)], dtype=torch.float64)
-
-    def integers(self) -> list[int]:
-        found = self.numbers()
-        if len(found) not in (3, 5) or not all(0 < n <= _MOST and n == int(n) for n in found):
-            raise ValueError(f"line {self._at}: expected a header of 3 or 5 whole numbers, got {found[:8]}")
-        return [int(n) for n in found]
-
-    def at_end(self) -> bool:
-        return not any(line.strip() for line in self._lines[self._at :])
-
-    def end(self) -> None:
-        if not self.at_end():
-            raise ValueError(f"lines from {self._at + 1} on are more than the header announces")
-
-
-def _check(channels: int, size: int) -> None:
-    if channels not in (1, 6) or size % 2 == 0:
-        raise ValueError(f"expected 1 or 6 channels and an odd size, got {channels} and {size}")
-
-
-def _separable(header: list[int], rows: _Rows) -> TILDEResponse:
-    num_max, num_sum, rank, channels, size = header
-    _check(channels, size)
-    inner, filters = channels * rank, num_sum * num_max
-    network = TILDEResponse(num_sum, num_max, channels, size, rank)
-    bias = torch.tensor(rows.take(filters), dtype=torch.float64)
-    mixing = rows.block(filters, inner)
-    pairs = rows.block(2 * inner, size).view(inner, 2, size)
-    _fill(network.bias, bias)
-    _fill(network.mixing, mixing[:, :, None, None])
-    _fill(network.vertical, pairs[:, 0, None, :, None])
-    _fill(network.horizontal, pairs[:, 1, None, None, :])
-    return network
-
-
-def _full(header: list[int], rows: _Rows) -> TILDEResponse:
-    num_max, channels, size = header
-    _check(channels, size)
-    weights: list[Tensor] = []
-    bias: list[float] = []
-    num_sum = 0
-    while header:
-        if header != [num_max, channels, size]:
-            raise ValueError(f"its groups differ: {header} and {[num_max, channels, size]}")
-        num_sum += 1
-        for _ in range(num_max):
-            weights.append(rows.block(channels * size, size).view(channels, size, size))
-            bias += rows.take(1)
-        header = [] if rows.at_end() else rows.integers()
-    if num_sum != 4:  # the header does not say, and a file may be cut off between two groups
-        raise ValueError(f"expected 4 groups of filters, got {num_sum}")
-    network = TILDEResponse(num_sum, num_max, channels, size, rank=0)
-    _fill(network.weight, torch.stack(weights) * size**2)  # the released filters are divided by their area
-    _fill(network.bias, torch.tensor(bias, dtype=torch.float64))
-    return network
-
-
-def _fill(parameter: Tensor, values: Tensor) -> None:
-    if not values.isfinite().all():
-        raise ValueError("it holds NaN or infinity")
-    with torch.no_grad():
-        parameter.copy_(values.view(parameter.shape))

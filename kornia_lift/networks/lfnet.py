@@ -121,7 +121,8 @@ class LFNetMaps(nn.Module):
         scores = []
         for scale, head in zip(SCALES, self.scores, strict=True):
             size = int(height / scale + 0.5), int(width / scale + 0.5)
-            scores.append(normalise_maps(head(resize_maps(features, size, self.grid))))
-        vector = self.orientation(features)
+            # autocast leaves half precision behind, too coarse for what follows
+            scores.append(normalise_maps(head(resize_maps(features, size, self.grid)).to(image.dtype)))
+        vector = self.orientation(features).to(image.dtype)
         length = vector.square().sum(1, keepdim=True).clamp(min=1e-12)
         return DenseMaps(scores, vector * length.rsqrt())

@@ -68,7 +68,7 @@ class LFNetDescriptor(nn.Module):
             # TensorFlow pads even sizes at the far side only; padding=1 would sample another grid
             x = F.relu(norm(conv(F.pad(x, (0, 1, 0, 1)))))
         x = x.permute(0, 2, 3, 1).flatten(1)  # row, column, channel: the order of the published weights
-        return F.normalize(self.fc2(F.relu(self.norm4(self.fc1(x)))), dim=1)
+        return F.normalize(self.fc2(F.relu(self.norm4(self.fc1(x)))).to(patch.dtype), dim=1)
 
 
 class LFNetPatchDescriptor(nn.Module):

@@ -32,6 +32,7 @@ from kornia_lift.training.loop.distributed import from_first, rank
 from kornia_lift.training.modern.config import ModernConfig
 from kornia_lift.training.modern.recipe import ModernRecipe
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
+from kornia_lift.training.plan import describe_plan
 from kornia_lift.training.recipe import Recipe, check_needs
 from kornia_lift.weights import WeightFileError, network_family
 
@@ -159,7 +160,7 @@ def make_recipe(config: RunConfig, out: Path, say: Callable[[str], object] = lam
         ValueError: if the data do not suffice.
 
     """
-    device, kind = _device(config.device), RECIPES[config.recipe]
+    device, kind = device_of(config.device), RECIPES[config.recipe]
     check_needs(out, config.chosen_stages, kind.NEEDS, config.all_stages if config.init is not None else ())
     if config.init is not None:
         if kind.FAMILY not in SHIPPED:
@@ -209,6 +210,7 @@ def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda te
 
     """
     recipe = make_recipe(config, out, say)
+    say(describe_plan(recipe, config.chosen_stages))
     fine_tuned = config.init is not None
     referee = None
     if (config.table or fine_tuned) and recipe.FAMILY in SHIPPED:
@@ -270,7 +272,13 @@ def _sentences(
     return said
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Return the device of a name; ``"auto"`` is CUDA where there is one.
+
+    Raises:
+        ConfigError: if there is no such device.
+
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -112,7 +112,7 @@ def test_other_files_are_no_tilde(tmp_path: Path, content: bytes) -> None:
 
 
 def test_huge_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kornia_lift.convert.tilde.MAX_BYTES", 10)
+    monkeypatch.setattr("kornia_lift.convert.tilde_files.MAX_BYTES", 10)
     (tmp_path / "file.txt").write_text("1 " * 100)
     with pytest.raises(WeightFileError, match="has more than 10 bytes"):
         load_tilde(tmp_path / "file.txt")

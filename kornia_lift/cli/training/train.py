@@ -18,6 +18,8 @@ examples:
   kornia-lift train paper --data dataset/ --out runs/mine --max-minutes 30
   kornia-lift train modern --data dataset/ --out runs/modern        the same stores
   kornia-lift train modern --data holiday/ --out runs/modern        single images, or scenes with sparse/
+  kornia-lift train correspondences --data DATA --features opencv-sift lift   which matches to believe
+  kornia-lift train tilde --data DATA                                         keypoints of aligned stacks
   torchrun --nproc-per-node 2 -m kornia_lift train paper --data dataset/ --out runs/mine
 
 With --init, a stage after which the held-out pairs match worse is undone: a run never ends worse than it began on them.
@@ -38,7 +40,10 @@ def add_parser(commands: Any) -> None:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "config", type=Path, metavar="RECIPE", help="paper, modern, compact, or your own .toml or .json file"
+        "config",
+        type=Path,
+        metavar="RECIPE",
+        help="paper, modern, compact (LIFT), lfnet, correspondences, tilde, or your own .toml or .json file",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the run (default: runs/RECIPE)")
     parser.add_argument(
@@ -57,6 +62,12 @@ def add_parser(commands: Any) -> None:
         metavar="PATH",
         help="held-out data; a part of the training data if not given",
     )
+    parser.add_argument(
+        "--features",
+        nargs="+",
+        metavar="FEATURE",
+        help="what finds keypoints, of the recipes correspondences and tilde: opencv-sift, lift, a .safetensors file",
+    )
     parser.add_argument("--max-minutes", type=float, metavar="M", help="time for all stages, all resumptions together")
     parser.add_argument("--stages", nargs="+", metavar="STAGE", help="train only these")
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...")
@@ -72,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     """Train and print the results."""
     from kornia_lift.training.config import ConfigError, read_mapping
     from kornia_lift.training.data.store import StoreError
+    from kornia_lift.training.folder_run import FOLDER_RECIPES
     from kornia_lift.training.held_out.report import PICTURE, REPORT
     from kornia_lift.training.loop import TrainingDivergedError
     from kornia_lift.training.loop.checkpoint import BEST, CheckpointError
@@ -81,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift.training.run import WEIGHTS, read_run, train, with_budget
 
     overrides: dict[str, Any] = {}
-    for name in ("data", "validation", "stages"):
+    for name in ("data", "validation", "stages", "features"):
         if getattr(args, name) is not None:
             overrides[name] = [str(v) for v in getattr(args, name)]
     overrides |= {name: getattr(args, name) for name in ("device", "init") if getattr(args, name) is not None}
@@ -89,10 +101,13 @@ def run(args: argparse.Namespace) -> int:
         overrides["table"] = False
     out: Path = args.out or Path("runs") / args.config.stem
     try:
-        config = read_run(read_mapping(recipe_path(args.config, args.init is not None)), overrides)
+        mapping = read_mapping(recipe_path(args.config, args.init is not None))
+        if args.max_minutes is not None and args.max_minutes <= 0:
+            raise ConfigError(f"--max-minutes must be positive, got {args.max_minutes}")
+        if mapping.get("recipe") in FOLDER_RECIPES:
+            return _train_from_folders(mapping, overrides, args.max_minutes, out)
+        config = read_run(mapping, overrides)
         if args.max_minutes is not None:
-            if args.max_minutes <= 0:
-                raise ConfigError(f"--max-minutes must be positive, got {args.max_minutes}")
             config = with_budget(config, args.max_minutes)
         with process_group():
             first = rank() == 0
@@ -127,4 +142,21 @@ def run(args: argparse.Namespace) -> int:
         missing = [name for name in config.recipe_stages if not (out / name / BEST).is_file()]
         if missing and config.init is None:
             print(f"not trained yet, random numbers in the weights: {', '.join(missing)}")
+    return 0
+
+
+def _train_from_folders(
+    mapping: dict[str, Any], overrides: dict[str, Any], max_minutes: float | None, out: Path
+) -> int:
+    """Train what learns from folders instead of stores, and print the result."""
+    from kornia_lift.training.folder_run import read_folder_run, train_from_folders
+
+    run = read_folder_run(mapping, overrides, max_minutes)
+    result, weights = train_from_folders(run, out, say=lambda text: print(text, file=sys.stderr))
+    print(
+        f"{run.recipe}: validation error {result.error:.4f} at step {result.best_step} of {result.step}, "
+        f"at the start {result.start:.4f}{' (out of time)' if result.stopped == 'time' else ''}"
+    )
+    print(*(f"{run.recipe}: {remark}" for remark in result.remarks), sep="\n", end="\n" if result.remarks else "")
+    print(f"weights: {weights}")
     return 0

@@ -26,11 +26,12 @@ class CorrespondenceRecipe:
     """Match the scenes of a folder by a feature and train the network; started again, it goes on where it was.
 
     Args:
-        data: folder of the training data; only its reconstructed scenes (``sfm/``) are used.
+        data: folder of the training data, or several; only its reconstructed scenes (``sfm/``) are used.
         extract: gives the features of an image, such as ``opencv_sift(2000)`` of
             :mod:`kornia_lift.evaluation.features.peers`; or several such. The network is then for their matches.
         out: folder of the run.
         config: options.
+        device: where the network is trained.
 
     Raises:
         FileNotFoundError: if there is no data.
@@ -40,19 +41,21 @@ class CorrespondenceRecipe:
 
     def __init__(
         self,
-        data: Path,
+        data: Path | Sequence[Path],
         extract: Extractor | Sequence[Extractor],
         out: Path,
         config: CorrespondenceConfig | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         features = extract if isinstance(extract, Sequence) else [extract]
         self.out, self.config = out, config or CorrespondenceConfig()
-        folders = {source.name: source.path for source in find_sources(data) if source.kind == "sfm"}
+        sources = [source for root in ([data] if isinstance(data, Path) else data) for source in find_sources(root)]
+        folders = {source.name: source.path for source in sources if source.kind == "sfm"}
         # the images in colour, which a store does not hold
         train, held_out = ([folders[n] for n in part] for part in split_names(list(folders), self.config.split))
         torch.manual_seed(self.config.seed)
         c = self.config
-        self.network = CorrespondenceNet(channels=c.channels, blocks=c.blocks, side=c.side)
+        self.network = CorrespondenceNet(channels=c.channels, blocks=c.blocks, side=c.side).to(device)
         self.stage = CorrespondenceStage(
             self.network,
             [pair for feature in features for pair in match_pairs(train, feature, self.config)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -170,3 +171,20 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, visible: Te
 def pair_loss(anchor: Tensor, positive: Tensor, visible: Tensor) -> Tensor:
     """Squared distance of descriptors to their positives, 0 for invisible anchors, averaged over all of them."""
     return torch.where(visible, (anchor - positive).square().sum(1), 0).mean()
+
+
+def through_inputs(loss: Tensor, leaves: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
+    """Return a loss whose gradient reaches the inputs of a network, not its weights, without a second forward pass.
+
+    Args:
+        loss: computed by the network from ``leaves``; its graph is kept.
+        leaves: detached copies of the inputs, with gradients of their own.
+        inputs: the same values, with the graph that made them.
+
+    Returns:
+        The value of ``loss``.
+
+    """
+    gradients = torch.autograd.grad(loss, leaves, retain_graph=True)
+    linear = torch.stack([(g * x).sum() for g, x in zip(gradients, inputs, strict=True)]).sum()
+    return loss.detach() + (linear - linear.detach())

@@ -7,7 +7,6 @@ from typing import NamedTuple
 import torch
 from kornia.feature import extract_patches_simple
 from torch import Generator, Tensor, nn
-from torch.func import functional_call
 
 from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.networks.lfnet import normalise_maps
@@ -22,6 +21,7 @@ from kornia_lift.training.lfnet.losses import (
     scale_loss,
     score_loss,
     target_map,
+    through_inputs,
     triplet_loss,
 )
 from kornia_lift.training.lfnet.views import Views, ViewSource
@@ -74,6 +74,23 @@ class _View(NamedTuple):
     rotation: Tensor
     pool: Tensor
     seed: Tensor
+
+
+class _PairScore(NamedTuple):
+    """What the keypoints of a held-out pair are worth.
+
+    Attributes:
+        matching_score: share of the visible keypoints whose nearest neighbour is correct.
+        by_chance: that share if the neighbour were a random keypoint.
+        repeatability: share of the visible keypoints that have a keypoint of the other view near them.
+        keypoints: of the first view.
+
+    """
+
+    matching_score: float
+    by_chance: float
+    repeatability: float
+    keypoints: float
 
 
 class LFNetStage:
@@ -174,11 +191,9 @@ class LFNetStage:
         )
         patches = _patches(here.image, found.image, frames)
         others = _patches(there.image, found.image, partners)
-        anchor, positive = (network(p.detach()) for p in (patches, others))
-        frozen = {name: t.detach() for name, t in (*network.named_parameters(), *network.named_buffers())}
-        frozen = {name: t.clone() if "running" in name or "num_batches" in name else t for name, t in frozen.items()}
-        near, far = (functional_call(network, frozen, (p,)) for p in (patches, others))
-        losses = {"pair": pair_loss(near, far, visible)}
+        leaves = [p.detach().requires_grad_() for p in (patches, others)]
+        anchor, positive = (network(p) for p in leaves)
+        losses = {"pair": through_inputs(pair_loss(anchor, positive, visible), leaves, (patches, others))}
         total, images_used = nothing, 0
         for image in found.image.unique().tolist():
             rows = (found.image == image).nonzero()[:, 0]
@@ -199,23 +214,13 @@ class LFNetStage:
         """Matching score of held-out pairs: the share of visible keypoints whose nearest neighbour is correct."""
         c = self.config
         self.networks.eval()
-        scores, counted, repeated = [], [], []
         generator = torch.Generator().manual_seed(0)
-        for _ in range(c.validation_pairs):
-            score, count, repeat = self._score_pair(self.validation.draw(generator, 1))
-            scores.append(score)
-            counted.append(count)
-            repeated.append(repeat)
+        scores = [self._score_pair(self.validation.draw(generator, 1)) for _ in range(c.validation_pairs)]
         self.networks.train()
-        mean = sum(scores) / len(scores)
-        return {
-            "error": 1 - mean,
-            "matching_score": mean,
-            "repeatability": sum(repeated) / len(repeated),
-            "keypoints": sum(counted) / len(counted),
-        }
+        mean = _PairScore(*(sum(values) / len(values) for values in zip(*scores, strict=True)))
+        return {"error": 1 - mean.matching_score, **mean._asdict()}
 
-    def _score_pair(self, views: Views) -> tuple[float, float, float]:
+    def _score_pair(self, views: Views) -> _PairScore:
         c, detector = self.config, self.networks.detector
         device = next(self.networks.parameters()).device
         views = {name: t.to(device) for name, t in views.items()}
@@ -224,7 +229,7 @@ class LFNetStage:
             score, scale, orientation = self.networks(views[name])
             found = detector.choose(score, score, c.keypoints)
             if not len(found.image):
-                return 0.0, 0.0, 0.0
+                return _PairScore(0.0, 0.0, 0.0, 0.0)
             frames = detector.frames(score, scale, orientation, found)
             patches = _patches(normalise_maps(views[name]), found.image, frames)
             descriptors.append(self.networks.descriptor(patches))
@@ -232,13 +237,13 @@ class LFNetStage:
         found = points[0][0]
         visible = views["seen_first"][0, found.row, found.column]
         if not bool(visible.any()):
-            return 0.0, float(len(found.image)), 0.0
+            return _PairScore(0.0, 0.0, 0.0, float(len(found.image)))
         expected = views["to_second"][0, found.row, found.column][visible]
         distance = torch.cdist(expected, points[1][1])
         partner = torch.cdist(descriptors[0][visible], descriptors[1]).argmin(1)
-        correct = distance.gather(1, partner[:, None])[:, 0] <= c.correct_within
-        repeated = distance.min(1).values <= c.correct_within
-        return float(correct.float().mean()), float(len(found.image)), float(repeated.float().mean())
+        close = (distance <= c.correct_within).float()
+        correct, repeated = close.gather(1, partner[:, None]), close.amax(1)
+        return _PairScore(float(correct.mean()), float(close.mean()), float(repeated.mean()), float(len(found.image)))
 
 
 def _patches(image: Tensor, index: Tensor, frames: Tensor) -> Tensor:
@@ -256,6 +261,6 @@ def _patches(image: Tensor, index: Tensor, frames: Tensor) -> Tensor:
     patches = image.new_zeros(len(frames), 1, PATCH_SIZE, PATCH_SIZE)
     for b in index.unique().tolist():
         rows = (index == b).nonzero()[:, 0]
-        cut = extract_patches_simple(image[b : b + 1], frames[rows][None], PATCH_SIZE, False)
+        cut = extract_patches_simple(image[b : b + 1], frames[rows][None], PATCH_SIZE)
         patches = patches.index_put((rows,), cut[0])
     return patches

@@ -150,10 +150,15 @@ class TrackedViews:
         pixels = torch.stack([column, row], -1).view(-1, 2)
         step = float(torch.linalg.det(maps[mine][:2, :2]).abs().sqrt())
         here = pixels @ maps[mine][:2, :2].mT + maps[mine][:2, 2]
-        nearest = torch.cdist(here, pair.points[mine]).min(1)
-        chosen = similarity[nearest.indices]
-        offset = here - pair.points[mine][nearest.indices]
-        there = pair.points[other][nearest.indices] + (chosen @ offset[..., None])[..., 0]
+        # most points of a pair are beyond the view and its reach
+        corner = torch.stack([here.amin(0) - c.reach * step, here.amax(0) + c.reach * step])
+        near = ((pair.points[mine] >= corner[0]) & (pair.points[mine] <= corner[1])).all(1).nonzero()[:, 0]
+        near = near if len(near) else torch.arange(1)
+        nearest = torch.cdist(here, pair.points[mine][near]).min(1)
+        partner = near[nearest.indices]
+        chosen = similarity[partner]
+        offset = here - pair.points[mine][partner]
+        there = pair.points[other][partner] + (chosen @ offset[..., None])[..., 0]
         back = torch.linalg.inv(maps[other])
         xy = there @ back[:2, :2].mT + back[:2, 2]
         seen = (nearest.values <= c.reach * step) & land_inside(xy, c.size) & inside[mine].flatten()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
 
 
@@ -30,7 +31,8 @@ class TildeConfig:
         classification: weight of the squared hinge.
         shape: weight of the shape.
         temporal: weight of the constancy over time.
-        tilde: the loop; gray values go up to 255, so that the rate is small.
+        tilde: the loop; the filters see normalised channels.
+        split: which stacks are held out.
         seed: of the initial filters.
 
     """
@@ -52,7 +54,8 @@ class TildeConfig:
     classification: float = 1.0
     shape: float = 1.0
     temporal: float = 1.0
-    tilde: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2000, learning_rate=3e-5, validate_every=200))
+    tilde: LoopConfig = field(default_factory=lambda: LoopConfig(steps=2000, learning_rate=3e-4, validate_every=200))
+    split: SplitConfig = field(default_factory=SplitConfig)
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from kornia_lift.training.data.observations import Observations
 from kornia_lift.training.data.store import Camera, Store, StoredImage, encode_jpeg
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.recipe import LFNetRecipe
-from kornia_lift.training.lfnet.stage import LFNetNetworks, LFNetStage
+from kornia_lift.training.lfnet.stage import LFNetNetworks, LFNetStage, _patches
 from kornia_lift.training.lfnet.tracked import TrackedViews
 from kornia_lift.training.lfnet.views import ViewSource, WarpedViews, homography_warp
 from kornia_lift.training.loop.loop import fit
@@ -179,6 +179,18 @@ def networks(seed: int = 0) -> LFNetNetworks:
 
 def stage(**options: object) -> LFNetStage:
     return LFNetStage(networks(), warped(1, 10.0), warped(2, 10.0), config(**options))
+
+
+def test_patches_show_what_lies_in_their_frames() -> None:
+    """Of an image whose values are its columns, a patch shows the columns of its samples."""
+    ramp = torch.arange(96.0).expand(1, 1, 96, 96)
+    images = torch.cat([ramp, ramp.mT])
+    xy, scale = torch.tensor([[48.0, 40.0], [30.0, 52.0]]), torch.tensor([1.0, 0.75])
+    upright = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    samples = torch.linspace(-16, 16, 32)
+    found = _patches(images, torch.tensor([0, 1]), LFNetDetector.frames_at(xy, scale, upright))[:, 0]
+    assert (found[0] - (48 + samples)).abs().max() < 1e-3
+    assert (found[1] - (52 + 0.75 * samples)[:, None]).abs().max() < 1e-3
 
 
 def test_every_part_learns_only_from_its_own_losses() -> None:

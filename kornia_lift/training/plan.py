@@ -1,0 +1,39 @@
+"""What a run is about to do, in a line: until the first validation of a stage, which may take minutes, it is silent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.store import Store
+from kornia_lift.training.recipe import Recipe
+
+SHOWN = 5  # names of scenes
+
+
+def describe_plan(recipe: Recipe[Any], stages: Sequence[str]) -> str:
+    """Say which stages are trained for how long, on what, and what is held out.
+
+    Args:
+        recipe: holds the data and the options.
+        stages: names of the stages to train, in order.
+
+    """
+    loops: dict[str, LoopConfig] = {name: getattr(recipe.config, name) for name in stages}
+    times = [
+        f"{name} ({'' if loop.max_minutes is None else f'{loop.max_minutes:.3g} minutes, '}at most {loop.steps} steps)"
+        for name, loop in loops.items()
+    ]
+    return (
+        f"stages: {', '.join(times)}; trained on {_count(recipe.data)}, held out: {_count(recipe.held_out)}. "
+        "Every stage cuts its patches and validates first, which takes its time"
+    )
+
+
+def _count(store: Store) -> str:
+    scenes = list(dict.fromkeys(image.scene for image in store.images if image.kind != "single"))
+    single = sum(image.kind == "single" for image in store.images)
+    parts = scenes[:SHOWN] + ([f"{len(scenes) - SHOWN} more scenes"] if len(scenes) > SHOWN else [])
+    parts += [f"{single} single ones"] if single else []
+    return f"{len(store.images)} images of {', '.join(parts)}" if scenes else f"{single} single images"

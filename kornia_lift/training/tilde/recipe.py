@@ -1,0 +1,81 @@
+"""From folders of aligned images to TILDE's filters."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from kornia_lift.convert.tilde import TILDEResponse
+from kornia_lift.training.config import to_mapping
+from kornia_lift.training.data.prepare.sources import find_sources
+from kornia_lift.training.data.split import split_names
+from kornia_lift.training.loop import Result, fit
+from kornia_lift.training.loop.distributed import rank
+from kornia_lift.training.tilde.config import TildeConfig
+from kornia_lift.training.tilde.stacks import Extractor, read_stack
+from kornia_lift.training.tilde.stage import TildeStage, make_response
+from kornia_lift.weights import save_model
+
+WEIGHTS, START = "tilde.safetensors", "untrained.safetensors"
+
+
+class TildeRecipe:
+    """Find locations in aligned stacks and train the filters; started again, it goes on where it was.
+
+    Args:
+        data: folders of the training data; only their stacks (``illumination/``) are used.
+        extract: gives the features of an image; TILDE takes SIFT's,
+            :func:`~kornia_lift.evaluation.features.peers.opencv_sift`.
+        out: folder of the run.
+        config: options.
+        device: where the filters are trained.
+
+    Raises:
+        FileNotFoundError: if there is no data.
+        ValueError: if no stack is left to train on, or to validate with.
+
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Path],
+        extract: Extractor,
+        out: Path,
+        config: TildeConfig | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.out, self.config = out, config or TildeConfig()
+        c = self.config
+        sources = [source for root in data for source in find_sources(root)]
+        folders = {source.name: source.path for source in sources if source.kind == "exposures"}
+        parts = split_names(list(folders), c.split)
+        train, held_out = ([read_stack(folders[n], extract, c) for n in part] for part in parts)
+        network = make_response(c).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.stage = TildeStage(network, train, held_out, c)
+
+    def run(self) -> Result:
+        """Train, and write ``out/tilde.safetensors``, which ``convert.load_tilde`` reads.
+
+        Beside it lies ``untrained.safetensors``, the filters of the start, to compare with.
+        """
+        if rank() == 0:
+            self.out.mkdir(parents=True, exist_ok=True)
+            save_model(self.out / START, {"tilde": self.stage.response()}, _options(self.config))
+        result = fit(self.stage, self.config.tilde, self.out, resolved=to_mapping(self.config))
+        if rank() == 0:
+            save_tilde(self.out / WEIGHTS, self.stage.response(), self.config, result)
+        return result
+
+
+def save_tilde(path: Path, response: TILDEResponse, config: TildeConfig, result: Result) -> None:
+    """Write filters of images to a ``.safetensors`` file, complete or not at all."""
+    figures = json.dumps({"step": result.best_step, **result.figures}, sort_keys=True)
+    save_model(path, {"tilde": response}, {**_options(config), "figures": figures})
+
+
+def _options(config: TildeConfig) -> dict[str, str]:
+    """What the reader of a file needs to know."""
+    return {"config": json.dumps(to_mapping(config), sort_keys=True)}
