@@ -1,4 +1,4 @@
-"""What this package needs of kornia 0.9, for kornia 0.8.2 and 0.8.3 too: the one place that knows of their differences.
+"""What this package needs of kornia 0.9, for kornia 0.8 too: the one place that knows of their differences.
 
 Programs such as vismatch 1.4 pin kornia 0.8. Detection, description and matching give the same with either; training
 and evaluation, which use more of kornia, need 0.9.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 try:
     from kornia.core.exceptions import DeviceError, ShapeError
-except ModuleNotFoundError:  # kornia 0.8.2
+except ModuleNotFoundError:  # kornia 0.8
 
     class ShapeError(ValueError):  # type: ignore[no-redef]
         """A tensor has another shape than expected."""
