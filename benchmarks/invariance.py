@@ -221,7 +221,7 @@ def main() -> int:
         found[model] = {"mean": _plain(means), "images": _plain(each)}
         blocks += [Heading(model), table(means)]
     made = provenance()
-    blocks.append(Paragraph(f"Made {made['time']} at commit {made['commit']} by `python benchmarks/invariance.py`."))
+    blocks.append(Paragraph(f"Made {made['time']} at commit {made['commit']} by python benchmarks/invariance.py."))
     content = {"best": BEST, "distance_px": DISTANCE, "size_factor": FACTOR, "provenance": made, "models": found}
     for name, text in (
         ("invariance.json", json.dumps(content, indent=1, allow_nan=False) + "\n"),

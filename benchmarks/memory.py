@@ -116,7 +116,7 @@ def table(rows: list[Memory]) -> Table:
     head = ["", "loaded, MB", *(f"after {k} images" for k in quarters), "growth, kB per image", "trimmed, MB"]
     cells = [
         [
-            f"`{m.model}`{', every fourth with a backward pass' if m.backward else ''}",
+            f"{m.model}{', every fourth with a backward pass' if m.backward else ''}",
             f"{m.loaded:.0f}",
             *(f"{m.after[k - 1]:.0f}" for k in quarters),
             f"{m.growth():.0f}",
@@ -156,7 +156,7 @@ def main() -> int:
             "slope of the second half. Trimmed: after the allocator has given back what it keeps for reuse."
         ),
         table(rows),
-        Paragraph(f"Made {made['time']} at commit {made['commit']} by `python benchmarks/memory.py`."),
+        Paragraph(f"Made {made['time']} at commit {made['commit']} by python benchmarks/memory.py."),
     ]
     content = {
         "images": args.images, "num_features": args.num_features, "heights": HEIGHTS, "widths": WIDTHS,
