@@ -232,7 +232,7 @@ def peak_angle(distribution: Tensor, at: Tensor | None = None) -> Tensor:
 
 
 def peak_angles(distribution: Tensor, count: int, apart: int = 7, least: float = 0.05) -> tuple[Tensor, Tensor]:
-    """Return the angles of several peaks, strongest first, and the probability of each.
+    """Return the angles of several peaks, strongest first, and the weight of each.
 
     Args:
         distribution: probabilities of the directions, shape (B, n).
