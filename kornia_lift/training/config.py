@@ -51,6 +51,8 @@ class LoopConfig:
             and raising the minutes of a run that was begun raises its rate again.
         seed: the batches are a function of it and of the step.
         prefetch: draw the next batch in a thread while this one trains; changes no result.
+        workers: draw batches ahead in that many processes instead, where a graphics card trains faster than one
+            process draws; changes no result. Systems that fork only, and stages whose batches need no graphics card.
         tensorboard: also write TensorBoard files.
 
     """
@@ -72,12 +74,13 @@ class LoopConfig:
     max_minutes: float | None = None
     seed: int = 0
     prefetch: bool = False
+    workers: int = 0
     tensorboard: bool = False
 
     def __post_init__(self) -> None:
         whole = ("steps", "validate_every", "checkpoint_every", "log_every")
         check_limits(self, *whole, at_least=1, error=ConfigError)
-        check_limits(self, "warmup_steps", "weight_decay", at_least=0, error=ConfigError)
+        check_limits(self, "warmup_steps", "weight_decay", "workers", at_least=0, error=ConfigError)
         check_limits(self, "momentum", at_least=0, below=1, error=ConfigError)
         check_limits(
             self, "learning_rate", "clip_norm", "max_minutes", "checkpoint_minutes", above=0, error=ConfigError

@@ -28,6 +28,7 @@ from kornia_lift.training.data.posed_pairs import (
 )
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.lfnet.config import LFNetConfig
+from kornia_lift.training.lfnet.nearest import nearest_point
 from kornia_lift.training.lfnet.views import Views, augment_views, join_views, land_inside, random_similarity
 from kornia_lift.training.warped.crops import halvings, sample_crop
 
@@ -149,32 +150,31 @@ class TrackedViews:
         row, column = torch.meshgrid(at, at, indexing="ij")
         pixels = torch.stack([column, row], -1).view(-1, 2)
         step = float(torch.linalg.det(maps[mine][:2, :2]).abs().sqrt())
-        here = pixels @ maps[mine][:2, :2].mT + maps[mine][:2, 2]
-        # most points of a pair are beyond the view and its reach
-        corner = torch.stack([here.amin(0) - c.reach * step, here.amax(0) + c.reach * step])
-        near = ((pair.points[mine] >= corner[0]) & (pair.points[mine] <= corner[1])).all(1).nonzero()[:, 0]
-        near = near if len(near) else torch.arange(1)
-        nearest = torch.cdist(here, pair.points[mine][near]).min(1)
-        partner = near[nearest.indices]
-        chosen = similarity[partner]
-        offset = here - pair.points[mine][partner]
-        there = pair.points[other][partner] + (chosen @ offset[..., None])[..., 0]
-        back = torch.linalg.inv(maps[other])
-        xy = there @ back[:2, :2].mT + back[:2, 2]
-        seen = (nearest.values <= c.reach * step) & land_inside(xy, c.size) & inside[mine].flatten()
-        close = torch.zeros_like(seen)
+        # points and their similarities in pixels of the views
+        forth, back = (torch.linalg.inv(maps[side]) for side in (mine, other))
+        here = pair.points[mine] @ forth[:2, :2].mT + forth[:2, 2]
+        there = pair.points[other] @ back[:2, :2].mT + back[:2, 2]
+        linear = back[:2, :2] @ similarity @ maps[mine][:2, :2]
+        partner = nearest_point(here, c.size, c.reach)
+        offset = pixels - here[partner]
+        xy = there[partner] + (linear[partner] * offset[:, None]).sum(-1)
+        seen = (offset.square().sum(1) <= c.reach**2) & land_inside(xy, c.size) & inside[mine].flatten()
         candidates = seen.nonzero()[:, 0]
-        ends: list[FloatArray] = [p[candidates].double().numpy() for p in (here, there)]
+        ends: list[FloatArray] = [
+            (p[candidates] @ maps[side][:2, :2].mT + maps[side][:2, 2]).double().numpy()
+            for p, side in ((pixels, mine), (xy, other))
+        ]
         distance = epipolar_distance(pair.geometry, self.images, *(ends[::-1] if flip else ends))
-        close[candidates] = torch.from_numpy(distance <= c.epipolar * step)
-        whole = back[:2, :2] @ chosen @ maps[mine][:2, :2]
+        seen[candidates] = torch.from_numpy(distance <= c.epipolar * step)
+        zoom = (linear[:, 0, 0] * linear[:, 1, 1] - linear[:, 0, 1] * linear[:, 1, 0]).abs().sqrt()
+        rotation = torch.atan2(linear[:, 1, 0], linear[:, 0, 0])
         name, to = ("second", "first") if flip else ("first", "second")
         square = (1, c.size, c.size)
         return {
             f"to_{to}": xy.view(*square, 2),
-            f"seen_{name}": (seen & close).view(square),
-            f"zoom_{name}": torch.linalg.det(whole).abs().sqrt().view(square),
-            f"rotation_{name}": torch.atan2(whole[:, 1, 0], whole[:, 0, 0]).view(square),
+            f"seen_{name}": seen.view(square),
+            f"zoom_{name}": zoom[partner].view(square),
+            f"rotation_{name}": rotation[partner].view(square),
         }
 
 

@@ -20,8 +20,8 @@ from torch import Generator, Tensor
 
 from kornia_lift.geometry import rotation_matrix
 from kornia_lift.training.data.photometric import Photometric, augment
-from kornia_lift.training.lfnet.warp import fetch_bilinear, is_inside
-from kornia_lift.training.warped.crops import CropConfig, WarpedCrops, warp_grid
+from kornia_lift.training.lfnet.warp import is_inside
+from kornia_lift.training.warped.crops import CropConfig, WarpedCrops, sample_pixels, warp_grid
 
 Views = dict[str, Tensor]
 
@@ -60,8 +60,9 @@ def homography_warp(matrix: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
     h = matrix[:, None, None]
     depth = (h[..., 2, 0] * column + h[..., 2, 1] * row + h[..., 2, 2]).clamp(min=1e-3)
     jacobian = (h[..., :2, :2] - xy[..., :, None] * h[..., 2:, :2]) / depth[..., None, None]
-    zoom = torch.linalg.det(jacobian).abs().sqrt().clamp(min=1e-6)
-    rotation = torch.atan2(jacobian[..., 1, 0] - jacobian[..., 0, 1], jacobian[..., 0, 0] + jacobian[..., 1, 1])
+    (a, b), (c, d) = (line.unbind(-1) for line in jacobian.unbind(-2))
+    zoom = (a * d - b * c).abs().sqrt().clamp(min=1e-6)  # torch.linalg.det factorises each matrix
+    rotation = torch.atan2(c - b, a + d)
     return xy, zoom, rotation
 
 
@@ -109,7 +110,7 @@ class WarpedViews:
         for mine, other in (("first", "second"), ("second", "first")):
             # the homographies of the crops map from the second view to the first one, and back
             xy, zoom, rotation = homography_warp(found[f"to_{other}"], self.size)
-            inside = fetch_bilinear(found[f"inside_{other}"][:, 0], xy) > 0.999
+            inside = land_inside(xy, self.size) & (sample_pixels(found[f"inside_{other}"], xy)[:, 0] > 0.999)
             views |= {
                 f"to_{other}": xy,
                 f"seen_{mine}": inside & (found[f"inside_{mine}"][:, 0] > 0),

@@ -1,20 +1,21 @@
 """The batches of a training, each a function of the seed and the step.
 
-The batch of a step is the same after a resumption, with prefetching, and on any number of processes. No generator state
-needs to outlive a step.
+The batch of a step is the same after a resumption, with prefetching, with any number of workers, and on any number of
+processes. No generator state needs to outlive a step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.loop.workers import draw_in_processes
 from kornia_lift.training.stage import Stage
 
 
@@ -31,7 +32,12 @@ def to_device_of(network: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tens
 
 @contextmanager
 def batches_from(stage: Stage, config: LoopConfig, start: int) -> Iterator[Iterator[dict[str, Tensor]]]:
-    """Batches of the steps from ``start``; with ``prefetch`` the next one is drawn while this one trains."""
+    """Batches of the steps from ``start``, drawn when asked for, or ahead: in a thread or in other processes.
+
+    Raises:
+        ConfigError: if there are to be other processes and the system cannot fork.
+
+    """
 
     def draw(step: int) -> dict[str, Tensor]:
         return stage.batch(torch.Generator().manual_seed(step_seed(config.seed, step)), step)
@@ -44,7 +50,11 @@ def batches_from(stage: Stage, config: LoopConfig, start: int) -> Iterator[Itera
                 waiting = pool.submit(draw, step + 1)
             yield batch
 
-    if config.prefetch:
+    if config.workers:
+        cuda = next(stage.network.parameters()).device.type == "cuda"
+        with closing(draw_in_processes(draw, range(start, config.steps), config.workers, pin_memory=cuda)) as batches:
+            yield batches
+    elif config.prefetch:
         with ThreadPoolExecutor(1) as pool:
             yield ahead(pool)
     else:

@@ -18,7 +18,8 @@ BEST = "best.pt"
 #: Options that may change between a checkpoint and its resumption. No weight depends on them, except for
 #: ``max_minutes`` where the learning rate decays: a run out of time needs more, and logs that its rate rises again.
 FREE_OPTIONS = frozenset(
-    {"max_minutes", "validate_every", "checkpoint_every", "checkpoint_minutes", "log_every", "prefetch", "tensorboard"}
+    {"max_minutes", "validate_every", "checkpoint_every", "checkpoint_minutes", "log_every", "prefetch", "workers"}
+    | {"tensorboard"}
 )
 
 
