@@ -50,8 +50,9 @@ def merge_scales(maps: Tensor, scales: Sequence[float], strength: float = MERGE_
 
     """
     weight = torch.softmax(strength * maps, 1)
-    each = maps.new_tensor(scales)[:, None, None]
-    return (weight * maps).sum(1), (weight * each).sum(1)
+    # factor by factor: a tensor of them would have to be sent to the device, which waits for it
+    scale = sum(w * s for w, s in zip(weight.unbind(1), scales, strict=True))
+    return (weight * maps).sum(1), torch.as_tensor(scale)
 
 
 def strict_maxima(score: Tensor, radius: int = 2) -> Tensor:

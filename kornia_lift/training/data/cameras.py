@@ -14,7 +14,13 @@ from kornia_lift.scenes.scene import FloatArray
 
 #: COLMAP's models whose lens distortion kornia has too, so that training does not need pycolmap for them: number of
 #: focal lengths, and of distortion coefficients (k1, k2, p1, p2). The parameters are the former, the centre, the latter.
-_PLAIN_MODELS = {"SIMPLE_PINHOLE": (1, 0), "PINHOLE": (2, 0), "SIMPLE_RADIAL": (1, 1), "RADIAL": (1, 2), "OPENCV": (2, 4)}
+_PLAIN_MODELS = {
+    "SIMPLE_PINHOLE": (1, 0),
+    "PINHOLE": (2, 0),
+    "SIMPLE_RADIAL": (1, 1),
+    "RADIAL": (1, 2),
+    "OPENCV": (2, 4),
+}
 _ITERATIONS = 10  # of kornia's inversion; 3e-8 pixels from COLMAP's at k1 = -0.17
 
 

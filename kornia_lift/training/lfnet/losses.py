@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from kornia_lift.detector.soft_nms import strict_maxima
 
 TARGET_WINDOW, TARGET_SIGMA = 15, 0.5
 MAX_SCALE = math.sqrt(2.0)
 UNKNOWN_DEPTH = 500.0  # depths beyond it stand for none
+LARGEST_POOL = 64  # of hard negatives
 DETECTOR_WEIGHTS = {"score": 1.0, "pair": 0.01, "orientation": 0.1, "scale": 0.1}
 
 
@@ -108,7 +109,7 @@ def scale_loss(scale: Tensor, expected: Tensor, visible: Tensor) -> Tensor:
     return masked_mean((scale.log() - expected.clamp(min=1e-6).log()).square(), visible)
 
 
-def pool_size(iteration: int, start: int = 64, rate: float = 0.81, least: int = 5) -> int:
+def pool_size(iteration: int, start: int = LARGEST_POOL, rate: float = 0.81, least: int = 5) -> int:
     """Size of the pool of hard negatives, of which one is drawn: it shrinks by ``rate`` per 1000 iterations.
 
     The authors' code has a rate of 0.9 and counts each iteration twice, once for each of its two optimisers.
@@ -117,38 +118,74 @@ def pool_size(iteration: int, start: int = 64, rate: float = 0.81, least: int = 
 
 
 def draw_negatives(
-    first: Tensor, second: Tensor, positions: Tensor, pool: int, generator: Generator, apart: float = 32.0
+    first: Tensor,
+    second: Tensor,
+    positions: Tensor,
+    pool: int | Tensor,
+    share: Tensor,
+    apart: float = 32.0,
+    image: Tensor | None = None,
 ) -> Tensor:
-    """Draw for every anchor one of the nearest descriptors that belong to other locations.
+    """Draw for every anchor one of the nearest descriptors that belong to other locations of its image.
 
     Args:
         first: descriptors of anchors, shape (N, D).
         second: those of their positives in the other view, shape (N, D).
         positions: of the positives, pixels, shape (N, 2).
-        pool: number of nearest descriptors of which one is drawn.
-        generator: source of the draw.
+        pool: number of nearest descriptors of which one is drawn, at most 64, of all anchors or of each (N,).
+        share: the draws, uniform in [0, 1), shape (N,).
         apart: positives at most this many pixels from one's own are not negatives.
+        image: image of each anchor, shape (N,), where there are several.
 
     Returns:
         Indices into ``second``, shape (N,). Where all others are too near, it is the anchor's own positive, whose
         triplet loss is the margin and has no gradient.
 
     """
-    nearest = hardest(first, second, positions, pool, apart)
-    near = torch.cdist(positions, positions) <= apart
-    # the near ones come last; a pool that is larger than what is left must not reach them
-    left = (~near.gather(1, nearest)).sum(1)
-    share = torch.rand(len(nearest), generator=generator).to(nearest.device)
+    excluded = too_near(positions, apart, image)
+    nearest = hardest(first, second, excluded, LARGEST_POOL)
+    rank = torch.arange(nearest.shape[1], device=nearest.device)
+    # those that are excluded come last; a pool that is larger than what is left must not reach them
+    within = rank < (pool[:, None] if isinstance(pool, Tensor) else pool)
+    left = (within & ~excluded.gather(1, nearest)).sum(1)
     drawn = (share * left).long().clamp(max=nearest.shape[1] - 1)
     own = torch.arange(len(nearest), device=nearest.device)
     return torch.where(left > 0, nearest.gather(1, drawn[:, None])[:, 0], own)
 
 
-def hardest(first: Tensor, second: Tensor, positions: Tensor, pool: int, apart: float = 32.0) -> Tensor:
-    """Return the indices (N, pool) of the nearest descriptors of other locations; see :func:`draw_negatives`."""
+def too_near(positions: Tensor, apart: float, image: Tensor | None = None) -> Tensor:
+    """Say which of N positions (N, 2) are at most ``apart`` from which, or in another image; booleans (N, N)."""
+    near = torch.cdist(positions, positions) <= apart
+    return near if image is None else near | (image[:, None] != image)
+
+
+def hardest(first: Tensor, second: Tensor, excluded: Tensor, pool: int) -> Tensor:
+    """Return the indices (N, pool) of the nearest descriptors, the ``excluded`` (N, N) after all others."""
     distance = torch.cdist(first.detach(), second.detach()).square()
-    distance = distance + 1e5 * (torch.cdist(positions, positions) <= apart)
+    distance = distance + 1e5 * excluded
     return distance.topk(min(pool, len(second)), dim=1, largest=False).indices
+
+
+def mean_over_images(values: Tensor, visible: Tensor, image: Tensor, count: int) -> Tensor:
+    """Mean over the visible anchors of each image, then over the images with at least two anchors.
+
+    Args:
+        values: of the anchors, shape (N,).
+        visible: booleans (N,).
+        image: image of each anchor, shape (N,).
+        count: number of images.
+
+    """
+    each = torch.stack([torch.where(visible, values, 0), visible.to(values.dtype), torch.ones_like(values)], 1)
+    total, seen, anchors = values.new_zeros(count, 3).index_add(0, image, each).unbind(1)
+    used = anchors >= 2
+    return torch.where(used, total / seen.clamp(min=1), 0).sum() / used.sum().clamp(min=1)
+
+
+def triplet_hinge(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 1.0) -> Tensor:
+    """Hinge on squared distances, :math:`max(0, C + d_+ - d_-)`, of every anchor; descriptors (N, D) -> (N,)."""
+    near, far = ((anchor - other).square().sum(1) for other in (positive, negative))
+    return F.relu(margin + near - far)
 
 
 def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, visible: Tensor, margin: float = 1.0) -> Tensor:
@@ -164,8 +201,8 @@ def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, visible: Te
         margin: C.
 
     """
-    near, far = ((anchor - other).square().sum(1) for other in (positive, negative))
-    return torch.where(visible, F.relu(margin + near - far), 0).sum() / visible.sum().clamp(min=1)
+    hinge = triplet_hinge(anchor, positive, negative, margin)
+    return torch.where(visible, hinge, 0).sum() / visible.sum().clamp(min=1)
 
 
 def pair_loss(anchor: Tensor, positive: Tensor, visible: Tensor) -> Tensor:

@@ -33,10 +33,10 @@ def nearest_point(points: Tensor, size: int, reach: float) -> Tensor:
     near = ((column >= 0) & (column < side) & (row >= 0) & (row < side)).nonzero()[:, 0]
     if not len(near):
         return torch.zeros(size * size, dtype=torch.long)
-    column, row = column[near].numpy(), row[near].numpy()
+    at = row[near].numpy(), column[near].numpy()
     free = np.ones((side, side), np.uint8)
-    free[row, column] = 0
+    free[at] = 0
     labels = cv2.distanceTransformWithLabels(free, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL)[1]
     owner = np.zeros(int(labels.max()) + 1, np.int64)
-    owner[labels[row, column]] = near.numpy()
+    owner[labels[at]] = near.numpy()
     return torch.from_numpy(owner[labels[margin : margin + size, margin : margin + size]].ravel())

@@ -8,13 +8,14 @@ import torch
 from kornia.feature import extract_patches_simple
 from torch import Generator, Tensor, nn
 
-from kornia_lift.detector.lfnet import LFNetDetector
+from kornia_lift.detector.lfnet import ChosenPixels, LFNetDetector
 from kornia_lift.networks.lfnet import normalise_maps
 from kornia_lift.networks.lfnet_descriptor import PATCH_SIZE, LFNetDescriptor
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.losses import (
     MAX_SCALE,
     draw_negatives,
+    mean_over_images,
     orientation_loss,
     pair_loss,
     pool_size,
@@ -22,7 +23,7 @@ from kornia_lift.training.lfnet.losses import (
     score_loss,
     target_map,
     through_inputs,
-    triplet_loss,
+    triplet_hinge,
 )
 from kornia_lift.training.lfnet.views import Views, ViewSource
 from kornia_lift.training.lfnet.warp import fetch_bilinear, fetch_nearest
@@ -60,7 +61,7 @@ class _View(NamedTuple):
         zoom: how much larger it is there, shape (B, S, S).
         rotation: by how much it is rotated there, radians, shape (B, S, S).
         pool: from how many of the hardest a negative is drawn, shape (B,).
-        seed: of that draw, shape (B,).
+        share: the draws for each keypoint, shape (B, keypoints).
 
     """
 
@@ -73,7 +74,7 @@ class _View(NamedTuple):
     zoom: Tensor
     rotation: Tensor
     pool: Tensor
-    seed: Tensor
+    share: Tensor
 
 
 class _PairScore(NamedTuple):
@@ -120,26 +121,28 @@ class LFNetStage:
     @torch.no_grad()
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         batch = self.views.draw(generator, self.config.pairs_per_batch)
-        seeds = torch.randint(2**31, (len(batch["first"]),), generator=generator)
-        return {**batch, "pool": torch.full((len(seeds),), pool_size(step)), "seed": seeds}
+        count = len(batch["first"])
+        draws = {
+            f"share_{name}": torch.rand(count, self.config.keypoints, generator=generator)
+            for name in ("first", "second")
+        }
+        return {**batch, **draws, "pool": torch.full((count,), pool_size(step))}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         c = self.config
         first, second = self._view(batch, "first", "second"), self._view(batch, "second", "first")
-        parts: dict[str, Tensor] = {}
-        counts = {"keypoints": 0.0, "impulses": 0.0}
-        for here, there in ((first, second), (second, first)):
-            for name, value in self._direction(here, there, counts).items():
-                parts[name] = parts.get(name, torch.zeros(())) + value / 2
+        both = [self._direction(here, there) for here, there in ((first, second), (second, first))]
+        parts = {name: (both[0][name] + both[1][name]) / 2 for name in both[0]}
         detector = (
             c.score * parts["score"]
             + c.pair * parts["pair"]
             + c.orientation * parts["orientation"]
             + c.consistent_scale * parts["scale"]
         )
-        figures = {name: float(value.detach()) for name, value in parts.items()}
-        # a map that has gone flat has no strict maxima: training then collapses in silence
-        return detector + parts["triplet"], figures | counts
+        # in one piece: every number that is read waits for the device. A map that has gone flat has no strict maxima:
+        # training then collapses in silence, hence the counts
+        figures = dict(zip(parts, torch.stack([v.detach().float() for v in parts.values()]).tolist(), strict=True))
+        return detector + parts["triplet"], figures
 
     def _view(self, batch: dict[str, Tensor], mine: str, other: str) -> _View:
         image = batch[mine]
@@ -154,14 +157,17 @@ class LFNetStage:
             zoom=batch[f"zoom_{mine}"],
             rotation=batch[f"rotation_{mine}"],
             pool=batch["pool"],
-            seed=batch["seed"],
+            share=batch[f"share_{mine}"],
         )
 
-    def _direction(self, here: _View, there: _View, counts: dict[str, float]) -> dict[str, Tensor]:
-        """Losses of one direction: view ``here`` is optimised, ``there`` supplies its target."""
+    def _direction(self, here: _View, there: _View) -> dict[str, Tensor]:
+        """Losses of one direction, and counts of an image: view ``here`` is optimised, ``there`` supplies its target.
+
+        Only the number of keypoints is read by Python: it makes the descriptor's batch, whose normalisation sees no
+        empty places.
+        """
         c = self.config
         target = target_map(fetch_bilinear(there.score.detach(), here.landing) * here.seen, c.keypoints)
-        counts["impulses"] += float((target == 1).sum()) / (2 * len(target))
         seen_there = torch.stack([fetch_nearest(part, here.landing) for part in there.orientation.unbind(1)], 1)
         # what the other view's keypoints would measure here, and the scale that this view lets expect there
         expected = fetch_nearest((here.scale.detach() * here.zoom).clamp(1 / MAX_SCALE, MAX_SCALE), there.landing)
@@ -169,17 +175,18 @@ class LFNetStage:
             "score": score_loss(here.score, target, here.seen),
             "orientation": orientation_loss(here.orientation, seen_there, -here.rotation, here.seen),
             "scale": scale_loss(there.scale, expected, there.seen & (expected > 0)),
+            "impulses": (target == 1).sum() / len(target),
         }
-        return losses | self._descriptors(here, there, counts)
+        return losses | self._descriptors(here, there)
 
-    def _descriptors(self, here: _View, there: _View, counts: dict[str, float]) -> dict[str, Tensor]:
+    def _descriptors(self, here: _View, there: _View) -> dict[str, Tensor]:
         """Triplet loss, for the descriptor, and distance of positives, for the detector."""
         c, network = self.config, self.networks.descriptor
         found = self.networks.detector.choose(here.score, here.score, c.keypoints)
         nothing = here.score.sum() * 0
+        count = nothing.detach() + len(found.image) / len(here.score)
         if len(found.image) < 2:
-            return {"triplet": nothing, "pair": nothing}
-        counts["keypoints"] += len(found.image) / (2 * len(here.score))
+            return {"triplet": nothing, "pair": nothing, "keypoints": count}
         frames = self.networks.detector.frames(here.score, here.scale, here.orientation, found)
         positions = here.landing[found.image, found.row, found.column]
         visible = here.seen[found.image, found.row, found.column]
@@ -189,25 +196,17 @@ class LFNetStage:
         partners = self.networks.detector.frames_at(
             landed, there.scale[found.image, row, column], there.orientation[found.image, :, row, column]
         )
-        patches = _patches(here.image, found.image, frames)
-        others = _patches(there.image, found.image, partners)
+        patches = _patches(here.image, found, frames, c.keypoints)
+        others = _patches(there.image, found, partners, c.keypoints)
         leaves = [p.detach().requires_grad_() for p in (patches, others)]
         anchor, positive = (network(p) for p in leaves)
         losses = {"pair": through_inputs(pair_loss(anchor, positive, visible), leaves, (patches, others))}
-        total, images_used = nothing, 0
-        for image in found.image.unique().tolist():
-            rows = (found.image == image).nonzero()[:, 0]
-            if len(rows) < 2:
-                continue
-            generator = torch.Generator().manual_seed(int(here.seed[image]))
-            negative = draw_negatives(
-                anchor[rows], positive[rows], landed[rows], int(here.pool[image]), generator, c.apart
-            )
-            total = total + triplet_loss(
-                anchor[rows], positive[rows], positive[rows][negative], visible[rows], c.margin
-            )
-            images_used += 1
-        return losses | {"triplet": total / max(images_used, 1)}
+        image = found.image
+        negative = draw_negatives(
+            anchor, positive, landed, here.pool[image], here.share[image, found.slot], c.apart, image
+        )
+        hinge = triplet_hinge(anchor, positive, positive[negative], c.margin)
+        return losses | {"triplet": mean_over_images(hinge, visible, image, len(here.score)), "keypoints": count}
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
@@ -231,7 +230,7 @@ class LFNetStage:
             if not len(found.image):
                 return _PairScore(0.0, 0.0, 0.0, 0.0)
             frames = detector.frames(score, scale, orientation, found)
-            patches = _patches(normalise_maps(views[name]), found.image, frames)
+            patches = _patches(normalise_maps(views[name]), found, frames, c.keypoints)
             descriptors.append(self.networks.descriptor(patches))
             points.append((found, frames[:, :, 2]))
         found = points[0][0]
@@ -246,21 +245,20 @@ class LFNetStage:
         return _PairScore(float(correct.mean()), float(close.mean()), float(repeated.mean()), float(len(found.image)))
 
 
-def _patches(image: Tensor, index: Tensor, frames: Tensor) -> Tensor:
+def _patches(image: Tensor, found: ChosenPixels, frames: Tensor, count: int) -> Tensor:
     """Cut the patch of every frame from its image, bilinearly, without smoothing; gradients reach the frames.
 
     Args:
         image: normalised images, shape (B, 1, S, S).
-        index: image of each frame, shape (N,).
+        found: the N keypoints of the frames.
         frames: LAFs, shape (N, 2, 3).
+        count: keypoints of an image at most.
 
     Returns:
         Patches (N, 1, 32, 32).
 
     """
-    patches = image.new_zeros(len(frames), 1, PATCH_SIZE, PATCH_SIZE)
-    for b in index.unique().tolist():
-        rows = (index == b).nonzero()[:, 0]
-        cut = extract_patches_simple(image[b : b + 1], frames[rows][None], PATCH_SIZE)
-        patches = patches.index_put((rows,), cut[0])
-    return patches
+    at = found.image, found.slot
+    lafs = frames.new_zeros(len(image), count, 2, 3).index_put(at, frames)
+    patches: Tensor = extract_patches_simple(image, lafs, PATCH_SIZE)
+    return patches[at]

@@ -52,10 +52,12 @@ def moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
         # from n / (n + 10): the first average is not the random start
         n = float(count)
         weight = 1 - min(decay, n / (n + 10))
+        floats = [pair for pair in zip(averaged, current, strict=True) if pair[0].is_floating_point()]
+        if floats:
+            # a few kernels for all weights
+            torch._foreach_lerp_([average for average, _ in floats], [value for _, value in floats], weight)
         for average, value in zip(averaged, current, strict=True):
-            if average.is_floating_point():
-                average.lerp_(value, weight)
-            else:  # a counter among the buffers has no mean
+            if not average.is_floating_point():  # a counter among the buffers has no mean
                 average.copy_(value)
 
     return update

@@ -15,12 +15,15 @@ from kornia_lift.training.lfnet.losses import (
     expected_scale,
     hardest,
     inplane_rotation,
+    mean_over_images,
     orientation_loss,
     pair_loss,
     pool_size,
     scale_loss,
     score_loss,
     target_map,
+    too_near,
+    triplet_hinge,
     triplet_loss,
 )
 from kornia_lift.training.lfnet.warp import Warp, fetch_bilinear, fetch_nearest, visibility, warp_by_depth
@@ -119,12 +122,13 @@ def test_orientation_and_scale_losses_reproduce_the_oracle(oracle: dict[str, Ten
 def test_descriptor_losses_reproduce_the_oracle(oracle: dict[str, Tensor]) -> None:
     o = oracle
     visible = o["visible_kp"].bool()
-    pool = hardest(o["feat1"], o["feat2"], o["kpts2"], 5, float(o["geom_thresh"]))
+    pool = hardest(o["feat1"], o["feat2"], too_near(o["kpts2"], float(o["geom_thresh"])), 5)
     assert (pool == o["pool"]).all()
     loss = triplet_loss(o["feat1"], o["feat2"], o["feat2"][o["neg_index"]], visible)
     assert float(loss) == pytest.approx(float(o["triplet_loss_visible_only"]), abs=1e-9)
     assert float(pair_loss(o["feat1"], o["feat2"], visible)) == pytest.approx(float(o["pair_loss"]), abs=1e-9)
-    drawn = draw_negatives(o["feat1"], o["feat2"], o["kpts2"], 5, torch.Generator().manual_seed(0))
+    share = torch.rand(len(pool), generator=torch.Generator().manual_seed(0))
+    drawn = draw_negatives(o["feat1"], o["feat2"], o["kpts2"], 5, share)
     assert all(int(d) in row for d, row in zip(drawn, pool.tolist(), strict=True))
     assert len({row.index(int(d)) for d, row in zip(drawn, pool.tolist(), strict=True)}) > 1
 
@@ -135,10 +139,33 @@ def test_negatives_are_never_drawn_from_the_same_place() -> None:
     descriptors = torch.randn(12, 8, generator=generator)
     positions = torch.tensor([[10.0, 10.0]] * 6 + [[200.0, 10.0]] * 6)
     for _ in range(20):
-        drawn = draw_negatives(descriptors, descriptors, positions, 64, generator)
+        share = torch.rand(12, generator=generator)
+        drawn = draw_negatives(descriptors, descriptors, positions, 64, share)
         assert ((drawn < 6) != (torch.arange(12) < 6)).all()
-    alone = draw_negatives(descriptors, descriptors, torch.zeros(12, 2), 64, generator)
+    alone = draw_negatives(descriptors, descriptors, torch.zeros(12, 2), 64, share)
     assert (alone == torch.arange(12)).all()
+
+
+def test_negatives_and_losses_of_a_batch_are_those_of_its_images() -> None:
+    """One image with seven anchors, one with five, one with one that counts for nothing; pools of different sizes."""
+    generator = torch.Generator().manual_seed(1)
+    sizes = (7, 5, 1)
+    first, second = (torch.randn(sum(sizes), 8, generator=generator, dtype=torch.float64) for _ in range(2))
+    positions = torch.rand(sum(sizes), 2, generator=generator, dtype=torch.float64) * 100
+    share = torch.rand(sum(sizes), generator=generator)
+    visible = torch.rand(sum(sizes), generator=generator) < 0.7
+    image = torch.arange(3).repeat_interleave(torch.tensor(sizes))
+    pool = torch.tensor([2, 64, 5])
+    negative = draw_negatives(first, second, positions, pool[image], share, 20.0, image)
+    found = mean_over_images(triplet_hinge(first, second, second[negative]), visible, image, 3)
+    losses = []
+    for n in range(2):
+        rows = image == n
+        one, other = first[rows], second[rows]
+        alone = draw_negatives(one, other, positions[rows], int(pool[n]), share[rows], 20.0)
+        assert torch.equal(other[alone], second[negative[rows]])
+        losses.append(triplet_loss(one, other, other[alone], visible[rows]))
+    assert float(found) == pytest.approx(float(sum(losses)) / 2)
 
 
 def test_pool_of_negatives_shrinks_as_in_the_authors_code(oracle: dict[str, Tensor]) -> None:

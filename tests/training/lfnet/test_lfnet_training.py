@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from kornia_lift.detector.lfnet import LFNetDetector
+from kornia_lift.detector.lfnet import ChosenPixels, LFNetDetector
 from kornia_lift.feature.lfnet import LFNetFeature
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
 from kornia_lift.training.config import LoopConfig
@@ -188,7 +188,9 @@ def test_patches_show_what_lies_in_their_frames() -> None:
     xy, scale = torch.tensor([[48.0, 40.0], [30.0, 52.0]]), torch.tensor([1.0, 0.75])
     upright = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     samples = torch.linspace(-16, 16, 32)
-    found = _patches(images, torch.tensor([0, 1]), LFNetDetector.frames_at(xy, scale, upright))[:, 0]
+    number = torch.arange(2)
+    chosen = ChosenPixels(number, number, xy[:, 1].long(), xy[:, 0].long())  # the second slot of the second image
+    found = _patches(images, chosen, LFNetDetector.frames_at(xy, scale, upright), 3)[:, 0]
     assert (found[0] - (48 + samples)).abs().max() < 1e-3
     assert (found[1] - (52 + 0.75 * samples)[:, None]).abs().max() < 1e-3
 
