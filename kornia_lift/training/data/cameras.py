@@ -13,7 +13,7 @@ from kornia_lift._extras import require
 from kornia_lift.scenes.scene import FloatArray
 
 #: COLMAP's models whose lens distortion kornia has too, so that training does not need pycolmap for them: number of
-#: focal lengths, and of distortion coefficients (k1, k2, p1, p2). The parameters are the former, the centre, the latter.
+#: focal lengths, and of distortion coefficients (k1, k2, p1, p2), between which the centre stands.
 _PLAIN_MODELS = {
     "SIMPLE_PINHOLE": (1, 0),
     "PINHOLE": (2, 0),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from kornia.feature import extract_patches_simple
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from kornia_lift.detector.lfnet import ChosenPixels, LFNetDetector
@@ -139,10 +140,8 @@ class LFNetStage:
             + c.orientation * parts["orientation"]
             + c.consistent_scale * parts["scale"]
         )
-        # in one piece: every number that is read waits for the device. A map that has gone flat has no strict maxima:
-        # training then collapses in silence, hence the counts
-        figures = dict(zip(parts, torch.stack([v.detach().float() for v in parts.values()]).tolist(), strict=True))
-        return detector + parts["triplet"], figures
+        # a map that has gone flat has no strict maxima: training then collapses in silence, hence the counts
+        return detector + parts["triplet"], _read(parts)
 
     def _view(self, batch: dict[str, Tensor], mine: str, other: str) -> _View:
         image = batch[mine]
@@ -208,13 +207,17 @@ class LFNetStage:
         hinge = triplet_hinge(anchor, positive, positive[negative], c.margin)
         return losses | {"triplet": mean_over_images(hinge, visible, image, len(here.score)), "keypoints": count}
 
+    @cached_property
+    def _held_out(self) -> list[Views]:
+        """The pairs of every validation."""
+        generator = torch.Generator().manual_seed(0)
+        return [self.validation.draw(generator, 1) for _ in range(self.config.validation_pairs)]
+
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Matching score of held-out pairs: the share of visible keypoints whose nearest neighbour is correct."""
-        c = self.config
         self.networks.eval()
-        generator = torch.Generator().manual_seed(0)
-        scores = [self._score_pair(self.validation.draw(generator, 1)) for _ in range(c.validation_pairs)]
+        scores = [self._score_pair(views) for views in self._held_out]
         self.networks.train()
         mean = _PairScore(*(sum(values) / len(values) for values in zip(*scores, strict=True)))
         return {"error": 1 - mean.matching_score, **mean._asdict()}
@@ -245,6 +248,12 @@ class LFNetStage:
         return _PairScore(float(correct.mean()), float(close.mean()), float(repeated.mean()), float(len(found.image)))
 
 
+def _read(figures: dict[str, Tensor]) -> dict[str, float]:
+    """Read figures in one piece: each that is read alone would wait for the device."""
+    values: list[float] = torch.stack([value.detach().float() for value in figures.values()]).tolist()
+    return dict(zip(figures, values, strict=True))
+
+
 def _patches(image: Tensor, found: ChosenPixels, frames: Tensor, count: int) -> Tensor:
     """Cut the patch of every frame from its image, bilinearly, without smoothing; gradients reach the frames.
 
@@ -258,7 +267,13 @@ def _patches(image: Tensor, found: ChosenPixels, frames: Tensor, count: int) -> 
         Patches (N, 1, 32, 32).
 
     """
-    at = found.image, found.slot
+    at, side = (found.image, found.slot), image.shape[-1]
     lafs = frames.new_zeros(len(image), count, 2, 3).index_put(at, frames)
-    patches: Tensor = extract_patches_simple(image, lafs, PATCH_SIZE)
-    return patches[at]
+    # as kornia's extract_patches_simple, which sends the size of the image to the device and waits, four times a call
+    shift = torch.cat([torch.zeros_like(lafs[..., :2]), torch.full_like(lafs[..., 2:], 1 / side - 1)], -1)
+    shape = [len(image) * count, 1, PATCH_SIZE, PATCH_SIZE]
+    with torch.autocast(image.device.type, enabled=False):  # half precision would move pixels
+        grid = F.affine_grid((lafs * (2 / side) + shift).flatten(0, 1), shape, align_corners=False)
+    grid = grid.view(len(image), count * PATCH_SIZE, PATCH_SIZE, 2)
+    patches = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
+    return patches.view(len(image), count, 1, PATCH_SIZE, PATCH_SIZE)[at]

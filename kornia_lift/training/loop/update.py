@@ -86,15 +86,17 @@ class Update:
         self.scaler.scale(loss * weight).backward()
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm or math.inf)
-        value = float(distributed.mean_over_processes(loss.detach() * weight))
+        # together: every number that is read waits for the device
+        whole = distributed.mean_over_processes(loss.detach() * weight)
+        value, length = torch.stack([whole.to(norm), norm]).tolist()
         # float16: an infinite gradient is the scaler's business, it skips the step and lowers the scale
-        if not math.isfinite(value) or not (self.scaler.is_enabled() or math.isfinite(norm)):
-            raise TrainingDivergedError(self._diagnosis(step, value, float(norm), figures))
+        if not math.isfinite(value) or not (self.scaler.is_enabled() or math.isfinite(length)):
+            raise TrainingDivergedError(self._diagnosis(step, value, length, figures))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.averaged is not None:
             self.averaged.update_parameters(network)  # type: ignore[operator]
-        return {"loss": value, **figures, "grad_norm": float(norm), "lr": rate}
+        return {"loss": value, **figures, "grad_norm": length, "lr": rate}
 
     def _autocast(self) -> torch.autocast:
         precision = self.config.precision

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from kornia.feature import extract_patches_simple
 from torch import Generator, Tensor, nn
 
 from kornia_lift.detector.lfnet import ChosenPixels, LFNetDetector
@@ -181,7 +182,8 @@ def stage(**options: object) -> LFNetStage:
     return LFNetStage(networks(), warped(1, 10.0), warped(2, 10.0), config(**options))
 
 
-def test_patches_show_what_lies_in_their_frames() -> None:
+@pytest.mark.parametrize("half", [False, True])
+def test_patches_show_what_lies_in_their_frames(half: bool) -> None:
     """Of an image whose values are its columns, a patch shows the columns of its samples."""
     ramp = torch.arange(96.0).expand(1, 1, 96, 96)
     images = torch.cat([ramp, ramp.mT])
@@ -190,7 +192,11 @@ def test_patches_show_what_lies_in_their_frames() -> None:
     samples = torch.linspace(-16, 16, 32)
     number = torch.arange(2)
     chosen = ChosenPixels(number, number, xy[:, 1].long(), xy[:, 0].long())  # the second slot of the second image
-    found = _patches(images, chosen, LFNetDetector.frames_at(xy, scale, upright), 3)[:, 0]
+    frames = LFNetDetector.frames_at(xy, scale, upright)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        found = _patches(images, chosen, frames, 3)[:, 0]
+    lafs = torch.zeros(2, 3, 2, 3).index_put((chosen.image, chosen.slot), frames)
+    assert (found - extract_patches_simple(images, lafs, 32)[number, number, 0]).abs().max() < 1e-3
     assert (found[0] - (48 + samples)).abs().max() < 1e-3
     assert (found[1] - (52 + 0.75 * samples)[:, None]).abs().max() < 1e-3
 
