@@ -35,8 +35,7 @@ def target_map(score: Tensor, count: int = 512) -> Tensor:
     at = torch.arange(TARGET_WINDOW, dtype=score.dtype, device=score.device) - TARGET_WINDOW // 2
     bell = torch.exp(-at.square() / (2 * TARGET_SIGMA**2))
     kernel = (bell[:, None] * bell)[None, None]  # its maximum is 1, not its sum
-    with torch.autocast(score.device.type, enabled=False):
-        painted = F.conv2d(impulses.unflatten(1, score.shape[1:])[:, None], kernel, padding=TARGET_WINDOW // 2)
+    painted = F.conv2d(impulses.unflatten(1, score.shape[1:])[:, None], kernel, padding=TARGET_WINDOW // 2)
     return painted[:, 0].clamp(max=1)
 
 

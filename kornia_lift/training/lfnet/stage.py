@@ -269,11 +269,12 @@ def _patches(image: Tensor, found: ChosenPixels, frames: Tensor, count: int) -> 
     """
     at, side = (found.image, found.slot), image.shape[-1]
     lafs = frames.new_zeros(len(image), count, 2, 3).index_put(at, frames)
-    # as kornia's extract_patches_simple, which sends the size of the image to the device and waits, four times a call
-    shift = torch.cat([torch.zeros_like(lafs[..., :2]), torch.full_like(lafs[..., 2:], 1 / side - 1)], -1)
-    shape = [len(image) * count, 1, PATCH_SIZE, PATCH_SIZE]
-    with torch.autocast(image.device.type, enabled=False):  # half precision would move pixels
-        grid = F.affine_grid((lafs * (2 / side) + shift).flatten(0, 1), shape, align_corners=False)
+    # as kornia's extract_patches_simple, which sends the size of the image to the device and waits, four times a call,
+    # and whose grid autocast rounds to half precision, which moves pixels
+    unit = (torch.arange(PATCH_SIZE, dtype=lafs.dtype, device=lafs.device) * 2 + 1) / PATCH_SIZE - 1
+    v, u = (x[..., None] for x in torch.meshgrid(unit, unit, indexing="ij"))
+    along, down, centre = lafs[:, :, None, None].unbind(-1)
+    grid = (along * u + down * v + centre) * (2 / side) + (1 / side - 1)
     grid = grid.view(len(image), count * PATCH_SIZE, PATCH_SIZE, 2)
     patches = F.grid_sample(image, grid, padding_mode="border", align_corners=False)
     return patches.view(len(image), count, 1, PATCH_SIZE, PATCH_SIZE)[at]
