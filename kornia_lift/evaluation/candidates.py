@@ -14,6 +14,10 @@ from torch import nn
 
 from kornia_lift.evaluation.features.peers import PEERS, Extractor, local_feature
 from kornia_lift.feature import LIFTFeature
+from kornia_lift.feature.lfnet import LFNetFeature
+from kornia_lift.weights import network_family
+
+LFNET = "lfnet"  # the family of its weight files
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Candidate:
 
 
 def candidate(spec: str) -> Candidate:
-    """A feature from text: a peer's name, an h5 file of features, a shipped model or a weight file of LIFT.
+    """A feature from text: a peer's name, an h5 file of features, a shipped model, a weight file of LIFT or LF-Net.
 
     ``NAME=SPEC`` gives it another name in the tables.
 
@@ -50,14 +54,17 @@ def candidate(spec: str) -> Candidate:
             raise ValueError(f"feature file {path} does not exist")
         return Candidate(label or path.stem, file=path)
     try:
-        feature = LIFTFeature(1, pretrained=spec)
+        kind: type[LIFTFeature] | type[LFNetFeature] = LIFTFeature
+        if path.suffix and network_family(spec) == LFNET:
+            kind = LFNetFeature
+        feature = kind(1, pretrained=spec)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"unknown feature {spec!r}; available: {', '.join(PEERS)}, an h5 file of features, or a LIFT model by name "
-            f"or file ({error})"
+            f"unknown feature {spec!r}; available: {', '.join(PEERS)}, an h5 file of features, or a model of LIFT "
+            f"by name or of LIFT or LF-Net by file ({error})"
         ) from None
     name = label or (path.stem if path.suffix else spec)
-    return lift_candidate(name, lambda n: LIFTFeature(n, pretrained=spec), feature)
+    return lift_candidate(name, lambda n: kind(n, pretrained=spec), feature)
 
 
 def lift_candidate(name: str, build: Callable[[int], nn.Module], sample: nn.Module | None = None) -> Candidate:

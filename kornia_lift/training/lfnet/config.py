@@ -36,6 +36,8 @@ class LFNetConfig:
         consistent_scale: weight of the consistency of scales.
         margin: of the triplet loss.
         apart: positives at most this many pixels from one's own are no negatives.
+        pool_rate: factor by which the pool of hard negatives, 64 at first and 5 at least, shrinks per 1000 steps: 0.81 as
+            in the authors' code; 0.55 as in their paper, for a run of few thousand steps.
         photometric: how the illumination of both views is changed.
         posed: folders of scenes with depth maps to train on as well (``cameras.npz``, ``images/``, ``depth/``).
         pairs: which pairs of images of a scene.
@@ -63,6 +65,7 @@ class LFNetConfig:
     consistent_scale: float = 0.1
     margin: float = 1.0
     apart: float = 32.0
+    pool_rate: float = 0.81
     photometric: Photometric = field(default_factory=Photometric)
     posed: tuple[Path, ...] = ()
     pairs: PairConfig = field(default_factory=PairConfig)
@@ -80,6 +83,7 @@ class LFNetConfig:
         check_limits(self, "min_step", "reach", "epipolar", "correct_within", above=0)
         check_limits(self, "max_step", at_least=self.min_step)
         check_limits(self, "scale", at_least=1)
+        check_limits(self, "pool_rate", above=0, at_most=1)
         check_limits(self, "rotation", at_least=0, at_most=180)
         weights = ("score", "pair", "orientation", "consistent_scale", "margin", "apart")
         check_limits(self, *weights, at_least=0)

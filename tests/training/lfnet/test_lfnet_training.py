@@ -296,6 +296,11 @@ def test_recipe_trains_and_its_file_is_a_feature(tmp_path: Path) -> None:
         LFNetFeature(30, tmp_path / "damaged.safetensors")
 
 
+def test_the_pool_of_negatives_shrinks_at_the_given_rate() -> None:
+    made = stage(pool_rate=0.5)
+    assert [int(made.batch(generator(), step)["pool"][0]) for step in (0, 1000, 3000, 9000)] == [64, 32, 8, 5]
+
+
 def test_sources_say_what_they_lack() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         WarpedViews([], SIZE)
