@@ -15,9 +15,9 @@ from torch import nn
 from kornia_lift.evaluation.features.peers import PEERS, Extractor, local_feature
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.feature.lfnet import LFNetFeature
-from kornia_lift.weights import network_family
+from kornia_lift.weights import load_tensors
 
-LFNET = "lfnet"  # the family of its weight files
+LFNET = "lfnet"  # what its weight files say of their networks
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def candidate(spec: str) -> Candidate:
         return Candidate(label or path.stem, file=path)
     try:
         kind: type[LIFTFeature] | type[LFNetFeature] = LIFTFeature
-        if path.suffix and network_family(spec) == LFNET:
+        if path.suffix and load_tensors(path)[1].get("networks") == LFNET:
             kind = LFNetFeature
         feature = kind(1, pretrained=spec)
     except (ValueError, OSError) as error:

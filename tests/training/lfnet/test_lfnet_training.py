@@ -11,6 +11,7 @@ from kornia.feature import extract_patches_simple
 from torch import Generator, Tensor, nn
 
 from kornia_lift.detector.lfnet import ChosenPixels, LFNetDetector
+from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.feature.lfnet import LFNetFeature
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
 from kornia_lift.training.config import LoopConfig
@@ -287,6 +288,7 @@ def test_recipe_trains_and_its_file_is_a_feature(tmp_path: Path) -> None:
     feature = LFNetFeature(30, tmp_path / "lfnet.safetensors")
     lafs, responses, descriptors = feature(torch.from_numpy(picture(9)).float()[None, None, :128, :160] / 255)
     assert lafs.shape == (1, 30, 2, 3) and descriptors.isfinite().all() and bool((responses > 0).any())
+    assert candidate(f"mine={tmp_path / 'lfnet.safetensors'}").name == "mine"
     half = recipe.networks.detector.maps.input.weight.half().float()
     assert torch.equal(feature.detector.maps.input.weight, half)
     content = bytearray((tmp_path / "lfnet.safetensors").read_bytes())
