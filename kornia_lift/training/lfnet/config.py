@@ -36,8 +36,8 @@ class LFNetConfig:
         consistent_scale: weight of the consistency of scales.
         margin: of the triplet loss.
         apart: positives at most this many pixels from one's own are no negatives.
-        pool_rate: factor by which the pool of hard negatives, 64 at first and 5 at least, shrinks per 1000 steps: 0.81 as
-            in the authors' code; 0.55 as in their paper, for a run of few thousand steps.
+        pool_rate: factor by which the pool of hard negatives, 64 at first and 5 at least, shrinks per 1000 steps: 0.81
+            as in the authors' code; 0.55 as in their paper, for a run of few thousand steps.
         photometric: how the illumination of both views is changed.
         posed: folders of scenes with depth maps to train on as well (``cameras.npz``, ``images/``, ``depth/``).
         pairs: which pairs of images of a scene.

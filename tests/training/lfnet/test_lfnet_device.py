@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kornia_lift.detector.lfnet import ChosenPixels, LFNetDetector
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.lfnet import stage as module
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.stage import LFNetNetworks, LFNetStage
 from kornia_lift.training.lfnet.views import WarpedViews
+from kornia_lift.training.loop import fit
 from tests.training.helpers import picture
 
 SIZE, KEYPOINTS = 96, 12
@@ -81,6 +84,21 @@ def test_all_tensors_of_a_step_are_on_the_device() -> None:
     loss.backward()
     assert loss.device.type == "meta" and "triplet" in figures
     assert all(p.grad is not None and p.grad.device.type == "meta" for p in made.networks.parameters())
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_step_on_a_graphics_card_is_that_of_the_processor(tmp_path: Path) -> None:
+    made = stage(3)
+    batch = batch_of(made)
+    loss, figures = made.loss(batch)
+    made.networks.to("cuda")
+    again, same = made.loss({name: tensor.cuda() for name, tensor in batch.items()})
+    assert float(again) == pytest.approx(float(loss), rel=0.05)
+    assert same == pytest.approx(figures, rel=0.1)
+    loop = LoopConfig(steps=6, validate_every=6, log_every=1, workers=2, precision="bfloat16", ema_decay=0.9)
+    result = fit(made, loop, tmp_path, progress=False)
+    assert result.step == 6 and result.error < 1
 
 
 @pytest.mark.usefixtures("without_values")
