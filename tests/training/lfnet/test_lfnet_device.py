@@ -87,7 +87,6 @@ def test_all_tensors_of_a_step_are_on_the_device() -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_step_on_a_graphics_card_is_that_of_the_processor(tmp_path: Path) -> None:
     made = stage(3)
     batch = batch_of(made)
