@@ -49,7 +49,7 @@ def test_all_parts_run_in_miniature(gpu: ModuleType, tmp_path: Path, capsys: pyt
     arguments = ["--device", "cpu", "--quick", "--data", str(tmp_path / "data.npz"), "--out", str(out)]
     assert gpu.main(arguments) == 0, capsys.readouterr().out
     record = json.loads(out.read_text())
-    assert record["tests"]["returncode"] == 0 and any("test_gpu_agrees_with_cpu" in t for t in record["tests"]["tail"])
+    assert record["tests"]["returncode"] == 0 and any("test_features_agree_with_the_cpu" in t for t in record["tests"]["tail"])
     assert {(r["model"], r["batch"]) for r in record["speed"]["cases"]} == {
         (model, batch) for model in ("lift", "lift-plus") for batch in (1, 2)
     }
