@@ -105,9 +105,7 @@ def test_gradients_reach_input_and_weights(cuda: torch.device) -> None:
 def test_maps_of_lfnet(cuda: torch.device) -> None:
     detector, image = LFNetDetector(20).double().eval(), texture(80, 90, 2).double()
     with torch.no_grad():
-        for expected, found in zip(
-            detector.dense(image), detector.to(cuda).dense(image.to(cuda)), strict=True
-        ):
+        for expected, found in zip(detector.dense(image), detector.to(cuda).dense(image.to(cuda)), strict=True):
             torch.testing.assert_close(found.cpu(), expected, atol=1e-6, rtol=1e-6)
 
 
