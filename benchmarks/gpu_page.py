@@ -42,7 +42,7 @@ def _speed(speed: dict[str, Any]) -> list[str]:
         "Detect, orient and describe by clocks that wait for the device; total and images/s by one that waits at the "
         "end only.",
         "",
-        "| model | size | images | type | detect s | orient s | describe s | total s | images/s | keypoints | peak MiB |",
+        "| model | size | images | type | detect s | orient s | describe s | total s | images/s | points | peak MiB |",
         "|---|---|---:|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in speed.get("cases", []):

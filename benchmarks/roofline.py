@@ -151,8 +151,8 @@ def measure_stages(
 def table(result: dict[str, Any]) -> str:
     """Return the table in Markdown."""
     lines = [
-        f"{result.get('dtype', 'float32')} product {result['gemm'] / 1e9:.0f} GMAC/s, copy {result['copy'] / 1e9:.1f} GB/s "
-        f"({result['threads']} threads, {result['clock']} clock, same run).",
+        f"{result.get('dtype', 'float32')} product {result['gemm'] / 1e9:.0f} GMAC/s, "
+        f"copy {result['copy'] / 1e9:.1f} GB/s ({result['threads']} threads, {result['clock']} clock, same run).",
         "",
         "| stage | s | GMAC, paper | GMAC, done | GB touched | of GEMM, paper | of GEMM, done | GB/s |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",

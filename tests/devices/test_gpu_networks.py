@@ -33,21 +33,21 @@ def patches(size: int, channels: int = 1) -> Tensor:
     return texture(size, size, 24).view(24 // channels, channels, size, size)
 
 
+def tilde() -> TILDEResponse:
+    network = TILDEResponse(2, 2, 1, 11, rank=0, gain=1.0)
+    nn.init.normal_(network.weight, std=0.01)
+    return network
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "response": (LIFTResponse, lambda: texture(70, 90, 2)),
     "compact response": (lambda: CompactResponse(False), lambda: texture(70, 90, 2)),
-    "TILDE": (lambda: tilde(), lambda: texture(70, 90, 2)),
+    "TILDE": (tilde, lambda: texture(70, 90, 2)),
     "descriptor": (LIFTDescriptor, lambda: patches(64)),
     "compact descriptor": (lambda: CompactDescriptor("lift-plus"), lambda: patches(32, 3)),
     "LF-Net descriptor": (LFNetDescriptor, lambda: patches(32)),
     "localization": (lambda: KeypointLocalization("lift-plus"), lambda: patches(32)),
 }
-
-
-def tilde() -> TILDEResponse:
-    network = TILDEResponse(2, 2, 1, 11, rank=0, gain=1.0)
-    nn.init.normal_(network.weight, std=0.01)
-    return network
 
 
 @pytest.mark.parametrize("name", NETWORKS)
