@@ -81,8 +81,8 @@ def _attempt(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, A
     """Return what a measurement returns, or why it failed: out of memory, or an operation that a type lacks."""
     try:
         return function(*args)
-    except RuntimeError as error:
-        return {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
+    except Exception as error:  # the other measurements are wanted all the same
+        return {"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"}
 
 
 def _peer(sizes: list[tuple[tuple[int, int], int]], repeats: int) -> Iterator[dict[str, Any]]:

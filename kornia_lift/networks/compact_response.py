@@ -164,8 +164,10 @@ class CompactResponse(nn.Module):
         with torch.autocast(full.device.type, enabled=False):  # keypoints lie where small differences of the score say
             full = full.to(cast(Tensor, self.head[0].weight).dtype)
             for layer in self.head:
-                conv = isinstance(layer, nn.Conv2d)
-                full = exact_conv2d(full, layer.weight, layer.bias, (1, 1)) if conv else layer(full)
+                if isinstance(layer, nn.Conv2d):
+                    full = exact_conv2d(full, layer.weight, layer.bias, (1, 1))
+                else:
+                    full = layer(full)
             return full
 
     def _layers(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:

@@ -200,7 +200,7 @@ def exact_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding:
     """``F.conv2d`` of which float32 keeps all digits, also on CUDA.
 
     There cuDNN rounds the factors to the 10 bits of TensorFloat-32 unless told otherwise: errors of the size of half
-    precision, where keypoints follow from small differences of scores, and :meth:`LIFTResponse.rounding_error` tells
+    precision, where keypoints follow from small differences of scores, and ``LIFTResponse.rounding_error`` tells
     those of float32.
     """
     if not _would_round(x):

@@ -12,6 +12,7 @@ from kornia.feature import LocalFeatureMatcher, laf_is_filled
 from torch import Tensor
 
 from kornia_lift import LIFTFeature, match_images
+from kornia_lift.detector.padding import find_padding
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.feature.lfnet import LFNetFeature
 from kornia_lift.feature.mixing import Descriptor, Detector, Orientation, mix_features
@@ -95,6 +96,17 @@ def test_released_scale_space_mask_and_gradient(cuda: torch.device) -> None:
         (lafs.square().mean() + responses.square().mean() + descriptors[..., 0].sum()).backward()
         for name, parameter in feature.named_parameters():
             assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_black_padding_is_found(cuda: torch.device) -> None:
+    image = texture(200, 200, 2) * 0.9 + 0.1
+    y, x = torch.meshgrid(torch.arange(200) - 99.5, torch.arange(200) - 99.5, indexing="ij")
+    rotated = torch.where(x.abs() + y.abs() < 120, image[:1], 0)
+    expected = find_padding(torch.cat([rotated, image[1:]]))
+    found = find_padding(torch.cat([rotated, image[1:]]).to(cuda))
+    assert expected is not None and found is not None and expected[0].any() and not expected[1].any()
+    assert torch.equal(found.cpu(), expected)
+    assert find_padding(image.to(cuda)) is None
 
 
 @pytest.mark.parametrize("model", MODELS)
