@@ -22,9 +22,11 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -60,29 +62,34 @@ def run_tests(quick: bool, seconds: float = TEST_SECONDS) -> dict[str, Any]:
     # a warning of a torch that nobody has tried is shown, not an error
     command = ["-m", "pytest", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider"]
     command += ["--collect-only"] if quick else ["--durations=5"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment = {
+        "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // len(TESTS))),
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
     start = time.monotonic()
-    running = [
-        subprocess.Popen(
-            [sys.executable, *command, *files],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for files in TESTS
-    ]
     groups: list[dict[str, Any]] = []
-    for files, process in zip(TESTS, running, strict=True):
-        try:
-            text, _ = process.communicate(timeout=max(1.0, seconds - (time.monotonic() - start)))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            text = process.communicate()[0] + f"\nstopped after {seconds:.0f} s"
-        code, lines = process.returncode, text.splitlines()
-        failed = code not in (0, 5)
-        groups.append({"files": files, "returncode": code, "tail": lines[-150 if failed else -20 :]})
+    with ExitStack() as opened:
+        # files, since a pipe that nobody empties stops the one that fills it
+        outputs = [opened.enter_context(tempfile.TemporaryFile("w+")) for _ in TESTS]
+        running = [
+            subprocess.Popen(
+                [sys.executable, *command, *files], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
+            )
+            for files, output in zip(TESTS, outputs, strict=True)
+        ]
+        for files, process, output in zip(TESTS, running, outputs, strict=True):
+            end = ""
+            try:
+                process.wait(max(1.0, seconds - (time.monotonic() - start)))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                end = f"\nstopped after {seconds:.0f} s"
+            output.seek(0)
+            code, lines = process.returncode, (output.read() + end).splitlines()
+            failed = code not in (0, 5)
+            groups.append({"files": files, "returncode": code, "tail": lines[-150 if failed else -20 :]})
     codes = [group["returncode"] for group in groups]
     return {
         "command": [*command, *sum(TESTS, ())],
@@ -180,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     parts: dict[str, Callable[[], Any]] = {
         "tests": lambda: run_tests(args.quick, min(TEST_SECONDS, deadline - time.monotonic() - SPEED_SECONDS)),
-        "speed": lambda: run_speed(args.device, args.quick, keep("speed")),
+        "speed": lambda: run_speed(args.device, args.quick, deadline, keep("speed")),
         "training": lambda: run_training(args.data, args.device, args.quick, deadline, keep("training")),
     }
     failed = False

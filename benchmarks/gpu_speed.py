@@ -36,15 +36,20 @@ def synchronised(device: str) -> Clock:
 
 
 @torch.inference_mode()
-def run_speed(device: str, quick: bool, write: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def run_speed(device: str, quick: bool, deadline: float, write: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
     """Median seconds per stage and images per second, streams, and the stages beside the limits of the device.
 
     Args:
         device: where the feature runs.
         quick: in miniature.
+        deadline: of ``time.monotonic()``, after which no measurement is begun.
         write: called with the results so far.
 
     """
+
+    def attempt(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, Any]:
+        return _attempt(function, *args) if time.monotonic() < deadline else {"error": "no time left"}
+
     now = synchronised(device)
     sizes = [((160, 120), 1), ((120, 90), 2)] if quick else [((1600, 1200), 1), ((640, 480), 8)]
     dtypes = [torch.float32] if device == "cpu" else [torch.float32, torch.float16]
@@ -58,21 +63,22 @@ def run_speed(device: str, quick: bool, write: Callable[[dict[str, Any]], None])
             feature = LIFTFeature(50 if quick else 1000, pretrained=model).to(device, dtype)
             for size, batch in sizes:
                 image = (torch.from_numpy(picture(*size)).float()[None, None] / 255).expand(batch, -1, -1, -1)
-                timed = _attempt(_timed, feature, image.to(device, dtype).contiguous(), now, 2 if quick else 12)
+                timed = attempt(_timed, feature, image.to(device, dtype).contiguous(), now, 2 if quick else 12)
                 result["cases"].append({**what, "size": size, "batch": batch, **timed})
                 write(result)
             size, batch = sizes[1]
-            streamed = _attempt(_stream, feature, device, dtype, size, batch, 2 if quick else 24, now)
+            streamed = attempt(_stream, feature, device, dtype, size, batch, 2 if quick else 24, now)
             result["streams"].append({**what, "size": size, "batch": batch, **streamed})
             write(result)
     size = sizes[0][0]
     for model in MODELS:
         for dtype in dtypes:
             repeats = 1 if quick else 5
-            measured = _attempt(roofline.measure_stages, now, repeats, device, dtype, size, model)
+            measured = attempt(roofline.measure_stages, now, repeats, device, dtype, size, model)
             result["stages"][f"{model}, {str(dtype).removeprefix('torch.')}"] = measured
             write(result)
-    result["variants"] = _variants(device, dtypes, size, now, 2 if quick else 10)
+    if time.monotonic() < deadline:
+        result["variants"] = _variants(device, dtypes, size, now, 2 if quick else 10)
     write(result)
     return result
 

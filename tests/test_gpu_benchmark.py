@@ -73,7 +73,7 @@ def test_what_fails_is_written_down_and_the_rest_goes_on(gpu: ModuleType, tmp_pa
     out = tmp_path / "gpu.json"
     monkey = pytest.MonkeyPatch()
     monkey.setattr(gpu, "run_tests", lambda quick, seconds: {"returncode": 0, "tail": ["1 passed"]})
-    monkey.setattr(gpu, "run_speed", lambda device, quick, write: 1 / 0)
+    monkey.setattr(gpu, "run_speed", lambda device, quick, deadline, write: 1 / 0)
     with monkey.context():
         assert gpu.main(["--device", "cpu", "--quick", "--data", str(tmp_path / "none.npz"), "--out", str(out)]) == 1
     record = json.loads(out.read_text())
@@ -95,7 +95,7 @@ def test_the_data_fit_one_file(gpu: ModuleType, tmp_path: Path, capsys: pytest.C
 def test_parts_without_data_and_git(gpu: ModuleType, tmp_path: Path) -> None:
     out, monkey = tmp_path / "gpu.json", pytest.MonkeyPatch()
     monkey.setattr(gpu, "run_tests", lambda quick, seconds: {"returncode": 0, "tail": ["1 passed"]})
-    monkey.setattr(gpu, "run_speed", lambda device, quick, write: write({"cases": []}) or {"cases": []})
+    monkey.setattr(gpu, "run_speed", lambda device, quick, deadline, write: write({"cases": []}) or {"cases": []})
     with monkey.context():
         options = ["--device", "cpu", "--quick", "--parts", "tests,speed", "--commit", "1a2b3c4", "--out", str(out)]
         assert gpu.main(options) == 0
