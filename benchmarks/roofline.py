@@ -30,7 +30,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from kornia_lift import LIFTFeature
 from kornia_lift.detector.sampling import sampling_of
 from kornia_lift.detector.scale_space import plan_levels
-from kornia_lift.geometry.pyramid import PatchPyramid
+from kornia_lift.geometry.pyramid import PatchPyramid, extract_patches
+from kornia_lift.networks.orientation import LIFTOrientation
 
 PATCHES = 1000
 DESCRIPTOR_MACS = 58 * 58 * 32 * 49 + 24 * 24 * 64 * 32 * 36 + 4 * 4 * 128 * 64 * 25
@@ -96,14 +97,23 @@ def measure_stages(
     device: str = "cpu",
     dtype: torch.dtype = torch.float32,
     size: tuple[int, int] = (1600, 1200),
+    model: str = "lift",
 ) -> dict[str, Any]:
-    """Return the limits and a row per stage, 1000 keypoints; ``now`` waits for the device."""
+    """Return the limits and a row per stage, 1000 keypoints; ``now`` waits for the device.
+
+    Of models with other networks than the paper's there is no count of the paper; it is 0 then.
+    """
     before = limits(now, device, dtype)
-    feature = LIFTFeature(PATCHES).eval().to(device, dtype)
+    feature = LIFTFeature(PATCHES, pretrained=model).eval().to(device, dtype)
     image = (torch.from_numpy(picture(*size)).float()[None, None] / 255).to(device, dtype)
     lafs, _ = feature.detector(image)
-    pyramid = PatchPyramid(image)
-    patches = pyramid.cut(lafs, 64)[0]
+    plain = device == "cpu"
+
+    def cut() -> torch.Tensor:
+        """Cut the patches as the feature does on this device."""
+        return PatchPyramid(image).cut(lafs, 64) if plain else extract_patches(image, lafs, 64)
+
+    patches = cut()[0]
     config = feature.detector.config
     resize = sampling_of(config).resizer(image)
     levels = [resize(level) for level in plan_levels(size[1], size[0], config)]
@@ -114,10 +124,18 @@ def measure_stages(
             lambda: [feature.detector.resp.valid(x) for x in levels],
             pixels * RESPONSE_MACS,
         ),
-        "pyramid and patches": (lambda: PatchPyramid(image).cut(lafs, 64), 0),
-        "orientation": (lambda: feature.orienter.angle_detector(patches), PATCHES * ORIENTATION_MACS),
-        "descriptor": (lambda: feature.descriptor.descriptor(patches), PATCHES * DESCRIPTOR_MACS),
     }
+    if isinstance(feature.orienter.angle_detector, LIFTOrientation):
+        stages |= {
+            "pyramid and patches": (cut, 0),
+            "orientation": (lambda: feature.orienter.angle_detector(patches), PATCHES * ORIENTATION_MACS),
+            "descriptor": (lambda: feature.descriptor.descriptor(patches), PATCHES * DESCRIPTOR_MACS),
+        }
+    else:
+        stages |= {
+            "orientation, with patches": (lambda: feature.orienter.candidates(lafs, image), 0),
+            "descriptor, with patches": (lambda: feature.descriptor(image, lafs), 0),
+        }
     rows = []
     for name, (call, paper) in stages.items():
         seconds = best(call, now, repeats)
@@ -127,23 +145,25 @@ def measure_stages(
         rows.append({"stage": name, "paper": paper, "done": done, "bytes": counter.bytes, "seconds": seconds})
     after = limits(now, device, dtype)
     gemm, copy = (max(pair) for pair in zip(before, after, strict=True))
-    return {"gemm": gemm, "copy": copy, "rows": rows}
+    return {"model": model, "dtype": str(dtype).removeprefix("torch."), "gemm": gemm, "copy": copy, "rows": rows}
 
 
 def table(result: dict[str, Any]) -> str:
     """Return the table in Markdown."""
     lines = [
-        f"float32 product {result['gemm'] / 1e9:.0f} GMAC/s, copy {result['copy'] / 1e9:.1f} GB/s "
-        f"({result['threads']} threads, {result['clock']} clock, same run).",
+        f"{result.get('dtype', 'float32')} product {result['gemm'] / 1e9:.0f} GMAC/s, "
+        f"copy {result['copy'] / 1e9:.1f} GB/s ({result['threads']} threads, {result['clock']} clock, same run).",
         "",
         "| stage | s | GMAC, paper | GMAC, done | GB touched | of GEMM, paper | of GEMM, done | GB/s |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in result["rows"]:
         seconds, share = row["seconds"], [row[key] / row["seconds"] / result["gemm"] for key in ("paper", "done")]
+        time = f"{seconds:.3f}" if seconds > 0.02 else f"{seconds:.5f}"
+        paper = (f"{row['paper'] / 1e9:.1f}", f"{share[0]:.0%}") if row["paper"] else ("", "")
         lines.append(
-            f"| {row['stage']} | {seconds:.3f} | {row['paper'] / 1e9:.1f} | {row['done'] / 1e9:.1f} "
-            f"| {row['bytes'] / 1e9:.2f} | {share[0]:.0%} | {share[1]:.0%} | {row['bytes'] / seconds / 1e9:.0f} |"
+            f"| {row['stage']} | {time} | {paper[0]} | {row['done'] / 1e9:.1f} "
+            f"| {row['bytes'] / 1e9:.2f} | {paper[1]} | {share[1]:.0%} | {row['bytes'] / seconds / 1e9:.0f} |"
         )
     return "\n".join(lines)
 

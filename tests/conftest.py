@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if torch.cuda.is_available():
+    if torch.cuda.is_available() or os.environ.get("KORNIA_LIFT_GPU_TESTS_ON"):
         return
     skip = pytest.mark.skip(reason="no CUDA device")
     for item in items:
@@ -45,6 +45,12 @@ def shared() -> Path:
 def device() -> torch.device:
     """The device under test: KORNIA_LIFT_TEST_DEVICE, by default cpu."""
     return torch.device(os.environ.get("KORNIA_LIFT_TEST_DEVICE", "cpu"))
+
+
+@pytest.fixture(scope="session")
+def cuda() -> torch.device:
+    """A GPU; KORNIA_LIFT_GPU_TESTS_ON=cpu plays the CUDA tests through where there is none."""
+    return torch.device(os.environ.get("KORNIA_LIFT_GPU_TESTS_ON", "cuda"))
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     before = set(sys.modules)
     yield load_script("benchmarks/gpu.py")
     for name in set(sys.modules) - before:
-        if name in ("gpu_page", "gpu_training", "roofline", "cases"):
+        if name in ("gpu_page", "gpu_speed", "gpu_training", "roofline", "cases"):
             del sys.modules[name]
 
 
@@ -49,12 +49,17 @@ def test_all_parts_run_in_miniature(gpu: ModuleType, tmp_path: Path, capsys: pyt
     arguments = ["--device", "cpu", "--quick", "--data", str(tmp_path / "data.npz"), "--out", str(out)]
     assert gpu.main(arguments) == 0, capsys.readouterr().out
     record = json.loads(out.read_text())
-    assert record["tests"]["returncode"] == 0 and any("test_gpu_agrees_with_cpu" in t for t in record["tests"]["tail"])
+    groups = record["tests"]["groups"]
+    assert record["tests"]["returncode"] == 0 and all("tests collected" in group["tail"][-1] for group in groups)
+    assert {row["method"] for row in record["speed"]["peer"]} == {"opencv-sift, CPU"}
+    assert {row["model"] for row in record["speed"]["streams"]} == {"lift", "lift-plus"}
+    assert all(row["images_per_s"] > 0 and row["keypoints_per_image"] > 0 for row in record["speed"]["streams"])
+    assert all(row["seconds"] > 0 for row in record["speed"]["variants"])
     assert {(r["model"], r["batch"]) for r in record["speed"]["cases"]} == {
         (model, batch) for model in ("lift", "lift-plus") for batch in (1, 2)
     }
     assert all(r["images_per_s"] > 0 and r["keypoints"] > 0 for r in record["speed"]["cases"])
-    assert {r["stage"] for r in record["speed"]["stages"]["float32"]["rows"]} >= {"orientation", "descriptor"}
+    assert {r["stage"] for r in record["speed"]["stages"]["lift, float32"]["rows"]} >= {"orientation", "descriptor"}
     options = gpu.run_training.__globals__
     stages = {f"{name}/{s}" for name in options["QUICK"] for s in options["RECIPES"][name].STAGES}
     assert set(record["training"]) == stages
@@ -67,8 +72,8 @@ def test_all_parts_run_in_miniature(gpu: ModuleType, tmp_path: Path, capsys: pyt
 def test_what_fails_is_written_down_and_the_rest_goes_on(gpu: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
     monkey = pytest.MonkeyPatch()
-    monkey.setattr(gpu, "run_tests", lambda quick: {"returncode": 0, "tail": ["1 passed"]})
-    monkey.setattr(gpu, "run_speed", lambda device, quick: 1 / 0)
+    monkey.setattr(gpu, "run_tests", lambda quick, seconds: {"returncode": 0, "tail": ["1 passed"]})
+    monkey.setattr(gpu, "run_speed", lambda device, quick, deadline, write: 1 / 0)
     with monkey.context():
         assert gpu.main(["--device", "cpu", "--quick", "--data", str(tmp_path / "none.npz"), "--out", str(out)]) == 1
     record = json.loads(out.read_text())
@@ -85,3 +90,25 @@ def test_the_data_fit_one_file(gpu: ModuleType, tmp_path: Path, capsys: pytest.C
         gpu.pack(tmp_path / "data", tmp_path / "small.npz", 1000)
     with pytest.raises(SystemExit):
         gpu.main(["--device", "cuda:99", "--data", str(tmp_path / "gpu.npz")])
+
+
+def test_parts_without_data_and_git(gpu: ModuleType, tmp_path: Path) -> None:
+    out, monkey = tmp_path / "gpu.json", pytest.MonkeyPatch()
+    monkey.setattr(gpu, "run_tests", lambda quick, seconds: {"returncode": 0, "tail": ["1 passed"]})
+    monkey.setattr(gpu, "run_speed", lambda device, quick, deadline, write: write({"cases": []}) or {"cases": []})
+    with monkey.context():
+        options = ["--device", "cpu", "--quick", "--parts", "tests,speed", "--commit", "1a2b3c4", "--out", str(out)]
+        assert gpu.main(options) == 0
+    monkey.undo()
+    record = json.loads(out.read_text())
+    assert record["about"]["commit"] == "1a2b3c4" and "training" not in record and record["speed"] == {"cases": []}
+    with pytest.raises(SystemExit):
+        gpu.main(["--device", "cpu", "--parts", "training", "--out", str(out)])
+    with pytest.raises(SystemExit):
+        gpu.main(["--device", "cpu", "--parts", "test,speed", "--out", str(out)])
+
+
+def test_every_test_of_a_gpu_is_in_a_group(gpu: ModuleType) -> None:
+    tests = BENCHMARKS.parent / "tests"
+    marked = {p.relative_to(tests.parent).as_posix() for p in tests.rglob("test_*.py") if "mark.gpu" in p.read_text()}
+    assert marked - {"tests/test_gpu_benchmark.py"} == {file for group in gpu.TESTS for file in group}

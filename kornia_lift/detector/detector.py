@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -136,7 +137,8 @@ class LIFTDetector(nn.Module):
         resize = self._sampling.resizer(img)
         levels = plan_levels(img.shape[-2], img.shape[-1], self.config)
         each = [None] * len(levels) if paddings is None else paddings
-        return [self._score(resize(level), padding) for level, padding in zip(levels, each, strict=True)]
+        with _without_autocast(img):
+            return [self._score(resize(level), padding) for level, padding in zip(levels, each, strict=True)]
 
     def _noise(self, img: Tensor, scores: list[Tensor]) -> Tensor:
         """Return the curvature of the score that rounding errors reach in each image, shape (B,).
@@ -250,6 +252,14 @@ class LIFTDetector(nn.Module):
         lafs = self.ori(self.aff(lafs, img), img)
         # the modules may give the empty slots a frame
         return torch.where(filled[..., None, None], lafs, torch.zeros_like(lafs)), responses
+
+
+def _without_autocast(img: Tensor) -> AbstractContextManager[object]:
+    """Suspend autocast: in half precision scores of pixels that look nearly alike differ by rounding errors only."""
+    kind = img.device.type
+    if torch.compiler.is_compiling() or not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
 def _read_mask(mask: Tensor, size: tuple[int, int], image: Tensor, position: Tensor) -> Tensor:

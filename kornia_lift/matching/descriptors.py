@@ -29,4 +29,4 @@ def match_descriptors(first: Tensor, second: Tensor, ratio: float) -> tuple[NDAr
         worth, pairs = match_mnn(first, second)
         confidence = 1 - worth[:, 0].square() / 2
     order = confidence.argsort(descending=True, stable=True)
-    return pairs[order].numpy(), confidence[order].double().numpy()
+    return pairs[order].cpu().numpy(), confidence[order].double().cpu().numpy()

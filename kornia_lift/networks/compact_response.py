@@ -18,7 +18,7 @@ from kornia_lift._kornia import ShapeError
 from kornia_lift.networks._fast.folded import Precision, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.contrast import LocalContrast, gaussian_contrast
-from kornia_lift.networks.layers import extended
+from kornia_lift.networks.layers import exact_conv2d, extended
 from kornia_lift.weights import load_network
 
 WIDTHS = (8, 16, 32, 32)  # channels at the full, half, quarter and eighth of the resolution
@@ -162,7 +162,13 @@ class CompactResponse(nn.Module):
         half = self.merge_half(half + _enlarge(self.to_half(quarter)))
         full = F.relu(full + _enlarge(self.to_full(half)))
         with torch.autocast(full.device.type, enabled=False):  # keypoints lie where small differences of the score say
-            return cast(Tensor, self.head(full.to(cast(Tensor, self.head[0].weight).dtype)))
+            full = full.to(cast(Tensor, self.head[0].weight).dtype)
+            for layer in self.head:
+                if isinstance(layer, nn.Conv2d):
+                    full = exact_conv2d(full, layer.weight, layer.bias, (1, 1))
+                else:
+                    full = layer(full)
+            return full
 
     def _layers(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
         """Return all convolutions with the normalisation that follows, in the order of their registration."""

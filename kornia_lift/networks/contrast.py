@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kornia_lift.networks.layers import exact_conv2d
+
 DEVIATION = 0.15  # gray values: contrast that the Gaussian form gives to each location, before it is clamped to [0, 1]
 TINY = 1e-12  # variance below which a deviation has no gradient
 STRIP_ROWS = 64  # of the sums over windows: what stays in the cache
@@ -168,8 +170,8 @@ class _CellFilter:
         cells = F.avg_pool2d(F.pad(x, (0, -width % CELL, 0, -height % CELL)), CELL)
         # a frame of cells beyond the image: pixels at its border lie between cells, too
         cells, radius = F.pad(cells, (1, 1, 1, 1)), len(self._kernel) // 2
-        cells = F.conv2d(cells, self._kernel.view(1, 1, -1, 1), padding=(radius, 0))
-        return F.conv2d(cells, self._kernel.view(1, 1, 1, -1), padding=(0, radius))
+        cells = exact_conv2d(cells, self._kernel.view(1, 1, -1, 1), padding=(radius, 0))
+        return exact_conv2d(cells, self._kernel.view(1, 1, 1, -1), padding=(0, radius))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Average images (B, 1, H, W); returns cells."""

@@ -196,6 +196,30 @@ class SubtractiveNorm2d(nn.Module):
         return x - blur(mean) / blur(torch.ones_like(mean[:1]))
 
 
+def exact_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: tuple[int, int] = (0, 0)) -> Tensor:
+    """``F.conv2d`` of which float32 keeps all digits, also on CUDA.
+
+    There cuDNN rounds the factors to the 10 bits of TensorFloat-32 unless told otherwise: errors of the size of half
+    precision, where keypoints follow from small differences of scores, and ``LIFTResponse.rounding_error`` tells
+    those of float32.
+    """
+    if not _would_round(x):
+        return F.conv2d(x, weight, bias, padding=padding)
+    cudnn = torch.backends.cudnn
+    # an argument of this call, since a switch for the whole process would be one for other threads too
+    out = torch.cudnn_convolution(
+        x, weight, padding, (1, 1), (1, 1), 1, cudnn.benchmark, cudnn.deterministic, allow_tf32=False
+    )
+    return out if bias is None else out + bias.view(-1, 1, 1)
+
+
+def _would_round(x: Tensor) -> bool:
+    """Say whether ``F.conv2d`` may round ``x``: float32 by cuDNN, where nobody compiles or asked for autocast."""
+    if torch.compiler.is_compiling() or x.device.type != "cuda" or x.dtype != torch.float32 or not x.numel():
+        return False
+    return torch.version.hip is None and torch.backends.cudnn.enabled and not torch.is_autocast_enabled("cuda")
+
+
 def extended(images: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
     """Continue images (B, C, H, W) by their border pixels: ``padding`` left, right, top and bottom, in pixels."""
     if images.dtype == torch.float16 and images.device.type == "cpu":  # torch 2.5 has no kernel; float32 is exact

@@ -16,7 +16,7 @@ from kornia_lift.geometry import level_resize
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks._fast.response import SMALLEST, ResponsePlan, score
 from kornia_lift.networks.contrast import DEVIATION, TINY, LocalContrast, gaussian_contrast, window_deviation
-from kornia_lift.networks.layers import extended, ghh
+from kornia_lift.networks.layers import exact_conv2d, extended, ghh
 from kornia_lift.weights import WeightFileError, load_network
 
 FILTER_SIZE = 25
@@ -266,9 +266,9 @@ def _convolve(z: Tensor, weight: Tensor, bias: Tensor, gain: Tensor | None) -> T
     # channels_last: the one-channel 25x25 convolution runs 5 times faster on CPU in this layout
     z = z.contiguous(memory_format=torch.channels_last)
     if gain is None:
-        responses = F.conv2d(z, weight, bias)
+        responses = exact_conv2d(z, weight, bias)
     else:
-        responses = F.conv2d(z, weight)
+        responses = exact_conv2d(z, weight)
         responses = responses * gain.to(responses) + bias.to(responses).view(-1, 1, 1)
     return ghh(responses, NUM_SUM, NUM_MAX)
 

@@ -372,19 +372,6 @@ def test_compiled_feature_gives_the_same() -> None:
             assert torch.allclose(a, b, atol=1e-3)
 
 
-@pytest.mark.gpu
-def test_gpu_agrees_with_cpu() -> None:
-    extract, image = feature(20), texture(90, 100)
-    with torch.no_grad():
-        expected = extract(image)
-        found = extract.cuda()(image.cuda())
-    for a, b in zip(expected, found, strict=True):
-        assert b.is_cuda
-        assert torch.allclose(a, b.cpu(), atol=2e-2)
-    with pytest.raises(ValueError, match="move one of them"):
-        extract(image)
-
-
 def test_arguments_of_kornias_own_features() -> None:
     extract = LIFTFeature(np.int64(30), True, "cpu")
     assert extract.detector.num_features == 30

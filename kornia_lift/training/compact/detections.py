@@ -89,11 +89,12 @@ def detect(image: Tensor, detector: nn.Module) -> Detections:
 
     Args:
         image: uint8, shape (H, W).
-        detector: ``(img, mask) -> (lafs, responses)``, as :class:`~kornia_lift.LIFTDetector`.
+        detector: ``(img, mask) -> (lafs, responses)``, as :class:`~kornia_lift.LIFTDetector`; on any device.
 
     """
-    lafs, _ = detector(to_float(image), None)
-    lafs = lafs[:, laf_is_filled(lafs)[0]].double()
+    gray = to_float(image)
+    lafs, _ = detector(gray.to(next(detector.parameters(), gray).device), None)
+    lafs = lafs[:, laf_is_filled(lafs)[0]].double().cpu()
     sigma = get_laf_scale(lafs)[0, :, 0, 0] / LAF_SCALE_PER_SIGMA
     return Detections(get_laf_center(lafs)[0].numpy(), sigma.numpy())
 

@@ -94,16 +94,17 @@ class CorrespondenceStage:
         """Figures of the held-out pairs; the poses are those of the network's own essential matrix, no RANSAC."""
         self.network.eval()
         errors, hits, kept, inliers, classification = [], 0, 0, 0, 0.0
+        device = next(self.network.parameters()).device
         for pair in self.validation:
-            matches = pair.matches[None]
-            found = self.network(matches, side=pair.side[None] if self.config.side else None)
-            labels = epipolar_labels(matches, pair.essential[None].float(), self.config.label_threshold)
+            matches, side = pair.matches[None].to(device), pair.side[None].to(device)
+            found = self.network(matches, side=side if self.config.side else None)
+            labels = epipolar_labels(matches, pair.essential[None].to(matches), self.config.label_threshold)
             positive = found.logits > 0
             hits += int((positive & labels).sum())
             kept += int(positive.sum())
             inliers += int(labels.sum())
             classification += float(classification_loss(found.logits, labels))
-            errors.append(_pose_error(pair, found.logits[0], found.essential[0]))
+            errors.append(_pose_error(pair, found.logits[0].cpu(), found.essential[0].cpu()))
         self.network.train()
         classification /= len(self.validation)
         return {

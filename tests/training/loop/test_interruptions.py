@@ -143,15 +143,17 @@ def test_a_signal_in_any_stage_changes_nothing(
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("kind", "stage"), EVERY)
-def test_every_stage_trains_on_a_gpu(kind: str, stage: str, hard_store: Store, singles: Store, tmp_path: Path) -> None:
+def test_every_stage_trains_on_a_gpu(
+    kind: str, stage: str, hard_store: Store, singles: Store, tmp_path: Path, cuda: torch.device
+) -> None:
     if kind == "paper":
-        recipe: Recipe = PaperRecipe(hard_store, tmp_path, PAPER, hard_store, "cuda")
+        recipe: Recipe = PaperRecipe(hard_store, tmp_path, PAPER, hard_store, cuda)
     elif kind == "compact":
-        recipe = CompactRecipe(singles, tmp_path, COMPACT, None, "cuda")
+        recipe = CompactRecipe(singles, tmp_path, COMPACT, None, cuda)
     else:
-        recipe = ModernRecipe(singles, tmp_path, MODERN, None, "cuda")
+        recipe = ModernRecipe(singles, tmp_path, MODERN, None, cuda)
     recipe.run([stage], given=recipe.STAGES, progress=False)
-    assert {p.device.type for p in recipe.network_of(stage).parameters()} == {"cuda"}
+    assert {p.device.type for p in recipe.network_of(stage).parameters()} == {cuda.type}
     assert set(losses(tmp_path / stage)) == set(range(1, STEPS + 1))
 
 
