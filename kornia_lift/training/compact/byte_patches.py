@@ -1,8 +1,9 @@
-"""Patches cut from many images: pyramids in 8 bits, sampled by OpenCV, as a batch has few patches of each image."""
+"""Patches cut from many images: pyramids in 8 bits, sampled by OpenCV, or on a GPU all at once."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,6 +11,22 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift.geometry.pyramid import halve
+from kornia_lift.training.data.bank import ImageBank
+
+SMALLEST = 32  # side of the smallest level of a bank
+
+
+class CutsPatches(Protocol):
+    """What cuts patches of frames from many images."""
+
+    def cut(self, image: Tensor, lafs: Tensor, size: int) -> Tensor:
+        """Cut the patches of frames (N, 2, 3) from the images (N,); (N, 1, size, size) in [0, 1]."""
+        ...
+
+
+def patches_from(images: Sequence[Tensor], device: torch.device | str) -> CutsPatches:
+    """Return what cuts patches fastest on a device."""
+    return BytePatches(images) if torch.device(device).type == "cpu" else BankPatches(images, device)
 
 
 class BytePatches:
@@ -70,3 +87,26 @@ class BytePatches:
                 levels.append(level)
             self._pyramids[image] = [level[0, 0].round().to(torch.uint8).numpy() for level in levels]
         return self._pyramids[image]
+
+
+class BankPatches:
+    """Cuts patches of frames from gray images on a GPU, as :class:`BytePatches` does on a CPU.
+
+    Args:
+        images: gray images, uint8, shape (H, W) each.
+        device: where the images are kept and the patches are cut.
+
+    """
+
+    def __init__(self, images: Sequence[Tensor], device: torch.device | str) -> None:
+        self._bank = ImageBank(images, device, halve, SMALLEST)
+
+    def cut(self, image: Tensor, lafs: Tensor, size: int) -> Tensor:
+        """Cut the patches of frames (N, 2, 3) from their images (N,); (N, 1, size, size) in [0, 1], on the device."""
+        device = self._bank.device
+        image, lafs = image.to(device), lafs.to(device)
+        level = (2 / size * lafs[:, :, :2].det().abs().sqrt()).log2().floor().clamp(min=0).long()
+        at = (torch.arange(size, dtype=lafs.dtype, device=device) * 2 + 1) / size - 1
+        y, x = torch.meshgrid(at, at, indexing="ij")
+        position = torch.stack([x, y], -1).view(-1, 2) @ lafs[:, :, :2].mT + lafs[:, None, :, 2]
+        return self._bank.sample(image, position, level).view(-1, 1, size, size)

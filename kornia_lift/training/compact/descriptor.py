@@ -101,7 +101,8 @@ class ViewDescriptorStage(HardestInBatch):
         assert self.orientation is not None
         wide = torch.cat([frames[:, :, :2] * self.context, frames[:, :, 2:]], 2)
         patches = pairs.augment(pairs.cut(index, wide, self.orientation.patch_size), generator)
-        return -self.orientation(patches.to(next(self.orientation.parameters()).device)).to(patches)
+        # frames are made on the CPU
+        return -self.orientation(patches.to(next(self.orientation.parameters()).device)).cpu()
 
     @torch.no_grad()
     def validate(self, batches: int = 6) -> dict[str, float]:

@@ -123,7 +123,10 @@ class CompactRecipe(Recipe[CompactConfig]):
         self, warp: WarpConfig, training: tuple[int, int], validation: tuple[int, int]
     ) -> tuple[ViewPairs, ViewPairs]:
         views, (seen, held_out) = self.config.views, self._seen
-        return ViewPairs(seen, *training, warp, views), ViewPairs(held_out, *validation, warp, views)
+        return (
+            ViewPairs(seen, *training, warp, views, device=self.device),
+            ViewPairs(held_out, *validation, warp, views, device=self.device),
+        )
 
     @cached_property
     def _seen(self) -> tuple[Observations, Observations]:

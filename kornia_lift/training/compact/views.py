@@ -10,7 +10,7 @@ from kornia.feature import laf_from_center_scale_ori
 from torch import Generator, Tensor
 
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA, rotation_matrix
-from kornia_lift.training.compact.byte_patches import BytePatches
+from kornia_lift.training.compact.byte_patches import patches_from
 from kornia_lift.training.compact.observations import Observations, ViewConfig, connected_images
 from kornia_lift.training.data.photometric import augment
 from kornia_lift.training.modern.pairs import WarpConfig
@@ -27,6 +27,7 @@ class ViewPairs:
         warp: noise of the frames and photometric augmentation. ``stretch`` is for pairs from one image.
         config: sizes of the support regions.
         size: side of the patches in pixels.
+        device: where patches are cut; what is drawn stays on the CPU.
 
     Raises:
         ValueError: if no image shows two locations.
@@ -34,7 +35,14 @@ class ViewPairs:
     """
 
     def __init__(
-        self, seen: Observations, groups: int, per_group: int, warp: WarpConfig, config: ViewConfig, size: int = 32
+        self,
+        seen: Observations,
+        groups: int,
+        per_group: int,
+        warp: WarpConfig,
+        config: ViewConfig,
+        size: int = 32,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.seen, self.groups = seen, groups
         self.warp, self.config, self.size = warp, config, size
@@ -55,7 +63,7 @@ class ViewPairs:
         # half side of the largest region around the location that lies in the image
         self.room = torch.minimum(seen.xy, size_of - 1 - seen.xy).amin(1)
         self.scene = connected_images(seen.image, seen.track, len(seen.images))
-        self._patches = BytePatches(seen.images)
+        self._patches = patches_from(seen.images, device)
 
     @property
     def batch_size(self) -> tuple[int, int]:
@@ -149,7 +157,7 @@ class ViewPairs:
             regions: sides of the regions, over that of the frame.
 
         Returns:
-            Patches (N, len(regions), size, size) in [0, 1].
+            Patches (N, len(regions), size, size) in [0, 1], on the device of the pairs.
 
         """
         image = self.seen.image[index]

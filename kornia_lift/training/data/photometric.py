@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
+from kornia.enhance import jpeg_codec_differentiable
 from torch import Generator, Tensor
 
 from kornia_lift._extras import require
@@ -105,8 +106,15 @@ def apply_photometric(patches: Tensor, rows: Tensor, generator: Generator, densi
     x = _blur(x, rows[:, 4] * density)
     mean = x.mean((1, 2, 3), keepdim=True)
     x = (x.clamp(1e-4, 1) ** gamma - mean) * gain + mean + offset
-    grain = torch.randn(x.shape, generator=generator).to(patches)
-    return compress((x + grain * noise).clamp(0, 1), rows[:, 5])
+    return compress((x + _grain(x, generator) * noise).clamp(0, 1), rows[:, 5])
+
+
+def _grain(like: Tensor, generator: Generator) -> Tensor:
+    """Draw normal noise of the shape of a tensor, on its device: copying it there would take longer than the rest."""
+    if like.device.type != "cpu":
+        seed = int(torch.randint(2**62, (), generator=generator))
+        generator = torch.Generator(like.device).manual_seed(seed)
+    return torch.randn(like.shape, generator=generator, device=like.device).to(like.dtype)
 
 
 def _blur(patches: Tensor, sigma: Tensor) -> Tensor:
@@ -185,15 +193,19 @@ def draw_qualities(generator: Generator, count: int, share: float, lowest: int) 
 def compress(patches: Tensor, qualities: Tensor) -> Tensor:
     """Compress patches as JPEG and decode them again, those whose quality is not 0.
 
+    On a GPU by kornia's codec, whose rounding is a little smoother, and otherwise by OpenCV's.
+
     Args:
         patches: (N, 1, S, S) in [0, 1].
         qualities: see :func:`draw_qualities`, (N,).
 
     """
-    cv2 = require("cv2", extra="train")
     chosen = torch.nonzero(qualities)[:, 0]
     if not len(chosen):
         return patches
+    if patches.device.type != "cpu":
+        return compress_on_device(patches, qualities, chosen)
+    cv2 = require("cv2", extra="train")
     pixels = (patches[chosen.to(patches.device), 0] * 255).round().to("cpu", torch.uint8).numpy()
     again = np.empty_like(pixels)
     for number, quality in enumerate(qualities[chosen].tolist()):
@@ -202,3 +214,11 @@ def compress(patches: Tensor, qualities: Tensor) -> Tensor:
     out = patches.clone()
     out[chosen.to(patches.device), 0] = torch.from_numpy(again).to(patches) / 255
     return out
+
+
+def compress_on_device(patches: Tensor, qualities: Tensor, chosen: Tensor) -> Tensor:
+    """Do the same where the patches are; ``chosen`` are those that are compressed."""
+    there = chosen.to(patches.device)
+    color = patches[there].float().expand(-1, 3, -1, -1)
+    again = jpeg_codec_differentiable(color, qualities[chosen].to(color)).mean(1, keepdim=True)
+    return patches.index_copy(0, there, again.to(patches.dtype))

@@ -38,11 +38,11 @@ def keypoint_probability(score: Tensor, threshold: Tensor, inside: Tensor, radiu
     # to the threshold, since scores far below it do not matter, whatever the best one is
     above = score - threshold.view(-1, 1, 1, 1)
     exponential = above.double().clamp(-60, 600).exp()
-    wins = (exponential / _window_sum(exponential, radius)).to(score.dtype)
+    wins = (exponential / window_sum(exponential, radius)).to(score.dtype)
     return wins * torch.sigmoid(above) * inside
 
 
-def _window_sum(x: Tensor, radius: int) -> Tensor:
+def window_sum(x: Tensor, radius: int) -> Tensor:
     """Sum over square windows, first along rows, then along columns; the outside counts as 0."""
     window = 2 * radius + 1
     rows = F.avg_pool2d(x, (1, window), 1, (0, radius), divisor_override=1)
@@ -77,13 +77,13 @@ def expected_repeatability(
         R over the whole batch, a scalar in [0, 1].
 
     """
-    found = _spread(_spread(other, tolerance, -1), tolerance, -2).clamp(max=1)
+    found = spread_gaussian(spread_gaussian(other, tolerance, -1), tolerance, -2).clamp(max=1)
     again = sample_pixels(found, to_other)
     weight = probability * visible
     return (weight * again).sum() / weight.sum().clamp(min=1e-6)
 
 
-def _spread(x: Tensor, tolerance: float, dim: int) -> Tensor:
+def spread_gaussian(x: Tensor, tolerance: float, dim: int) -> Tensor:
     """Correlate with a Gaussian of height 1 along one dimension; the outside counts as 0."""
     reach = math.ceil(3 * tolerance)
     padded = F.pad(x, (reach, reach) if dim == -1 else (0, 0, reach, reach))

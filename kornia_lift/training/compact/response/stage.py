@@ -1,0 +1,222 @@
+"""A response for compact models: keypoints of any size that are found again at their position and at their size."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from kornia_lift.networks.compact_response import CompactResponse
+from kornia_lift.training.compact.response.crops import ScaleCrops
+from kornia_lift.training.compact.response.keypoints import (
+    ChosenKeypoints,
+    choose_keypoints,
+    distances_of_pairs,
+    found_again,
+)
+from kornia_lift.training.compact.response.levels import (
+    LevelGrid,
+    budget_threshold,
+    expected_repeatability,
+    keypoint_probabilities,
+    land,
+    scale_space_maxima,
+    seen_by_other,
+)
+from kornia_lift.training.compact.response.matches import (
+    KeypointMatcher,
+    expected_by_homography,
+    mismatch_maps,
+)
+from kornia_lift.training.loop.batches import to_device_of
+from kornia_lift.training.stage import Measure
+
+SOFTNESS = 24.0  # the score that the last chosen keypoint has over the median, in units of the soft decisions
+SCALE_WEIGHT = 1e-3  # keeps the scores, whose scale nothing else decides, near 1
+WARM_RATE = 1e-2
+CORNER_SIGMA = 1.5  # pixels
+VALIDATION_BUDGET = 60  # keypoints of a crop
+
+
+class CompactResponseStage:
+    """Train the compact response on pairs of crops that differ by scale, rotation and slant.
+
+    The crops are searched as images are at run time: on all levels of a pyramid, where the strongest keypoint of a
+    location suppresses the others. Two terms: the expected repeatability of the keypoints that would be chosen
+    (:func:`~kornia_lift.training.compact.response.levels.expected_repeatability`), and the distance between the
+    sub-pixel positions of those that are found in both crops. Decisions are soft relative to how far the chosen
+    keypoints stand out, so that the network cannot gain by raising all of its scores.
+
+    Args:
+        network: the response.
+        crops: training crops.
+        validation: held-out crops.
+        pairs: pairs of crops of a batch.
+        budget: smallest and largest number of keypoints of a crop, log-uniform.
+        grid: levels of the crops.
+        tolerance: in pixels of the level.
+        radius: in pixels of the level, of the soft suppression.
+        precision_weight: factor of the mean distance in pixels of the level.
+        matcher: when given, keypoints that it matches wrongly count as not found again.
+        seed: seed of the validation batches.
+
+    """
+
+    name = "response"
+    divisible = False  # means over the batch
+
+    def __init__(
+        self,
+        network: CompactResponse,
+        crops: ScaleCrops,
+        validation: ScaleCrops,
+        pairs: int = 16,
+        budget: tuple[int, int] = (15, 150),
+        grid: LevelGrid | None = None,
+        tolerance: float = 0.7,
+        radius: int = 3,
+        precision_weight: float = 0.15,
+        matcher: KeypointMatcher | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.network: torch.nn.Module = network
+        self.response = network
+        self.crops, self.validation = crops, validation
+        self.pairs, self.budget, self.seed = pairs, budget, seed
+        self.grid = grid or LevelGrid(crops.config.size)
+        self.tolerance, self.radius, self.precision_weight = tolerance, radius, precision_weight
+        self.matcher = matcher
+
+    @property
+    def measure(self) -> Measure:
+        """Keypoints that the other crop does not have."""
+        count = VALIDATION_BUDGET * len(self.validation)
+        return Measure("keypoints of warped crops not found again within 1 pixel of their level", 1.0, count)
+
+    @torch.no_grad()
+    def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
+        batch = self.crops.draw(generator, self.pairs)
+        low, high = self.budget
+        budget = low * (high / low) ** torch.rand(self.pairs, generator=generator)
+        return {**batch, "budget": budget.round().long()}
+
+    def scores(self, crops: Tensor) -> list[Tensor]:
+        """Score all levels of crops (N, 1, S, S)."""
+        found = []
+        with torch.no_grad(), torch.autocast(crops.device.type, enabled=False):
+            normalized = [self.response.normalize(level) for level in self.grid.levels(crops)]
+        for z in normalized:
+            found.append(self.response.score_normalized(z).float())  # in the precision of the loop, but for the head
+        return found
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        scores = self.scores(torch.cat([batch["first"], batch["second"]]))
+        with torch.autocast(scores[0].device.type, enabled=False):
+            return self.warped_loss(scores, batch)
+
+    def _choose(
+        self, scores: list[Tensor], common: list[Tensor], budget: Tensor
+    ) -> tuple[list[Tensor], ChosenKeypoints]:
+        """Probabilities of all pixels (per level), and the keypoints that are chosen."""
+        with torch.no_grad():
+            fixed = [score.detach() for score in scores]
+            maxima = scale_space_maxima(fixed, self.radius)
+            limit = budget_threshold(fixed, maxima, common, budget)
+            median = torch.cat([score.flatten(1) for score in fixed], 1).median(1).values.mean()
+            limit = limit.clamp(min=median)  # crops may have fewer maxima than the budget
+            magnitude = torch.stack([score.abs().mean() for score in fixed]).mean()
+            unit = ((limit.mean() - median) / SOFTNESS).clamp(min=1e-4) / magnitude
+        # the gradient knows that larger scores change nothing
+        unit = unit * torch.stack([score.abs().mean() for score in scores]).mean()
+        p = keypoint_probabilities([score / unit for score in scores], limit / unit, common, self.radius)
+        return p, choose_keypoints(self.grid, scores, maxima, common, limit, int(self.budget[1]))
+
+    def warped_loss(self, scores: list[Tensor], batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of the score maps of all levels (2 N, 1, side, side), first crops first."""
+        grid = self.grid
+        with torch.no_grad():
+            scorable = [grid.scorable(batch[f"inside_{name}"]) for name in ("first", "second")]
+            landings = [land(grid, batch[f"to_{name}"]) for name in ("second", "first")]
+            seen = [seen_by_other(grid, there, at) for there, at in zip(reversed(scorable), landings, strict=True)]
+            common = [torch.cat([a * b for a, b in zip(*each, strict=True)]) for each in _by_level(scorable, seen)]
+        p, chosen = self._choose(scores, common, torch.cat([batch["budget"]] * 2))
+        first, second = ([each.chunk(2)[side] for each in p] for side in (0, 1))
+        figures: dict[str, float] = {}
+        worth: list[list[Tensor] | None] = [None, None]
+        if self.matcher is not None:
+            crops = torch.cat([batch["first"], batch["second"]])
+            expected = expected_by_homography(chosen, batch["to_second"], batch["to_first"])
+            repeated, matched = self.matcher(crops, chosen, expected)
+            wrong = repeated & ~matched
+            figures["mismatched"] = float(wrong.sum() / repeated.sum().clamp(min=1))
+            maps = mismatch_maps(grid, chosen.pixel, wrong)
+            worth = [[each.chunk(2)[side] for each in maps] for side in (0, 1)]
+        forth = expected_repeatability(grid, first, second, landings[0], seen[0], self.tolerance, worth[0])
+        back = expected_repeatability(grid, second, first, landings[1], seen[1], self.tolerance, worth[1])
+        distance = distances_of_pairs(grid, scores, common, chosen, batch["to_second"])
+        deviation = torch.stack([score.std() for score in scores]).mean()
+        loss = 1 - (forth + back) / 2 + self.precision_weight * distance + SCALE_WEIGHT * deviation.log().square()
+        if torch.is_grad_enabled():
+            figures |= {"repeatability": float((forth + back).detach() / 2), "distance_px": float(distance.detach())}
+            return loss, figures
+        return loss, figures | found_again(self.grid, chosen, batch["to_second"])
+
+    @torch.no_grad()
+    def validate(self, batches: int = 6) -> dict[str, float]:
+        """Share of keypoints that are not found again (``error``), and more of :func:`found_again`."""
+        self.network.eval()
+        generator = torch.Generator().manual_seed(self.seed)
+        losses, found = [], []
+        for _ in range(batches):
+            drawn = self.validation.draw(generator, self.pairs)
+            drawn["budget"] = torch.full((self.pairs,), VALIDATION_BUDGET)
+            loss, figures = self.loss(to_device_of(self.network, drawn))
+            losses.append(loss.item())
+            found.append(figures)
+        self.network.train()
+        mean = {key: sum(figures[key] for figures in found) / batches for key in found[0]}
+        return {"error": 1 - mean["repeated"], "loss": sum(losses) / batches, **mean}
+
+
+def _by_level(*sides: list[list[Tensor]]) -> list[tuple[list[Tensor], ...]]:
+    """Regroup (side, level) lists by level: for each, the sides of every argument."""
+    levels = len(sides[0][0])
+    return [tuple([side[n] for side in argument] for argument in sides) for n in range(levels)]
+
+
+def init_as_corner_detector(
+    network: CompactResponse, crops: ScaleCrops, steps: int = 100, pairs: int = 8, seed: int = 1
+) -> None:
+    """Start from corners: fit the smaller eigenvalue of the structure tensor (Shi and Tomasi, CVPR 1994).
+
+    From random weights the score has no peaks that repeatability could sharpen.
+    """
+    optimizer = torch.optim.AdamW(network.parameters(), WARM_RATE)
+    generator = torch.Generator().manual_seed(seed)
+    weight = next(network.parameters())
+    network.train()
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = WARM_RATE * (1 - step / steps)
+        with torch.no_grad():
+            drawn = crops.draw(generator, pairs)
+            z = network.normalize(torch.cat([drawn["first"], drawn["second"]]).to(weight))
+            target = _corner_score(z)
+        inner = slice(12, -12)
+        loss = F.mse_loss(network.score_normalized(z)[..., inner, inner], target[..., inner, inner])
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimizer.step()
+
+
+def _corner_score(z: Tensor) -> Tensor:
+    """Root of the smaller eigenvalue of the structure tensor, shape of the input (N, 1, H, W)."""
+    dy, dx = torch.gradient(z, dim=(2, 3))
+    at = torch.arange(-4, 5, dtype=z.dtype, device=z.device)
+    kernel = torch.exp(-0.5 * (at / CORNER_SIGMA) ** 2)
+    kernel = kernel / kernel.sum()
+    products = torch.cat([dx * dx, dy * dy, dx * dy])
+    smooth = F.conv2d(products, kernel.view(1, 1, 1, -1), padding=(0, 4))
+    xx, yy, xy = F.conv2d(smooth, kernel.view(1, 1, -1, 1), padding=(4, 0)).chunk(3)
+    smaller = (xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square() + 1e-12).sqrt()
+    return 8 * (smaller.clamp(min=0) + 1e-4).sqrt()

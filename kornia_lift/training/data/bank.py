@@ -1,0 +1,88 @@
+"""Many gray images and their halvings on one device, sampled anywhere in one pass: what training on a GPU cuts from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Halve = Callable[[Tensor], Tensor]
+
+
+class ImageBank:
+    """Samples many images of different sizes at once, bilinearly; beyond the border they are replicated.
+
+    All levels of all images lie one behind the other in one 8-bit tensor, so that a batch costs few kernels however
+    many images it is cut from.
+
+    Args:
+        images: gray images, uint8, shape (H, W) each.
+        device: where the images are kept and sampled.
+        halve: halves an image (1, 1, H, W) of gray values up to 255.
+        smallest: side of the smallest level in pixels; levels end before it.
+
+    """
+
+    def __init__(self, images: Sequence[Tensor], device: torch.device | str, halve: Halve, smallest: int = 32) -> None:
+        if not images:
+            raise ValueError("a bank needs at least one image")
+        pixels: list[Tensor] = []
+        tables: list[list[tuple[int, int, int]]] = []
+        begin = 0
+        for image in images:
+            level = image.to(device)[None, None].float()
+            table: list[tuple[int, int, int]] = []
+            while not table or min(level.shape[-2:]) >= smallest:
+                height, width = level.shape[-2:]
+                pixels.append(level.round().to(torch.uint8).flatten())
+                table.append((begin, height, width))
+                begin += height * width
+                if min(height, width) < 2 * smallest:
+                    break
+                level = halve(level)
+            tables.append(table)
+        self._pixels = torch.cat(pixels)
+        deepest = max(map(len, tables))
+        rows = [[*table, *[table[-1]] * (deepest - len(table))] for table in tables]
+        self._table = torch.tensor(rows, device=device)  # images, levels, (first pixel, height, width)
+        self._depth = torch.tensor([len(table) for table in tables], device=device)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self._pixels.device
+
+    def sizes(self, image: Tensor) -> Tensor:
+        """Height and width (N, 2) of images (N,)."""
+        return self._table[image, 0, 1:]
+
+    def sample(self, image: Tensor, position: Tensor, level: Tensor) -> Tensor:
+        """Sample images at positions.
+
+        Args:
+            image: index of the image of each sample set, shape (N,).
+            position: x and y in pixels of the image, pixel centres at integers, shape (N, P, 2).
+            level: how often halved the image is sampled, at most as often as it exists, shape (N,).
+
+        Returns:
+            Gray values in [0, 1], shape (N, P), float32.
+
+        """
+        level = torch.minimum(level.clamp(min=0), self._depth[image] - 1)
+        begin, height, width = self._table[image, level].unbind(-1)
+        full = self._table[image, 0, 1:]
+        zoom = torch.stack([width / full[:, 1], height / full[:, 0]], -1)[:, None]
+        last = torch.stack([width, height], -1)[:, None] - 1
+        at = torch.minimum(((position + 0.5) * zoom - 0.5).clamp(min=0), last.to(position.dtype))
+        low = torch.minimum(at.floor().long(), (last - 1).clamp(min=0))
+        x, y = (at - low).unbind(-1)
+        first = begin[:, None] + low[..., 1] * width[:, None] + low[..., 0]
+        right, down = (width > 1).long()[:, None], (width * (height > 1))[:, None]
+        corners = [self._pixels[first + step].float() for step in (0, right, down, down + right)]
+        top = corners[0] + x * (corners[1] - corners[0])
+        bottom = corners[2] + x * (corners[3] - corners[2])
+        return (top + y * (bottom - top)) / 255

@@ -1,0 +1,154 @@
+"""Keypoints over levels: landing, suppression, repeatability, and the crops and matches they come from."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.polar_orientation import PolarOrientation
+from kornia_lift.training.compact.response.crops import ScaleCropConfig, ScaleCrops, draw_homographies
+from kornia_lift.training.compact.response.keypoints import choose_keypoints, distances_of_pairs, found_again
+from kornia_lift.training.compact.response.levels import (
+    LevelGrid,
+    budget_threshold,
+    expected_repeatability,
+    keypoint_probabilities,
+    land,
+    scale_space_maxima,
+    warp_points,
+)
+from kornia_lift.training.compact.response.matches import KeypointMatcher, expected_by_homography, mismatch_maps
+from kornia_lift.training.data.photometric import Photometric
+from kornia_lift.training.warped.shapes import draw_shapes
+
+GRID = LevelGrid(96, count=3)
+STILL = Photometric(gain=1.0, gamma=1.0, offset=0.0, noise=0.0, blur=0.0, shadow=0.0, jpeg=0.0)
+
+
+def peaks(*places: tuple[int, float, float], grid: LevelGrid = GRID) -> list[Tensor]:
+    """Maps with a peak at (level, x, y), the position in pixels of the crop."""
+    maps = []
+    for n, side in enumerate(grid.sides):
+        at = grid.positions(n, torch.zeros(()))
+        score = torch.zeros(len(at))
+        for level, x, y in places:
+            if level == n:
+                width = grid.size / side * 1.5
+                score = score + torch.exp(-((at - at.new_tensor([x, y])) / width).square().sum(1) / 2)
+        maps.append(score.view(1, 1, side, side))
+    return maps
+
+
+def everywhere(grid: LevelGrid = GRID) -> list[Tensor]:
+    return grid.scorable(torch.ones(1, 1, grid.size, grid.size))
+
+
+def scaling(factor: float) -> Tensor:
+    """Enlarge about the centre of the crop."""
+    middle = (GRID.size - 1) / 2
+    return torch.tensor([[factor, 0, middle * (1 - factor)], [0, factor, middle * (1 - factor)], [0, 0, 1.0]])[None]
+
+
+def test_an_enlarged_crop_shows_things_two_levels_up() -> None:
+    landing = land(GRID, scaling(2.0))
+    assert torch.allclose(landing.level[0], torch.full((1, 96, 96), 2.0), atol=1e-4)
+    assert torch.allclose(landing.position[0][0, 48, 48], torch.tensor([48.5, 48.5]), atol=1e-4)
+
+
+def test_the_zoom_of_a_homography_is_the_root_of_its_jacobian() -> None:
+    matrix = draw_homographies(torch.Generator().manual_seed(0), 4, ScaleCropConfig(size=96))
+    at = torch.tensor([[30.0, 40.0]])
+    moved, zoom = warp_points(matrix, at)
+    step = 1e-2
+    right, down = (warp_points(matrix, at + at.new_tensor(by))[0] for by in ([step, 0.0], [0.0, step]))
+    jacobian = torch.stack([(right - moved)[:, 0], (down - moved)[:, 0]], 2) / step
+    assert torch.allclose(zoom[:, 0], jacobian.det().abs().sqrt(), rtol=1e-2)
+
+
+def test_the_strongest_level_of_a_location_suppresses_the_others() -> None:
+    scores = [10 * a for a in peaks((0, 40, 40), (1, 42, 40), (0, 70, 60))]
+    scores[1] = scores[1] * 1.2
+    maxima = scale_space_maxima(scores, 3)
+    best = budget_threshold(scores, maxima, everywhere(), torch.tensor([2]))
+    p = keypoint_probabilities(scores, best, everywhere(), 3)
+    first, second = p[0][0, 0], p[1][0, 0]
+    assert second.max() > 3 * first[36:45, 36:45].max()  # the keypoint of level 1 wins at (42, 40)
+    assert first[60, 70] > 0.1  # the other location is not concerned
+    chosen = choose_keypoints(GRID, scores, maxima, everywhere(), best, 5)
+    assert sorted(chosen.level[chosen.valid].tolist()) == [0, 1]
+
+
+@pytest.mark.parametrize(("level", "found"), [(0, 0.0), (1, 0.4), (2, 0.9)])
+def test_a_keypoint_counts_again_at_its_size_only(level: int, found: float) -> None:
+    first = [torch.zeros(1, 1, side, side) for side in GRID.sides]
+    first[0][0, 0, 48, 48] = 1.0
+    second = [torch.zeros(1, 1, side, side) for side in GRID.sides]
+    expected = (48.5 + 0.5) * GRID.sides[level] / GRID.size - 0.5  # where an enlargement by 2 shows (48, 48)
+    at = round(expected)
+    second[level][0, 0, at, at] = 1.0
+    value = expected_repeatability(GRID, first, second, land(GRID, scaling(2.0)), everywhere(), 0.7)
+    near = math.exp(-((at - expected) ** 2) / 0.7**2)
+    assert float(value) == pytest.approx(found * near / 0.9 if found == 0.9 else found, abs=0.2)
+
+
+def test_distances_are_those_of_subpixel_peaks_and_have_a_gradient() -> None:
+    first, second = peaks((0, 40.4, 40.0)), peaks((0, 41.0, 40.0))
+    scores = [torch.cat(pair).requires_grad_() for pair in zip(first, second, strict=True)]
+    common = [mask.expand(2, -1, -1, -1) for mask in everywhere()]
+    maxima = scale_space_maxima([s.detach() for s in scores], 3)
+    chosen = choose_keypoints(GRID, scores, maxima, common, torch.tensor([0.5, 0.5]), 4)
+    distance = distances_of_pairs(GRID, scores, common, chosen, torch.eye(3)[None])
+    assert float(distance.detach()) == pytest.approx(math.hypot(0.6, 0.1) - 0.1, abs=0.05)
+    (gradient,) = torch.autograd.grad(distance, scores[0])
+    assert gradient[0, 0, 40, 41] < 0 < gradient[0, 0, 40, 39]  # the first peak moves towards the second
+    figures = found_again(GRID, chosen, torch.eye(3)[None])
+    assert figures["repeated"] == 1.0
+    assert figures["error_px"] == pytest.approx(0.6, abs=0.05)
+
+
+def test_crops_show_the_image_where_their_maps_say() -> None:
+    pytest.importorskip("cv2")
+    config = ScaleCropConfig(size=96, min_step=0.9, max_step=1.1, scale=1.5, stretch=1.3, perspective=0.1)
+    source = ScaleCrops([[image] for image in draw_shapes(3, 0)], config, STILL)
+    drawn = source.draw(torch.Generator().manual_seed(2), 4)
+    xy = torch.rand(200, 2, generator=torch.Generator().manual_seed(3)) * 60 + 18
+    moved, _ = warp_points(drawn["to_second"], xy)
+    inside = ((moved > 2) & (moved < 93)).all(-1)
+
+    def read(crop: Tensor, at: Tensor) -> Tensor:
+        grid = (at + 0.5) * 2 / 96 - 1
+        return torch.nn.functional.grid_sample(crop, grid[:, :, None], align_corners=False)[:, 0, :, 0]
+
+    difference = (read(drawn["first"], xy.expand(4, -1, -1)) - read(drawn["second"], moved)).abs()[inside]
+    assert inside.float().mean() > 0.3
+    assert difference.mean() < 0.03
+    assert drawn["first"].flatten(1).std(1).max() > 0.05
+
+
+def test_identical_crops_are_matched_and_other_crops_are_not() -> None:
+    pytest.importorskip("cv2")
+    torch.manual_seed(0)
+    drawn = ScaleCrops([[image] for image in draw_shapes(3, 0)], ScaleCropConfig(size=96), STILL)
+    crops = drawn.draw(torch.Generator().manual_seed(0), 2)["first"]
+    scores = GRID.levels(torch.cat([crops, crops]))
+    common = [mask.expand(4, -1, -1, -1) for mask in everywhere()]
+    maxima = scale_space_maxima(scores, 3)
+    chosen = choose_keypoints(GRID, scores, maxima, common, torch.zeros(4), 6)
+    matcher = KeypointMatcher(PolarOrientation(False), CompactDescriptor(False), GRID)
+    same = torch.eye(3).expand(2, 3, 3)
+    repeated, matched = matcher(torch.cat([crops, crops]), chosen, expected_by_homography(chosen, same, same))
+    assert torch.equal(repeated, chosen.valid)
+    assert matched[repeated].float().mean() > 0.9
+    swapped = torch.cat([crops, crops.flip(0)])
+    other = type(chosen)(*(torch.cat([part[:2], part[:2].flip(0)]) for part in chosen))
+    _, matched = matcher(swapped, other, expected_by_homography(other, same, same))
+    assert matched.float().mean() < 0.2
+    maps = mismatch_maps(GRID, chosen.pixel, chosen.valid)
+    assert sum(int((each == 0).sum()) for each in maps) > 0
+    assert all(
+        torch.equal(each, torch.ones_like(each)) for each in mismatch_maps(GRID, chosen.pixel, chosen.valid & False)
+    )

@@ -1,0 +1,97 @@
+"""The response stage of the compact recipe: its loss, its start, and that it learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.compact_response import CompactResponse
+from kornia_lift.networks.polar_orientation import PolarOrientation
+from kornia_lift.training.compact.response import stage as room
+from kornia_lift.training.compact.response.crops import ScaleCropConfig, ScaleCrops
+from kornia_lift.training.compact.response.levels import LevelGrid
+from kornia_lift.training.compact.response.matches import KeypointMatcher
+from kornia_lift.training.compact.response.stage import CompactResponseStage, init_as_corner_detector
+from kornia_lift.training.data.photometric import Photometric
+from kornia_lift.training.warped.maxima import keypoint_probability
+from kornia_lift.training.warped.shapes import draw_shapes
+
+pytest.importorskip("cv2")
+SIZE, GRID = 96, LevelGrid(96, count=3)
+
+
+def crops(seed: int = 0) -> ScaleCrops:
+    config = ScaleCropConfig(size=SIZE, min_step=0.9, max_step=1.5, scale=1.4)
+    return ScaleCrops([[image] for image in draw_shapes(3, seed)], config, Photometric(jpeg=0.0, shadow=0.0))
+
+
+def make_stage(**options: object) -> CompactResponseStage:
+    torch.manual_seed(0)
+    given = {"pairs": 2, "budget": (8, 16), "grid": GRID} | options
+    return CompactResponseStage(CompactResponse(), crops(), crops(1), **given)  # type: ignore[arg-type]
+
+
+def test_probabilities_do_not_depend_on_how_far_the_best_score_is() -> None:
+    score, inside = torch.zeros(1, 1, 31, 31), torch.ones(1, 1, 31, 31)
+    score[..., 10, 10], score[..., 20, 20] = 5.0, 3000.0  # the second used to leave nothing of the first
+    p = keypoint_probability(score, torch.tensor([1.0]), inside, radius=3)
+    assert p[0, 0, 10, 10] == pytest.approx(float(torch.tensor(4.0).sigmoid() * 0.7557), abs=0.01)
+    assert p[0, 0, 20, 20] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_starts_at_corners() -> None:
+    torch.manual_seed(0)
+    network, drawn = CompactResponse(), crops()
+    init_as_corner_detector(network, drawn, steps=40, pairs=2)
+    batch = crops(1).draw(torch.Generator().manual_seed(5), 4)
+    with torch.no_grad():
+        z = network.normalize(batch["first"])
+        found, wanted = network(batch["first"])[..., 12:-12, 12:-12], room._corner_score(z)[..., 12:-12, 12:-12]
+    assert torch.corrcoef(torch.stack([found.flatten(), wanted.flatten()]))[0, 1] > 0.5
+
+
+@pytest.mark.parametrize("matched", [False, True])
+def test_learns_on_one_batch_and_says_how_well_it_finds_keypoints_again(matched: bool) -> None:
+    matcher = None
+    if matched:
+        torch.manual_seed(1)
+        matcher = KeypointMatcher(PolarOrientation(False), CompactDescriptor(False), GRID)
+    stage = make_stage(matcher=matcher)
+    init_as_corner_detector(stage.response, stage.crops, steps=15, pairs=1)
+    batch = stage.batch(torch.Generator().manual_seed(0), 0)
+    assert {len(value) for value in batch.values()} == {2}
+    optimizer = torch.optim.Adam(stage.response.parameters(), 2e-3)
+    losses = []
+    for _ in range(25):
+        loss, figures = stage.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert figures["distance_px"] >= 0
+    assert ("mismatched" in figures) == matched
+    assert sum(losses[-5:]) < sum(losses[:5]) * 0.97
+    found = stage.validate(batches=2)
+    assert found["error"] == pytest.approx(1 - found["repeated"])
+    assert stage.network.training
+
+
+def test_the_same_crop_twice_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = make_stage()
+    stage.response.eval()
+    batch = stage.batch(torch.Generator().manual_seed(0), 0)
+    same = torch.eye(3).expand(2, 3, 3)
+    batch |= {"second": batch["first"], "inside_second": batch["inside_first"], "to_first": same, "to_second": same}
+    with torch.no_grad():
+        _, figures = stage.loss(batch)
+    assert figures["repeated"] == 1.0
+    assert figures["error_px"] < 0.05
+
+
+def test_a_budget_that_no_crop_can_fill_gives_a_finite_loss() -> None:
+    stage = make_stage(budget=(50000, 50000))
+    loss, _ = stage.loss(stage.batch(torch.Generator().manual_seed(0), 0))
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in stage.network.parameters())
