@@ -51,8 +51,8 @@ class LoopConfig:
             and raising the minutes of a run that was begun raises its rate again.
         seed: the batches are a function of it and of the step.
         prefetch: draw the next batch in a thread while this one trains; changes no result.
-        workers: draw batches ahead in that many processes instead, where a graphics card trains faster than one
-            process draws; changes no result. Systems that fork only, and stages whose batches need no graphics card.
+        workers: draw batches ahead in that many processes instead, where a GPU trains faster than one
+            process draws; changes no result. Systems that fork only, and stages whose batches need no GPU.
         tensorboard: also write TensorBoard files.
 
     """

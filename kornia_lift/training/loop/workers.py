@@ -35,7 +35,7 @@ def draw_in_processes(
         draw: draws the batch of a step, on the CPU.
         steps: the steps.
         workers: number of processes.
-        pin_memory: put the batches where a graphics card copies them from while it computes.
+        pin_memory: put the batches where a GPU copies them from while it computes.
 
     Raises:
         ConfigError: if the system cannot fork.
