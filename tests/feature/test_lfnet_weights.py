@@ -15,6 +15,9 @@ from torch import nn
 from benchmarks.invariance import CHANGES, images, measure
 from kornia_lift import LIFTFeature, mix_features
 from kornia_lift._kornia import laf_is_filled
+from kornia_lift.cli import build_parser
+from kornia_lift.cli._feature import make_lift_feature, provenance
+from kornia_lift.cli._options import CommandError
 from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.evaluation.deepdesc_protocol import load_descriptor
@@ -139,6 +142,16 @@ def test_a_name_gives_the_feature_that_it_is_the_weights_of(tmp_path: Path) -> N
         feature_of(LFNET_MODEL, 20, upright=True)
     with pytest.raises(ValueError, match="unknown pretrained model 'lfnet': expected one of .*, lf-net, or the path"):
         feature_of("lfnet", 20)
+
+
+def test_commands_take_the_name() -> None:
+    command = ["extract", "images", "--out", "f.h5", "--model", LFNET_MODEL]
+    args = build_parser().parse_args(command)
+    assert type(make_lift_feature(args)) is LFNetFeature
+    recorded = provenance(args)
+    assert recorded["scale_space"] is None and recorded["weights_sha256"] == MODELS[LFNET_MODEL].sha256[:16]
+    with pytest.raises(CommandError, match="leave upright out"):
+        make_lift_feature(build_parser().parse_args([*command, "--upright"]))
 
 
 def test_networks_of_others_say_whose_weights_they_are() -> None:
