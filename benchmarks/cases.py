@@ -25,6 +25,7 @@ from skimage import data
 from torch import Tensor, nn
 
 from kornia_lift import LIFTFeature
+from kornia_lift.feature import feature_of
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.weights import available_models
 
@@ -68,9 +69,8 @@ def build(method: str, count: int) -> Callable[[np.ndarray, Clock], tuple[Stages
     if method.startswith("opencv-"):
         detector = cv2.SIFT_create(count) if method == "opencv-sift" else cv2.ORB_create(count)
         return lambda image, now: _timed(lambda: len(detector.detectAndCompute(image, None)[0]), now)
-    if method.startswith("lift"):
-        model = method if method in available_models() else "lift"
-        feature = LIFTFeature(count, pretrained=model).eval()
+    if method.startswith("lift") or method in available_models():
+        feature = feature_of(method if method in available_models() else "lift", count)
         return lambda image, now: lift_stages(feature, _tensor(image), now)
     if method == "xfeat":
         xfeat = kf.XFeat.from_pretrained(top_k=count)

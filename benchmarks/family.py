@@ -1,10 +1,10 @@
 """Keypoints of every detector of the family on one image, for the page "The family".
 
     python benchmarks/family.py --image ../shared/data/train/posed/castle-P30/images/0011.jpg \
-        --tilde ../shared/weights_upstream/Mexico24.txt --lfnet lfnet.safetensors
+        --tilde ../shared/weights_upstream/Mexico24.txt
 
-Writes docs/images/family.jpg: OpenCV SIFT, TILDE with its published filters, LIFT, and LF-Net where weights are given.
-Circles are the detectors' scales (TILDE has one).
+Writes docs/images/family.jpg: OpenCV SIFT, TILDE with its published filters, LIFT and LF-Net with the shipped weights.
+Circles are the detectors' scales; TILDE has one, and LF-Net's vary little.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image", type=Path, required=True)
     parser.add_argument("--tilde", type=Path, help="a published filter file of TILDE")
-    parser.add_argument("--lfnet", type=Path, help="weights of LF-Net")
-    parser.add_argument("--lfnet-title", default="LF-Net")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "family.jpg")
     args = parser.parse_args()
     image = load_image(args.image)
@@ -49,9 +47,8 @@ def main() -> int:
         detectors["TILDE, published filters"] = lambda x: tilde_frames(args.tilde, x)
     lift = LIFTFeature(COUNT, pretrained="lift").eval().detector
     detectors["LIFT, shipped weights"] = lambda x: lift(_gray(x))[0][0]
-    if args.lfnet is not None:
-        lfnet = LFNetDetector(COUNT, args.lfnet)
-        detectors[args.lfnet_title] = lambda x: lfnet(_gray(x))[0][0] * x.new_tensor([0.25, 0.25, 1.0])
+    lfnet = LFNetDetector(COUNT, True)
+    detectors["LF-Net, shipped weights"] = lambda x: lfnet(_gray(x))[0][0]
     panels = []
     with torch.inference_mode():
         for name, detect in detectors.items():

@@ -25,10 +25,10 @@ from kornia.feature import get_laf_center, get_laf_orientation, get_laf_scale, l
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from kornia_lift import LIFTFeature
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.report.blocks import Heading, Paragraph, Table, to_markdown
 from kornia_lift.evaluation.report.results import provenance
+from kornia_lift.feature import feature_of
 
 RESULTS = Path(__file__).parent / "results"
 BEST, DISTANCE, FACTOR = 120, 1.5, 1.25
@@ -195,7 +195,7 @@ def table(rows: dict[str, dict[str, Any]]) -> Table:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["lift", "lift-plus"])
+    parser.add_argument("--models", nargs="+", default=["lift", "lift-plus", "lf-net"])
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     pictures = images()
@@ -208,7 +208,7 @@ def main() -> int:
         ),
     ]
     for model in args.models:
-        feature = LIFTFeature(1000, pretrained=model)
+        feature = feature_of(model)
         before = {name: unchanged(feature, image) for name, image in pictures.items()}
         each = {
             name: {k: asdict(measure(feature, image, change, before[k])) for k, image in pictures.items()}

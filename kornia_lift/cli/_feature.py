@@ -14,6 +14,7 @@ from torch import nn
 
 from kornia_lift.cli._options import CommandError
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.weights import network_family
 from kornia_lift.weights._registry import MODELS
 
 FeatureFactory = Callable[[argparse.Namespace], nn.Module]
@@ -35,12 +36,12 @@ def build_feature(args: argparse.Namespace) -> tuple[nn.Module, torch.device, to
 
 
 def make_lift_feature(args: argparse.Namespace) -> nn.Module:
-    """Build LIFT."""
-    from kornia_lift.feature import LIFTFeature
+    """Build LIFT or LF-Net, as the model says."""
+    from kornia_lift.feature import feature_of
 
     try:
         # without the option the model says: lift assigns an orientation, lift-upright does not
-        return LIFTFeature(args.num_features, upright=args.upright or None, pretrained=args.model)
+        return feature_of(args.model, args.num_features, args.upright or None)
     except (ValueError, OSError) as error:
         raise CommandError(f"--model: {error}") from error
 
@@ -63,7 +64,7 @@ def provenance(args: argparse.Namespace) -> dict[str, Any]:
         "feature": "kornia_lift",
         "model": args.model if args.model in MODELS else Path(args.model).name,
         "weights_sha256": _digest(args.model),
-        "scale_space": repr(ScaleSpaceConfig()),
+        "scale_space": repr(ScaleSpaceConfig()) if network_family(args.model) != "lfnet" else None,
         "num_features": args.num_features,
         "upright": args.upright,
         "resize": args.resize,

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_count, check_image, check_mask
 from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_argmax, soft_nms, strict_maxima
-from kornia_lift.networks.lfnet import LFNET_ADVICE, SCALES, Grid, LFNetMaps, normalise_maps, resize_maps
-from kornia_lift.weights import default_network, load_network
+from kornia_lift.networks.lfnet import SCALES, Grid, LFNetMaps, normalise_maps, resize_maps
+from kornia_lift.weights import LFNET_MODEL, load_network
 
 BORDER = 16  # pixels: eight convolutions of radius 2 see beyond the image there
 PATCH_HALF = 16.0  # half side of the described patch over the scale, between the centres of its first and last pixels
@@ -45,8 +45,8 @@ class LFNetDetector(nn.Module):
 
     Args:
         num_features: number of slots in the output; the keypoints with the highest scores are kept.
-        pretrained: path of a ``.safetensors`` file with tensors ``detector.*``, or ``False`` for random weights (the
-            module then stays in train mode). The package ships none yet, so that ``True`` is refused.
+        pretrained: ``True`` for the weights that the package ships (``"lf-net"``), the path of a ``.safetensors`` file
+            with tensors ``detector.*``, or ``False`` for random weights, in train mode.
         joint: suppress over all scales at once, as the authors' code does; otherwise every scale by itself, at its own
             resolution, as their paper describes it.
         refine_strength: of the soft maximum that moves keypoints by fractions of a pixel. The published 1 moves them by
@@ -93,10 +93,8 @@ class LFNetDetector(nn.Module):
         self.joint = joint
         self.refine_strength = refine_strength
         self.maps = LFNetMaps(grid)
-        if pretrained is True:
-            pretrained = default_network("lfnet-detector", type(self).__name__, LFNET_ADVICE)
         if pretrained is not False:
-            load_network(self, "detector", pretrained)
+            load_network(self, "detector", LFNET_MODEL if pretrained is True else pretrained)
 
     def extra_repr(self) -> str:
         return f"num_features={self.num_features}, joint={self.joint}, refine_strength={self.refine_strength}"

@@ -13,11 +13,7 @@ import torch
 from torch import nn
 
 from kornia_lift.evaluation.features.peers import PEERS, Extractor, local_feature
-from kornia_lift.feature import LIFTFeature
-from kornia_lift.feature.lfnet import LFNetFeature
-from kornia_lift.weights import load_tensors
-
-LFNET = "lfnet"  # what its weight files say of their networks
+from kornia_lift.feature import feature_of
 
 
 @dataclass(frozen=True)
@@ -54,17 +50,14 @@ def candidate(spec: str) -> Candidate:
             raise ValueError(f"feature file {path} does not exist")
         return Candidate(label or path.stem, file=path)
     try:
-        kind: type[LIFTFeature] | type[LFNetFeature] = LIFTFeature
-        if path.suffix and load_tensors(path)[1].get("networks") == LFNET:
-            kind = LFNetFeature
-        feature = kind(1, pretrained=spec)
+        feature = feature_of(spec, 1)
     except (ValueError, OSError) as error:
         raise ValueError(
-            f"unknown feature {spec!r}; available: {', '.join(PEERS)}, an h5 file of features, or a model of LIFT "
-            f"by name or of LIFT or LF-Net by file ({error})"
+            f"unknown feature {spec!r}; available: {', '.join(PEERS)}, an h5 file of features, or a model of LIFT or "
+            f"LF-Net by name or by file ({error})"
         ) from None
     name = label or (path.stem if path.suffix else spec)
-    return lift_candidate(name, lambda n: kind(n, pretrained=spec), feature)
+    return lift_candidate(name, lambda n: feature_of(spec, n), feature)
 
 
 def lift_candidate(name: str, build: Callable[[int], nn.Module], sample: nn.Module | None = None) -> Candidate:

@@ -54,6 +54,8 @@ def load_descriptor(name: str) -> Descriptor:
     from kornia_lift.networks.descriptor import LIFTDescriptor
     from kornia_lift.weights import network_family
 
+    if network_family(name) == "lfnet":
+        raise ValueError(f"{name} describes patches of normalised images, which a set of patches does not have")
     if network_family(name) == "compact":
         raise ValueError(f"{name} describes the surroundings of a patch too, which a set of patches does not have")
     return _resized(LIFTDescriptor(name), 64)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
+import torch
 from kornia.feature import PassLAF
 
 from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.feature.lift import LIFTFeature
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDescriptor
+from kornia_lift.weights import LFNET_MODEL
 
 
 class LFNetFeature(LIFTFeature):
@@ -16,8 +19,9 @@ class LFNetFeature(LIFTFeature):
 
     Args:
         num_features: number of slots in the output; the best keypoints are kept.
-        pretrained: path of a ``.safetensors`` file with tensors ``detector.*`` and ``descriptor.*``, or ``False`` for
-            random weights (the feature then stays in train mode). The package ships none yet: ``True`` is refused.
+        pretrained: ``True`` for the weights that the package ships (``"lf-net"``), the path of a ``.safetensors`` file
+            with tensors ``detector.*`` and ``descriptor.*``, or ``False`` for random weights, in train mode.
+        device: where to put the weights. ``None``: they stay where they were made.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
@@ -33,13 +37,18 @@ class LFNetFeature(LIFTFeature):
         detector assigns the orientation itself; there is no orientation stage.
 
     Example:
-        >>> lafs, responses, descriptors = LFNetFeature(50).eval()(torch.rand(1, 1, 96, 128))
+        >>> lafs, responses, descriptors = LFNetFeature(50)(torch.rand(1, 1, 96, 128))
         >>> descriptors.shape
         torch.Size([1, 50, 256])
 
     """
 
-    def __init__(self, num_features: int = 512, pretrained: bool | str | os.PathLike[str] = False) -> None:
+    def __init__(
+        self,
+        num_features: int = 1000,
+        pretrained: bool | str | os.PathLike[str] = True,
+        device: str | torch.device | None = None,
+    ) -> None:
         super().__init__(
             num_features,
             pretrained=False,
@@ -50,3 +59,16 @@ class LFNetFeature(LIFTFeature):
         )
         if pretrained is not False:
             self.eval()
+        if device is not None:
+            self.to(device)
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str] = LFNET_MODEL, **kwargs: Any) -> LFNetFeature:
+        """Build the feature with the weights ``name``: the shipped ones or the path of a ``.safetensors`` file.
+
+        Args:
+            name: see ``pretrained``.
+            kwargs: further arguments of the constructor.
+
+        """
+        return cls(pretrained=name, **kwargs)

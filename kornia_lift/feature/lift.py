@@ -108,6 +108,7 @@ class LIFTFeature(LocalFeature):
             raise TypeError(f"config expects a ScaleSpaceConfig or None, got {config!r}")
         if upright is None:
             upright = is_upright(pretrained)
+        region = described_region(pretrained) if scaling_coef is None else float(scaling_coef)
         given = [part for part in (detector, orienter, descriptor) if part is not None]
         if detector is None:
             detector = LIFTDetector(num_features, config, pretrained=pretrained)
@@ -125,9 +126,7 @@ class LIFTFeature(LocalFeature):
                 descriptor.descriptor.features.compile()  # what runs where the inference path does not
         elif pooled_sizes is not None:
             raise ValueError("pooled_sizes describes the default descriptor: give either pooled_sizes or descriptor")
-        super().__init__(
-            detector, descriptor, described_region(pretrained) if scaling_coef is None else float(scaling_coef)
-        )
+        super().__init__(detector, descriptor, region)
         self.orienter = orienter
         if pretrained is not False:
             self.training = False

@@ -24,13 +24,15 @@ from torch import nn
 
 from kornia_lift._kornia import SAMPLES_PIXEL_CENTRES
 from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.feature.lift import LIFTFeature
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
+from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDescriptor
 
-Detector = Literal["lift", "dog", "hessian", "keynet"]
+Detector = Literal["lift", "lf-net", "dog", "hessian", "keynet"]
 Orientation = Literal["lift", "dominant", "orinet", "upright"]
-Descriptor = Literal["lift", "sift", "tfeat", "hardnet"]
+Descriptor = Literal["lift", "lf-net", "sift", "tfeat", "hardnet"]
 
 
 def mix_features(
@@ -45,18 +47,19 @@ def mix_features(
     """Build a local feature from parts of LIFT and of kornia.
 
     Args:
-        detector: ``"lift"``; ``"dog"``, SIFT's difference of Gaussians with kornia's settings of
-            ``SIFTFeatureScaleSpace``; ``"hessian"``, kornia's ``BlobHessian`` on the same pyramid; ``"keynet"``; or a
-            module ``(img, mask) -> (lafs, responses)``, to which ``num_features`` does not apply.
+        detector: ``"lift"``; ``"lf-net"``, whose frames have an orientation; ``"dog"``, SIFT's difference of Gaussians
+            with kornia's settings of ``SIFTFeatureScaleSpace``; ``"hessian"``, kornia's ``BlobHessian`` on the same
+            pyramid; ``"keynet"``; or a module ``(img, mask) -> (lafs, responses)``, to which ``num_features`` does not
+            apply.
         orientation: ``"lift"``; ``"dominant"``, the peak of the gradient histogram as in SIFT; ``"orinet"``;
-            ``"upright"``, none; or a module ``(lafs, img) -> lafs``.
-        descriptor: ``"lift"``; ``"sift"`` (RootSIFT, 41-pixel patch); ``"tfeat"``; ``"hardnet"``; or a module
-            ``(img, lafs) -> (B, N, D)``.
+            ``"upright"``, which leaves the frames as the detector made them; or a module ``(lafs, img) -> lafs``.
+        descriptor: ``"lift"``; ``"lf-net"`` (256 numbers); ``"sift"`` (RootSIFT, 41-pixel patch); ``"tfeat"``;
+            ``"hardnet"``; or a module ``(img, lafs) -> (B, N, D)``.
         num_features: number of slots in the output.
         scale_laf: the frames are enlarged by this factor before description; 2 is that of kornia's ``DoGHardNet``.
             ``None``: for the descriptor ``"lift"`` that of :class:`~kornia_lift.LIFTFeature`, for others 1.
-        pretrained: for LIFT's parts see :class:`~kornia_lift.LIFTFeature`; kornia's parts get their published
-            weights, which kornia downloads, unless this is ``False``.
+        pretrained: for LIFT's parts see :class:`~kornia_lift.LIFTFeature`; LF-Net's parts get the shipped weights and
+            kornia's their published ones, which kornia downloads, unless this is ``False``.
 
     Returns:
         The feature in eval mode. ``"keynet"`` accepts one image per call, the others any batch.
@@ -67,7 +70,7 @@ def mix_features(
     Convention:
         Before ``scale_laf``, the frames of ``"lift"``, ``"dog"`` and ``"hessian"`` have the size of the paper's
         descriptor patch, 6 * 64/63 sigma; those of ``"keynet"`` the size that kornia gives them, 22 pixels of the
-        pyramid level.
+        pyramid level; those of ``"lf-net"`` are its descriptor's patch, 11.7 to 23.4 pixels.
 
     Example:
         >>> feature = mix_features("dog", "lift", "sift", 50, pretrained=False)
@@ -97,6 +100,8 @@ def _detector(name: str | nn.Module, count: int, pretrained: bool | str | os.Pat
     match name:
         case "lift":
             return LIFTDetector(count, pretrained=pretrained)
+        case "lf-net":
+            return LFNetDetector(count, pretrained is not False)
         case "dog":
             return ScaleSpaceDetector(
                 count,
@@ -141,6 +146,8 @@ def _descriptor(name: str | nn.Module, pretrained: bool | str | os.PathLike[str]
     match name:
         case "lift":
             return descriptor_of(pretrained)
+        case "lf-net":
+            return LFNetPatchDescriptor(LFNetDescriptor(pretrained is not False))
         case "sift":
             return LAFDescriptor(SIFTDescriptor(41, rootsift=True), patch_size=41)
         case "tfeat":

@@ -42,9 +42,19 @@ _FAMILIES: dict[Family, _Stages] = {
 }
 
 
+def _stages(pretrained: bool | str | os.PathLike[str]) -> _Stages:
+    family = network_family(pretrained)
+    if family not in _FAMILIES:
+        raise ValueError(
+            f"the weights {os.fspath(pretrained)!r} are LF-Net's, expected those of LIFT's networks: build "  # type: ignore[arg-type]
+            "kornia_lift.feature.lfnet.LFNetFeature, or what kornia_lift.feature.feature_of gives for any weights"
+        )
+    return _FAMILIES[family]
+
+
 def described_region(pretrained: bool | str | os.PathLike[str]) -> float:
     """Return the side of the region that the descriptor of a model sees over the paper's 12 sigma."""
-    return _FAMILIES[network_family(pretrained)].region
+    return _stages(pretrained).region
 
 
 def orienter_of(pretrained: bool | str | os.PathLike[str], angles: int | None = None) -> PatchOrienter:
@@ -55,7 +65,7 @@ def orienter_of(pretrained: bool | str | os.PathLike[str], angles: int | None = 
         angles: of a keypoint, at most. ``None``: as the model says.
 
     """
-    family = _FAMILIES[network_family(pretrained)]
+    family = _stages(pretrained)
     return PatchOrienter(family.orientation(pretrained), family.context, family.angles if angles is None else angles)
 
 
@@ -73,5 +83,5 @@ def descriptor_of(
 
     """
     sizes = pooled_sizes(pretrained) if sizes is None else sizes
-    family = _FAMILIES[network_family(pretrained)]
+    family = _stages(pretrained)
     return PatchDescriptor(family.descriptor(pretrained, precision=precision or family.precision), sizes)

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LFNET_ADVICE = "train it (`kornia-lift train lfnet`) and give its file"
 CHANNELS = 16
 SLOPE = 0.2  # of the leaky ReLU
 NORM_EPSILON = 1e-3  # added to the variance of images and score maps

@@ -9,8 +9,8 @@ from kornia.feature import LAFDescriptor
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_image, check_patches
-from kornia_lift.networks.lfnet import LFNET_ADVICE, normalise_maps
-from kornia_lift.weights import default_network, load_network
+from kornia_lift.networks.lfnet import normalise_maps
+from kornia_lift.weights import LFNET_MODEL, load_network
 
 PATCH_SIZE = 32
 WIDTH = 256
@@ -22,8 +22,8 @@ class LFNetDescriptor(nn.Module):
     Three convolutions of stride 2 and two fully-connected layers, batch normalisation after all but the last.
 
     Args:
-        pretrained: path of a ``.safetensors`` file with tensors ``descriptor.*``, or ``False`` for random weights (the
-            module then stays in train mode). The package ships none yet, so that ``True`` is refused.
+        pretrained: ``True`` for the weights that the package ships (``"lf-net"``), the path of a ``.safetensors`` file
+            with tensors ``descriptor.*``, or ``False`` for random weights, in train mode.
 
     Shape:
         - Input: :math:`(B, 1, 32, 32)`
@@ -56,10 +56,8 @@ class LFNetDescriptor(nn.Module):
         for layer in (self.conv1, self.conv2, self.conv3, self.fc1, self.fc2):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
-        if pretrained is True:
-            pretrained = default_network("lfnet-descriptor", type(self).__name__, LFNET_ADVICE)
         if pretrained is not False:
-            load_network(self, "descriptor", pretrained)
+            load_network(self, "descriptor", LFNET_MODEL if pretrained is True else pretrained)
 
     def forward(self, patch: Tensor) -> Tensor:
         check_patches(patch, PATCH_SIZE, type(self).__name__)

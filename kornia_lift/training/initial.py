@@ -32,10 +32,10 @@ def load_initial(init: Model, family: str, parts: dict[str, nn.Module]) -> None:
     """
     found = network_family(init)
     if found != family:
-        other = "compact" if found == "compact" else "modern"
+        others = {"lift": "use the recipe modern, or ", "compact": "use the recipe compact, or "}
         raise ValueError(
             f"--init {init}: its networks are of the family {found!r}, those of this recipe of {family!r}; "
-            f"use the recipe {other}, or weights of the family {family!r}"
+            f"{others.get(found, 'use ')}weights of the family {family!r}"
         )
     for part, network in parts.items():
         load_network(network, part, init)

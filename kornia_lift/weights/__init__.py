@@ -9,11 +9,12 @@ from kornia_lift.weights._load import (
     network_family,
     pooled_sizes,
 )
-from kornia_lift.weights._registry import Family
+from kornia_lift.weights._registry import LFNET_MODEL, Family
 from kornia_lift.weights._safetensors import WeightFileError, read_safetensors, write_safetensors
 from kornia_lift.weights._save import save_model
 
 __all__ = [
+    "LFNET_MODEL",
     "Family",
     "WeightFileError",
     "available_models",

@@ -14,7 +14,11 @@ from kornia_lift.weights._safetensors import WeightFileError, parse_safetensors,
 
 
 def available_models() -> tuple[str, ...]:
-    """Return the names of the models that the package ships, the values accepted as ``pretrained=``."""
+    """Return the names of the models that the package ships.
+
+    :class:`~kornia_lift.LIFTFeature` takes all as ``pretrained`` but ``"lf-net"``, which is for
+    :class:`~kornia_lift.feature.lfnet.LFNetFeature`; :func:`~kornia_lift.feature.feature_of` takes any.
+    """
     return tuple(MODELS)
 
 

@@ -8,9 +8,11 @@ from typing import Literal
 
 FOLDER = Path(__file__).parent
 DEFAULT_MODEL = "lift"
+LFNET_MODEL = "lf-net"  # what pretrained=True means to LF-Net's networks
 
-#: Which networks orient and describe: LIFT's on 64x64 patches, or the compact ones on 32x32.
-Family = Literal["lift", "compact"]
+#: Which networks orient and describe: LIFT's on 64x64 patches, the compact ones on 32x32, or those of LF-Net, whose
+#: detector orients.
+Family = Literal["lift", "compact", "lfnet"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class ShippedModel:
         upright: the model was made for images that are not rotated: the feature then assigns no orientation.
         sizes: sides of the support regions whose descriptors are averaged, see
             :class:`~kornia_lift.feature.patches.PatchDescriptor`.
-        family: the networks that the file has tensors for, beside the response.
+        family: the networks that the file has tensors for.
         licence: SPDX identifier of the licence of the weights.
 
     """
@@ -38,6 +40,7 @@ class ShippedModel:
 
 _LIFT_SHA256 = "424d0234d2d3f144d9011be40c3bc39ed075a5ff1edaaaa5ad10434996d4f84d"
 _LIFT_PLUS_SHA256 = "5b99f13de7c5a77863a4c0af338f55df22900a5597d0cb66b69dbeb60f1e6e11"
+_LFNET_SHA256 = "53e266f96372ee887041a6da9c9360af5fa11d2f300d1ed8940e73bf1c72e634"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
@@ -48,6 +51,8 @@ MODELS: dict[str, ShippedModel] = {
     # the same detector; orientation and descriptor of another make, on 32x32 patches
     "lift-plus": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, family="compact"),
     "lift-plus-upright": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, upright=True, family="compact"),
+    # detector and descriptor learned from whole images
+    LFNET_MODEL: ShippedModel("lf-net.safetensors", _LFNET_SHA256, family="lfnet"),
 }
 
 

@@ -306,7 +306,7 @@ def test_parts_mix_with_those_of_lift_and_kornia(detector: str, orientation: str
 
 
 def test_feature_takes_colour_and_writes_unit_descriptors() -> None:
-    feature = LFNetFeature(20).eval()
+    feature = LFNetFeature(20, False).eval()
     with torch.no_grad():
         lafs, _, descriptors = feature(texture(64, 80).expand(-1, 3, -1, -1))
     filled = laf_is_filled(lafs)
@@ -317,7 +317,7 @@ def test_feature_takes_colour_and_writes_unit_descriptors() -> None:
 
 def test_weight_files_fill_detector_and_descriptor(tmp_path: Path) -> None:
     save_file = pytest.importorskip("safetensors.torch").save_file
-    feature = LFNetFeature(20).eval()
+    feature = LFNetFeature(20, False).eval()
     parts = {"detector": feature.detector, "descriptor": feature.descriptor.describe.descriptor}
     tensors = {f"{part}.{n}": t.clone() for part, module in parts.items() for n, t in module.state_dict().items()}
     save_file(tensors, tmp_path / "lf-net.safetensors")

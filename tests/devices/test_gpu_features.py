@@ -150,7 +150,7 @@ def test_mixtures(parts: tuple[Detector, Orientation, Descriptor], cuda: torch.d
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_lfnet(dtype: torch.dtype, cuda: torch.device) -> None:
-    feature = LFNetFeature(50).eval().to(cuda)
+    feature = LFNetFeature(50).to(cuda)
     with torch.inference_mode():
         lafs, responses, descriptors = feature(texture(100, 120, 2).to(cuda, dtype))
     filled = laf_is_filled(lafs)

@@ -58,7 +58,7 @@ FEATURES: dict[str, Callable[[], nn.Module]] = {
     "lift-plus": lambda: LIFTFeature(30, pretrained="lift-plus"),
     "release": lambda: LIFTFeature(30, config=ScaleSpaceConfig.lift()),
     "mixture": lambda: mix_features("dog", "lift", "sift", 30, pretrained=False),
-    "LF-Net": lambda: LFNetFeature(30).eval(),
+    "LF-Net": lambda: LFNetFeature(30),
 }
 
 

@@ -29,7 +29,7 @@ CASES = list(itertools.product(get_args(Detector), get_args(Orientation), get_ar
 
 
 def test_the_list_is_that_of_the_documentation() -> None:
-    assert len(CASES) == 64
+    assert len(CASES) == 100
 
 
 @pytest.mark.parametrize(("detector", "orientation", "descriptor"), CASES)
@@ -45,7 +45,7 @@ def test_every_mixture_matches_an_image_with_itself(
         found = matcher({"image0": image, "image1": image, "lafs1": lafs, "descriptors1": descs})
     assert lafs.shape == (1, 16, 2, 3)
     assert responses.shape == (1, 16)
-    assert descs.shape == (1, 16, 128)
+    assert descs.shape == (1, 16, 256 if descriptor == "lf-net" else 128)
     assert lafs.isfinite().all()
     assert descs.isfinite().all()
     assert len(found["keypoints0"]) > 0
@@ -88,9 +88,9 @@ def test_modules_are_taken_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (("sift", "lift", "lift"), "unknown detector 'sift': expected one of lift, dog, hessian, keynet"),
+        (("sift", "lift", "lift"), "unknown detector 'sift': expected one of lift, lf-net, dog, hessian, keynet"),
         (("lift", "sift", "lift"), "unknown orientation 'sift': expected one of lift, dominant"),
-        (("lift", "lift", "orb"), "unknown descriptor 'orb': expected one of lift, sift"),
+        (("lift", "lift", "orb"), "unknown descriptor 'orb': expected one of lift, lf-net, sift"),
     ],
 )
 def test_unknown_names_are_named(names: tuple[str, str, str], words: str) -> None:

@@ -241,7 +241,7 @@ def test_a_shipped_file_that_was_changed_is_refused(tmp_path: Path, monkeypatch:
         LIFTResponse("tampered")
 
 
-@pytest.mark.parametrize("name", available_models())
+@pytest.mark.parametrize("name", [name for name in available_models() if MODELS[name].family != "lfnet"])
 def test_shipped_models_load_and_say_where_they_come_from(name: str) -> None:
     tensors, metadata = load_tensors(name)
     assert {key.partition(".")[0] for key in tensors} >= {"response", "descriptor"}
@@ -270,6 +270,7 @@ def test_the_file_says_how_patches_are_normalised(
 
 def test_a_file_says_which_networks_it_has(tmp_path: Path) -> None:
     assert network_family(True) == network_family(False) == network_family("lift") == "lift"
+    assert network_family("lf-net") == network_family(FOLDER / "lf-net.safetensors") == "lfnet"
     one = {"response.conv.bias": torch.zeros(16)}
     assert network_family(write(tmp_path / "silent.safetensors", one)) == "lift"
     assert network_family(write(tmp_path / "compact.safetensors", one, networks="compact")) == "compact"
@@ -309,16 +310,6 @@ def test_network_without_shipped_weights_says_how_to_get_some(monkeypatch: pytes
         monkeypatch.delitem(NETWORKS, name)
     with pytest.raises(ValueError, match=r"ships no weights of CorrespondenceNet: train one .* pretrained=False"):
         CorrespondenceNet(pretrained=True)
-
-
-def test_lfnet_has_no_shipped_weights_and_says_so() -> None:
-    from kornia_lift.detector.lfnet import LFNetDetector
-    from kornia_lift.feature.lfnet import LFNetFeature
-    from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
-
-    for kind in (LFNetDetector, LFNetFeature, LFNetDescriptor):
-        with pytest.raises(ValueError, match="ships no weights of LFNet.*kornia-lift train lfnet"):
-            kind(pretrained=True)
 
 
 def test_changed_filter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

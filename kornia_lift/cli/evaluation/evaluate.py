@@ -32,8 +32,8 @@ def add_parser(commands: Any) -> None:
         nargs="+",
         default=["opencv-sift", "lift"],
         metavar="FEATURE",
-        help="a name (lift, opencv-sift, aliked-n16, ...), a LIFT weight file, or an h5 file of features; NAME=FEATURE "
-        "renames it (default: opencv-sift lift)",
+        help="a name (lift, opencv-sift, aliked-n16, ...), a weight file of LIFT or LF-Net, or an h5 file of features; "
+        "NAME=FEATURE renames it (default: opencv-sift lift)",
     )
     parser.add_argument(
         "-p",

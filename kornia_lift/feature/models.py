@@ -1,0 +1,38 @@
+"""The feature that a model is: LIFT's or LF-Net's, as its weights say."""
+
+from __future__ import annotations
+
+import os
+
+from kornia_lift.feature.lfnet import LFNetFeature
+from kornia_lift.feature.lift import LIFTFeature
+from kornia_lift.weights import network_family
+
+
+def feature_of(
+    pretrained: str | os.PathLike[str], num_features: int = 1000, upright: bool | None = None
+) -> LIFTFeature:
+    """Build the feature of a model, in eval mode.
+
+    Args:
+        pretrained: name of a shipped model, as ``"lift-plus"`` or ``"lf-net"``, or path of a ``.safetensors`` file.
+        num_features: number of slots in the output; the best keypoints are kept.
+        upright: see :class:`~kornia_lift.LIFTFeature`; LF-Net's detector assigns the orientation itself.
+
+    Raises:
+        ValueError: if there is no such model, or an LF-Net is to be upright.
+        FileNotFoundError: if there is no such file.
+
+    Example:
+        >>> feature_of("lf-net", 50)(torch.rand(1, 1, 96, 128))[2].shape
+        torch.Size([1, 50, 256])
+
+    """
+    if network_family(pretrained) != "lfnet":
+        return LIFTFeature(num_features, upright, pretrained=pretrained)
+    if upright:
+        raise ValueError(
+            f"upright leaves out LIFT's orientation stage, got the weights {os.fspath(pretrained)!r} of LF-Net, whose "
+            "detector assigns the orientation itself: leave upright out"
+        )
+    return LFNetFeature(num_features, pretrained)
