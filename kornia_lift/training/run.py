@@ -21,6 +21,7 @@ from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, t
 from kornia_lift.training.data.load import load_data
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.split import check_apart
+from kornia_lift.training.device import device_of
 from kornia_lift.training.held_out.referee import SIFT, Referee, Verdict, judge
 from kornia_lift.training.held_out.report import PICTURE, HeldOutReport, make_report, write_picture, write_report
 from kornia_lift.training.held_out.scenes import HeldOutConfig
@@ -270,24 +271,6 @@ def _sentences(
             f"matches against {against.correct[1]:.0f}): {advice}"
         )
     return said
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device of a name; ``"auto"`` is CUDA where there is one.
-
-    Raises:
-        ConfigError: if there is no such device.
-
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:  # torch without CUDA asserts
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here ({first}); use auto or cpu") from error
-    return device
 
 
 def _metadata(config: RunConfig, results: Mapping[str, Result]) -> dict[str, str]:
