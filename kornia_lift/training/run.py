@@ -245,7 +245,8 @@ def _measured(outcome: Outcome, config: RunConfig, referee: Referee, weights: tu
         remark = f"held-out pairs were not measured: the weights do not load into LIFTFeature as they are ({error})"
         return dataclasses.replace(outcome, remarks=(remark,))
     verdict = judge(rows[0], rows[1])
-    report = make_report(referee, rows, verdict, _sentences(config, verdict, rows, outcome.verdicts))
+    said = _sentences(config, verdict, rows, outcome.verdicts)
+    report = make_report(referee, rows, verdict, said, chosen=config.init is not None)
     write_report(report, out)
     drawn = {name: models[name] for name in (*list(models)[:2], "SIFT")}
     picture = write_picture(referee, drawn, rows[1], out / PICTURE)
