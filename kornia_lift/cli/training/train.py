@@ -16,7 +16,7 @@ examples:
   kornia-lift train modern --data dataset/ --init runs/a/weights.safetensors --stages refine --out runs/b
   kornia-lift train paper --data dataset/ --out runs/mine            from scratch, hours
   kornia-lift train paper --data dataset/ --out runs/mine --max-minutes 30
-  kornia-lift train modern --data dataset/ --out runs/modern        the same stores
+  kornia-lift train modern --data dataset/ --out runs/modern         likewise, as the shipped weights were
   kornia-lift train modern --data holiday/ --out runs/modern        single images, or scenes with sparse/
   kornia-lift train correspondences --data DATA --features opencv-sift lift   which matches to believe
   kornia-lift train tilde --data DATA                                         keypoints of aligned stacks
@@ -53,7 +53,11 @@ def add_parser(commands: Any) -> None:
         "minutes and little data",
     )
     parser.add_argument(
-        "--data", type=Path, nargs="+", metavar="PATH", help="stores, or folders of images; instead of the config's"
+        "--data",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="stores of build-dataset, or folders of images (default: what the recipe names)",
     )
     parser.add_argument(
         "--validation",
@@ -66,12 +70,14 @@ def add_parser(commands: Any) -> None:
         "--features",
         nargs="+",
         metavar="FEATURE",
-        help="what finds keypoints, of the recipes correspondences and tilde: opencv-sift, lift, a .safetensors file",
+        help="what finds keypoints for the recipes correspondences and tilde: opencv-sift, lift, a .safetensors file",
     )
     parser.add_argument(
         "--max-minutes", type=real(0), metavar="M", help="time for all stages, all resumptions together"
     )
-    parser.add_argument("--stages", nargs="+", metavar="STAGE", help="train only these")
+    parser.add_argument(
+        "--stages", nargs="+", metavar="STAGE", help="train only these; a wrong name lists those of the recipe"
+    )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--no-table",
