@@ -1,6 +1,6 @@
 """Files in and out: images to tensors, bounded reading of what may be damaged, writing that leaves whole files."""
 
-from kornia_lift._io.decode import opened
+from kornia_lift._io.decode import header, opened
 from kornia_lift._io.images import (
     IMAGE_SUFFIXES,
     SUFFIXES,
@@ -33,6 +33,7 @@ __all__ = [
     "check_writable",
     "describe_unread",
     "exif_orientation",
+    "header",
     "list_images",
     "list_unread_images",
     "load_image",

@@ -20,7 +20,9 @@ from kornia_lift._extras import require
 from kornia_lift._io.reading import check_regular
 from kornia_lift._io.stored import (
     EXTRA_SAMPLES,
+    HEIGHT,
     PHOTOMETRIC,
+    WIDTH,
     Stored,
     check_size,
     first_of,
@@ -29,7 +31,7 @@ from kornia_lift._io.stored import (
     to_tensor,
     white_of,
 )
-from kornia_lift._io.tiff import beyond_pillow, is_tiff, read_tiff
+from kornia_lift._io.tiff import beyond_pillow, is_tiff, read_tiff, tiff_header
 
 _ORIENTATION, _YCBCR = 274, 6  # tag, and value of the photometric interpretation
 _log = logging.getLogger(__name__)
@@ -89,11 +91,34 @@ def _from_image(image: Any, tags: dict[int, Any], path: Path) -> tuple[Stored, i
     return stored, orientation
 
 
+def header(path: Path) -> tuple[int, int, int]:
+    """Read width and height of a file as they are stored, and its orientation tag, 1 to 8.
+
+    Its pixels are not read, but for those of a PNG where the tag may stand behind them.
+
+    Raises:
+        Exception: anything, if the file is damaged.
+
+    """
+    unknown = require("PIL", extra="cli").UnidentifiedImageError
+    try:
+        with opened(path) as image:
+            if image.format == "PNG" and "exif" not in image.info:
+                image.load()  # here, so that a file that is cut off is an error
+            width, height = image.size
+            if image.format == "TIFF":  # Pillow 13 gives the size after rotation, older releases the one before
+                width, height = (image.tag_v2[tag] for tag in (WIDTH, HEIGHT))
+            return int(width), int(height), _orientation(image)
+    except unknown:
+        if not is_tiff(path):
+            raise
+    return tiff_header(path)
+
+
 def orientation_of(path: Path) -> int:
     """Return the orientation tag of a file, 1 to 8, without reading its pixels; 1 for a file that is not an image."""
     try:
-        with opened(path) as image:
-            return _orientation(image)
+        return header(path)[2]
     except (MemoryError, ImportError):
         raise
     except Exception:  # reading the pixels will say what is wrong

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 #: Tags of TIFF.
+WIDTH, HEIGHT = 256, 257
 BITS, PHOTOMETRIC, MAX_SAMPLE, PLANES, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 281, 284, 338, 339
 MAX_PIXELS = 2**30
 #: Values (pixels times channels) that a file of any size may hold, and how many more for each of its bytes: an image of

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,32 @@ def read_tiff(path: Path) -> tuple[Stored, int]:
         Exception: anything, if the file is damaged, or packed in a way that tifffile needs a further package for.
 
     """
+    with _first_page(path) as (page, pages):
+        if pages > 1:
+            _log.warning("%s holds %d images: the first one is read", path, pages)
+        values = page.asarray()
+        if page.axes != "YXS":
+            values = values[..., None] if page.axes == "YX" else np.moveaxis(values, 0, -1)
+        tags = {tag.code: tag.value for tag in page.tags}
+        return _stored(values, int(page.photometric), tags, path), _orientation(tags)
+
+
+def tiff_header(path: Path) -> tuple[int, int, int]:
+    """Return width, height and orientation tag of the first page of a TIFF that :func:`read_tiff` reads.
+
+    Raises:
+        MissingExtraError: if tifffile is not installed.
+        Exception: anything, if the file is damaged.
+
+    """
+    with _first_page(path) as (page, _):
+        tags = {tag.code: tag.value for tag in page.tags if tag.code == _ORIENTATION}
+        return int(page.imagewidth), int(page.imagelength), _orientation(tags)
+
+
+@contextmanager
+def _first_page(path: Path) -> Iterator[tuple[Any, int]]:
+    """Open a TIFF; give its first page, which holds one image of a known kind, and the number of pages."""
     tifffile = require("tifffile", extra="cli")
     with path.open("rb") as file, tifffile.TiffFile(file) as tif:
         page = tif.pages[0]
@@ -68,14 +96,12 @@ def read_tiff(path: Path) -> tuple[Stored, int]:
         if page.photometric not in (_INVERTED, _GRAY, _RGB):
             raise ValueError(f"{page.photometric.name} in {page.bitspersample} bits; convert it to RGB")
         check_size(page.imagewidth, page.imagelength, page.samplesperpixel, path)
-        if len(tif.pages) > 1:
-            _log.warning("%s holds %d images: the first one is read", path, len(tif.pages))
-        values = page.asarray()
-        if page.axes != "YXS":
-            values = values[..., None] if page.axes == "YX" else np.moveaxis(values, 0, -1)
-        tags = {tag.code: tag.value for tag in page.tags}
-        orientation = first_of(tags.get(_ORIENTATION), 1)
-        return _stored(values, int(page.photometric), tags, path), orientation if orientation in range(1, 9) else 1
+        yield page, len(tif.pages)
+
+
+def _orientation(tags: dict[int, Any]) -> int:
+    value = first_of(tags.get(_ORIENTATION), 1)
+    return value if value in range(1, 9) else 1
 
 
 def _stored(values: NDArray[Any], photometric: int, tags: dict[int, Any], path: Path) -> Stored:

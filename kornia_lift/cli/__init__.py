@@ -18,11 +18,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from kornia_lift import __version__
 from kornia_lift.cli import convert, demo, export_colmap, export_onnx, extract, match, merge, reconstruct
 from kornia_lift.cli._options import CommandError
+from kornia_lift.cli._parser import Parser
 from kornia_lift.cli.evaluation import compare, evaluate, patches
 from kornia_lift.cli.training import build_dataset, check_dataset, plot_training, train
 
@@ -46,16 +47,9 @@ try it:
 """
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong argument in one line, and where to read more."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all commands; each sets ``run``, a function of the parsed arguments to an exit code."""
-    parser = _Parser(
+    parser = Parser(
         prog="kornia-lift",
         description=_DESCRIPTION,
         epilog=_EPILOG,
@@ -156,6 +150,8 @@ def _message(error: Exception) -> str | None:
         return "the device is out of memory: use a smaller --resize or --num-features, or --device cpu"
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # of numpy, of torch on a CPU
         return "out of memory: use a smaller --resize or --num-features"
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, (CommandError, FeatureFileError, ImageFileError, MissingExtraError, OSError, WeightFileError)):
         return str(error)
     return None

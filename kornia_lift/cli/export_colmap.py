@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,6 +69,24 @@ def add_pair_options(parser: argparse.ArgumentParser) -> None:
         metavar="MODEL,PARAMS",
         help="known intrinsics, the same for all images: a COLMAP model and its parameters, as PINHOLE,fx,fy,cx,cy",
     )
+
+
+def check_pair_options(args: argparse.Namespace, names: Iterable[str]) -> None:
+    """Check the list of pairs and the camera, before features are extracted, which may take hours.
+
+    Raises:
+        CommandError: if one of them is wrong.
+
+    """
+    from kornia_lift import reconstruction
+
+    try:
+        if args.pairs is not None:
+            reconstruction.read_pairs(args.pairs, names)
+        if args.camera is not None:
+            reconstruction.parse_camera(args.camera, (1, 1))
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 def run(args: argparse.Namespace) -> int:

@@ -121,7 +121,7 @@ def _filter_as_asked(args: argparse.Namespace, device: Any) -> CorrespondenceFil
     try:
         network = CorrespondenceNet(CorrespondenceNet.name_of(args.filter))
     except (ValueError, OSError) as error:
-        raise CommandError(f"--filter: {error}") from error
+        raise CommandError(f"--filter {args.filter}: not ratio or learned, and {error}") from error
     return CorrespondenceFilter(network.to(device))
 
 

@@ -59,6 +59,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extract, match, verify, map."""
     from kornia_lift._extras import require
+    from kornia_lift._io import list_images
     from kornia_lift.files import colmap
 
     require("pycolmap", extra="colmap")  # before the images are described, which may take hours
@@ -66,6 +67,9 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"{args.images} is not a folder of images")
     if args.apply_exif:
         raise CommandError("--apply-exif: COLMAP reads the stored pixels, features must be in them too")
+    export_colmap.check_pair_options(
+        args, [path.relative_to(args.images).as_posix() for path in list_images(args.images)]
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     features, database = args.out / "features.h5", args.out / "database.db"
     extraction = argparse.Namespace(**{**vars(args), "inputs": [args.images], "out": features})

@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift._io import SUFFIXES, ImageFileError, load_image, opened
+from kornia_lift._io import SUFFIXES, ImageFileError, header, load_image, opened
 
 #: Suffixes looked for, in this order, where a layout names an image without one.
 IMAGE_SUFFIXES = tuple(written for suffix in SUFFIXES for written in (suffix, suffix.upper()))
-
-_EXIF_ORIENTATION = 0x0112
 
 
 def is_inside(name: str) -> bool:
@@ -53,10 +51,10 @@ def image_file_size(path: Path, *, apply_exif: bool = True) -> tuple[int, int]:
         FileNotFoundError: if the file does not exist.
         ImageFileError: if the file is damaged or no image.
     """
-    with _reading(path), opened(path) as image:
-        width, height = image.size
-        sideways = apply_exif and image.getexif().get(_EXIF_ORIENTATION, 1) >= 5  # 5 to 8: rotated by 90 degrees
-    return (int(height), int(width)) if sideways else (int(width), int(height))
+    with _reading(path):
+        width, height, orientation = header(path)
+    sideways = apply_exif and orientation >= 5  # 5 to 8: rotated by 90 degrees
+    return (height, width) if sideways else (width, height)
 
 
 def read_depth_png(path: Path) -> NDArray[np.uint16]:

@@ -63,6 +63,8 @@ class PatchSet:
             ValueError: if there are fewer patches than ``info.txt`` names.
         """
         root = Path(folder)
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root} is not a folder")
         if not (root / "info.txt").is_file():
             raise FileNotFoundError(f"{root} is not a PhotoTour folder: it lacks info.txt")
         point_ids = _columns(root / "info.txt", 1)[:, 0]

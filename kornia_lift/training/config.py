@@ -46,9 +46,9 @@ class LoopConfig:
         checkpoint_every: steps between two checkpoints, at most.
         checkpoint_minutes: minutes between two checkpoints, at most.
         log_every: steps between two lines of the log.
-        max_minutes: time for this stage, all resumptions together; it then stops as if killed, after saving. A schedule
-            that decays then follows the clock where that is ahead of the steps: such a run is not repeated to the bit,
-            and raising the minutes of a run that was begun raises its rate again.
+        max_minutes: time for this stage from its first step on, all resumptions together; it then stops as if killed,
+            after saving. A schedule that decays then follows the clock where that is ahead of the steps: such a run is
+            not repeated to the bit, and raising the minutes of a run that was begun raises its rate again.
         seed: the batches are a function of it and of the step.
         prefetch: draw the next batch in a thread while this one trains; changes no result.
         workers: draw batches ahead in that many processes instead, where a GPU trains faster than one

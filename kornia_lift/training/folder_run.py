@@ -12,8 +12,8 @@ from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.training.config import ConfigError, from_mapping
 from kornia_lift.training.correspondences import recipe as correspondences
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
+from kornia_lift.training.device import device_of
 from kornia_lift.training.loop import Result
-from kornia_lift.training.run import device_of
 from kornia_lift.training.tilde import recipe as tilde
 from kornia_lift.training.tilde.config import TildeConfig
 

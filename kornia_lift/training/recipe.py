@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -173,9 +174,11 @@ class Recipe(ABC, Generic[Config]):
         for name in every:
             folder = self.out / name
             if name in order:
+                title = f"{name} ({order.index(name) + 1}/{len(order)})"
+                if progress and rank() == 0:  # of a detector stage this can take minutes
+                    print(f"{title}: preparing", file=sys.stderr)
                 stage = self.make_stage(name)
                 loop: LoopConfig = getattr(self.config, name)
-                title = f"{name} ({order.index(name) + 1}/{len(order)})"
                 network = self.network_of(name)
                 before = copy.deepcopy(network.state_dict()) if referee is not None else None
                 results[name] = fit(
@@ -280,6 +283,6 @@ def check_needs(
                 continue
             raise ValueError(
                 f"the stage {stage!r} learns through the network that the stage {need!r} trains, but {path} "
-                f"is missing; train it first (`--stages {need} {stage}`), or in Python put weights into the network of "
-                f"the recipe and say so: run([{stage!r}], given=[{need!r}])"
+                f"is missing; train it first (`--stages {need} {stage}`), start from weights that exist (--init), or "
+                f"in Python put weights into the network of the recipe and say so: run([{stage!r}], given=[{need!r}])"
             )

@@ -21,6 +21,7 @@ from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, t
 from kornia_lift.training.data.load import load_data
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.split import check_apart
+from kornia_lift.training.device import device_of
 from kornia_lift.training.held_out.referee import SIFT, Referee, Verdict, judge
 from kornia_lift.training.held_out.report import PICTURE, HeldOutReport, make_report, write_picture, write_report
 from kornia_lift.training.held_out.scenes import HeldOutConfig
@@ -244,7 +245,8 @@ def _measured(outcome: Outcome, config: RunConfig, referee: Referee, weights: tu
         remark = f"held-out pairs were not measured: the weights do not load into LIFTFeature as they are ({error})"
         return dataclasses.replace(outcome, remarks=(remark,))
     verdict = judge(rows[0], rows[1])
-    report = make_report(referee, rows, verdict, _sentences(config, verdict, rows, outcome.verdicts))
+    said = _sentences(config, verdict, rows, outcome.verdicts)
+    report = make_report(referee, rows, verdict, said, chosen=config.init is not None)
     write_report(report, out)
     drawn = {name: models[name] for name in (*list(models)[:2], "SIFT")}
     picture = write_picture(referee, drawn, rows[1], out / PICTURE)
@@ -270,24 +272,6 @@ def _sentences(
             f"matches against {against.correct[1]:.0f}): {advice}"
         )
     return said
-
-
-def device_of(name: str) -> torch.device:
-    """Return the device of a name; ``"auto"`` is CUDA where there is one.
-
-    Raises:
-        ConfigError: if there is no such device.
-
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (AssertionError, RuntimeError) as error:  # torch without CUDA asserts
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"device {name!r} cannot be used here ({first}); use auto or cpu") from error
-    return device
 
 
 def _metadata(config: RunConfig, results: Mapping[str, Result]) -> dict[str, str]:

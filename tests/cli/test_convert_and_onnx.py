@@ -55,6 +55,19 @@ def test_export_onnx(call: Callable[..., Answer], tmp_path: Path) -> None:
     assert answer.out.count("differs from torch by at most") == 3
 
 
+def test_keypoints_that_exchange_their_rank_are_found_again() -> None:
+    import torch
+
+    from kornia_lift.cli.export_onnx import found_again
+
+    lafs = torch.eye(2, 3).repeat(1, 4, 1, 1)
+    lafs[0, :, :, 2] = torch.tensor([[10.0, 20], [300, 40], [50, 400], [90, 90]])
+    assert found_again(lafs, lafs[:, [1, 0, 2, 3]] + 0.01) == 1
+    moved = lafs.clone()
+    moved[0, 2, 0, 2] += 1
+    assert found_again(lafs, moved) == 0.75
+
+
 def test_export_of_an_unknown_model(call: Callable[..., Answer]) -> None:
     answer = call("export-onnx", "--out", "networks", "--model", "sift")
     assert answer.code == 2

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from kornia_lift._io import ImageFileError, load_image
+from kornia_lift.scenes.images import image_file_size
 
 PIL = pytest.importorskip("PIL")
 Image = pytest.importorskip("PIL.Image")
@@ -84,6 +85,7 @@ def mode(name: str) -> tuple[Any, np.ndarray]:
 
 def check(path: Path, expected: np.ndarray, atol: float = 0) -> None:
     found = load_image(path)
+    assert image_file_size(path) == (WIDTH, HEIGHT)
     wide = np.broadcast_to(expected, (HEIGHT, WIDTH, found.shape[1])) if expected.shape[2] == 1 else expected
     torch.testing.assert_close(
         found[0].permute(1, 2, 0) * 255, torch.tensor(wide, dtype=torch.float32), atol=atol + 0.01, rtol=0
@@ -152,6 +154,8 @@ def test_tiffs_that_are_no_image_are_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "lab.tif", RGB.astype(np.float32), photometric="cielab")
     with pytest.raises(ImageFileError, match=r"CIELAB in 32 bits; convert it to RGB"):
         load_image(tmp_path / "lab.tif")
+    with pytest.raises(ImageFileError, match=r"CIELAB in 32 bits; convert it to RGB"):
+        image_file_size(tmp_path / "lab.tif")
     tifffile.imwrite(tmp_path / "negative.tif", RGB.astype(np.int16) - 1, photometric="rgb")
     with pytest.raises(ImageFileError, match=r"values from -1"):
         load_image(tmp_path / "negative.tif")

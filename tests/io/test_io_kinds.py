@@ -11,8 +11,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from kornia_lift._io import ImageFileError, describe_unread, list_images, list_unread_images, load_image
+from kornia_lift._io import (
+    ImageFileError,
+    describe_unread,
+    exif_orientation,
+    list_images,
+    list_unread_images,
+    load_image,
+)
 from kornia_lift._io.stored import MAX_PIXELS
+from kornia_lift.scenes.images import image_file_size
 
 PIL = pytest.importorskip("PIL")
 Image = pytest.importorskip("PIL.Image")
@@ -54,7 +62,7 @@ def oriented(levels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["8.tif", "16.tif", "gray16.tif", "8.webp", "8.bmp"])
+@pytest.mark.parametrize("kind", ["8.tif", "16.tif", "gray16.tif", "float.tif", "8.webp", "8.bmp"])
 def test_orientation_of_every_container(tmp_path: Path, rgb: np.ndarray, orientation: int, kind: str) -> None:
     path = tmp_path / kind
     expected, stored = oriented(rgb, orientation), rgb
@@ -68,10 +76,14 @@ def test_orientation_of_every_container(tmp_path: Path, rgb: np.ndarray, orienta
     else:
         stored = rgb[..., 0] if kind == "gray16.tif" else rgb
         expected = expected[..., 0] if kind == "gray16.tif" else expected
-        values = stored if kind == "8.tif" else deep(stored)
-        tifffile.imwrite(path, values, extratags=[(274, "H", 1, orientation, True)])
+        values = {"8.tif": stored, "float.tif": stored.astype(np.float32) / 255}.get(kind, deep(stored))
+        photometric = "minisblack" if kind == "gray16.tif" else "rgb"
+        tifffile.imwrite(path, values, photometric=photometric, extratags=[(274, "H", 1, orientation, True)])
     close(load_image(path), expected)
     close(load_image(path, apply_exif=False), stored)
+    assert image_file_size(path) == expected.shape[1::-1]
+    assert image_file_size(path, apply_exif=False) == (WIDTH, HEIGHT)
+    assert exif_orientation(path) == (1 if kind == "8.bmp" else orientation)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
@@ -257,6 +269,7 @@ def test_broken_tags_do_not_matter(tmp_path: Path, rgb: np.ndarray, name: str) -
     if name == "a.tif":
         tifffile.imwrite(tmp_path / name, picture, extratags=[(34665, "I", 1, 2**31, True), (274, "H", 1, 99, True)])
     close(load_image(tmp_path / name), picture, atol=0.01)
+    assert image_file_size(tmp_path / name) == (WIDTH, HEIGHT)
 
 
 def test_tags_that_pillow_cannot_write_back(tmp_path: Path, rgb: np.ndarray) -> None:
@@ -269,6 +282,7 @@ def test_tags_that_pillow_cannot_write_back(tmp_path: Path, rgb: np.ndarray) -> 
     Image.fromarray(np.full_like(rgb, 100)).save(tmp_path / "a.jpg", exif=exif)
     assert load_image(tmp_path / "a.jpg").shape == (1, 3, WIDTH, HEIGHT)
     assert load_image(tmp_path / "a.jpg", apply_exif=False).shape == (1, 3, HEIGHT, WIDTH)
+    assert image_file_size(tmp_path / "a.jpg") == (HEIGHT, WIDTH)
 
 
 def test_gray_is_the_same_in_one_step(tmp_path: Path) -> None:

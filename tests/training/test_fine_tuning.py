@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from kornia_lift.evaluation.runner import OK, PairResult
 from kornia_lift.scenes.homographies import apply_homography
 from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.store import Observations, Store, StoredImage, encode_jpeg
-from kornia_lift.training.held_out.referee import Referee, judge
-from kornia_lift.training.held_out.report import PICTURE, REPORT, RESULTS
+from kornia_lift.training.held_out.referee import Referee, Verdict, judge
+from kornia_lift.training.held_out.report import PICTURE, REPORT, RESULTS, make_report
 from kornia_lift.training.held_out.scenes import HeldOutConfig, StoredCameras, held_out_scenes
 from kornia_lift.training.held_out.verdicts import read_verdicts
 from kornia_lift.training.initial import weights_digest
@@ -130,6 +131,13 @@ def test_weights_are_judged_by_correct_matches_and_accuracy(
     assert ("too few to tell" in verdict.as_text()) is not clear
 
 
+def test_a_run_from_random_weights_chose_nothing_on_the_held_out_pairs() -> None:
+    referee = SimpleNamespace(groups={}, config=HeldOutConfig(), results=lambda title, rows: None)
+    verdict = Verdict((10.0, 20.0), (0.5, 0.6), accuracy_fell=False, clear=True, pairs=16)
+    text = make_report(referee, [], verdict, ["said"], chosen=False).as_text()  # type: ignore[arg-type]
+    assert "USAC_MAGSAC." in text and "said" in text and "chosen" not in text
+
+
 def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
     store, _ = plane_in_two_views()
     said: list[str] = []
@@ -204,10 +212,12 @@ def test_a_run_from_weights_ends_with_a_table_and_a_picture(
     said = capsys.readouterr()
     for row in ("before (lift)", "after", "shipped lift", "SIFT"):
         assert f"| {row} |" in said.out
+    assert said.err.index("refine (2/2): preparing") < said.err.index("refine (2/2): step 0 of")
     assert "refine (2/2): validation error: pairs with a wrong nearest neighbour among" in said.err
     assert "by chance" in said.err and "by chance" in said.out
     assert "not trained yet" not in said.out
     assert (out / REPORT).read_text().strip() in said.out
+    assert "What is kept was chosen on these pairs" in said.out
     assert (out / PICTURE).stat().st_size > 5000
     results = json.loads((out / RESULTS).read_text())
     assert [f["name"] for f in results["features"]] == ["before (lift)", "after", "shipped lift", "SIFT"]

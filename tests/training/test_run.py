@@ -85,7 +85,10 @@ def test_max_minutes_ends_a_run(config: Path, tmp_path: Path, capsys: pytest.Cap
     assert main(["train", str(config), "--out", str(tmp_path / "run"), "--max-minutes", "0.02"]) == 0
     said = capsys.readouterr().out
     assert "(out of time)" in said and "out of time: overlap; the same command with a larger --max-minutes" in said
-    assert main(["train", str(config), "--out", str(tmp_path / "run"), "--max-minutes", "-1"]) == 2
+    for minutes in ("-1", "0", "ten"):
+        with pytest.raises(SystemExit):
+            main(["train", str(config), "--out", str(tmp_path / "run"), "--max-minutes", minutes])
+        assert f"expected a number above 0, got '{minutes}'" in capsys.readouterr().err
 
 
 def test_a_budget_is_divided_over_the_chosen_stages() -> None:
@@ -348,6 +351,6 @@ def test_build_dataset_names_damaged_images_and_models(
 
 
 def test_a_device_that_is_not_there_is_named(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for device in ("abacus", "cuda:77"):
+    for device, said in (("abacus", "'abacus' is not a device"), ("cuda:77", "device 'cuda:77' cannot be used here")):
         assert main(["train", str(config), "--out", str(tmp_path / "run"), "--device", device]) == 2
-        assert f"device '{device}' cannot be used here" in capsys.readouterr().err
+        assert said in capsys.readouterr().err

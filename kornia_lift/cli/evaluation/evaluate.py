@@ -47,10 +47,19 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "-n", "--num-features", type=int, metavar="N", help="keypoints per image (default: 1000, of sfm 2000)"
     )
-    parser.add_argument("-o", "--out", type=Path, default=Path("evaluation"), metavar="FOLDER", help="for the report")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("evaluation"),
+        metavar="FOLDER",
+        help="for the report (default: %(default)s)",
+    )
     parser.add_argument("--cache", type=Path, metavar="FOLDER", help="for extracted features (default: OUT/features)")
     parser.add_argument("--model", default="lift", help="LIFT model of table2 and table3 (default: %(default)s)")
-    parser.add_argument("--pretrained-detector", metavar="FILE", help="weights of the pre-trained detector, for table2")
+    parser.add_argument(
+        "--pretrained-detector", metavar="FILE", help="weights of the pre-trained detector, which table2 needs"
+    )
     parser.add_argument(
         "--second-images", nargs="+", metavar="NAME", help="only pairs with one of these as second image"
     )

@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
         default=["sift", "lift"],
         metavar="DESCRIPTOR",
         help="sift, rootsift, tfeat, lift, a .safetensors file of a model of its family, or a .t7 file of DeepDesc "
-        "(default: %(default)s)",
+        "(default: sift lift)",
     )
     parser.add_argument("--points", type=positive, default=10_000, metavar="N", help="points (default: %(default)s)")
     parser.add_argument(

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kornia_lift.cli._options import CommandError, report_unread
+from kornia_lift.cli._options import CommandError, real, report_unread
 
 _EPILOG = """\
 examples:
@@ -16,7 +16,7 @@ examples:
   kornia-lift train modern --data dataset/ --init runs/a/weights.safetensors --stages refine --out runs/b
   kornia-lift train paper --data dataset/ --out runs/mine            from scratch, hours
   kornia-lift train paper --data dataset/ --out runs/mine --max-minutes 30
-  kornia-lift train modern --data dataset/ --out runs/modern        the same stores
+  kornia-lift train modern --data dataset/ --out runs/modern         likewise, as the shipped weights were
   kornia-lift train modern --data holiday/ --out runs/modern        single images, or scenes with sparse/
   kornia-lift train correspondences --data DATA --features opencv-sift lift   which matches to believe
   kornia-lift train tilde --data DATA                                         keypoints of aligned stacks
@@ -53,7 +53,11 @@ def add_parser(commands: Any) -> None:
         "minutes and little data",
     )
     parser.add_argument(
-        "--data", type=Path, nargs="+", metavar="PATH", help="stores, or folders of images; instead of the config's"
+        "--data",
+        type=Path,
+        nargs="+",
+        metavar="PATH",
+        help="stores of build-dataset, or folders of images (default: what the recipe names)",
     )
     parser.add_argument(
         "--validation",
@@ -66,10 +70,14 @@ def add_parser(commands: Any) -> None:
         "--features",
         nargs="+",
         metavar="FEATURE",
-        help="what finds keypoints, of the recipes correspondences and tilde: opencv-sift, lift, a .safetensors file",
+        help="what finds keypoints for the recipes correspondences and tilde: opencv-sift, lift, a .safetensors file",
     )
-    parser.add_argument("--max-minutes", type=float, metavar="M", help="time for all stages, all resumptions together")
-    parser.add_argument("--stages", nargs="+", metavar="STAGE", help="train only these")
+    parser.add_argument(
+        "--max-minutes", type=real(0), metavar="M", help="time for all stages, all resumptions together"
+    )
+    parser.add_argument(
+        "--stages", nargs="+", metavar="STAGE", help="train only these; a wrong name lists those of the recipe"
+    )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:1, ...")
     parser.add_argument(
         "--no-table",
@@ -102,8 +110,8 @@ def run(args: argparse.Namespace) -> int:
     out: Path = args.out or Path("runs") / args.config.stem
     try:
         mapping = read_mapping(recipe_path(args.config, args.init is not None))
-        if args.max_minutes is not None and args.max_minutes <= 0:
-            raise ConfigError(f"--max-minutes must be positive, got {args.max_minutes}")
+        if args.data is None:
+            _check_own_data(mapping, args.config)
         if mapping.get("recipe") in FOLDER_RECIPES:
             return _train_from_folders(mapping, overrides, args.max_minutes, out)
         config = read_run(mapping, overrides)
@@ -143,6 +151,15 @@ def run(args: argparse.Namespace) -> int:
         if missing and config.init is None:
             print(f"not trained yet, random numbers in the weights: {', '.join(missing)}")
     return 0
+
+
+def _check_own_data(mapping: dict[str, Any], config: Path) -> None:
+    """Check that the data that a recipe names itself are there."""
+    data = mapping.get("data")
+    names = [name for name in data if isinstance(name, str)] if isinstance(data, list) else []
+    absent = [name for name in names if not Path(name).exists()]
+    if absent:
+        raise CommandError(f"{config} reads {absent[0]!r}, which does not exist here; name your data: --data PATH")
 
 
 def _train_from_folders(

@@ -61,7 +61,7 @@ class HeldOutReport:
 
 
 def make_report(
-    referee: Referee, rows: Sequence[FeatureResults], verdict: Verdict, remarks: Sequence[str]
+    referee: Referee, rows: Sequence[FeatureResults], verdict: Verdict, remarks: Sequence[str], *, chosen: bool
 ) -> HeldOutReport:
     """Put what was measured into tables, one per group of pairs.
 
@@ -70,6 +70,7 @@ def make_report(
         rows: what was measured, in the order of the table.
         verdict: of the weights before and after.
         remarks: further sentences.
+        chosen: stages were kept or undone by these pairs.
 
     """
     blocks: list[Block] = [Heading("Held-out pairs", 2)]
@@ -78,12 +79,9 @@ def make_report(
             Paragraph(f"{_counts(scenes)}: {_ABOUT[group]}. Means over pairs; the error is the median."),
             _table(group, rows),
         ]
-    blocks.append(
-        Paragraph(
-            f"{referee.config.num_features} keypoints, mutual nearest neighbours, OpenCV USAC_MAGSAC. What is kept was "
-            "chosen on these pairs, so that their figures flatter it a little."
-        )
-    )
+    how = f"{referee.config.num_features} keypoints, mutual nearest neighbours, OpenCV USAC_MAGSAC."
+    flattered = " What is kept was chosen on these pairs, so that their figures flatter it a little." if chosen else ""
+    blocks.append(Paragraph(how + flattered))
     blocks += [Paragraph(text) for text in remarks]
     if verdict.pairs < FEW_PAIRS:
         blocks.append(Paragraph(f"{verdict.pairs} pairs are too few to tell small differences: hold out more images."))

@@ -139,7 +139,7 @@ class _Run:
         self.start = math.nan
 
     def train(self, request: StopRequest, progress: bool, title: str) -> Result:
-        config, started, before = self.config, self.clock(), self.elapsed
+        config, before = self.config, self.elapsed
         first = distributed.rank() == 0
         log = None
         if first:
@@ -154,11 +154,12 @@ class _Run:
                 measure=measure_of(self.stage),
             )
         stopped: Literal["steps", "time"] = "time" if self._late() else "steps"
-        samples, since, saved = 0, self.clock(), self.clock()
         try:
-            if self.best["step"] < 0:
+            if self.best["step"] < 0:  # not of the stage's minutes: a slow one would leave a short budget no steps
                 self._validate(log)
                 self._save()
+            samples, started = 0, self.clock()
+            since = saved = started
             with batches_from(self.stage, config, self.step) as batches:
                 while self.step < config.steps and stopped == "steps":
                     self._stop_if(request)

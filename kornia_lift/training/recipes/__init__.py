@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kornia_lift.training.config import ConfigError
+
 FOLDER = Path(__file__).parent
 #: The same recipes for little data: from weights that exist, in minutes.
 FINE_TUNING = FOLDER / "fine_tuning"
@@ -17,7 +19,16 @@ def recipe_path(recipe: Path, fine_tuning: bool = False) -> Path:
             that name has priority.
         fine_tuning: of a name, the file for training from weights that exist.
 
+    Raises:
+        ConfigError: if there is no recipe of that name, or it begins with random weights only.
+
     """
+    if recipe.name != str(recipe) or recipe.suffix or recipe.exists():
+        return recipe
     shipped = (FINE_TUNING if fine_tuning else FOLDER) / f"{recipe.name}.toml"
-    is_name = recipe.name == str(recipe) and not recipe.suffix
-    return shipped if is_name and not recipe.exists() and shipped.is_file() else recipe
+    if shipped.is_file():
+        return shipped
+    if (FOLDER / shipped.name).is_file():
+        raise ConfigError(f"the recipe {recipe.name!r} begins with random weights; leave out --init")
+    names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.toml")))
+    raise ConfigError(f"no recipe {recipe.name!r}: expected one of {names}, or the path of a .toml or .json file")

@@ -201,6 +201,24 @@ def test_a_time_budget_is_validated_every_tenth(tmp_path: Path) -> None:
     assert steps == [0, 6, 12, 18, 24, 30, 36, 42, 48, 54, 60, 61]
 
 
+def test_the_validation_before_the_first_step_takes_nothing_of_the_minutes(tmp_path: Path) -> None:
+    clock = Clock()
+    stage = clock.stage()
+    validate = stage.validate
+
+    def slow() -> dict[str, float]:
+        clock.now += 100
+        return validate()
+
+    stage.validate = slow  # type: ignore[method-assign]
+    config = LoopConfig(steps=10**6, max_minutes=1, validate_every=10**6, log_every=1)
+    result = fit(stage, config, tmp_path, progress=False, clock=clock)
+    # six steps are a tenth of the minutes; the validation there uses up the rest
+    assert (result.stopped, result.step) == ("time", 7)
+    first = next(e for e in read_log(tmp_path / "log.jsonl") if e["kind"] == "train")
+    assert first["samples_per_s"] == pytest.approx(stage.size)
+
+
 def test_the_clock_saves_where_the_steps_do_not(tmp_path: Path) -> None:
     clock = Clock()
     stage = clock.stage()
