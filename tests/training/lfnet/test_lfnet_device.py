@@ -1,4 +1,4 @@
-"""LF-Net's step on a device: every tensor is there, and Python rarely waits for it. Runs without any graphics card."""
+"""LF-Net's step on a device: every tensor is there, and Python rarely waits for it. Runs without a GPU."""
 
 from __future__ import annotations
 
