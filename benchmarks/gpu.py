@@ -53,6 +53,7 @@ TESTS = (
     ("tests/devices/test_gpu_networks.py",),
     ("tests/devices/test_gpu_features.py",),
     ("tests/devices/test_gpu_training.py", "tests/training/loop/test_loop.py"),
+    ("tests/training/lfnet/test_lfnet_device.py",),
     ("tests/training/loop/test_interruptions.py",),
 )
 
