@@ -72,8 +72,9 @@ class LIFTDetector(nn.Module):
 
         Images without texture (constant, gentle linear ramps) have no keypoints: maxima that rounding errors can make
         are dropped. Oblique ramps steeper than about 0.001 gray values per pixel may have some, since their levels are
-        linear only to within the filter that resizes them. Gradients reach the score and the image through position and response (Newton step) and scale
-        (parabola over levels) of every keypoint; which pixels are keypoints, and their order, carry none.
+        linear only to within the filter that resizes them. Gradients reach the score and the image through position
+        and response (Newton step) and scale (parabola over levels) of every keypoint; which pixels are keypoints, and
+        their order, carry none.
 
     Example:
         >>> detector = LIFTDetector(100, pretrained=False).eval()
