@@ -163,7 +163,7 @@ class LFNetStage:
         """Losses of one direction, and counts of an image: view ``here`` is optimised, ``there`` supplies its target.
 
         Only the number of keypoints is read by Python: it makes the descriptor's batch, whose normalisation sees no
-        empty places.
+        empty slots.
         """
         c = self.config
         target = target_map(fetch_bilinear(there.score.detach(), here.landing) * here.seen, c.keypoints)

@@ -29,13 +29,13 @@ GRID = LevelGrid(96, count=3)
 STILL = Photometric(gain=1.0, gamma=1.0, offset=0.0, noise=0.0, blur=0.0, shadow=0.0, jpeg=0.0)
 
 
-def peaks(*places: tuple[int, float, float], grid: LevelGrid = GRID) -> list[Tensor]:
+def peaks(*locations: tuple[int, float, float], grid: LevelGrid = GRID) -> list[Tensor]:
     """Maps with a peak at (level, x, y), the position in pixels of the crop."""
     maps = []
     for n, side in enumerate(grid.sides):
         at = grid.positions(n, torch.zeros(()))
         score = torch.zeros(len(at))
-        for level, x, y in places:
+        for level, x, y in locations:
             if level == n:
                 width = grid.size / side * 1.5
                 score = score + torch.exp(-((at - at.new_tensor([x, y])) / width).square().sum(1) / 2)
