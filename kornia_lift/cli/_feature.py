@@ -64,13 +64,21 @@ def provenance(args: argparse.Namespace) -> dict[str, Any]:
         "feature": "kornia_lift",
         "model": args.model if args.model in MODELS else Path(args.model).name,
         "weights_sha256": _digest(args.model),
-        "scale_space": repr(ScaleSpaceConfig()) if network_family(args.model) != "lfnet" else None,
+        "scale_space": _scale_space(args.model),
         "num_features": args.num_features,
         "upright": args.upright,
         "resize": args.resize,
         "exif": args.apply_exif,
         "dtype": args.dtype,
     }
+
+
+def _scale_space(model: str) -> str | None:
+    """Settings of LIFT's detector; LF-Net has none."""
+    try:
+        return None if network_family(model) == "lfnet" else repr(ScaleSpaceConfig())
+    except (ValueError, OSError):  # refused where the feature is built
+        return repr(ScaleSpaceConfig())
 
 
 def _digest(model: str) -> str | None:

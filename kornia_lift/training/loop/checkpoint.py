@@ -36,8 +36,9 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
     """
     content = io.BytesIO()  # where torch writes a file itself, a full disk is a RuntimeError that names nothing
     torch.save({"version": VERSION, **state}, content)
-    with atomic_write(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
+    # the view is released also where the disk is full: in a traceback it may outlive its buffer, and crash Python 3.12
+    with content.getbuffer() as view, atomic_write(path) as temporary:
+        temporary.write_bytes(view)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -67,7 +67,10 @@ def test_brown_folder(tmp_path: Path) -> None:
     (tmp_path / "info.txt").write_text("0 0\n" * 300)
     with pytest.raises(ValueError, match="256 of 300"):
         PatchSet.from_brown(tmp_path)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"info\.txt"):
+        PatchSet.from_brown(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         PatchSet.from_brown(tmp_path / "nowhere")
 
 
