@@ -81,7 +81,10 @@ def run(command: Callable[[], int], watched: Path, trap: Trap | None = None) -> 
             sys.stderr = io.TextIOWrapper(os.fdopen(2, "wb", closefd=False), line_buffering=True)
             counted = _watch(watched, trap)
             code = command()
-            figures.write_text(json.dumps([counted[0], _used()]))
+            # renamed when whole: the signal may come here too
+            partial = figures.with_suffix(".partial")
+            partial.write_text(json.dumps([counted[0], _used()]))
+            partial.replace(figures)
         except SystemExit as end:  # SIGTERM, argparse
             code = int(end.code or 0)
         except BaseException:
