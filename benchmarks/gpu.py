@@ -167,7 +167,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     deadline = start + 60 * args.minutes
     record: dict[str, Any] = {
         "about": about(args.device, args.commit),
-        "command": f"python benchmarks/gpu.py {' '.join(argv or sys.argv[1:])}",
+        # folders are those of one machine
+        "command": f"python benchmarks/gpu.py {' '.join(argv or sys.argv[1:])}".replace(str(args.out), args.out.name),
     }
 
     def write() -> None:

@@ -199,8 +199,8 @@ class SubtractiveNorm2d(nn.Module):
 def exact_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: tuple[int, int] = (0, 0)) -> Tensor:
     """``F.conv2d`` of which float32 keeps all digits, also on CUDA.
 
-    There cuDNN rounds the factors to the 10 bits of TensorFloat-32 unless told otherwise: errors of the size of half
-    precision, where keypoints follow from small differences of scores, and ``LIFTResponse.rounding_error`` tells
+    There cuDNN rounds the factors to the 10 bits of TensorFloat-32 unless a call forbids it: errors of the size of half
+    precision, where keypoints follow from small differences of scores, and ``LIFTResponse.rounding_error`` gives
     those of float32.
     """
     if not _would_round(x):

@@ -59,7 +59,7 @@ def test_a_graph_finds_the_same_keypoints(name: str, masked: bool, as_graph: Cal
         found = as_graph(lambda: detector(*given))
     assert (responses[0] != 0).sum() > 3
     torch.testing.assert_close(found[1], responses, atol=2e-4, rtol=1e-4)
-    # two whose responses are equal up to rounding may change places
+    # two whose responses are equal up to rounding may exchange ranks
     apart = torch.cdist(found[0].flatten(2).double(), lafs.flatten(2).double())
     assert max(apart.amin(1).max(), apart.amin(2).max()) < 0.02
 

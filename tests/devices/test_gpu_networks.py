@@ -59,7 +59,7 @@ def test_networks_agree_with_the_cpu(name: str, dtype: torch.dtype, cuda: torch.
         expected = network(x)
         found = network.to(cuda, dtype)(x.to(cuda, dtype))
     assert found.device.type == cuda.type and found.dtype == dtype
-    # float32 includes TensorFloat-32, of which cuDNN makes use unless it is told otherwise
+    # float32 includes TensorFloat-32, which cuDNN uses unless it is switched off
     limit = {torch.float64: 1e-9, torch.float32: 5e-3, torch.float16: 3e-2, torch.bfloat16: 2e-1}[dtype]
     assert (found.double().cpu() - expected).abs().max() < limit * expected.abs().max()
 

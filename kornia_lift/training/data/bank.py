@@ -33,7 +33,7 @@ class ImageBank:
         for image in images:
             level = image.to(device)[None, None].float()
             table: list[tuple[int, int, int]] = []
-            while not table or min(level.shape[-2:]) >= smallest:
+            while True:
                 height, width = level.shape[-2:]
                 pixels.append(level.round().to(torch.uint8).flatten())
                 table.append((begin, height, width))

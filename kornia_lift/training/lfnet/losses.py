@@ -169,6 +169,8 @@ def hardest(first: Tensor, second: Tensor, excluded: Tensor, pool: int) -> Tenso
 def mean_over_images(values: Tensor, visible: Tensor, image: Tensor, count: int) -> Tensor:
     """Mean over the visible anchors of each image, then over the images with at least two anchors.
 
+    The authors' code averages over all anchors, and lets the invisible ones push their negatives away.
+
     Args:
         values: of the anchors, shape (N,).
         visible: booleans (N,).
@@ -186,23 +188,6 @@ def triplet_hinge(anchor: Tensor, positive: Tensor, negative: Tensor, margin: fl
     """Hinge on squared distances, :math:`max(0, C + d_+ - d_-)`, of every anchor; descriptors (N, D) -> (N,)."""
     near, far = ((anchor - other).square().sum(1) for other in (positive, negative))
     return F.relu(margin + near - far)
-
-
-def triplet_loss(anchor: Tensor, positive: Tensor, negative: Tensor, visible: Tensor, margin: float = 1.0) -> Tensor:
-    """Hinge on squared distances, :math:`max(0, C + d_+ - d_-)`, averaged over the visible anchors.
-
-    The authors' code averages over all anchors, and lets the invisible ones push their negatives away.
-
-    Args:
-        anchor: descriptors (N, D).
-        positive: shape (N, D).
-        negative: shape (N, D).
-        visible: booleans (N,).
-        margin: C.
-
-    """
-    hinge = triplet_hinge(anchor, positive, negative, margin)
-    return torch.where(visible, hinge, 0).sum() / visible.sum().clamp(min=1)
 
 
 def pair_loss(anchor: Tensor, positive: Tensor, visible: Tensor) -> Tensor:

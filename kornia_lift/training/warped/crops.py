@@ -108,7 +108,8 @@ class WarpedCrops:
                 x = _uniform(generator, *_range(reach, width))
                 y = _uniform(generator, *_range(reach, height))
                 angle = _uniform(generator, -0.2, 0.2)
-                to_image = _similarity(step, angle, x, y) @ _translation(-(c.size - 1) / 2)
+                placed = similarities(torch.tensor([step]), torch.tensor([angle]), torch.tensor([[x, y]]))[0]
+                to_image = placed @ translation(torch.full((2,), (1 - c.size) / 2))
                 warp = random_homography(generator, c, (c.size, c.size))
                 for out, exposure, matrix in ((first, exposures[0], to_image), (second, exposures[1], to_image @ warp)):
                     crop, mask = sample_crop(scene[exposure], matrix, c.size)
@@ -224,40 +225,53 @@ def _cut_corners(like: Tensor, share: float, generator: Generator) -> Tensor:
 
 
 def random_homography(generator: Generator, c: CropConfig, size: tuple[int, int]) -> Tensor:
-    """Draw a map from the pixels of a second view to those of the first, about their centres.
+    """Draw one homography (3, 3); see :func:`random_homographies`."""
+    return random_homographies(generator, 1, c, size)[0]
+
+
+def random_homographies(generator: Generator, count: int, c: CropConfig, size: tuple[int, int]) -> Tensor:
+    """Draw maps from the pixels of second views to those of the first ones, about their centres.
 
     Args:
         generator: CPU generator.
+        count: number of maps.
         c: how much of each change; perspective is relative to ``c.size``.
         size: width and height of both views.
 
     Returns:
-        Homography, shape (3, 3).
+        Homographies, shape (count, 3, 3).
 
     """
-    full = _uniform(generator, 0, 1) < c.full_circle
-    angle = _uniform(generator, -math.pi, math.pi) if full else _uniform(generator, -0.35, 0.35)
-    scale = math.exp(_uniform(generator, -1, 1) * math.log(c.scale))
-    ratio = math.exp(_uniform(generator, 0, 1) * math.log(c.stretch)) ** 0.5
-    axis = _similarity(1.0, _uniform(generator, -math.pi, math.pi), 0.0, 0.0)
-    slant = axis @ torch.diag(torch.tensor([1 / ratio, ratio, 1.0])) @ axis.mT
-    tilt = torch.eye(3)
-    tilt[2, :2] = torch.tensor([_uniform(generator, -1, 1), _uniform(generator, -1, 1)]) * c.perspective / (c.size / 2)
-    shift = [_uniform(generator, -c.shift, c.shift) for _ in range(2)]
-    x, y = ((side - 1) / 2 for side in size)
-    change = _similarity(scale, angle, *shift) @ slant @ tilt
-    return _similarity(1.0, 0.0, x, y) @ change @ _similarity(1.0, 0.0, -x, -y)
+
+    def uniform(low: float = -1.0, high: float = 1.0) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    full = uniform(0, 1) < c.full_circle
+    angle = uniform() * torch.where(full, math.pi, 0.35)
+    scale = torch.exp(uniform() * math.log(c.scale))
+    ratio = torch.exp(uniform(0, 1) * math.log(c.stretch)).sqrt()
+    axis = rotation_matrix(uniform() * math.pi)
+    slant, tilt = torch.eye(3).repeat(count, 1, 1), torch.eye(3).repeat(count, 1, 1)
+    slant[:, :2, :2] = axis @ torch.diag_embed(torch.stack([1 / ratio, ratio], 1)) @ axis.mT
+    tilt[:, 2, :2] = torch.stack([uniform(), uniform()], 1) * (c.perspective / (c.size / 2))
+    shift = torch.stack([uniform(), uniform()], 1) * c.shift
+    middle = torch.tensor([(side - 1) / 2 for side in size])
+    return translation(middle) @ similarities(scale, angle, shift) @ slant @ tilt @ translation(-middle)
 
 
-def _similarity(scale: float, angle: float, x: float, y: float) -> Tensor:
-    matrix = torch.eye(3)
-    matrix[:2, :2] = scale * rotation_matrix(torch.tensor([angle]))[0]
-    matrix[:2, 2] = torch.tensor([x, y])
+def similarities(scale: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
+    """Matrices (N, 3, 3) that scale by (N,), rotate by (N,) radians, clockwise on screen, and then shift by (N, 2)."""
+    matrix = torch.eye(3).repeat(len(scale), 1, 1)
+    matrix[:, :2, :2] = scale[:, None, None] * rotation_matrix(angle)
+    matrix[:, :2, 2] = shift
     return matrix
 
 
-def _translation(by: float) -> Tensor:
-    return _similarity(1.0, 0.0, by, by)
+def translation(by: Tensor) -> Tensor:
+    """Matrix (3, 3) that shifts by (2,)."""
+    matrix = torch.eye(3)
+    matrix[:2, 2] = by
+    return matrix
 
 
 def _range(reach: float, extent: int) -> tuple[float, float]:

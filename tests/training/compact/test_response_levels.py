@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.training.compact.response.crops import ScaleCropConfig, ScaleCrops, draw_homographies
+from kornia_lift.training.compact.response.crops import SCALE_CROPS, ScaleCrops
 from kornia_lift.training.compact.response.keypoints import choose_keypoints, distances_of_pairs, found_again
 from kornia_lift.training.compact.response.levels import (
     LevelGrid,
@@ -23,6 +24,7 @@ from kornia_lift.training.compact.response.levels import (
 )
 from kornia_lift.training.compact.response.matches import KeypointMatcher, expected_by_homography, mismatch_maps
 from kornia_lift.training.data.photometric import Photometric
+from kornia_lift.training.warped.crops import CropConfig, random_homographies
 from kornia_lift.training.warped.shapes import draw_shapes
 
 GRID = LevelGrid(96, count=3)
@@ -60,7 +62,7 @@ def test_an_enlarged_crop_shows_things_two_levels_up() -> None:
 
 
 def test_the_zoom_of_a_homography_is_the_root_of_its_jacobian() -> None:
-    matrix = draw_homographies(torch.Generator().manual_seed(0), 4, ScaleCropConfig(size=96))
+    matrix = random_homographies(torch.Generator().manual_seed(0), 4, SCALE_CROPS, (96, 96))
     at = torch.tensor([[30.0, 40.0]])
     moved, zoom = warp_points(matrix, at)
     step = 1e-2
@@ -112,7 +114,7 @@ def test_distances_are_those_of_subpixel_peaks_and_have_a_gradient() -> None:
 
 def test_crops_show_the_image_where_their_maps_say() -> None:
     pytest.importorskip("cv2")
-    config = ScaleCropConfig(size=96, min_step=0.9, max_step=1.1, scale=1.5, stretch=1.3, perspective=0.1)
+    config = CropConfig(size=96, min_step=0.9, max_step=1.1, scale=1.5, stretch=1.3, perspective=0.1)
     source = ScaleCrops([[image] for image in draw_shapes(3, 0)], config, STILL)
     drawn = source.draw(torch.Generator().manual_seed(2), 4)
     xy = torch.rand(200, 2, generator=torch.Generator().manual_seed(3)) * 60 + 18
@@ -132,13 +134,13 @@ def test_crops_show_the_image_where_their_maps_say() -> None:
 def test_identical_crops_are_matched_and_other_crops_are_not() -> None:
     pytest.importorskip("cv2")
     torch.manual_seed(0)
-    drawn = ScaleCrops([[image] for image in draw_shapes(3, 0)], ScaleCropConfig(size=96), STILL)
+    drawn = ScaleCrops([[image] for image in draw_shapes(3, 0)], CropConfig(size=96), STILL)
     crops = drawn.draw(torch.Generator().manual_seed(0), 2)["first"]
     scores = GRID.levels(torch.cat([crops, crops]))
     common = [mask.expand(4, -1, -1, -1) for mask in everywhere()]
     maxima = scale_space_maxima(scores, 3)
     chosen = choose_keypoints(GRID, scores, maxima, common, torch.zeros(4), 6)
-    matcher = KeypointMatcher(PolarOrientation(False), CompactDescriptor(False), GRID)
+    matcher = KeypointMatcher(PatchOrienter(PolarOrientation(False)), PatchDescriptor(CompactDescriptor(False)), GRID)
     same = torch.eye(3).expand(2, 3, 3)
     repeated, matched = matcher(torch.cat([crops, crops]), chosen, expected_by_homography(chosen, same, same))
     assert torch.equal(repeated, chosen.valid)

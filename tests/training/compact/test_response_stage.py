@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.training.compact.response import stage as room
-from kornia_lift.training.compact.response.crops import ScaleCropConfig, ScaleCrops
+from kornia_lift.training.compact.response.crops import ScaleCrops
 from kornia_lift.training.compact.response.levels import LevelGrid
 from kornia_lift.training.compact.response.matches import KeypointMatcher
 from kornia_lift.training.compact.response.stage import CompactResponseStage, init_as_corner_detector
 from kornia_lift.training.data.photometric import Photometric
+from kornia_lift.training.warped.crops import CropConfig
 from kornia_lift.training.warped.maxima import keypoint_probability
 from kornia_lift.training.warped.shapes import draw_shapes
 
@@ -22,7 +24,7 @@ SIZE, GRID = 96, LevelGrid(96, count=3)
 
 
 def crops(seed: int = 0) -> ScaleCrops:
-    config = ScaleCropConfig(size=SIZE, min_step=0.9, max_step=1.5, scale=1.4)
+    config = CropConfig(size=SIZE, min_step=0.9, max_step=1.5, scale=1.4)
     return ScaleCrops([[image] for image in draw_shapes(3, seed)], config, Photometric(jpeg=0.0, shadow=0.0))
 
 
@@ -56,7 +58,9 @@ def test_learns_on_one_batch_and_says_how_well_it_finds_keypoints_again(matched:
     matcher = None
     if matched:
         torch.manual_seed(1)
-        matcher = KeypointMatcher(PolarOrientation(False), CompactDescriptor(False), GRID)
+        matcher = KeypointMatcher(
+            PatchOrienter(PolarOrientation(False)), PatchDescriptor(CompactDescriptor(False)), GRID
+        )
     stage = make_stage(matcher=matcher)
     init_as_corner_detector(stage.response, stage.crops, steps=15, pairs=1)
     batch = stage.batch(torch.Generator().manual_seed(0), 0)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kornia_lift.detector.refinement import newton_step
+from kornia_lift.detector.refinement import make_safe, newton_step
 from kornia_lift.training.compact.response.levels import LevelGrid, warp_points
 
 FARTHEST = 2.0  # pixels of the level: what lies farther away is another keypoint
@@ -94,8 +94,7 @@ def _refined(flat: _Flat, level: Tensor, row: Tensor, column: Tensor) -> tuple[T
     around = flat.read(level, row, column, 1).flatten(0, 1)
     with torch.no_grad():
         trusted = (newton_step(around)[0].abs() < 1).all(1)
-        bowl = around.new_tensor([-1.0, -0.5, -1.0, -0.5, 0.0, -0.5, -1.0, -0.5, -1.0])
-    step = newton_step(torch.where(trusted[:, None], around, bowl))[0][:, :2]
+    step = newton_step(make_safe(around, trusted))[0][:, :2]
     position = torch.stack([column, row], -1) + step.view(*level.shape, 2)
     return position, trusted.view(level.shape)
 

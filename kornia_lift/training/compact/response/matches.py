@@ -7,43 +7,37 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from kornia.feature import scale_laf
 from torch import Tensor, nn
 
 from kornia_lift.detector.scale_space import LEVEL_SIGMA
-from kornia_lift.geometry import LAF_SCALE_PER_SIGMA, rotation_matrix
-from kornia_lift.geometry.pyramid import halve
-from kornia_lift.networks.compact_descriptor import CompactDescriptor
-from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.training.compact.response.keypoints import ChosenKeypoints
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, shared_pyramid
+from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.training.compact.response.keypoints import NEAR, ChosenKeypoints
 from kornia_lift.training.compact.response.levels import LevelGrid, warp_points
-
-NEAR = 3.0  # pixels of the crop: matches farther away are wrong
-HALVINGS = 6
 
 
 class KeypointMatcher(nn.Module):
     """Describes chosen keypoints and matches them to those of the other crops of the batch.
 
     Args:
-        orientation: gives their angles.
-        descriptor: describes them.
+        orienter: assigns their angles.
+        descriptor: describes them by unit vectors.
         grid: levels of the crops.
         region: side of the described region over the paper's 12 sigma.
-        context: side of the region that ``orientation`` sees over that of the described one.
 
     """
 
     def __init__(
         self,
-        orientation: PolarOrientation,
-        descriptor: CompactDescriptor,
+        orienter: PatchOrienter,
+        descriptor: PatchDescriptor,
         grid: LevelGrid,
         region: float = 2.0,
-        context: float = 1.5,
     ) -> None:
         super().__init__()
-        self.orientation, self.descriptor = orientation.eval(), descriptor.eval()
-        self.grid, self.region, self.context = grid, region, context
+        self.orienter, self.descriptor = orienter.eval(), descriptor.eval()
+        self.grid, self.region = grid, region
 
     @torch.no_grad()
     def forward(
@@ -79,43 +73,11 @@ class KeypointMatcher(nn.Module):
         return torch.cat(repeated), torch.cat(matched)
 
     def _describe(self, crops: Tensor, chosen: ChosenKeypoints) -> Tensor:
-        """Unit vectors (2 N, K, 128)."""
-        count, slots = chosen.valid.shape
-        pyramid = [crops]
-        while len(pyramid) < HALVINGS and pyramid[-1].shape[-1] >= 8:
-            pyramid.append(halve(pyramid[-1]))
-        upright = torch.zeros_like(chosen.xy[..., 0])
-        size = self.orientation.patch_size
-        seen = self._cut(pyramid, chosen, upright, self.region * self.context, size)
-        angle = -self.orientation(seen.flatten(0, 1)[:, None]).view(count, slots)
-        patches = [
-            self._cut(pyramid, chosen, angle, self.region * part, self.descriptor.patch_size)
-            for part in self.descriptor.regions
-        ]
-        described = self.descriptor(torch.stack(patches, 2).flatten(0, 1))
-        return F.normalize(described.float(), dim=1).view(count, slots, -1)
-
-    def _cut(
-        self, pyramid: Sequence[Tensor], chosen: ChosenKeypoints, angle: Tensor, region: float, size: int
-    ) -> Tensor:
-        """Patches (2 N, K, size, size) of frames at clockwise angles (2 N, K)."""
-        count, slots = chosen.level.shape
-        at = (torch.arange(size, device=angle.device, dtype=angle.dtype) * 2 + 1) / size - 1
-        y, x = torch.meshgrid(at, at, indexing="ij")
-        offset = torch.stack([x, y], -1).view(-1, 2)
-        scale = LEVEL_SIGMA * 2 ** (chosen.level / self.grid.per_octave) * LAF_SCALE_PER_SIGMA * region
-        rotation = rotation_matrix(angle.flatten()).view(count, slots, 2, 2)
-        position = chosen.xy[:, :, None] + scale[..., None, None] * (offset @ rotation.mT)
-        grid = (position + 0.5) * (2 / self.grid.size) - 1
-        grid = grid.view(count, slots * size, size, 2)
-        found = torch.zeros(count, slots, size, size, device=angle.device, dtype=angle.dtype)
-        for level in range(self.grid.count):
-            mine = chosen.level == level
-            factor = LEVEL_SIGMA * 2 ** (level / self.grid.per_octave) * LAF_SCALE_PER_SIGMA * region
-            halvings = min(max(math.floor(math.log2(2 / size * factor)), 0), len(pyramid) - 1)
-            cut = F.grid_sample(pyramid[halvings], grid, padding_mode="border", align_corners=False)
-            found = torch.where(mine[..., None, None], cut.view(count, slots, size, size), found)
-        return found
+        """Unit vectors (2 N, K, D)."""
+        lafs = lafs_from_lift(chosen.xy, LEVEL_SIGMA * 2.0 ** (chosen.level / self.grid.per_octave))
+        pyramid = shared_pyramid(crops, lafs)
+        described: Tensor = self.descriptor(pyramid, scale_laf(self.orienter(lafs, pyramid), self.region))
+        return described
 
 
 def mismatch_maps(grid: LevelGrid, flat_index: Tensor, wrong: Tensor) -> list[Tensor]:

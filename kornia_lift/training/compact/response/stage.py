@@ -102,12 +102,9 @@ class CompactResponseStage:
 
     def scores(self, crops: Tensor) -> list[Tensor]:
         """Score all levels of crops (N, 1, S, S)."""
-        found = []
         with torch.no_grad(), torch.autocast(crops.device.type, enabled=False):
             normalized = [self.response.normalize(level) for level in self.grid.levels(crops)]
-        for z in normalized:
-            found.append(self.response.score_normalized(z).float())  # in the precision of the loop, but for the head
-        return found
+        return [self.response.score_normalized(z).float() for z in normalized]  # in the precision of the loop
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         scores = self.scores(torch.cat([batch["first"], batch["second"]]))
@@ -138,7 +135,7 @@ class CompactResponseStage:
             scorable = [grid.scorable(batch[f"inside_{name}"]) for name in ("first", "second")]
             landings = [land(grid, batch[f"to_{name}"]) for name in ("second", "first")]
             seen = [seen_by_other(grid, there, at) for there, at in zip(reversed(scorable), landings, strict=True)]
-            common = [torch.cat([a * b for a, b in zip(*each, strict=True)]) for each in _by_level(scorable, seen)]
+            common = [torch.cat([scorable[side][n] * seen[side][n] for side in (0, 1)]) for n in range(grid.count)]
         p, chosen = self._choose(scores, common, torch.cat([batch["budget"]] * 2))
         first, second = ([each.chunk(2)[side] for each in p] for side in (0, 1))
         figures: dict[str, float] = {}
@@ -176,12 +173,6 @@ class CompactResponseStage:
         self.network.train()
         mean = {key: sum(figures[key] for figures in found) / batches for key in found[0]}
         return {"error": 1 - mean["repeated"], "loss": sum(losses) / batches, **mean}
-
-
-def _by_level(*sides: list[list[Tensor]]) -> list[tuple[list[Tensor], ...]]:
-    """Regroup (side, level) lists by level: for each, the sides of every argument."""
-    levels = len(sides[0][0])
-    return [tuple([side[n] for side in argument] for argument in sides) for n in range(levels)]
 
 
 def init_as_corner_detector(
