@@ -35,12 +35,11 @@ import kornia
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(Path(__file__).parent)]  # where this file is loaded from elsewhere
+sys.path[:0] = [str(ROOT)]  # Python looks beside this file only
 
-from gpu_page import page  # noqa: E402
-from gpu_speed import run_speed  # noqa: E402
-from gpu_training import pack, run_training  # noqa: E402
-
+from benchmarks.gpu_parts.page import page  # noqa: E402
+from benchmarks.gpu_parts.speed import run_speed  # noqa: E402
+from benchmarks.gpu_parts.training import pack, run_training  # noqa: E402
 from kornia_lift import __version__  # noqa: E402
 from kornia_lift._io import atomic_write  # noqa: E402
 

@@ -26,13 +26,16 @@ from typing import Any
 
 import cv2
 import kornia
-import roofline
 import torch
-from cases import CLOCKS, Case
 
-from kornia_lift import __version__
-from kornia_lift._extras import require
-from kornia_lift._io import atomic_write
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]  # Python looks beside this file only
+
+from benchmarks.timing import roofline  # noqa: E402
+from benchmarks.timing.cases import CLOCKS, Case  # noqa: E402
+from kornia_lift import __version__  # noqa: E402
+from kornia_lift._extras import require  # noqa: E402
+from kornia_lift._io import atomic_write  # noqa: E402
 
 METHODS = (
     "lift", "lift-upright", "lift-pooled", "lift-plus", "lf-net", "lift-direct", "opencv-sift", "opencv-orb",
@@ -249,8 +252,8 @@ def main() -> None:
     record: dict[str, Any] = {"name": args.out.stem, "provenance": provenance(args)}
     bench = Bench(args.threads, args.clock)
     record["comparison"] = compare(bench, args.rounds, args.repeats)
-    command = [sys.executable, roofline.__file__, "--json", "--threads", str(args.threads), "--clock", args.clock]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", roofline.__name__, "--json", "--threads", str(args.threads), "--clock", args.clock]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     record["roofline"] = json.loads(done.stdout.splitlines()[-1])
     record["growth"] = grow(bench)
     record["imports"] = imports()

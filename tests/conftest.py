@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
+from tests.helpers.repository import ROOT
+
 if TYPE_CHECKING:
     from kornia_lift.scenes.homographies import HomographySequence
     from kornia_lift.scenes.posed import PosedScene
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,7 +72,7 @@ def _seed() -> None:
 def plane(tmp_path: Path) -> PosedScene:
     """Two cameras before one plane, with exact depth."""
     from kornia_lift.scenes.posed import PosedScene
-    from tests.small_scenes import write_plane_scene
+    from tests.helpers.small_scenes import write_plane_scene
 
     return PosedScene.load(write_plane_scene(tmp_path / "plane"))
 
@@ -81,6 +81,6 @@ def plane(tmp_path: Path) -> PosedScene:
 def sequence(tmp_path: Path) -> HomographySequence:
     """The same two views of the plane, related by their homography."""
     from kornia_lift.scenes.homographies import HomographySequence
-    from tests.small_scenes import plane_homography, write_sequence
+    from tests.helpers.small_scenes import plane_homography, write_sequence
 
     return HomographySequence.load(write_sequence(tmp_path / "seq", {2: plane_homography()}))

@@ -17,7 +17,7 @@ pytest.importorskip("skimage")
 pytest.importorskip("tqdm")
 
 from kornia_lift.cli import main
-from tests.cli.helpers import Answer, astronaut, save, sift
+from tests.helpers.cli import Answer, astronaut, save, sift
 
 
 @pytest.fixture

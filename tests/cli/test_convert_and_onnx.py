@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from kornia_lift.convert import TILDEResponse, load_converted
-from tests.cli.conftest import Answer
+from tests.helpers.cli import Answer
 
 
 def test_convert(call: Callable[..., Answer], shared: Path, tmp_path: Path) -> None:

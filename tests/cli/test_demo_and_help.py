@@ -18,7 +18,7 @@ from PIL import Image
 from kornia_lift import __version__
 from kornia_lift.cli import COMMANDS, build_parser
 from kornia_lift.cli.demo import known_warp
-from tests.cli.helpers import Call, one_line
+from tests.helpers.cli import Call, one_line
 
 NAMES = [command.__name__.rpartition(".")[2].replace("_", "-") for command in COMMANDS]
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from kornia_lift import LIFTFeature
 from kornia_lift.files import FeatureReader
 from kornia_lift.geometry import lafs_from_lift
-from tests.cli.helpers import NAMES, OPTIONS, Call, astronaut, contents, one_line, options_of, save
+from tests.helpers.cli import NAMES, OPTIONS, Call, astronaut, contents, one_line, options_of, save
 
 
 def test_file_has_the_format_of_hloc(call: Call, folder: Path) -> None:

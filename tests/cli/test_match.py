@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tests.cli.helpers import Call, astronaut, one_line, save
+from tests.helpers.cli import Call, astronaut, one_line, save
 
 SHIFT = 12  # pixels to the left in the second image
 

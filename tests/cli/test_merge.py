@@ -9,7 +9,7 @@ import pytest
 from kornia.feature import SIFTFeature
 
 from kornia_lift.extraction import shard_of
-from tests.cli.helpers import NAMES, OPTIONS, Call, astronaut, contents, one_line, save
+from tests.helpers.cli import NAMES, OPTIONS, Call, astronaut, contents, one_line, save
 
 
 def test_merge_reports_what_shards_lack(call: Call, folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from kornia_lift.evaluation.deepdesc_protocol import NEGATIVES, POINTS, PUBLISHED, load_descriptor, run_protocol
 from kornia_lift.evaluation.measures.patch_retrieval import retrieval_pairs
 from kornia_lift.scenes.patch_sets import BROWN_GRID, BROWN_PATCH, PatchSet
-from tests.cli.helpers import Call, one_line
+from tests.helpers.cli import Call, one_line
 
 
 def patch_set(points: int = 12, noise: float = 12.0) -> tuple[np.ndarray, np.ndarray]:

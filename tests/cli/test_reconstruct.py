@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kornia_lift import LIFTFeature
-from tests.cli.conftest import Answer
+from tests.helpers.cli import Answer
 
 pycolmap = pytest.importorskip("pycolmap")
 

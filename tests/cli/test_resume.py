@@ -16,8 +16,8 @@ from kornia.feature import SIFTFeature
 from torch import nn
 
 from kornia_lift.files import FeatureFile, FileInUseError
-from tests.cli.helpers import NAMES, OPTIONS, Call, astronaut, contents, one_line, options_of, save
-from tests.feature_files import random_features
+from tests.helpers.cli import NAMES, OPTIONS, Call, astronaut, contents, one_line, options_of, save
+from tests.helpers.feature_files import random_features
 
 
 def test_resumes_by_skipping(call: Call, folder: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.cli.helpers import Call, one_line
+from tests.helpers.cli import Call, one_line
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from kornia_lift import LIFTDescriptor
 from kornia_lift.convert import convert, load_converted
 from kornia_lift.convert.converted import guess_kind
 from kornia_lift.weights import WeightFileError, read_safetensors
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 safetensors = pytest.importorskip("safetensors.torch")
 

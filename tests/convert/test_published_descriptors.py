@@ -12,7 +12,7 @@ from kornia_lift import LIFTDescriptor
 from kornia_lift.convert import load_deepdesc, load_lift_descriptor
 from kornia_lift.convert.torch7 import read_t7
 from kornia_lift.weights import WeightFileError
-from tests.torch7 import torch7
+from tests.helpers.torch7 import torch7
 
 DEEPDESC = "weights_upstream/CNN3_p8_n8_split4_073000.t7"
 LIFT = "weights_upstream/new-CNN3-picc-iter-56k.h5"

@@ -15,7 +15,7 @@ from kornia_lift._kornia import laf_is_filled
 from kornia_lift.convert import TILDEResponse, load_learned_orientation, load_tilde, tilde_channels
 from kornia_lift.convert.tilde import GAIN
 from kornia_lift.weights import WeightFileError
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 UPSTREAM = "weights_upstream"
 

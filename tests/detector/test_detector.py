@@ -19,7 +19,7 @@ from kornia_lift.detector.scale_space import plan_levels
 from kornia_lift.geometry import lift_from_lafs
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.contrast import LocalContrast
-from tests.pictures import blob_image, blob_response, texture
+from tests.helpers.pictures import blob_image, blob_response, texture
 
 BLOBS = [(60.3, 50.7, 2.5), (140.25, 60.1, 4.0), (70.6, 150.4, 6.0), (170.8, 170.2, 8.0), (120.4, 110.6, 3.0)]
 

@@ -29,7 +29,7 @@ from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_arg
 from kornia_lift.feature.lfnet import LFNetFeature
 from kornia_lift.networks.lfnet import SCALES, Grid, normalise_maps, resize_maps
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDescriptor
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 
 def read(shared: Path, name: str) -> dict[str, Tensor]:

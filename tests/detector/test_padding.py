@@ -13,7 +13,7 @@ from kornia_lift import LIFTDetector, ScaleSpaceConfig
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector.padding import find_padding, sees_padding, shrink_padding
 from kornia_lift.evaluation.warps import ImageWarp
-from tests.pictures import blob_response, texture
+from tests.helpers.pictures import blob_response, texture
 
 
 def bright_texture(height: int, width: int, seed: int = 0) -> Tensor:

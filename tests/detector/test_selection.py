@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kornia_lift import LIFTDetector, LIFTFeature, ScaleSpaceConfig
 from kornia_lift.detector.padding import cover_max
 from kornia_lift.detector.suppression import suppress, suppress_all
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 T = TypeVar("T")
 

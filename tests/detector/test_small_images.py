@@ -8,7 +8,7 @@ from kornia_lift import LIFTDetector
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector.scale_space import ScaleSpaceConfig, plan_levels
 from kornia_lift.feature import shrink
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 
 def test_a_smaller_image_has_levels_that_are_finer_by_as_much() -> None:

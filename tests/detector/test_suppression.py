@@ -11,7 +11,7 @@ from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector import suppression
 from kornia_lift.detector.suppression import suppress
 from kornia_lift.geometry import lift_from_lafs
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 
 def one_by_one(image: Tensor, xy: Tensor, score: Tensor, radius: Tensor) -> list[int]:

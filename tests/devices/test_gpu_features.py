@@ -20,7 +20,7 @@ from kornia_lift.integrations._extract import extract
 from kornia_lift.matching.filtering import CorrespondenceFilter, FilteredMatcher, PutativeMatcher
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.correspondence import CorrespondenceNet
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 pytestmark = pytest.mark.gpu
 MODELS = ("lift", "lift-plus")

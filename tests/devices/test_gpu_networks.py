@@ -23,8 +23,8 @@ from kornia_lift.networks.layers import exact_conv2d
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from tests.pictures import texture
-from tests.training.helpers import matched_pair
+from tests.helpers.pictures import texture
+from tests.helpers.training import matched_pair
 
 pytestmark = pytest.mark.gpu
 

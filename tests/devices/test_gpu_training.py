@@ -21,7 +21,7 @@ from kornia_lift.training.loop import fit
 from kornia_lift.training.stage import Stage
 from kornia_lift.training.tilde.config import TildeConfig
 from kornia_lift.training.tilde.stage import TildeStage, make_response
-from tests.training.helpers import aligned_stack, matched_pair, picture
+from tests.helpers.training import aligned_stack, matched_pair, picture
 
 pytestmark = pytest.mark.gpu
 

@@ -32,10 +32,10 @@ from kornia_lift.training.lfnet.stage import LFNetNetworks, LFNetStage
 from kornia_lift.training.loop.update import Update
 from kornia_lift.training.stage import Stage
 from tests.devices.other_device import OtherDevice, here
-from tests.pictures import texture
-from tests.training.helpers import matched_pair
-from tests.training.lfnet.test_lfnet_training import config as lfnet_config
-from tests.training.lfnet.test_lfnet_training import warped
+from tests.helpers.lfnet import config as lfnet_config
+from tests.helpers.lfnet import warped
+from tests.helpers.pictures import texture
+from tests.helpers.training import matched_pair
 
 IMAGES = texture(80, 110, 2)
 MASK = torch.arange(110).gt(50).expand(1, 1, 80, 110)

@@ -18,8 +18,15 @@ from kornia_lift.evaluation.warps import RESCALES, ROTATIONS, ImageWarp, warp_sc
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import HasLocalAffine, Pair, Scene
-from tests.feature_files import random_features, writing
-from tests.small_scenes import features, grid_points, plane_homography, unit_vectors, write_plane_scene, write_sequence
+from tests.helpers.feature_files import random_features, writing
+from tests.helpers.small_scenes import (
+    features,
+    grid_points,
+    plane_homography,
+    unit_vectors,
+    write_plane_scene,
+    write_sequence,
+)
 
 
 def pairs(error: float, score: float, status: str = OK) -> list[PairResult]:

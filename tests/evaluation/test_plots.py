@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from kornia_lift.evaluation.report.plots import bar_style, line_style, mma_plot
 from kornia_lift.evaluation.report.results import Results
-from tests.scripts import load_script
+from tests.helpers.repository import ROOT, load_script
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "accuracy.json"
+RESULTS = ROOT / "benchmarks" / "results" / "accuracy.json"
 
 
 def test_twenty_features_have_twenty_styles() -> None:
@@ -30,7 +28,7 @@ def test_lines_of_a_plot_differ_and_the_legend_names_them_all() -> None:
 
 def test_gallery_shows_the_middle_and_the_last_pair_of_each_scene() -> None:
     pytest.importorskip("PIL")
-    gallery = load_script("benchmarks/gallery.py")
+    gallery = load_script("benchmarks/pages/gallery.py")
     results = Results.load(RESULTS)
     (lift,) = [feature for feature in results.features if feature.name == "lift"]
     for section, rank in (("middle", 0.5), ("worst", 1.0)):

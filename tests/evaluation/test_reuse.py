@@ -24,8 +24,8 @@ from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, evaluate
 from kornia_lift.files import FeatureFileError, UnreadableImageError
 from kornia_lift.scenes.homographies import HomographySequence
-from tests.feature_files import writing
-from tests.small_scenes import features, grid_points, unit_vectors, write_sequence
+from tests.helpers.feature_files import writing
+from tests.helpers.small_scenes import features, grid_points, unit_vectors, write_sequence
 
 Found = tuple[np.ndarray, np.ndarray]
 

@@ -29,26 +29,17 @@ from kornia_lift.files import FeatureFileError
 from kornia_lift.scenes.folders import load_scenes
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography
 from kornia_lift.scenes.posed import PosedScene
-from tests.feature_files import writing
-from tests.small_scenes import (
+from tests.helpers.feature_files import writing
+from tests.helpers.small_scenes import (
     K,
     features,
     grid_points,
     plane_homography,
     unit_vectors,
+    write_perfect,
     write_plane_scene,
     write_sequence,
 )
-
-
-def write_perfect(path: Path, scene: str, names: tuple[str, str] = ("1", "2"), noise: float = 0.0) -> Path:
-    points = grid_points(7)
-    moved = apply_homography(plane_homography(), points)
-    moved += np.random.default_rng(0).normal(0, noise, moved.shape)
-    with writing(path, {"feature": "perfect"}) as store:
-        for name, p in zip(names, (points, moved), strict=True):
-            store.write(f"{scene}/{name}", features(p, unit_vectors(len(p))))
-    return path
 
 
 def test_file_gives_back_what_was_written(tmp_path: Path) -> None:

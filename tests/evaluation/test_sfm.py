@@ -14,7 +14,7 @@ from kornia_lift.features import Features
 from kornia_lift.files import FeatureFileError
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.homographies import HomographySequence
-from tests.small_scenes import rotation, write_plane_scene, write_sequence
+from tests.helpers.small_scenes import rotation, write_plane_scene, write_sequence
 
 pycolmap = pytest.importorskip("pycolmap")
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.helpers.repository import ROOT
+
 QUICK = ("extract", "merge", "evaluate", "build-dataset", "match")
 SLOW = ("reconstruct", "train paper", "train modern", "train compact", "train lfnet",
         "train correspondences", "train tilde")  # fmt: skip

@@ -23,7 +23,7 @@ from kornia_lift.training.recipe import best_weights
 from kornia_lift.training.tilde.config import TildeConfig
 from kornia_lift.training.tilde.stage import TildeStage, make_response
 from kornia_lift.weights import read_safetensors
-from tests.training.helpers import aligned_stack, matched_pair, picture
+from tests.helpers.training import aligned_stack, matched_pair, picture
 
 # SGD: Adam's first steps are all signs, which rounding flips where a gradient is nearly zero
 _LOOP = """steps = 3

@@ -12,7 +12,7 @@ from torch import Tensor
 from kornia_lift import LIFTDetector, LIFTFeature, LIFTOrientation, LIFTResponse, ScaleSpaceConfig
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift.geometry import lafs_from_lift
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 CONFIG = ScaleSpaceConfig(min_sigma=2, max_sigma=6, levels_per_octave=4, scale_nms=1)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, ScaleSpaceConfig, _memory
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift.weights import WeightFileError
-from tests.pictures import blob_response, texture
+from tests.helpers.pictures import blob_response, texture
 
 DENSE = ScaleSpaceConfig(max_sigma=5, nms_radius=2)  # more keypoints than are asked for
 FAST = ScaleSpaceConfig(min_sigma=2, levels_per_octave=3, scale_nms=1)

@@ -27,7 +27,7 @@ from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
 from kornia_lift.training.initial import load_initial
 from kornia_lift.weights import LFNET_MODEL, WeightFileError, load_tensors
 from kornia_lift.weights._registry import FOLDER, MODELS
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 FILE = FOLDER / MODELS[LFNET_MODEL].file
 

@@ -23,7 +23,7 @@ from torch import nn
 from kornia_lift import LIFTDetector, mix_features
 from kornia_lift.feature.mixing import Descriptor, Detector, Orientation
 from kornia_lift.geometry import lift_from_lafs
-from tests.pictures import blob_image, blob_response, texture
+from tests.helpers.pictures import blob_image, blob_response, texture
 
 CASES = list(itertools.product(get_args(Detector), get_args(Orientation), get_args(Descriptor)))
 

@@ -20,7 +20,7 @@ from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.geometry.pyramid import PatchPyramid, extract_patches
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 
 def frames(height: int, width: int, batch: int = 1, count: int = 60) -> Tensor:

@@ -24,7 +24,8 @@ from kornia_lift.files import (
     merge_feature_files,
 )
 from kornia_lift.files.hloc import FORMAT, opposite
-from tests.feature_files import random_features, writing
+from tests.helpers.feature_files import random_features, writing
+from tests.helpers.repository import ROOT
 
 
 def test_file_gives_back_what_was_written(tmp_path: Path) -> None:
@@ -359,7 +360,7 @@ _FULL = """
 import json, sys
 from pathlib import Path
 from kornia_lift.files import FeatureFile, merge_feature_files
-from tests.feature_files import random_features
+from tests.helpers.feature_files import random_features
 
 folder, room, action = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 said = ""
@@ -404,9 +405,8 @@ def test_full_disk_is_one_sentence(tmp_path: Path, full: list[str], action: str)
         with writing(tmp_path / "big.h5") as file:
             for number in range(10):
                 file.write(f"{number}.png", random_features(250, number))
-    root = Path(__file__).resolve().parents[2]
     words = [*full, sys.executable, "-c", _FULL, str(tmp_path), str(tmp_path / "room"), action]
-    done = subprocess.run(words, cwd=root, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said, left = json.loads(done.stdout)
     assert said.startswith(f"cannot write {tmp_path / 'room' / 'f.h5'}: No space left on device")

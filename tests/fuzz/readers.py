@@ -69,7 +69,7 @@ from tests.fuzz.weight_files import (
     weights,
     weights_of_others,
 )
-from tests.torch7 import torch7
+from tests.helpers.torch7 import torch7
 
 
 @dataclass(frozen=True)

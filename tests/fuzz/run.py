@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 
+from tests.helpers.repository import ROOT
+
 SECONDS = 20
 MEMORY_KB = 2**20
 ADDRESSES = 2**33  # bytes
 H5 = "h5 features"
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def fuzz(name: str, cases: int, first: int = 0) -> dict[str, Any]:

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from tests.fuzz.readers import READERS
-from tests.fuzz.run import H5, ROOT
+from tests.fuzz.run import H5
+from tests.helpers.repository import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are forked")
 SHORT, LONG = 12, 230

@@ -194,7 +194,7 @@ def dim_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def image_with_texture(height: int = 120, width: int = 160) -> Tensor:
     """Return a gray image (1, 1, H, W) with some keypoints."""
-    from tests.pictures import texture
+    from tests.helpers.pictures import texture
 
     return texture(height, width)
 

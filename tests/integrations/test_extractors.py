@@ -15,8 +15,9 @@ from torch import Tensor
 
 from kornia_lift import LIFTFeature
 from kornia_lift.geometry import lift_from_lafs
+from tests.helpers.pictures import texture
+from tests.helpers.repository import ROOT
 from tests.integrations import contracts
-from tests.pictures import texture
 
 COUNT = 40
 
@@ -186,12 +187,11 @@ def _dim_config(config: Any, settings: SimpleNamespace) -> Any:
 
 
 def test_torch_hub_loads_from_a_clone(expected: dict[str, Tensor]) -> None:
-    root = Path(__file__).resolve().parents[2]
-    feature = torch.hub.load(str(root), "lift", source="local", num_features=COUNT)
+    feature = torch.hub.load(str(ROOT), "lift", source="local", num_features=COUNT)
     assert not feature.training
     with torch.inference_mode():
         same(feature(texture(120, 160))[2][0], expected["desc"])
-    upright = torch.hub.load(str(root), "lift_upright", source="local", pretrained=False, num_features=5)
+    upright = torch.hub.load(str(ROOT), "lift_upright", source="local", pretrained=False, num_features=5)
     assert "PassLAF" in repr(upright.orienter)
 
 

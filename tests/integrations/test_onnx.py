@@ -19,7 +19,7 @@ from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.contrast import LocalContrast
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 #: The networks are exported for inputs of any size, for which torch 2.5 is too old.
 new_torch = pytest.mark.skipif(not hasattr(torch.export.Dim, "DYNAMIC"), reason="needs torch 2.6")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kornia_lift import LIFTFeature, draw_matches, load_image, match_images
 from kornia_lift._kornia import ShapeError
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 pytest.importorskip("cv2")
 

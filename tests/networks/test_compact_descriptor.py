@@ -15,7 +15,7 @@ from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks._fast.quantized import has_fast_integers, has_integers
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 
 def views(batch: int = 1, seed: int = 0) -> Tensor:

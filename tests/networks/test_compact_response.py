@@ -15,7 +15,7 @@ from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.contrast import LocalContrast
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 
 def trained(**options: object) -> CompactResponse:

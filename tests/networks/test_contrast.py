@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from kornia_lift import LIFTDetector, LIFTResponse, ScaleSpaceConfig
 from kornia_lift.networks.contrast import LocalContrast, gaussian_contrast, window_deviation, window_sums
 from kornia_lift.weights import WeightFileError
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 FILTER, GAUSSIAN = LocalContrast("filter"), LocalContrast("gaussian")
 BOTH = pytest.mark.parametrize("contrast", [FILTER, GAUSSIAN], ids=["filter", "gaussian"])

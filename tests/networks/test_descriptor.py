@@ -14,7 +14,7 @@ from torch.autograd import gradcheck
 from kornia_lift import LIFTDescriptor
 from kornia_lift.convert import load_lift_descriptor
 from kornia_lift.geometry import lafs_from_lift
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 
 def test_every_stage_reproduces_the_oracle(shared: Path) -> None:

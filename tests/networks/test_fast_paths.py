@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTOrientation, LIFTResponse
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 
 def patches(count: int) -> Tensor:

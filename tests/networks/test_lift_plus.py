@@ -10,7 +10,7 @@ import torch
 from kornia_lift import LIFTFeature
 from kornia_lift.feature.patches import PatchOrienter
 from kornia_lift.networks import CompactDescriptor, PolarOrientation
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 
 @pytest.mark.parametrize("degrees", [-140.0, -35.0, 5.0, 33.0, 90.0])

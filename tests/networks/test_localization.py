@@ -16,8 +16,8 @@ from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.localization import KeypointLocalization, soft_argmax_around_centre
-from tests.networks.stand_ins import Constant
-from tests.pictures import texture
+from tests.helpers.networks import Constant
+from tests.helpers.pictures import texture
 
 
 def trained(seed: int = 0) -> KeypointLocalization:

@@ -16,7 +16,7 @@ from torch.autograd import gradcheck
 
 from kornia_lift import LIFTOrientation
 from kornia_lift.geometry import lafs_from_lift
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 
 def oracle_network(pool3: bool, output_order: Literal["cs", "sc"], mean: float, std: float) -> LIFTOrientation:

@@ -14,7 +14,7 @@ from torch.autograd import gradcheck
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angle, peak_angles, polar_sampling
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 
 def trained(**options: object) -> PolarOrientation:

@@ -13,7 +13,7 @@ from torch.autograd import gradcheck
 
 from kornia_lift import LIFTResponse
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA, lift_from_lafs
-from tests.pictures import blob_image, blob_response
+from tests.helpers.pictures import blob_image, blob_response
 
 
 def test_score_map_reproduces_the_oracle(shared: Path) -> None:

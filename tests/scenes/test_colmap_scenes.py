@@ -14,7 +14,7 @@ from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.runner import OK, evaluate
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.folders import UnreadableScene, load_scenes
-from tests.small_scenes import HEIGHT, WIDTH, K, write_sequence
+from tests.helpers.small_scenes import HEIGHT, WIDTH, K, write_sequence
 
 pycolmap = pytest.importorskip("pycolmap")
 

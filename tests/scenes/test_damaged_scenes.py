@@ -14,8 +14,14 @@ from kornia_lift.evaluation.validation import evaluate_feature
 from kornia_lift.scenes.folders import UnreadableScene, load_scenes
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
-from tests.scenes.test_layouts import write_strecha
-from tests.small_scenes import features, grid_points, unit_vectors, write_plane_scene, write_sequence
+from tests.helpers.small_scenes import (
+    features,
+    grid_points,
+    unit_vectors,
+    write_plane_scene,
+    write_sequence,
+    write_strecha,
+)
 
 SAME = dict.fromkeys((2, 3), np.eye(3))
 

@@ -15,8 +15,8 @@ from kornia_lift.scenes.folders import load_scenes
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import UNKNOWN, VISIBLE, HasPose
 from kornia_lift.scenes.static import StaticSequence
-from tests.feature_files import writing
-from tests.small_scenes import features, unit_vectors, write_plane_scene
+from tests.helpers.feature_files import writing
+from tests.helpers.small_scenes import features, unit_vectors, write_plane_scene, write_strecha
 
 
 def test_webcam_pairs_images_of_a_camera_that_stands_still(tmp_path: Path) -> None:
@@ -32,17 +32,6 @@ def test_webcam_pairs_images_of_a_camera_that_stands_still(tmp_path: Path) -> No
     assert len(StaticSequence.load(tmp_path / "Frankfurt", all_pairs=True).pairs) == 15
     with pytest.raises(FileNotFoundError, match="fewer than two images"):
         StaticSequence.load(tmp_path)
-
-
-def write_strecha(root: Path, scene: PosedScene) -> Path:
-    root.mkdir()
-    for k, name in enumerate(scene.names):
-        rotation, centre = scene.rotations[k].T, -scene.rotations[k].T @ scene.translations[k]
-        lines = [*scene.intrinsics[k], np.zeros(3), *rotation, centre, scene.size]
-        text = "\n".join(" ".join(f"{v:.17g}" for v in line) for line in lines)
-        (root / f"{name}.png.camera").write_text(text + "\n")
-        (root / f"{name}.png").write_bytes((scene.root / "images" / f"{name}.png").read_bytes())
-    return root
 
 
 def test_strecha_as_published_has_the_same_poses(tmp_path: Path) -> None:

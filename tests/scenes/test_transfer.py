@@ -15,7 +15,7 @@ from kornia_lift.scenes.depth import interpolate_inverse_depth
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography, homography_jacobian
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import INVISIBLE, UNKNOWN, VISIBLE, Scene
-from tests.small_scenes import HEIGHT, WIDTH, grid_points, plane_homography, write_plane_scene, write_sequence
+from tests.helpers.small_scenes import HEIGHT, WIDTH, grid_points, plane_homography, write_plane_scene, write_sequence
 
 
 def test_depth_agrees_with_the_homography_on_a_plane(plane: PosedScene) -> None:

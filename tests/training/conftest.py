@@ -7,7 +7,7 @@ import pytest
 
 from kornia_lift.training.data.store import Observations, Store, StoredImage, encode_jpeg
 from kornia_lift.training.paper.quadruplets import QuadrupletSampler
-from tests.training.helpers import SIZE, as_single, picture, with_image
+from tests.helpers.training import SIZE, as_single, picture, with_image
 
 ROTATIONS = (0.0, 40.0)
 ZOOM = 1.2

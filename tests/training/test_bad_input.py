@@ -13,9 +13,8 @@ import pytest
 from kornia_lift.cli import main
 from kornia_lift.training.data.prepare.alike import check_different, thumbnail
 from kornia_lift.training.loop.log import TrainingLog
-
-from .helpers import picture
-from .test_own_images import TINY
+from tests.helpers.tiny_recipes import TINY
+from tests.helpers.training import picture
 
 
 def write(path: Path, image: np.ndarray) -> None:

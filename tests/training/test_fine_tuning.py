@@ -29,9 +29,8 @@ from kornia_lift.training.modern.descriptor import HardestDescriptorStage
 from kornia_lift.training.run import read_run, with_budget
 from kornia_lift.training.warped.crops import CropConfig
 from kornia_lift.weights import load_tensors
-
-from .helpers import picture
-from .test_own_images import TINY
+from tests.helpers.tiny_recipes import TINY
+from tests.helpers.training import picture
 
 HELD_OUT = """
 [held_out]

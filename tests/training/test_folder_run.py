@@ -14,7 +14,7 @@ from kornia_lift.training.config import ConfigError, read_mapping
 from kornia_lift.training.folder_run import FOLDER_RECIPES, read_folder_run
 from kornia_lift.training.recipes import recipe_path
 from kornia_lift.weights import WeightFileError, save_model
-from tests.training.helpers import aligned_stack
+from tests.helpers.training import aligned_stack
 
 TILDE = """
 recipe = "tilde"

@@ -10,8 +10,8 @@ import pytest
 
 from kornia_lift.training.data.prepare.provenance import OtherSourceError
 from kornia_lift.training.data.store import load_store
-from tests.scripts import load_script
-from tests.training.helpers import picture
+from tests.helpers.repository import load_script
+from tests.helpers.training import picture
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from kornia_lift.training.data.store import Store, load_store, save_store
 from kornia_lift.training.loop.checkpoint import load_checkpoint
 from kornia_lift.training.recipes import recipe_path
 from kornia_lift.training.run import read_run, with_budget
-from tests.training.helpers import picture, with_image
+from tests.helpers.training import picture, with_image
 
 TINY = """
 recipe = "paper"

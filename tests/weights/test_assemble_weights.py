@@ -16,7 +16,7 @@ from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.training.loop.checkpoint import BEST, save_checkpoint
 from kornia_lift.weights import WeightFileError, load_tensors, network_family
-from tests.scripts import load_script
+from tests.helpers.repository import load_script
 
 pytest.importorskip("safetensors")
 

@@ -26,7 +26,16 @@ from kornia_lift.features import Features
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import INVISIBLE, UNKNOWN, VISIBLE, Transferred
-from tests.small_scenes import HEIGHT, WIDTH, K, features, grid_points, plane_homography, unit_vectors, write_sequence
+from tests.helpers.small_scenes import (
+    HEIGHT,
+    WIDTH,
+    K,
+    features,
+    grid_points,
+    plane_homography,
+    unit_vectors,
+    write_sequence,
+)
 
 
 def test_thinning_takes_the_best_first() -> None:

@@ -20,8 +20,7 @@ from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.runner import evaluate
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.scenes.posed import PosedScene
-from tests.evaluation.test_runner import write_perfect
-from tests.small_scenes import write_plane_scene
+from tests.helpers.small_scenes import write_perfect, write_plane_scene
 
 K = np.array([[700.0, 0, 320], [0, 700, 240], [0, 0, 1]])
 

@@ -15,7 +15,7 @@ from kornia_lift.features import Features, from_lafs
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import INVISIBLE, UNKNOWN, VISIBLE, Transferred
-from tests.small_scenes import HEIGHT, WIDTH, features, grid_points, plane_homography, unit_vectors
+from tests.helpers.small_scenes import HEIGHT, WIDTH, features, grid_points, plane_homography, unit_vectors
 
 
 def perfect(step: int = 11) -> tuple[Features, Features]:
@@ -253,7 +253,7 @@ def test_evaluate_feature_in_process(sequence: HomographySequence) -> None:
 
 
 def test_a_rotation_covariant_feature_does_not_care_about_rotation(tmp_path_factory: pytest.TempPathFactory) -> None:
-    from tests.small_scenes import write_sequence
+    from tests.helpers.small_scenes import write_sequence
 
     root = write_sequence(tmp_path_factory.mktemp("x") / "same", {2: np.eye(3)})
     (root / "2.png").write_bytes((root / "1.png").read_bytes())

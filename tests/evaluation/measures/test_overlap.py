@@ -12,7 +12,7 @@ from kornia_lift.evaluation.measures.overlap import OverlapOptions, overlap_erro
 from kornia_lift.features import Features
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography
 from kornia_lift.scenes.scene import Pair
-from tests.small_scenes import HEIGHT, WIDTH, features, grid_points, plane_homography, unit_vectors
+from tests.helpers.small_scenes import HEIGHT, WIDTH, features, grid_points, plane_homography, unit_vectors
 
 
 @pytest.mark.parametrize(("normalised", "column"), [(False, 4), (True, 6)])

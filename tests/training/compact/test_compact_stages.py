@@ -31,8 +31,8 @@ from kornia_lift.training.data.store import Store
 from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.weights import load_tensors
 from kornia_lift.weights._safetensors import write_safetensors
-from tests.pictures import texture
-from tests.training.helpers import as_single, picture
+from tests.helpers.pictures import texture
+from tests.helpers.training import as_single, picture
 
 PHOTOMETRIC = {"gain": 1.0, "gamma": 1.0, "offset": 0.0, "noise": 0.0, "blur": 0.0, "shadow": 0.0, "jpeg": 0.0}
 STILL = WarpConfig(**PHOTOMETRIC, angle=0.0, scale=1.0, shift=0.0, stretch=1.0)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from kornia_lift.training.compact.observations import Observations, ViewConfig, 
 from kornia_lift.training.compact.views import ViewPairs
 from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.modern.pairs import WarpConfig
-from tests.training.helpers import picture
+from tests.helpers.training import picture
 
 FOCAL, SIZE = 300.0, 400
 MIDDLE = (SIZE - 1) / 2

@@ -15,8 +15,8 @@ from kornia_lift.training.compact.copies import CopyConfig, KeypointPairs, copy_
 from kornia_lift.training.compact.localization import FAR, LocalizationStage
 from kornia_lift.training.data.photometric import Photometric
 from kornia_lift.training.warped.crops import CropConfig
-from tests.networks.stand_ins import Constant
-from tests.pictures import blob_image, blob_response, texture
+from tests.helpers.networks import Constant
+from tests.helpers.pictures import blob_image, blob_response, texture
 
 SAME = Photometric(gain=1.0, gamma=1.0, offset=0.0, noise=0.0, blur=0.0, shadow=0.0, jpeg=0.0)
 WARP = CropConfig(size=1000, scale=1.3, stretch=1.3, perspective=0.1, shift=0.0)

@@ -9,7 +9,7 @@ from torch import Generator
 from kornia_lift.training.correspondences.augmentation import KEPT_MATCHES, choose_matches, move_cameras
 from kornia_lift.training.correspondences.config import AugmentationConfig
 from kornia_lift.training.correspondences.losses import epipolar_labels
-from tests.training.helpers import matched_pair
+from tests.helpers.training import matched_pair
 
 OFF = AugmentationConfig(0, 0, 0, 0, 0, 0, 0, 0, 0)
 MOVES = {

@@ -21,7 +21,7 @@ from kornia_lift.training.correspondences.losses import classification_loss, epi
 from kornia_lift.training.correspondences.recipe import WEIGHTS, CorrespondenceRecipe, save_correspondence
 from kornia_lift.training.correspondences.stage import CorrespondenceStage
 from kornia_lift.training.loop import fit
-from tests.training.helpers import matched_pair
+from tests.helpers.training import matched_pair
 
 
 def test_losses_reproduce_the_oracle(shared: Path) -> None:

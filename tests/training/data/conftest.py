@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kornia_lift.training.data.store import Observations, Store, StoredImage, encode_jpeg
-from tests.training.data.helpers import texture
+from tests.helpers.rotated_scene import texture
 
 
 @pytest.fixture

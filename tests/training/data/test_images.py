@@ -11,7 +11,7 @@ from PIL import Image
 
 from kornia_lift import ImageFileError
 from kornia_lift.training.data.images import read_gray
-from tests.training.data.helpers import texture
+from tests.helpers.rotated_scene import texture
 
 
 def test_sixteen_bits_are_reduced_to_eight(tmp_path: Path) -> None:

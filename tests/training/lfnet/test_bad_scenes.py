@@ -12,7 +12,7 @@ from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.posed import PosedViews
 from kornia_lift.training.lfnet.warp import Warp, visibility
-from tests.small_scenes import write_plane_scene
+from tests.helpers.small_scenes import write_plane_scene
 
 CONFIG = LFNetConfig(size=64, min_step=1.0, max_step=1.5)
 

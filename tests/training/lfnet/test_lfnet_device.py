@@ -19,7 +19,7 @@ from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.stage import LFNetNetworks, LFNetStage
 from kornia_lift.training.lfnet.views import WarpedViews
 from kornia_lift.training.loop import fit
-from tests.training.helpers import picture
+from tests.helpers.training import picture
 
 SIZE, KEYPOINTS = 96, 12
 

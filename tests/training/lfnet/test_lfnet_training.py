@@ -24,29 +24,12 @@ from kornia_lift.training.lfnet.tracked import TrackedViews
 from kornia_lift.training.lfnet.views import ViewSource, WarpedViews, homography_warp
 from kornia_lift.training.loop.loop import fit
 from kornia_lift.weights import WeightFileError
-from tests.training.helpers import picture
-
-SIZE = 96
-
-
-def config(**options: object) -> LFNetConfig:
-    loop = LoopConfig(steps=2, validate_every=2, checkpoint_every=1, log_every=1)
-    base: dict[str, object] = {
-        "size": SIZE,
-        "pairs_per_batch": 2,
-        "keypoints": 40,
-        "validation_pairs": 2,
-        "lfnet": loop,
-    }
-    return LFNetConfig(**(base | options))  # type: ignore[arg-type]
+from tests.helpers.lfnet import SIZE, config, warped
+from tests.helpers.training import picture
 
 
 def generator(seed: int = 0) -> Generator:
     return torch.Generator().manual_seed(seed)
-
-
-def warped(seed: int = 1, rotation: float = 180.0) -> WarpedViews:
-    return WarpedViews([[torch.from_numpy(picture(seed))]], SIZE, rotation=rotation)
 
 
 def test_jacobian_of_a_homography_is_that_of_its_differences() -> None:

@@ -43,7 +43,7 @@ from kornia_lift.training.paper.orientation import OrientationOptions
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.warped.crops import CropConfig
-from tests.training.helpers import matched_pair, picture
+from tests.helpers.training import matched_pair, picture
 from tests.training.loop.toy_stage import ToyStage
 
 STEPS, STOP = 3, 2

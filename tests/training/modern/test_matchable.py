@@ -23,7 +23,7 @@ from kornia_lift.training.modern.ranking import (
 )
 from kornia_lift.training.modern.repeatable import RepeatableDetectorStage
 from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 SIZE = 160
 EDGE = 40  # the second image is black to the left of this column

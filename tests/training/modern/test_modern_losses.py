@@ -24,7 +24,7 @@ from kornia_lift.training.warped.maxima import (
     local_maxima,
     repeated_maxima,
 )
-from tests.pictures import texture
+from tests.helpers.pictures import texture
 
 STILL = WarpConfig(
     gain=1.0,

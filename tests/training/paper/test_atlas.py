@@ -12,7 +12,7 @@ from kornia.feature import extract_patches_simple
 
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.training.paper.atlas import ImageAtlas, gray_statistics, rotated_axes
-from tests.training.data.helpers import texture
+from tests.helpers.rotated_scene import texture
 
 
 def smooth(height: int, width: int) -> torch.Tensor:

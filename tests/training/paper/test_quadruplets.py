@@ -13,7 +13,7 @@ from kornia_lift.geometry import crop_rotate
 from kornia_lift.training.data.prepare.negatives import SUPPORT
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.paper.quadruplets import QuadrupletSampler, SyntheticView, draw_angle, draw_shift
-from tests.training.helpers import as_single
+from tests.helpers.training import as_single
 
 STILL = SyntheticView(
     gain=1.0, gamma=1.0, offset=0.0, noise=0.0, blur=0.0, shadow=0.0, jpeg=0.0, stretch=1.0, zoom=1.0, rotation=0.0

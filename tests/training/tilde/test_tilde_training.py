@@ -15,7 +15,7 @@ from kornia_lift.training.tilde.config import TildeConfig
 from kornia_lift.training.tilde.losses import classification_loss, peak, shape_loss, temporal_loss
 from kornia_lift.training.tilde.stacks import read_stack, repeated_locations
 from kornia_lift.training.tilde.stage import TildeStage, make_response
-from tests.training.helpers import aligned_stack
+from tests.helpers.training import aligned_stack
 
 
 def test_hinge_is_squared_and_balanced() -> None:

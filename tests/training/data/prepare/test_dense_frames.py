@@ -15,8 +15,8 @@ from kornia_lift.training.data.prepare.read import read_source
 from kornia_lift.training.data.prepare.sift import detect_sift, one_per_location
 from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.modern.tracks import CutConfig, cut_tracks
-from tests.small_scenes import HEIGHT, WIDTH, plane_homography, write_plane_scene
-from tests.training.data.helpers import texture
+from tests.helpers.rotated_scene import texture
+from tests.helpers.small_scenes import HEIGHT, WIDTH, plane_homography, write_plane_scene
 
 cv2 = pytest.importorskip("cv2")
 

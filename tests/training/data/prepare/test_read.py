@@ -16,7 +16,7 @@ from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.read import read_source
 from kornia_lift.training.data.prepare.sources import Source, find_sources
 from kornia_lift.training.data.store import Store
-from tests.training.data.helpers import RotatedScene, texture
+from tests.helpers.rotated_scene import RotatedScene, texture
 
 
 def write(path: Path, picture: np.ndarray) -> Path:
