@@ -25,6 +25,7 @@ extensions = [
     "mathml",
     "programs",
     "api_pages",
+    "docstrings",
 ]
 exclude_patterns = ["_build", "_ext"]
 html_theme = "furo"
@@ -43,6 +44,8 @@ copybutton_exclude = ".linenos, .gp, .go"
 myst_enable_extensions = ["attrs_block", "colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 autodoc_member_order = "bysource"
+autodoc_inherit_docstrings = False  # torch says of every forward that it should be overridden
+autodoc_preserve_defaults = True
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_use_ivar = True  # autodoc lists the fields of named tuples already
