@@ -22,3 +22,8 @@ def lift(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) -> LI
 def lift_upright(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
     """LIFT without orientation, for cameras that are not rotated; arguments as :func:`lift`."""
     return LIFTFeature(num_features, True, pretrained="lift-upright" if pretrained else False, **kwargs)
+
+
+def lift_plus(num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
+    """LIFT's detector with networks of our own, which find more correct matches; arguments as :func:`lift`."""
+    return LIFTFeature(num_features, pretrained="lift-plus", **kwargs)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from kornia_lift.features import Features
 from kornia_lift.files.h5 import FeatureFileError, H5File, text
 
-#: 1 (kornia_lift 0.1, no attribute): ``oris`` ran counter-clockwise. 2: clockwise.
+#: 1 (before November 2026, no attribute): ``oris`` ran counter-clockwise. 2: clockwise.
 FORMAT = 2
 _MAX_SHARDS = 1_000_000
 
@@ -78,8 +78,8 @@ def read_options(file: H5File) -> dict[str, Any]:
         return {}
     if number is None:
         raise FeatureFileError(
-            f"{file.path} was written by kornia_lift 0.1, whose angles (oris) run counter-clockwise: remove it, or use "
-            "--overwrite, and extract the features again"
+            f"{file.path} has the format of before November 2026, whose angles (oris) run counter-clockwise: remove it, "
+            "or use --overwrite, and extract the features again"
         )
     if not isinstance(number, np.integer) or number != FORMAT:
         raise FeatureFileError(f"{file.path} has the format {number}, this version reads {FORMAT}: update kornia_lift")

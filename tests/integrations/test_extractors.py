@@ -193,6 +193,8 @@ def test_torch_hub_loads_from_a_clone(expected: dict[str, Tensor]) -> None:
         same(feature(texture(120, 160))[2][0], expected["desc"])
     upright = torch.hub.load(str(ROOT), "lift_upright", source="local", pretrained=False, num_features=5)
     assert "PassLAF" in repr(upright.orienter)
+    plus = torch.hub.load(str(ROOT), "lift_plus", source="local", num_features=5)
+    assert not plus.training and "CompactDescriptor" in repr(plus)
 
 
 def test_kornia_moons_counts_the_same_diameter(expected: dict[str, Tensor]) -> None:
