@@ -9,6 +9,8 @@ from pathlib import Path
 from kornia_lift.convert import load_converted, load_lift_descriptor, load_tilde
 from kornia_lift.convert.learned_orientation import load_learned_orientation
 from kornia_lift.convert.torch7 import read_t7
+from kornia_lift.feature import LFNetFeature
+from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.reconstruction import read_pairs
 from kornia_lift.scenes.images import read_depth_png
 from kornia_lift.scenes.patch_sets import PatchSet
@@ -35,6 +37,8 @@ from tests.fuzz.scene_files import (
     read_sequence,
     read_strecha,
     sequence,
+    tiff_bands_apart,
+    tiff_float_colour,
 )
 from tests.fuzz.training_files import (
     a_log,
@@ -62,10 +66,15 @@ from tests.fuzz.training_files import (
 )
 from tests.fuzz.weight_files import (
     converted,
+    correspondence,
     learned_orientation,
+    lf_net,
     lift_h5,
+    lift_plus,
+    load_lift_plus,
     load_response,
     tilde,
+    trained_tilde,
     weights,
     weights_of_others,
 )
@@ -102,6 +111,8 @@ READERS: dict[str, Reader] = {
     "tiff": Reader("a.tif", picture(), read_image, mutators.flip),
     "tiff, floating point": Reader("a.tif", picture("F"), read_image, mutators.flip),
     "tiff, CMYK": Reader("a.tif", picture("CMYK", compression="tiff_lzw"), read_image, mutators.flip),
+    "tiff, bands apart": Reader("a.tif", tiff_bands_apart, read_image, mutators.flip),
+    "tiff, floats in colour": Reader("a.tif", tiff_float_colour, read_image, mutators.flip),
     "bmp": Reader("a.bmp", picture("P"), read_image, mutators.flip),
     "avif": Reader("a.avif", picture(), read_image, mutators.flip),
     "webp": Reader("a.webp", picture(), read_image, mutators.flip),
@@ -144,6 +155,10 @@ READERS: dict[str, Reader] = {
     "converted weights": Reader("w.safetensors", converted, load_converted, mutators.safetensors),
     "Torch7": Reader("w.t7", torch7, read_t7, mutators.flip),
     "TILDE": Reader("w.txt", tilde, load_tilde, mutators.words),
+    "TILDE, trained": Reader("w.safetensors", trained_tilde, load_tilde, mutators.safetensors),
+    "LF-Net": Reader("w.safetensors", lf_net, lambda p: LFNetFeature(10, p), mutators.safetensors),
+    "lift-plus": Reader("w.safetensors", lift_plus, load_lift_plus, mutators.safetensors),
+    "correspondences": Reader("w.safetensors", correspondence, CorrespondenceNet, mutators.safetensors),
     "LIFT h5": Reader("w.h5", lift_h5, load_lift_descriptor, mutators.flip),
     "learned orientation": Reader("layer1_b.npy", learned_orientation,
                                   lambda p: load_learned_orientation(p.parent), mutators.array),

@@ -41,6 +41,22 @@ def read_image(path: Path) -> None:
     assert pixels.min() >= 0 and pixels.max() <= 1
 
 
+def tiff_bands_apart(path: Path) -> None:
+    """Write a TIFF with three bands of 16 bits, one behind the other, which is left to tifffile."""
+    import tifffile
+
+    values = np.random.default_rng(0).integers(0, 2**16, (3, 24, 31), dtype=np.uint16)
+    tifffile.imwrite(path, values, photometric="rgb", planarconfig="separate")
+
+
+def tiff_float_colour(path: Path) -> None:
+    """Write a tiled, compressed TIFF of three floating-point bands, which Pillow does not know."""
+    import tifffile
+
+    values = np.random.default_rng(0).random((24, 31, 3), dtype=np.float32)
+    tifffile.imwrite(path, values, photometric="rgb", tile=(16, 16), compression="zlib")
+
+
 def deep_colour(path: Path) -> None:
     """Write a small image of three channels with 16 bits, which Pillow cannot write."""
     import cv2

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
+from torch import nn
 
-from kornia_lift import LIFTDescriptor, LIFTResponse
+from kornia_lift import LIFTDescriptor, LIFTFeature, LIFTResponse
+from kornia_lift.convert import TILDEResponse
 from kornia_lift.convert.learned_orientation import _SHAPES
-from kornia_lift.weights import load_network, write_safetensors
+from kornia_lift.detector.lfnet import LFNetDetector
+from kornia_lift.networks.correspondence import CorrespondenceNet
+from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.training.config import to_mapping
+from kornia_lift.training.tilde.config import TildeConfig
+from kornia_lift.weights import load_network, load_tensors, write_safetensors
 
 
 def weights(path: Path) -> None:
     """Weights of one network, with a checksum."""
     write_safetensors(path, {f"response.{k}": v for k, v in LIFTResponse(False).state_dict().items()}, {"a": "b"})
+
+
+def unchecked(path: Path, parts: Mapping[str, nn.Module], metadata: dict[str, str]) -> None:
+    """Write networks without a checksum, which a stranger would write anew: damage comes to the readers behind it."""
+    from safetensors.torch import save
+
+    tensors = {
+        f"{part}.{k}": v.contiguous() for part, network in parts.items() for k, v in network.state_dict().items()
+    }
+    path.write_bytes(save(tensors, metadata))
 
 
 def weights_of_others(path: Path) -> None:
@@ -45,6 +64,36 @@ def tilde(path: Path) -> None:
         for _ in range(2):
             rows += [" ".join(f"{v:.3f}" for v in rng.normal(size=3)) for _ in range(3)] + ["0.5"]
     path.write_text("\n".join(rows) + "\n")
+
+
+def trained_tilde(path: Path) -> None:
+    """Filters as ``kornia-lift train tilde`` writes them."""
+    config = TildeConfig(num_sum=2, num_max=2, channels=1, filter_size=5)
+    response = TILDEResponse(2, 2, 1, 5, rank=0, gain=1.0)
+    unchecked(path, {"tilde": response}, {"config": json.dumps(to_mapping(config))})
+
+
+def lf_net(path: Path) -> None:
+    """Detector and descriptor of LF-Net with random weights."""
+    unchecked(path, {"detector": LFNetDetector(10), "descriptor": LFNetDescriptor()}, {"networks": "lf-net"})
+
+
+def lift_plus(path: Path) -> None:
+    """The networks of ``lift-plus``, in a file of one's own."""
+    from safetensors.torch import save
+
+    tensors, metadata = load_tensors("lift-plus")
+    path.write_bytes(save({k: v.contiguous() for k, v in tensors.items()}, metadata))
+
+
+def load_lift_plus(path: Path) -> None:
+    """Build the whole feature from a file, which says which networks it holds."""
+    LIFTFeature(10, pretrained=path)
+
+
+def correspondence(path: Path) -> None:
+    """A small correspondence network, as its recipe writes it."""
+    unchecked(path, {"correspondence": CorrespondenceNet(channels=8, blocks=1)}, {"config": "{}"})
 
 
 def lift_h5(path: Path) -> None:
