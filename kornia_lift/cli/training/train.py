@@ -17,7 +17,7 @@ examples:
   kornia-lift train paper --data dataset/ --out runs/mine            from scratch, hours
   kornia-lift train paper --data dataset/ --out runs/mine --max-minutes 30
   kornia-lift train modern --data dataset/ --out runs/modern         likewise, as the shipped weights were
-  kornia-lift train modern --data holiday/ --out runs/modern        single images, or scenes with sparse/
+  kornia-lift train modern --data holiday/ --out runs/modern         single images, or scenes with sparse/
   kornia-lift train correspondences --data DATA --features opencv-sift lift   which matches to believe
   kornia-lift train tilde --data DATA                                         keypoints of aligned stacks
   torchrun --nproc-per-node 2 -m kornia_lift train paper --data dataset/ --out runs/mine
@@ -33,8 +33,9 @@ def add_parser(commands: Any) -> None:
     """Add the command to the sub-parsers."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "train",
-        help="train the three networks",
-        description="Train detector, orientation and descriptor by a recipe; writes weights.safetensors.",
+        help="train the networks",
+        description="Train the networks of a recipe: LIFT (paper, modern, compact), LF-Net, the correspondence\n"
+        "network, or TILDE's filters. Writes them as .safetensors into the folder of the run.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
