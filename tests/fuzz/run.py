@@ -165,6 +165,8 @@ def main() -> int:
         from kornia_lift._io import atomic_write
         from kornia_lift.evaluation.report.results import provenance
 
+        commit = provenance(ROOT)["commit"]
+        rows = {name: {"commit": commit, **row} for name, row in rows.items()}  # rows that stay keep theirs
         content = {
             "command": f"python -m tests.fuzz.run --cases {args.cases} --first {args.first}",
             "provenance": provenance(ROOT), "system": platform.platform(),

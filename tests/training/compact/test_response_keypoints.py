@@ -161,7 +161,7 @@ class Recorded(nn.Module):
 def test_keypoints_are_described_at_the_size_of_their_level(region: dict[str, float], factor: float) -> None:
     orienter, descriptor = PatchOrienter(PolarOrientation(False)), PatchDescriptor(CompactDescriptor(False))
     matcher = KeypointMatcher(orienter, descriptor, GRID, **region)
-    recorder = matcher.descriptor = Recorded()  # type: ignore[assignment]
+    recorder = matcher.descriptor = Recorded()
     level = torch.tensor([[0, 1, 2]] * 2)
     xy = torch.tensor([[[40.0, 41], [50, 52], [30, 60]]] * 2)
     chosen = ChosenKeypoints(xy, level, torch.ones(2, 3, dtype=torch.bool), level)
