@@ -1,4 +1,4 @@
-"""What this package needs of kornia 0.9, for kornia 0.8 too: the one place that knows of their differences.
+"""What this package needs of kornia 0.9, for kornia 0.8 too: the one module that knows of their differences.
 
 Programs such as vismatch 1.4 pin kornia 0.8. Detection, description and matching give the same with either; training
 and evaluation, which use more of kornia, need 0.9.

@@ -275,7 +275,7 @@ def _sentences(
 
 
 def _metadata(config: RunConfig, results: Mapping[str, Result]) -> dict[str, str]:
-    figures = {name: {"step": r.best_step, **r.figures} for name, r in results.items()}
+    figures = {name: result.summary for name, result in results.items()}
     return {
         "recipe": config.recipe,
         "config": json.dumps(to_mapping(config.options), sort_keys=True),

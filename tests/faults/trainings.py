@@ -51,8 +51,8 @@ def _store(folder: Path) -> None:
     y, x = np.mgrid[:size, :size] / 20.0
     second = (second * 0.7 + 20 * np.sin(x) * np.cos(1.3 * y) + 40).clip(0, 255).astype(np.uint8)
     rng, number = np.random.default_rng(2), np.arange(40)
-    radius, turn = rng.uniform(0, 95, 40), rng.uniform(0, 2 * np.pi, 40)
-    xy = middle + np.stack([radius * np.cos(turn), radius * np.sin(turn)], 1)
+    radius, angle = rng.uniform(0, 95, 40), rng.uniform(0, 2 * np.pi, 40)
+    xy = middle + np.stack([radius * np.cos(angle), radius * np.sin(angle)], 1)
     sigma, theta = rng.uniform(2, 3, 40), rng.uniform(0, 2 * np.pi, 40)
     tracks = Observations(
         np.repeat([0, 1], 40), np.concatenate([number, number]),

@@ -1,4 +1,4 @@
-"""Putative matches and the learned filter: what the network is told, empty inputs, kornia's matcher, the command."""
+"""Putative matches and the learned filter: what the network is given, empty inputs, kornia's matcher, the command."""
 
 from __future__ import annotations
 

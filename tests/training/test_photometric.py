@@ -108,7 +108,7 @@ def test_half_of_all_light_can_be_lost_in_a_shadow() -> None:
 
 
 def views(store: Store, **changes: float) -> tuple[QuadrupletSampler, Tensor, Tensor]:
-    """A sampler whose second views differ by ``changes`` alone, and first and second patches of 40 places."""
+    """A sampler whose second views differ by ``changes`` alone, and first and second patches of 40 locations."""
     sampler = QuadrupletSampler(as_single(store), synthetic=dataclasses.replace(OFF, **changes))
     generator = source()
     first, second = sampler.descriptor_patches(sampler.draw(generator, 40), (0, 1), generator).unbind(1)

@@ -65,9 +65,9 @@ def test_train_writes_weights_log_and_checkpoint(
 ) -> None:
     out = tmp_path / "run"
     assert main(["train", str(config), "--out", str(out)]) == 0
-    told = capsys.readouterr()
-    said = told.out
-    assert "stages: overlap (at most 30 steps); trained on 3 images of rotated, flat, " in told.err
+    printed = capsys.readouterr()
+    said = printed.out
+    assert "stages: overlap (at most 30 steps); trained on 3 images of rotated, flat, " in printed.err
     assert "overlap: validation error" in said
     assert "not trained yet, random numbers in the weights: descriptor, orientation, detector\n" in said
     state = load_checkpoint(out / "overlap" / "last.pt")

@@ -13,8 +13,7 @@ from kornia_lift.training.config import to_mapping
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
 from kornia_lift.training.correspondences.data import Extractor, match_pairs
 from kornia_lift.training.correspondences.stage import CorrespondenceStage
-from kornia_lift.training.data.prepare.sources import find_sources
-from kornia_lift.training.data.split import split_names
+from kornia_lift.training.data.prepare.sources import split_folders
 from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.loop.distributed import rank
 from kornia_lift.weights import write_safetensors
@@ -35,7 +34,7 @@ class CorrespondenceRecipe:
 
     Raises:
         FileNotFoundError: if there is no data.
-        ValueError: if no pair is left to train on, or to validate with.
+        ValueError: if no pair is left to train on, or to validate with, or two scenes have the same name.
 
     """
 
@@ -49,10 +48,9 @@ class CorrespondenceRecipe:
     ) -> None:
         features = extract if isinstance(extract, Sequence) else [extract]
         self.out, self.config = out, config or CorrespondenceConfig()
-        sources = [source for root in ([data] if isinstance(data, Path) else data) for source in find_sources(root)]
-        folders = {source.name: source.path for source in sources if source.kind == "sfm"}
         # the images in colour, which a store does not hold
-        train, held_out = ([folders[n] for n in part] for part in split_names(list(folders), self.config.split))
+        roots = [data] if isinstance(data, Path) else data
+        train, held_out = split_folders(roots, "sfm", self.config.split)
         torch.manual_seed(self.config.seed)
         c = self.config
         self.network = CorrespondenceNet(channels=c.channels, blocks=c.blocks, side=c.side).to(device)
@@ -76,6 +74,6 @@ def save_correspondence(path: Path, network: CorrespondenceNet, config: Correspo
     tensors = {f"correspondence.{n}": t for n, t in network.state_dict().items()}
     metadata = {
         "config": json.dumps(to_mapping(config), sort_keys=True),
-        "figures": json.dumps({"step": result.best_step, **result.figures}, sort_keys=True),
+        "figures": json.dumps(result.summary, sort_keys=True),
     }
     write_safetensors(path, tensors, metadata)

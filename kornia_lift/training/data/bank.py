@@ -77,12 +77,15 @@ class ImageBank:
         full = self._table[image, 0, 1:]
         zoom = torch.stack([width / full[:, 1], height / full[:, 0]], -1)[:, None]
         last = torch.stack([width, height], -1)[:, None] - 1
-        at = torch.minimum(((position + 0.5) * zoom - 0.5).clamp(min=0), last.to(position.dtype))
-        low = torch.minimum(at.floor().long(), (last - 1).clamp(min=0))
-        x, y = (at - low).unbind(-1)
-        first = begin[:, None] + low[..., 1] * width[:, None] + low[..., 0]
+        at = (position + 0.5).mul_(zoom).sub_(0.5).clamp_(min=0)
+        at = torch.minimum(at, last.to(position.dtype), out=at)
+        low = torch.minimum(at.long(), (last - 1).clamp(min=0))
+        x, y = at.sub_(low).unbind(-1)
+        first = (low[..., 1] * width[:, None]).add_(low[..., 0]).add_(begin[:, None])
         right, down = (width > 1).long()[:, None], (width * (height > 1))[:, None]
-        corners = [self._pixels[first + step].float() for step in (0, right, down, down + right)]
-        top = corners[0] + x * (corners[1] - corners[0])
-        bottom = corners[2] + x * (corners[3] - corners[2])
-        return (top + y * (bottom - top)) / 255
+        corners = [
+            self._pixels.index_select(0, at_corner.flatten()).view(first.shape).float()
+            for at_corner in (first, first + right, first + down, first + (down + right))
+        ]
+        top, bottom = corners[0].lerp_(corners[1], x), corners[2].lerp_(corners[3], x)
+        return top.lerp_(bottom, y).div_(255)

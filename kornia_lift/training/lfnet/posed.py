@@ -12,11 +12,12 @@ from torch import Generator, Tensor
 from kornia_lift.geometry import rotation_matrix
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import VISIBLE
+from kornia_lift.training.data.bank import ImageBank
 from kornia_lift.training.data.images import to_gray
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.losses import inplane_rotation
 from kornia_lift.training.lfnet.views import Views, augment_views, join_views, land_inside, random_similarity
-from kornia_lift.training.warped.crops import halvings, sample_crop
+from kornia_lift.training.warped.crops import crop_bank, sample_crops
 
 ATTEMPTS = 20  # at finding a point of the first image that the second one shows
 
@@ -38,7 +39,7 @@ class PosedViews:
         self.pairs = [(scene, pair.i, pair.j) for scene in scenes for pair in scene.pairs]
         if not self.pairs:
             raise ValueError("no scene has a pair of images with depth")
-        self._pyramids: dict[tuple[str, int], list[Tensor]] = {}
+        self._banks: dict[tuple[str, int], ImageBank] = {}
 
     def draw(self, generator: Generator, count: int) -> Views:
         """Draw pairs of views."""
@@ -65,7 +66,7 @@ class PosedViews:
         views: Views = {}
         inside = []
         for name, image, to_image in zip(("first", "second"), (i, j), maps, strict=True):
-            views[name], mask = sample_crop(self._pyramid(scene, image), to_image, c.size)
+            views[name], mask = sample_crops(self._bank(scene, image), torch.tensor([0]), to_image[None], c.size)
             inside.append(mask[:, 0] > 0)
         views |= self._warp(scene, (i, j), (maps[0], maps[1]), inside[0], "first", "second")
         views |= self._warp(scene, (j, i), (maps[1], maps[0]), inside[1], "second", "first")
@@ -112,8 +113,8 @@ class PosedViews:
             f"rotation_{name}": torch.atan2(whole[:, 1, 0], whole[:, 0, 0]).float().view(square),
         }
 
-    def _pyramid(self, scene: PosedScene, image: int) -> list[Tensor]:
+    def _bank(self, scene: PosedScene, image: int) -> ImageBank:
         key = str(scene.root), image
-        if key not in self._pyramids:
-            self._pyramids[key] = halvings(to_gray(scene.image(image)), self.config.max_step * self.config.scale)
-        return self._pyramids[key]
+        if key not in self._banks:
+            self._banks[key] = crop_bank([to_gray(scene.image(image))])
+        return self._banks[key]

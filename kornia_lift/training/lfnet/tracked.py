@@ -30,7 +30,7 @@ from kornia_lift.training.data.store import Store
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.nearest import nearest_point
 from kornia_lift.training.lfnet.views import Views, augment_views, join_views, land_inside, random_similarity
-from kornia_lift.training.warped.crops import halvings, sample_crop
+from kornia_lift.training.warped.crops import crop_bank, sample_crops
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TrackedViews:
             members = [n for n, image in enumerate(store.images) if image.scene == scene and image.camera is not None]
             if len(members) > 1:
                 self._add_scene(store, members, config.pairs)
-        self.pyramids = [halvings(image.gray, config.max_step * config.scale) for image in self.images]
+        self._banks = [crop_bank([image.gray]) for image in self.images]
 
     def _add_scene(self, store: Store, members: Sequence[int], config: PairConfig) -> None:
         count = min(config.max_images, len(members))
@@ -135,7 +135,7 @@ class TrackedViews:
         for name, number, to_image in zip(
             ("first", "second"), (pair.geometry.first, pair.geometry.second), maps, strict=True
         ):
-            views[name], mask = sample_crop(self.pyramids[number], to_image, c.size)
+            views[name], mask = sample_crops(self._banks[number], torch.tensor([0]), to_image[None], c.size)
             inside.append(mask[:, 0] > 0)
         views |= self._warp(pair, maps, (inside[0], inside[1]), flip=False)
         views |= self._warp(pair, maps, (inside[0], inside[1]), flip=True)

@@ -54,6 +54,11 @@ class Result:
     measure: Measure | None = None
 
     @property
+    def summary(self) -> dict[str, float]:
+        """What a file of weights says about its training: the step of the smallest error, and its figures."""
+        return {"step": self.best_step, **self.figures}
+
+    @property
     def remarks(self) -> list[str]:
         """What the errors of the first and of the best validation do not show by themselves."""
         said = []

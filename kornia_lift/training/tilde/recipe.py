@@ -10,8 +10,7 @@ import torch
 
 from kornia_lift.convert.tilde import TILDEResponse
 from kornia_lift.training.config import to_mapping
-from kornia_lift.training.data.prepare.sources import find_sources
-from kornia_lift.training.data.split import split_names
+from kornia_lift.training.data.prepare.sources import split_folders
 from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.loop.distributed import rank
 from kornia_lift.training.tilde.config import TildeConfig
@@ -35,7 +34,7 @@ class TildeRecipe:
 
     Raises:
         FileNotFoundError: if there is no data.
-        ValueError: if no stack is left to train on, or to validate with.
+        ValueError: if no stack is left to train on, or to validate with, or two have the same name.
 
     """
 
@@ -49,10 +48,9 @@ class TildeRecipe:
     ) -> None:
         self.out, self.config = out, config or TildeConfig()
         c = self.config
-        sources = [source for root in data for source in find_sources(root)]
-        folders = {source.name: source.path for source in sources if source.kind == "exposures"}
-        parts = split_names(list(folders), c.split)
-        train, held_out = ([read_stack(folders[n], extract, c) for n in part] for part in parts)
+        train, held_out = (
+            [read_stack(folder, extract, c) for folder in part] for part in split_folders(data, "exposures", c.split)
+        )
         network = make_response(c).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.stage = TildeStage(network, train, held_out, c)
 
@@ -72,7 +70,7 @@ class TildeRecipe:
 
 def save_tilde(path: Path, response: TILDEResponse, config: TildeConfig, result: Result) -> None:
     """Write filters of images to a ``.safetensors`` file, complete or not at all."""
-    figures = json.dumps({"step": result.best_step, **result.figures}, sort_keys=True)
+    figures = json.dumps(result.summary, sort_keys=True)
     save_model(path, {"tilde": response}, {**_options(config), "figures": figures})
 
 

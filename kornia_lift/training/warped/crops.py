@@ -14,8 +14,11 @@ from torch import Generator, Tensor
 from kornia_lift.detector.extrema import max_filter
 from kornia_lift.geometry import rotation_matrix
 from kornia_lift.networks.response import FILTER_SIZE
+from kornia_lift.training.data.bank import ImageBank
 from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.limits import check_limits
+
+SMALLEST = 8  # side of the smallest level, pixels
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,13 @@ class CropConfig:
 
 
 class WarpedCrops:
-    """Draw pairs of crops from images in memory.
+    """Draw pairs of crops from images in memory, as one batch, on the device where the images are kept.
 
     Args:
         images: for each scene its aligned images (one, or several exposures), uint8, shape (H, W).
         config: how pairs are drawn.
         photometric: photometric augmentation of both crops.
+        device: where the images are kept and the crops sampled.
 
     Raises:
         ValueError: if there are no images.
@@ -74,14 +78,19 @@ class WarpedCrops:
         images: Sequence[Sequence[Tensor]],
         config: CropConfig | None = None,
         photometric: Photometric | None = None,
+        device: torch.device | str = "cpu",
     ) -> None:
         self.config = config or CropConfig()
         self.photometric = photometric or Photometric()
         if not images or not all(images):
             raise ValueError("pairs of crops need at least one image of every scene")
-        # coarser copies by 2x2 means: sampling at most every second pixel never aliases much. The binomial filter of
-        # PatchPyramid (variance 1.25 pixels) would blur more than the detector's levels do (0.75)
-        self.pyramids = [[halvings(image, self.config.max_step) for image in scene] for scene in images]
+        self.bank = crop_bank([image for scene in images for image in scene], device)
+        counts = torch.tensor([len(scene) for scene in images])
+        self._count, self._first = counts, counts.cumsum(0) - counts
+        self._size = torch.tensor([list(scene[0].shape) for scene in images]).flip(1).float()  # width, height
+
+    def __len__(self) -> int:
+        return len(self._count)
 
     def draw(self, generator: Generator, num_images: int) -> dict[str, Tensor]:
         """Draw a batch.
@@ -93,43 +102,66 @@ class WarpedCrops:
 
         """
         c = self.config
-        first: list[Tensor] = []
-        second: list[Tensor] = []
-        maps: list[Tensor] = []
-        inside: list[Tensor] = []
-        for index in torch.randint(len(self.pyramids), (num_images,), generator=generator).tolist():
-            scene = self.pyramids[index]
-            for _ in range(c.per_image):
-                step = math.exp(_uniform(generator, math.log(c.min_step), math.log(c.max_step)))
-                exposures = torch.randint(len(scene), (2,), generator=generator).tolist()
-                height, width = scene[0][0].shape
-                # crops larger than the image at this level are centred
-                reach = step * c.size / 2
-                x = _uniform(generator, *_range(reach, width))
-                y = _uniform(generator, *_range(reach, height))
-                angle = _uniform(generator, -0.2, 0.2)
-                placed = similarities(torch.tensor([step]), torch.tensor([angle]), torch.tensor([[x, y]]))[0]
-                to_image = placed @ translation(torch.full((2,), (1 - c.size) / 2))
-                warp = random_homography(generator, c, (c.size, c.size))
-                for out, exposure, matrix in ((first, exposures[0], to_image), (second, exposures[1], to_image @ warp)):
-                    crop, mask = sample_crop(scene[exposure], matrix, c.size)
-                    out.append(crop)
-                    inside.append(mask)
-                maps.append(warp)
-        to_first = torch.stack(maps)
-        augmented = [augment(torch.cat(crops), self.photometric, generator) for crops in (first, second)]
-        inside_second = torch.cat(inside[1::2])
-        if c.black_corner > 0:  # nothing is drawn without, so that the batches of older runs stay what they were
-            picture = _cut_corners(inside_second, c.black_corner, generator)
-            augmented[1], inside_second = augmented[1] * picture, inside_second * picture
-        return {
-            "first": augmented[0],
-            "second": augmented[1],
-            "to_first": to_first,
-            "to_second": torch.linalg.inv(to_first),
-            "inside_first": torch.cat(inside[0::2]),
-            "inside_second": inside_second,
-        }
+        count = num_images * c.per_image
+
+        def uniform(low: float, high: float) -> Tensor:
+            return low + (high - low) * torch.rand(count, generator=generator)
+
+        scene = torch.randint(len(self), (num_images,), generator=generator).repeat_interleave(c.per_image)
+        exposures = (torch.rand(2, count, generator=generator) * self._count[scene]).long() + self._first[scene]
+        step = torch.exp(uniform(math.log(c.min_step), math.log(c.max_step)))
+        last = self._size[scene] - 1
+        room = (last - step[:, None] * c.size).clamp(min=0) / 2  # crops larger than the image are centred
+        centre = last / 2 + room * (2 * torch.rand(count, 2, generator=generator) - 1)
+        to_image = similarities(step, uniform(-0.2, 0.2), centre) @ translation(torch.full((2,), (1 - c.size) / 2))
+        to_first = random_homographies(generator, count, c, (c.size, c.size))
+        device = self.bank.device
+        batch = {"to_first": to_first.to(device), "to_second": torch.linalg.inv(to_first).to(device)}
+        for name, index, matrix in (("first", exposures[0], to_image), ("second", exposures[1], to_image @ to_first)):
+            crop, inside = sample_crops(self.bank, index.to(device), matrix.to(device), c.size)
+            batch |= {name: augment(crop, self.photometric, generator), f"inside_{name}": inside}
+        if c.black_corner > 0:
+            kept = _cut_corners(batch["inside_second"], c.black_corner, generator)
+            batch |= {name: batch[name] * kept for name in ("second", "inside_second")}
+        return batch
+
+
+def crop_bank(images: Sequence[Tensor], device: torch.device | str = "cpu") -> ImageBank:
+    """Keep images (H, W), uint8, as :func:`sample_crops` needs them."""
+    return ImageBank(images, device, halve_by_means, SMALLEST)
+
+
+def halve_by_means(x: Tensor) -> Tensor:
+    """Halve images (B, C, H, W) by means of 2x2 pixels.
+
+    Sampling at most every second pixel of such levels never aliases much. The binomial filter of PatchPyramid (variance
+    1.25 pixels) would blur more than the detector's levels do (0.75). Of odd sides the positions are interpolated.
+    """
+    return F.interpolate(x, size=[side // 2 for side in x.shape[-2:]], mode="bilinear", align_corners=False)
+
+
+def sample_crops(bank: ImageBank, index: Tensor, to_image: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Sample crops from the levels whose pixels are just finer than theirs.
+
+    Args:
+        bank: see :func:`crop_bank`.
+        index: number of the image of each crop, shape (N,).
+        to_image: maps from the pixels of the crops to those of the images, shape (N, 3, 3).
+        size: S.
+
+    Returns:
+        Crops (N, 1, S, S) in [0, 1], and masks of their shape: 1 where the pixel lies in the image.
+
+    """
+    position = warp_grid(to_image, size).flatten(1, 2)
+    last = bank.sizes(index).flip(1)[:, None] - 1
+    inside = ((position >= 0) & (position <= last)).all(-1)
+    # the scale in the middle of the crop
+    middle = to_image @ to_image.new_tensor([(size - 1) / 2, (size - 1) / 2, 1])
+    step = (torch.linalg.det(to_image).abs() / middle[:, 2].abs() ** 3).sqrt()
+    level = step.clamp(min=1e-6).log2().floor().clamp(min=0).long()
+    crop = bank.sample(index, position, level)
+    return crop.view(-1, 1, size, size), inside.view(-1, 1, size, size).float()
 
 
 def warp_grid(matrix: Tensor, size: int) -> Tensor:
@@ -184,34 +216,6 @@ def _eroded(inside: Tensor) -> Tensor:
     return kept
 
 
-def halvings(image: Tensor, max_step: float) -> list[Tensor]:
-    """Coarser copies of an image (H, W), uint8, by 2x2 means: the levels that crops of up to ``max_step`` need."""
-    levels = [image]
-    while 2 ** len(levels) <= max_step and min(levels[-1].shape) >= 8:
-        smaller = F.avg_pool2d(levels[-1][None, None].float(), 2)[0, 0]
-        levels.append(smaller.round().to(torch.uint8))
-    return levels
-
-
-def sample_crop(pyramid: Sequence[Tensor], to_image: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Sample a crop (1, 1, S, S) in [0, 1] and its mask from the level whose pixels are just finer than the crop's.
-
-    Args:
-        pyramid: see :func:`halvings`.
-        to_image: map from the pixels of the crop to those of the image, shape (3, 3).
-        size: S.
-
-    """
-    step = float(torch.linalg.det(to_image[:2, :2]).abs().sqrt())
-    level = min(len(pyramid) - 1, max(0, math.floor(math.log2(max(step, 1e-6)))))
-    position = warp_grid(to_image[None], size)
-    height, width = pyramid[0].shape
-    mask = ((position >= 0) & (position <= position.new_tensor([width - 1, height - 1]))).all(-1)
-    position = (position + 0.5) / 2**level - 0.5
-    image = pyramid[level][None, None].float() / 255
-    return sample_pixels(image, position, "border"), mask[:, None].float()
-
-
 def _cut_corners(like: Tensor, share: float, generator: Generator) -> Tensor:
     """Masks (N, 1, S, S), of which ``share`` are 0 beyond a straight line through the crop."""
     count, size = len(like), like.shape[-1]
@@ -221,7 +225,7 @@ def _cut_corners(like: Tensor, share: float, generator: Generator) -> Tensor:
     distance[torch.rand(count, generator=generator) >= share] = 2.0 * size
     offset = torch.arange(size) - (size - 1) / 2
     along = angle.cos().view(-1, 1, 1) * offset + angle.sin().view(-1, 1, 1) * offset[:, None]
-    return (along <= distance.view(-1, 1, 1)).to(like.dtype)[:, None]
+    return (along <= distance.view(-1, 1, 1)).to(like)[:, None]
 
 
 def random_homography(generator: Generator, c: CropConfig, size: tuple[int, int]) -> Tensor:
@@ -272,11 +276,3 @@ def translation(by: Tensor) -> Tensor:
     matrix = torch.eye(3)
     matrix[:2, 2] = by
     return matrix
-
-
-def _range(reach: float, extent: int) -> tuple[float, float]:
-    return (reach, extent - 1 - reach) if extent - 1 > 2 * reach else ((extent - 1) / 2, (extent - 1) / 2)
-
-
-def _uniform(generator: Generator, low: float, high: float) -> float:
-    return low + (high - low) * torch.rand((), generator=generator).item()

@@ -64,7 +64,7 @@ class WarpedCropsStage(ABC):
         with torch.no_grad():
             noise = torch.rand((2, *drawn["first"].shape), generator=generator).flatten(0, 1)
             found = self.crop_loss(noise, drawn)[1]["repeated_1px"]
-        count = VALIDATION_BUDGET * len(self.validation.pyramids)
+        count = VALIDATION_BUDGET * len(self.validation)
         return Measure("keypoints of warped crops not found again within 1 pixel", 1 - found, count)
 
     @torch.no_grad()

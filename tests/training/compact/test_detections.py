@@ -57,7 +57,7 @@ NEAR = POINTS + np.array([5.0, -3.0])  # detections beside the points
 
 
 def paired(first: np.ndarray, second: np.ndarray, sigma: float = 4.0, **options: float) -> list[tuple[int, int]]:
-    """Pairs of detections at the given places; scales 2 in the first image."""
+    """Pairs of detections at the given locations; scales 2 in the first image."""
     found = [Detections(first, np.full(len(first), 2.0)), Detections(second, np.full(len(second), sigma))]
     config = DetectionConfig(min_shared=2, variety=0.0, **options)  # type: ignore[arg-type]
     result = pair_detections(plane(POINTS), [camera(*c) for c in CAMERAS], found, config)

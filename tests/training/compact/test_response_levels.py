@@ -11,7 +11,6 @@ from torch import Tensor
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.training.compact.response.crops import SCALE_CROPS, ScaleCrops
 from kornia_lift.training.compact.response.keypoints import choose_keypoints, distances_of_pairs, found_again
 from kornia_lift.training.compact.response.levels import (
     LevelGrid,
@@ -23,8 +22,9 @@ from kornia_lift.training.compact.response.levels import (
     warp_points,
 )
 from kornia_lift.training.compact.response.matches import KeypointMatcher, expected_by_homography, mismatch_maps
+from kornia_lift.training.compact.response.stage import SCALE_CROPS
 from kornia_lift.training.data.photometric import Photometric
-from kornia_lift.training.warped.crops import CropConfig, random_homographies
+from kornia_lift.training.warped.crops import CropConfig, WarpedCrops, random_homographies
 from kornia_lift.training.warped.shapes import draw_shapes
 
 GRID = LevelGrid(96, count=3)
@@ -112,29 +112,10 @@ def test_distances_are_those_of_subpixel_peaks_and_have_a_gradient() -> None:
     assert figures["error_px"] == pytest.approx(0.6, abs=0.05)
 
 
-def test_crops_show_the_image_where_their_maps_say() -> None:
-    pytest.importorskip("cv2")
-    config = CropConfig(size=96, min_step=0.9, max_step=1.1, scale=1.5, stretch=1.3, perspective=0.1)
-    source = ScaleCrops([[image] for image in draw_shapes(3, 0)], config, STILL)
-    drawn = source.draw(torch.Generator().manual_seed(2), 4)
-    xy = torch.rand(200, 2, generator=torch.Generator().manual_seed(3)) * 60 + 18
-    moved, _ = warp_points(drawn["to_second"], xy)
-    inside = ((moved > 2) & (moved < 93)).all(-1)
-
-    def read(crop: Tensor, at: Tensor) -> Tensor:
-        grid = (at + 0.5) * 2 / 96 - 1
-        return torch.nn.functional.grid_sample(crop, grid[:, :, None], align_corners=False)[:, 0, :, 0]
-
-    difference = (read(drawn["first"], xy.expand(4, -1, -1)) - read(drawn["second"], moved)).abs()[inside]
-    assert inside.float().mean() > 0.3
-    assert difference.mean() < 0.03
-    assert drawn["first"].flatten(1).std(1).max() > 0.05
-
-
 def test_identical_crops_are_matched_and_other_crops_are_not() -> None:
     pytest.importorskip("cv2")
     torch.manual_seed(0)
-    drawn = ScaleCrops([[image] for image in draw_shapes(3, 0)], CropConfig(size=96), STILL)
+    drawn = WarpedCrops([[image] for image in draw_shapes(3, 0)], CropConfig(per_image=1, size=96), STILL)
     crops = drawn.draw(torch.Generator().manual_seed(0), 2)["first"]
     scores = GRID.levels(torch.cat([crops, crops]))
     common = [mask.expand(4, -1, -1, -1) for mask in everywhere()]

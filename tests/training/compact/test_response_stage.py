@@ -10,12 +10,11 @@ from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.training.compact.response import stage as room
-from kornia_lift.training.compact.response.crops import ScaleCrops
 from kornia_lift.training.compact.response.levels import LevelGrid
 from kornia_lift.training.compact.response.matches import KeypointMatcher
 from kornia_lift.training.compact.response.stage import CompactResponseStage, init_as_corner_detector
 from kornia_lift.training.data.photometric import Photometric
-from kornia_lift.training.warped.crops import CropConfig
+from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
 from kornia_lift.training.warped.maxima import keypoint_probability
 from kornia_lift.training.warped.shapes import draw_shapes
 
@@ -23,9 +22,9 @@ pytest.importorskip("cv2")
 SIZE, GRID = 96, LevelGrid(96, count=3)
 
 
-def crops(seed: int = 0) -> ScaleCrops:
-    config = CropConfig(size=SIZE, min_step=0.9, max_step=1.5, scale=1.4)
-    return ScaleCrops([[image] for image in draw_shapes(3, seed)], config, Photometric(jpeg=0.0, shadow=0.0))
+def crops(seed: int = 0) -> WarpedCrops:
+    config = CropConfig(per_image=1, size=SIZE, min_step=0.9, max_step=1.5, scale=1.4)
+    return WarpedCrops([[image] for image in draw_shapes(3, seed)], config, Photometric(jpeg=0.0, shadow=0.0))
 
 
 def make_stage(**options: object) -> CompactResponseStage:

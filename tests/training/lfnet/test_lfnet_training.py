@@ -34,7 +34,7 @@ def generator(seed: int = 0) -> Generator:
 
 def test_jacobian_of_a_homography_is_that_of_its_differences() -> None:
     matrix = torch.tensor([[[0.9, -0.4, 12.0], [0.35, 1.1, -3.0], [4e-4, -6e-4, 1.0]]], dtype=torch.float64)
-    xy, zoom, turn = homography_warp(matrix, 32)
+    xy, zoom, rotation = homography_warp(matrix, 32)
     across = (xy[:, 15:17, 1:-1] - 0).double()
     right = (xy[:, 15, 2:] - xy[:, 15, :-2]) / 2
     down = (xy[:, 16, 1:-1] - xy[:, 14, 1:-1]) / 2
@@ -42,7 +42,7 @@ def test_jacobian_of_a_homography_is_that_of_its_differences() -> None:
     assert across.isfinite().all()
     assert (zoom[:, 15, 1:-1] - area.sqrt()).abs().max() < 1e-4
     angle = torch.atan2(right[..., 1] - down[..., 0], right[..., 0] + down[..., 1])
-    assert (turn[:, 15, 1:-1] - angle).abs().max() < 1e-4
+    assert (rotation[:, 15, 1:-1] - angle).abs().max() < 1e-4
 
 
 def agreement(views: dict[str, Tensor], mine: str, other: str) -> tuple[Tensor, Tensor]:

@@ -54,12 +54,12 @@ def test_a_stage_without_a_measure_is_only_compared_with_its_start(tmp_path: Pat
 
 
 def test_the_measure_is_said_once_before_the_first_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    class Told(ToyStage):
+    class Measured(ToyStage):
         measure = MEASURE
 
     config = LoopConfig(steps=2, validate_every=1)
-    fit(Told(), config, tmp_path)
-    fit(Told(), config, tmp_path)  # done already: nothing to explain
+    fit(Measured(), config, tmp_path)
+    fit(Measured(), config, tmp_path)  # done already: nothing to explain
     said = capsys.readouterr().err
     assert said.count("toy: validation error: pairs that are wrong, of 400; by chance 0.900") == 1
     assert "\r" not in said  # lines, not a bar, where there is no terminal

@@ -170,25 +170,3 @@ def test_training_raises_correct_over_wrong() -> None:
     after = stage.validate()
     assert before["concordance"] < 0.9 < after["concordance"]
     assert after["error"] == 1 - after["repeated_1px"]
-
-
-def test_a_share_of_the_second_crops_has_a_black_corner() -> None:
-    image = (texture(200, 200)[0, 0] * 255).to(torch.uint8)
-
-    def draw(share: float) -> dict[str, Tensor]:
-        config = CropConfig(size=64, per_image=4, max_step=1.2, black_corner=share)
-        return WarpedCrops([[image]], config).draw(torch.Generator().manual_seed(4), 5)
-
-    without, half, always = draw(0.0), draw(0.5), draw(1.0)
-    assert torch.equal(without["first"], always["first"])
-    cut = (without["inside_second"] > 0) & (always["inside_second"] == 0)
-    assert (always["second"][cut] == 0).all()
-    kept = always["inside_second"] > 0
-    assert torch.equal(always["second"][kept], without["second"][kept])
-    touched = [
-        (batch["inside_second"] != without["inside_second"]).flatten(1).any(1).float().mean()
-        for batch in (half, always)
-    ]
-    assert 0.2 < touched[0] < 0.8
-    assert touched[1] > 0.8
-    assert cut.flatten(1).float().mean(1).max() < 0.51

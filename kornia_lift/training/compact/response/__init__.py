@@ -1,1 +1,1 @@
-"""Training of the compact response: crops, their levels, keypoints and matches of both, the stage."""
+"""Training of the compact response: levels of warped crops, keypoints and matches of both, the stage."""

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from kornia_lift.networks.compact_response import CompactResponse
-from kornia_lift.training.compact.response.crops import ScaleCrops
 from kornia_lift.training.compact.response.keypoints import (
     ChosenKeypoints,
     choose_keypoints,
@@ -30,12 +29,18 @@ from kornia_lift.training.compact.response.matches import (
 )
 from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.stage import Measure
+from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
 
 SOFTNESS = 24.0  # the score that the last chosen keypoint has over the median, in units of the soft decisions
 SCALE_WEIGHT = 1e-3  # keeps the scores, whose scale nothing else decides, near 1
 WARM_RATE = 1e-2
 CORNER_SIGMA = 1.5  # pixels
 VALIDATION_BUDGET = 60  # keypoints of a crop
+
+#: As levels are searched: resolutions within an octave and a half, of which the levels make more, ratios of scale to 2.
+SCALE_CROPS = CropConfig(
+    size=256, per_image=1, min_step=0.6, max_step=2.0, scale=2.0, stretch=1.6, perspective=0.2, shift=16.0
+)
 
 
 class CompactResponseStage:
@@ -49,7 +54,7 @@ class CompactResponseStage:
 
     Args:
         network: the response.
-        crops: training crops.
+        crops: training crops, such as of :data:`SCALE_CROPS`, one of an image.
         validation: held-out crops.
         pairs: pairs of crops of a batch.
         budget: smallest and largest number of keypoints of a crop, log-uniform.
@@ -68,8 +73,8 @@ class CompactResponseStage:
     def __init__(
         self,
         network: CompactResponse,
-        crops: ScaleCrops,
-        validation: ScaleCrops,
+        crops: WarpedCrops,
+        validation: WarpedCrops,
         pairs: int = 16,
         budget: tuple[int, int] = (15, 150),
         grid: LevelGrid | None = None,
@@ -176,7 +181,7 @@ class CompactResponseStage:
 
 
 def init_as_corner_detector(
-    network: CompactResponse, crops: ScaleCrops, steps: int = 100, pairs: int = 8, seed: int = 1
+    network: CompactResponse, crops: WarpedCrops, steps: int = 100, pairs: int = 8, seed: int = 1
 ) -> None:
     """Start from corners: fit the smaller eigenvalue of the structure tensor (Shi and Tomasi, CVPR 1994).
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kornia_lift.scenes.colmap import sfm_root
 from kornia_lift.scenes.dtu import is_dtu_scan
 from kornia_lift.training.data.images import images_below, images_in
+from kornia_lift.training.data.split import SplitConfig, split_names
 from kornia_lift.training.data.store import Kind
 
 #: Folders of a data set that is sorted by kind.
@@ -91,6 +93,29 @@ def find_sources(root: Path) -> list[Source]:
             f"folders {', '.join(f'{part}/' for part in LAYOUT)}{deeper}"
         )
     return found
+
+
+def split_folders(roots: Sequence[Path], kind: Kind, split: SplitConfig) -> tuple[list[Path], list[Path]]:
+    """Divide the scenes of one kind into those to train on and those held out.
+
+    Args:
+        roots: folders of training data, see :func:`find_sources`.
+        kind: what is used of them.
+        split: what is held out.
+
+    Raises:
+        FileNotFoundError: if a folder holds nothing.
+        ValueError: if two scenes have the same name, by which they are held out.
+
+    """
+    folders: dict[str, Path] = {}
+    for source in (source for root in roots for source in find_sources(root) if source.kind == kind):
+        if source.name in folders:
+            both = f"{folders[source.name]} and {source.path}"
+            raise ValueError(f"two scenes are called {source.name}, {both}; rename one of the folders")
+        folders[source.name] = source.path
+    train, held_out = ([folders[name] for name in part] for part in split_names(list(folders), split))
+    return train, held_out
 
 
 def _folders(root: Path) -> list[Path]:
