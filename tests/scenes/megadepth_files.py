@@ -11,7 +11,7 @@ import cv2
 import h5py
 import numpy as np
 
-from tests.training.helpers import picture
+from tests.helpers.training import picture
 
 SIZE = (480, 360)
 LARGEST = 320  # side of the published images

@@ -19,9 +19,9 @@ from kornia_lift.scenes.megadepth import MegaDepthScene
 from kornia_lift.scenes.scene import UNKNOWN, VISIBLE, HasLocalAffine, HasPose
 from kornia_lift.training.data.prepare.sources import find_sources
 from kornia_lift.training.data.store import load_store
-from tests.feature_files import writing
+from tests.helpers.feature_files import writing
+from tests.helpers.small_scenes import features, unit_vectors
 from tests.scenes.megadepth_files import LARGEST, NAMES, Published, write_depth, write_megadepth
-from tests.small_scenes import features, unit_vectors
 
 pytest.importorskip("pycolmap")
 

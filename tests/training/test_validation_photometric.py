@@ -26,7 +26,7 @@ from kornia_lift.training.modern.recipe import ModernRecipe
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.run import read_run
-from tests.training.helpers import picture
+from tests.helpers.training import picture
 from tests.training.loop.toy_stage import ToyStage
 
 #: Changes that no image has: everything is gray but for noise, so that a batch shows whether it was changed by it.
