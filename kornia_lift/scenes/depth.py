@@ -7,11 +7,13 @@ from numpy.typing import NDArray
 
 from kornia_lift.scenes.scene import FloatArray, inside
 
+#: Inverse depth in any unit, 0 where it is unknown.
+InverseDepth = NDArray[np.uint16] | NDArray[np.float32]
 #: Relative difference of depth up to which two measurements are of one surface.
 DEPTH_TOLERANCE = 0.02
 
 
-def interpolate_inverse_depth(inverse: NDArray[np.uint16], points: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
+def interpolate_inverse_depth(inverse: InverseDepth, points: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Look up an inverse depth map between pixels.
 
     Inverse depth is what is interpolated because it is linear in the pixel position over any plane; between

@@ -14,6 +14,7 @@ from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.colmap import model_folder, sfm_root
 from kornia_lift.scenes.dtu import DTUScan, is_dtu_scan
 from kornia_lift.scenes.homographies import HomographySequence, has_numbered_images
+from kornia_lift.scenes.megadepth import MegaDepthScene, is_dense_folder
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Pair, Scene, SkippedPair, Transferred
 from kornia_lift.scenes.static import StaticSequence
@@ -65,8 +66,9 @@ def load_scenes(folders: Iterable[str | Path]) -> dict[str, list[Scene]]:
 
     A folder with ``cameras.npz`` is a posed scene; one with an image ``1`` and files ``H_1_k`` is a homography
     sequence (Oxford, HPatches); one with ``test/image_color`` is a static camera (Webcam); one with images
-    ``rect_001_3_r5000.png`` is a scan of DTU, posed too; one with ``*.camera`` files (Strecha as published), or with a
-    COLMAP model in ``sparse`` beside ``images``, has cameras only, which measures poses.
+    ``rect_001_3_r5000.png`` is a scan of DTU, posed too, and so is ``dense0`` of a scene of MegaDepth; one with
+    ``*.camera`` files (Strecha as published), or with a COLMAP model in ``sparse`` beside ``images``, has cameras only,
+    which measures poses.
 
     Beside whole scenes, one that is damaged or lacks its ground truth is listed as an :class:`UnreadableScene` or
     with skipped pairs only, so that it is reported.
@@ -107,6 +109,18 @@ def load_scenes(folders: Iterable[str | Path]) -> dict[str, list[Scene]]:
     return groups
 
 
+def is_posed(folder: Path) -> bool:
+    """Whether a folder has images with cameras and depth: ``cameras.npz``, a scan of DTU, ``dense0`` of MegaDepth."""
+    return (folder / "cameras.npz").is_file() or is_dtu_scan(folder) or is_dense_folder(folder)
+
+
+def load_posed(folder: Path) -> PosedScene:
+    """Load such a folder; see the readers for what they raise."""
+    if (folder / "cameras.npz").is_file():
+        return PosedScene.load(folder)
+    return MegaDepthScene.load(folder) if is_dense_folder(folder) else DTUScan.load(folder)
+
+
 def _search(folder: Path, depth: int) -> list[_Found]:
     here = _scene(folder)
     if here is not None:
@@ -121,8 +135,8 @@ def _search(folder: Path, depth: int) -> list[_Found]:
 
 def _scene(folder: Path) -> _Found | None:
     """The scene that a folder is, if it is one."""
-    if (folder / "cameras.npz").is_file():
-        return _load(POSED, folder, PosedScene.load)
+    if is_posed(folder):
+        return _load(POSED, folder, load_posed)
     if any(folder.glob("H_1_*")) or any(folder.glob("H1to*p")):
         return _load(HOMOGRAPHY, folder, HomographySequence.load)
     if (folder / "test" / "image_color").is_dir():
@@ -133,8 +147,6 @@ def _scene(folder: Path) -> _Found | None:
             folder,
             lambda f: CalibratedScene.from_colmap(model_folder(root), root / "images", name=f.resolve().name),
         )
-    if is_dtu_scan(folder):
-        return _load(POSED, folder, DTUScan.load)
     if any(folder.glob("*.camera")):
         return _load(CALIBRATED, folder, CalibratedScene.from_strecha)
     return None

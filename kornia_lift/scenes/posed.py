@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift.scenes.depth import DEPTH_TOLERANCE, interpolate_inverse_depth
+from kornia_lift.scenes.depth import DEPTH_TOLERANCE, InverseDepth, interpolate_inverse_depth
 from kornia_lift.scenes.images import find_image, image_file_size, read_depth_png, read_image
 from kornia_lift.scenes.posed_files import check_cameras, check_files, read_arrays, read_pairs
 from kornia_lift.scenes.scene import (
@@ -68,7 +68,7 @@ class PosedScene:
         self.depth_scale = depth_scale
         self.pairs = pairs
         self.skipped = skipped
-        self._depth_maps: dict[int, NDArray[np.uint16]] = {}
+        self._depth_maps: dict[int, InverseDepth] = {}
 
     @classmethod
     def load(cls, folder: str | Path, *, name: str | None = None) -> PosedScene:
@@ -121,6 +121,10 @@ class PosedScene:
     def __len__(self) -> int:
         return len(self.names)
 
+    def camera_size(self, index: int) -> tuple[int, int]:
+        """Width and height in pixels that the camera of image ``index`` is for."""
+        return self.size
+
     def image_path(self, index: int) -> Path:
         """File of image ``index``."""
         return find_image(self.root / "images", self.names[index])
@@ -138,7 +142,7 @@ class PosedScene:
     def image_size(self, index: int) -> tuple[int, int]:
         """Width and height in pixels, from the cameras and checked against the file."""
         self._check_size("image", index, image_file_size(self.image_path(index)))
-        return self.size
+        return self.camera_size(index)
 
     def depth(self, index: int, points: NDArray[np.floating] | Tensor) -> tuple[FloatArray, NDArray[np.bool_]]:
         """Measured z-depth at points.
@@ -178,7 +182,7 @@ class PosedScene:
         rotation, translation = self.relative_pose(i, j)
         moved, z = self._project(j, self._unproject(i, start, depth_i) @ rotation.T + translation)
         depth_j, known_j = self.depth(j, moved)
-        lands = inside(moved, self.size) & (z > 0)
+        lands = inside(moved, self.camera_size(j)) & (z > 0)
         with np.errstate(invalid="ignore"):
             agrees = np.abs(z / depth_j - 1.0) <= DEPTH_TOLERANCE
         back, _ = self._project(i, (self._unproject(j, moved, depth_j) - translation) @ rotation)
@@ -223,7 +227,7 @@ class PosedScene:
             projected = homogeneous[:, :2] / z[:, None]
         return np.where(np.isfinite(projected), projected, np.nan), z
 
-    def _inverse_depth(self, index: int) -> NDArray[np.uint16]:
+    def _inverse_depth(self, index: int) -> InverseDepth:
         if index not in self._depth_maps:
             inverse = read_depth_png(self.root / "depth" / f"{self.names[index]}.png")
             self._check_size("depth map", index, (inverse.shape[1], inverse.shape[0]))
@@ -231,8 +235,9 @@ class PosedScene:
         return self._depth_maps[index]
 
     def _check_size(self, what: str, index: int, size: tuple[int, int]) -> None:
-        if size != self.size:
+        expected = self.camera_size(index)
+        if size != expected:
             raise ValueError(
                 f"{self.name}: the {what} {self.names[index]!r} is {size[0]}x{size[1]}, the cameras are for "
-                f"{self.size[0]}x{self.size[1]}. Resize one of them (and K with the images)"
+                f"{expected[0]}x{expected[1]}. Resize one of them (and K with the images)"
             )

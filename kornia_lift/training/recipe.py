@@ -92,7 +92,9 @@ class Recipe(ABC, Generic[Config]):
     ) -> None:
         self.config: Config = config if config is not None else self.OPTIONS()
         self.out, self.device, self.init = out, torch.device(device), init
-        data = self.usable(data)
+        given, data = data, self.usable(data)
+        unused = len(given.images) - len(data.images)
+        posed = "; {} images with depth maps are used only where the option use_posed (of lfnet: posed) says so"
         if validation is None:
             self.data, self.held_out = split_store(data, self.config.split)
         else:
@@ -103,6 +105,7 @@ class Recipe(ABC, Generic[Config]):
                     f"the data leave nothing to {what}: {_count(self.data)} are trained on, {_count(self.held_out)} "
                     "held out. At least two scenes, or two single images, or one scene of four images, are needed; "
                     "add images, name validation data, or change the options of the split"
+                    f"{posed.format(unused) if unused else ''}"
                 )
         self._sides = describe_sides(self.data, self.held_out)
         self._check_split()

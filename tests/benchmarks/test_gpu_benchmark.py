@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -10,9 +11,11 @@ import pytest
 
 from kornia_lift.training.data.prepare.read import ReadOptions, read_source
 from kornia_lift.training.data.prepare.sources import Source
-from kornia_lift.training.data.store import load_store, save_store
+from kornia_lift.training.data.store import Store, join_stores, load_store, save_store
+from kornia_lift.training.folder_run import FOLDER_RECIPES
 from tests.helpers.repository import ROOT, load_script
-from tests.helpers.training import picture
+from tests.helpers.training import aligned_stack, picture
+from tests.training.test_fine_tuning import plane_in_two_views
 
 
 @pytest.fixture
@@ -33,11 +36,39 @@ def write_images(folder: Path, flat: bool = False) -> Path:
     return folder
 
 
+def every_kind(folder: Path) -> Store:
+    """Single images, two stacks of exposures, and two scenes with cameras, of which one of each is held out."""
+    cv2 = pytest.importorskip("cv2")
+    options = ReadOptions(points_per_image=60)
+    stores = [read_source(Source("single", "mine", write_images(folder / "mine")), options)]
+    for number in range(2):
+        stack = folder / f"stack{number}"
+        stack.mkdir()
+        for exposure in range(3):
+            dots = aligned_stack(number, 3).images[exposure, 0].numpy() * (0.7 + 0.1 * exposure)
+            cv2.imwrite(str(stack / f"{exposure}.png"), (255 * dots).clip(0, 255).astype("uint8"))
+        stores.append(read_source(Source("exposures", f"illumination/{stack.name}", stack), options))
+        wall = plane_in_two_views(seed=number)[0]
+        named = tuple(replace(image, name=f"{number}{image.name}", scene=f"wall{number}") for image in wall.images)
+        stores.append(replace(wall, images=named))
+    return join_stores(stores)
+
+
 def test_all_parts_run_in_miniature(gpu: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = write_images(tmp_path / "mine")
-    save_store(tmp_path / "data.npz", read_source(Source("single", "mine", folder), ReadOptions(points_per_image=60)))
+    save_store(tmp_path / "data.npz", every_kind(tmp_path))
     out = tmp_path / "gpu.json"
-    arguments = ["--device", "cpu", "--quick", "--data", str(tmp_path / "data.npz"), "--out", str(out)]
+    # an hour: nothing here waits for a clock, and a machine that does other work must not run out of minutes
+    arguments = [
+        "--device",
+        "cpu",
+        "--quick",
+        "--minutes",
+        "60",
+        "--data",
+        str(tmp_path / "data.npz"),
+        "--out",
+        str(out),
+    ]
     assert gpu.main(arguments) == 0, capsys.readouterr().out
     record = json.loads(out.read_text())
     groups = record["tests"]["groups"]
@@ -52,7 +83,8 @@ def test_all_parts_run_in_miniature(gpu: ModuleType, tmp_path: Path, capsys: pyt
     assert all(r["images_per_s"] > 0 and r["keypoints"] > 0 for r in record["speed"]["cases"])
     assert {r["stage"] for r in record["speed"]["stages"]["lift, float32"]["rows"]} >= {"orientation", "descriptor"}
     options = gpu.run_training.__globals__
-    stages = {f"{name}/{s}" for name in options["QUICK"] for s in options["RECIPES"][name].STAGES}
+    stages = {f"{name}/{stage}" for name, kind in options["RECIPES"].items() for stage in kind.STAGES}
+    stages |= {f"{name}/{name}" for name in FOLDER_RECIPES}
     assert set(record["training"]) == stages
     for name, row in record["training"].items():
         assert row.get("samples_per_s", 0) > 0 and row["steps"] >= 1, (name, row)
@@ -77,6 +109,13 @@ def test_the_data_fit_one_file(gpu: ModuleType, tmp_path: Path, capsys: pytest.C
     write_images(tmp_path / "data" / "photos")
     whole = gpu.pack(tmp_path / "data", tmp_path / "gpu.npz")
     assert load_store(tmp_path / "gpu.npz").names == whole.names and len(whole.names) == 3
+    # of every kind something to train on and to hold out, whatever comes first
+    source = [Source(kind, name, tmp_path / "data" / "photos") for kind, name in (
+        *(("sfm", f"sfm/s{n}") for n in range(4)), ("sfm", "sfm/reichstag"), ("exposures", "illumination/a"),
+        ("exposures", "illumination/living_room1"), ("single", "photos"), ("posed", "posed/castle"))]  # fmt: skip
+    order = [s.name for s in gpu.pack.__globals__["order_of"](source)]
+    assert order[:5] == ["sfm/reichstag", "sfm/s0", "illumination/living_room1", "illumination/a", "photos"]
+    assert set(order[5:]) == {"sfm/s1", "sfm/s2", "sfm/s3"}
     with pytest.raises(ValueError, match="of at most 1000 bytes"):
         gpu.pack(tmp_path / "data", tmp_path / "small.npz", 1000)
     with pytest.raises(SystemExit):

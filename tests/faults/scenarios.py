@@ -224,7 +224,7 @@ SCENARIOS: dict[str, Scenario] = {
     "train modern": Scenario(prepare_modern, _train, trained),
     "train compact": Scenario(prepare_compact, _train, trained),
     "train lfnet": Scenario(prepare_lfnet, _train, trained),
-    # these two have no command
+    # their commands read folders of scenes and stacks; here they train on made matches and made stacks
     "train correspondences": Scenario(lambda i: None, _stoppable(correspondences), trained),
     "train tilde": Scenario(lambda i: None, _stoppable(tilde), trained_filters),
 }

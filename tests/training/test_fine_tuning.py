@@ -44,7 +44,7 @@ max_step = 1.2
 SMALL = HeldOutConfig(warped=2, num_features=100, crops=CropConfig(size=160, per_image=1, max_step=1.2))
 
 
-def plane_in_two_views(size: tuple[int, int] = (400, 300)) -> tuple[Store, NDArray[np.float64]]:
+def plane_in_two_views(size: tuple[int, int] = (400, 300), seed: int = 0) -> tuple[Store, NDArray[np.float64]]:
     """A textured plane, the store of two views of it with cameras, and the homography between them."""
     cv2 = pytest.importorskip("cv2")
     width, height = size
@@ -53,9 +53,9 @@ def plane_in_two_views(size: tuple[int, int] = (400, 300)) -> tuple[Store, NDArr
     translation, normal, distance = np.array([0.8, 0.1, 0.2]), np.array([0.0, 0.0, 1.0]), 5.0
     homography = k @ (rotation + np.outer(translation, normal) / distance) @ np.linalg.inv(k)
     homography /= homography[2, 2]
-    base = cv2.resize(picture(3), size)
+    base = cv2.resize(picture(3 + seed), size)
     second = cv2.warpPerspective(base, homography, size, borderMode=cv2.BORDER_REFLECT)
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     xy = rng.uniform(100, 200, (60, 2))
     moved = apply_homography(homography, xy)
     params = (350.0, 350.0, width / 2, height / 2)  # COLMAP's pixel centres

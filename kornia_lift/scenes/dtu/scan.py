@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kornia_lift._io import read_text
+from kornia_lift.scenes.depth import InverseDepth
 from kornia_lift.scenes.dtu.ply import read_ply_points
 from kornia_lift.scenes.images import image_file_size
 from kornia_lift.scenes.posed import PosedScene
@@ -130,7 +130,7 @@ class DTUScan(PosedScene):
                 raise ValueError(f"{self._cloud_path} holds {len(self._cloud)} points")
         return self._cloud
 
-    def _inverse_depth(self, index: int) -> NDArray[np.uint16]:
+    def _inverse_depth(self, index: int) -> InverseDepth:
         if index not in self._depth_maps:
             camera = self._points() @ self.rotations[index].T + self.translations[index]
             inverse = splat_inverse_depth(camera, self.intrinsics[index], self.size)

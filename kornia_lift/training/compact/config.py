@@ -9,7 +9,7 @@ from kornia_lift.training.compact.copies import CopyConfig
 from kornia_lift.training.compact.detections import DetectionConfig
 from kornia_lift.training.compact.observations import ViewConfig
 from kornia_lift.training.config import LoopConfig
-from kornia_lift.training.data.photometric import Photometric
+from kornia_lift.training.data.photometric import Photometric, ValidationPhotometric, as_in_use
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.modern.pairs import WarpConfig
@@ -47,6 +47,8 @@ class CompactConfig:
         orientation_warp: noise of the frames and photometric augmentation for the orientation, whose angles are exact.
         descriptor_warp: the same for the descriptor.
         refine_warp: the same for its second stage, where most of the error of the angle is the orientation's own.
+        validation_photometric: photometric augmentation of the held-out data, as in use by default; ``"training"`` for
+            that of the training data.
         context: side of the region that the orientation sees over that of the described one.
         tolerance: within which two angles agree, radians, about a standard deviation. A narrow one makes estimates
             precise and leaves as many altogether wrong; the descriptor lives with 20 degrees, not with 90.
@@ -62,7 +64,9 @@ class CompactConfig:
         refine_coarse: share of the locations in these whose views have an angle error of their own.
         refine_angle: standard deviation of that error, radians.
         refine: loop of its second stage, at the angles of the trained orientation.
-        split: what is held out. Scenes with measured depth are never trained on.
+        split: what is held out.
+        use_posed: use scenes with depth maps too, where there are any. Without, castle-P30 of our data is left as a
+            development set that shares nothing with the training.
         seed: seed of the initial weights.
 
     """
@@ -92,6 +96,7 @@ class CompactConfig:
             angle=0.03, scale=1.3, shift=0.06, noise=0.015, blur=0.5, jpeg=0.1, jpeg_quality=40
         )
     )
+    validation_photometric: ValidationPhotometric = field(default_factory=as_in_use)
     context: float = 1.5
     tolerance: float = 0.3
     orientation_images: int = 12
@@ -107,6 +112,7 @@ class CompactConfig:
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     refine: LoopConfig = field(default_factory=lambda: _loop(600, 1.5e-3))
     split: SplitConfig = field(default_factory=SplitConfig)
+    use_posed: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import ClassVar
@@ -18,13 +19,14 @@ from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.config import CompactConfig
-from kornia_lift.training.compact.copies import KeypointPairs, copy_images
+from kornia_lift.training.compact.copies import CopyConfig, KeypointPairs, copy_images
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
 from kornia_lift.training.compact.detections import find_pairs
 from kornia_lift.training.compact.localization import LocalizationStage
 from kornia_lift.training.compact.observations import Observations, join_observations, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage
 from kornia_lift.training.compact.views import ViewPairs
+from kornia_lift.training.data.photometric import for_validation
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.initial import Model
@@ -41,7 +43,7 @@ class CompactRecipe(Recipe[CompactConfig]):
     """The stages of the compact recipe; see the base class.
 
     Args:
-        data: training data; scenes with depth maps are left out.
+        data: training data; scenes with depth maps are left out unless the options say otherwise.
         out: folder of the run.
         config: options.
         validation: held-out data; where absent, a part of ``data`` is held out.
@@ -62,8 +64,8 @@ class CompactRecipe(Recipe[CompactConfig]):
     descriptor: CompactDescriptor
 
     def usable(self, data: Store) -> Store:
-        """Scenes with depth maps are left out."""
-        return without_kind(data, "posed")
+        """Scenes with depth maps are used where the options say so."""
+        return data if self.config.use_posed else without_kind(data, "posed")
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -88,8 +90,11 @@ class CompactRecipe(Recipe[CompactConfig]):
         if name == "localization":
             return LocalizationStage(
                 self.localization,
-                self._copies(self.data),
-                self._copies(self.held_out),
+                self._copies(self.data, c.copies),
+                self._copies(
+                    self.held_out,
+                    replace(c.copies, photometric=for_validation(c.copies.photometric, c.validation_photometric)),
+                ),
                 images=c.localization_images,
                 per_image=c.localization_pairs,
                 jitter=c.localization_jitter,
@@ -113,19 +118,20 @@ class CompactRecipe(Recipe[CompactConfig]):
             margin=c.margin,
         )
 
-    def _copies(self, store: Store) -> list[KeypointPairs]:
+    def _copies(self, store: Store, copies: CopyConfig) -> list[KeypointPairs]:
         """Keypoints of the images of a store and of warped copies; those of the response, not localized yet."""
         c = self.config
         detector = LIFTDetector(c.detections.per_image, resp_module=self.response.eval()).eval()
-        return copy_images([image.decode() for image in store.images], detector, c.copies)
+        return copy_images([image.decode() for image in store.images], detector, copies)
 
     def _pairs(
         self, warp: WarpConfig, training: tuple[int, int], validation: tuple[int, int]
     ) -> tuple[ViewPairs, ViewPairs]:
         views, (seen, held_out) = self.config.views, self._seen
+        judged = for_validation(warp, self.config.validation_photometric)
         return (
             ViewPairs(seen, *training, warp, views, device=self.device),
-            ViewPairs(held_out, *validation, warp, views, device=self.device),
+            ViewPairs(held_out, *validation, judged, views, device=self.device),
         )
 
     @cached_property

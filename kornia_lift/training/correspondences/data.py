@@ -75,29 +75,36 @@ def match_pairs(
         scene = CalibratedScene.from_colmap(
             model_folder(folder), folder / "images", name=folder.name, min_shared=config.min_shared
         )
-        both = [(p.i, p.j) for p in scene.pairs] + [(p.j, p.i) for p in scene.pairs]
-        order = np.random.default_rng(config.seed).permutation(len(both))[: config.max_pairs]
-        chosen = [both[n] for n in sorted(order.tolist())]
-        features: dict[int, tuple[Features, FloatArray]] = {}
-        for index in sorted({k for pair in chosen for k in pair}):
-            features[index] = _normalised(scene, index, extract, config)
-        for i, j in chosen:
-            rotation, translation = scene.relative_pose(i, j)
-            length = np.linalg.norm(translation)
-            (first, points), (second, others) = features[i], features[j]
-            if not len(first) or not len(second) or length < MIN_BASELINE:
-                continue
-            putative = putative_matches(*(torch.from_numpy(f.descriptors) for f in (first, second)))
-            matches = np.concatenate([points, others[putative.pairs[:, 1].numpy()]], 1)
-            found.append(
-                MatchedPair(
-                    scene.name,
-                    torch.from_numpy(matches).float(),
-                    torch.from_numpy(rotation),
-                    torch.from_numpy(translation / length),
-                    putative.side,
-                )
+        found += match_scene(scene, extract, config)
+    return found
+
+
+def match_scene(scene: CalibratedScene, extract: Extractor, config: CorrespondenceConfig) -> list[MatchedPair]:
+    """Match the pairs of one scene in both orders; see :func:`match_pairs`."""
+    both = [(p.i, p.j) for p in scene.pairs] + [(p.j, p.i) for p in scene.pairs]
+    order = np.random.default_rng(config.seed).permutation(len(both))[: config.max_pairs]
+    chosen = [both[n] for n in sorted(order.tolist())]
+    features: dict[int, tuple[Features, FloatArray]] = {}
+    for index in sorted({k for pair in chosen for k in pair}):
+        features[index] = _normalised(scene, index, extract, config)
+    found = []
+    for i, j in chosen:
+        rotation, translation = scene.relative_pose(i, j)
+        length = np.linalg.norm(translation)
+        (first, points), (second, others) = features[i], features[j]
+        if not len(first) or not len(second) or length < MIN_BASELINE:
+            continue
+        putative = putative_matches(*(torch.from_numpy(f.descriptors) for f in (first, second)))
+        matches = np.concatenate([points, others[putative.pairs[:, 1].numpy()]], 1)
+        found.append(
+            MatchedPair(
+                scene.name,
+                torch.from_numpy(matches).float(),
+                torch.from_numpy(rotation),
+                torch.from_numpy(translation / length),
+                putative.side,
             )
+        )
     return found
 
 

@@ -9,7 +9,8 @@ needs here, takes five times as long as OpenCV's.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -60,6 +61,27 @@ class Photometric:
         check_limits(self, "blur", at_least=0, at_most=8)
         check_limits(self, "shadow", "shadow_depth", "jpeg", at_least=0, at_most=1)
         check_limits(self, "jpeg_quality", at_least=1, at_most=BEST_QUALITY)
+
+
+#: That of held-out data: as ``Photometric`` says, or that of the training data.
+ValidationPhotometric = Photometric | Literal["training"]
+Options = TypeVar("Options", bound=Photometric)
+
+
+def as_in_use() -> Photometric:
+    """Return the change between two images of a camera that nothing is known about: exposure, and a trace of noise.
+
+    Held-out data get this one. What is learned against strong changes of contrast, blur and noise lowers an error of
+    data that have them, and does nothing for the matches of images that have not.
+    """
+    return Photometric(gain=1.1, gamma=1.1, offset=0.02, noise=0.005, blur=0.0, shadow=0.0, jpeg=0.0)
+
+
+def for_validation(options: Options, photometric: ValidationPhotometric) -> Options:
+    """Return options of training data with the photometric augmentation of the held-out ones."""
+    if photometric == "training":
+        return options
+    return replace(options, **{field.name: getattr(photometric, field.name) for field in fields(Photometric)})
 
 
 def augment(patches: Tensor, config: Photometric, generator: Generator) -> Tensor:

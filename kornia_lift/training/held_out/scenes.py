@@ -18,6 +18,7 @@ from kornia_lift.scenes.homographies import HomographySequence, check_homography
 from kornia_lift.scenes.scene import FloatArray, Pair, Scene
 from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.images import scale_down, to_float
+from kornia_lift.training.data.photometric import Photometric, as_in_use
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
@@ -37,6 +38,7 @@ class HeldOutConfig:
         min_shared: points that both images of a pair with cameras observe, at least.
         warped: pairs of warped crops, which are made where there are fewer other pairs than this.
         crops: how they are drawn.
+        photometric: their photometric augmentation.
         max_size: larger side of the images, pixels; larger ones are scaled down.
         num_features: keypoints per image.
         seed: of the crops.
@@ -50,6 +52,7 @@ class HeldOutConfig:
     crops: CropConfig = dataclasses.field(
         default_factory=lambda: CropConfig(size=480, per_image=1, min_step=1.0, max_step=2.0, scale=1.6)
     )
+    photometric: Photometric = dataclasses.field(default_factory=as_in_use)
     max_size: int = 1024
     num_features: int = 1000
     seed: int = 0
@@ -253,7 +256,7 @@ def _with_homographies(store: Store, scene: str, config: HeldOutConfig, count: i
 
 def _warped(store: Store, config: HeldOutConfig) -> Scene:
     indices = _spread(range(len(store.images)), config.warped)
-    crops = WarpedCrops([[store.decode(n)] for n in indices], config.crops)
+    crops = WarpedCrops([[store.decode(n)] for n in indices], config.crops, config.photometric)
     generator = torch.Generator().manual_seed(config.seed)
     images: list[Tensor] = []
     maps: list[FloatArray] = []

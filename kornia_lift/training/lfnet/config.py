@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kornia_lift.training.config import LoopConfig
-from kornia_lift.training.data.photometric import Photometric
+from kornia_lift.training.data.photometric import Photometric, ValidationPhotometric, as_in_use
 from kornia_lift.training.data.posed_pairs import PairConfig
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
@@ -39,7 +39,10 @@ class LFNetConfig:
         pool_rate: factor by which the pool of hard negatives, 64 at first and 5 at least, shrinks per 1000 steps: 0.81
             as in the authors' code; 0.55 as in their paper, for a run of few thousand steps.
         photometric: how the illumination of both views is changed.
-        posed: folders of scenes with depth maps to train on as well (``cameras.npz``, ``images/``, ``depth/``).
+        validation_photometric: photometric augmentation of the held-out data, as in use by default; ``"training"`` for
+            that of the training data.
+        posed: folders of scenes with depth maps to train on as well (``cameras.npz``, ``images/``, ``depth/``;
+            scans of DTU; ``dense0`` of MegaDepth).
         pairs: which pairs of images of a scene.
         validation_pairs: pairs of the validation.
         correct_within: pixels within which a match is correct, in the validation.
@@ -67,6 +70,7 @@ class LFNetConfig:
     apart: float = 32.0
     pool_rate: float = 0.81
     photometric: Photometric = field(default_factory=Photometric)
+    validation_photometric: ValidationPhotometric = field(default_factory=as_in_use)
     posed: tuple[Path, ...] = ()
     pairs: PairConfig = field(default_factory=PairConfig)
     validation_pairs: int = 16

@@ -74,12 +74,12 @@ class PosedViews:
 
     def _common_point(self, scene: PosedScene, i: int, j: int, generator: Generator) -> tuple[Tensor, Tensor, float]:
         """Draw a point of image i that image j shows; its positions in both, and the change of size there."""
-        size = torch.tensor([scene.size[0] - 1.0, scene.size[1] - 1.0])
+        size, other = (torch.tensor(scene.camera_size(k)) - 1.0 for k in (i, j))
         points = (torch.rand(ATTEMPTS * 20, 2, generator=generator) * size).double().numpy()
         moved = scene.transfer(i, j, points)
         good = np.flatnonzero(moved.status == VISIBLE)
         if not len(good):  # an overlap of almost nothing: the middles of both images, where nothing may be seen
-            return size / 2, size / 2, 1.0
+            return size / 2, other / 2, 1.0
         n = good[0]
         zoom = math.sqrt(abs(float(np.linalg.det(scene.local_affine(i, j, points[n : n + 1])[0]))))
         return torch.from_numpy(points[n]).float(), torch.from_numpy(moved.points[n]).float(), zoom

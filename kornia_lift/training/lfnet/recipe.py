@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor, nn
 
 from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.scenes.folders import load_posed
 from kornia_lift.scenes.posed import PosedScene
+from kornia_lift.training.data.photometric import for_validation
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.lfnet.config import LFNetConfig
@@ -89,12 +92,12 @@ class LFNetRecipe(Recipe[LFNetConfig]):
     def make_stage(self, name: str) -> Stage:
         """Return the stage."""
         c = self.config
-        posed = [PosedScene.load(folder) for folder in c.posed]
-        training = self._views(self.data, posed)
-        return LFNetStage(self.networks, training, self._views(self.held_out, []), c)
+        posed = [load_posed(folder) for folder in c.posed]
+        held_out = replace(c, photometric=for_validation(c.photometric, c.validation_photometric))
+        views = self._views(self.data, posed, c), self._views(self.held_out, [], held_out)
+        return LFNetStage(self.networks, *views, c)
 
-    def _views(self, store: Store, posed: Sequence[PosedScene]) -> MixedViews:
-        c = self.config
+    def _views(self, store: Store, posed: Sequence[PosedScene], c: LFNetConfig) -> MixedViews:
         groups: dict[str, list[Tensor]] = {}
         for n, image in enumerate(store.images):
             # exposures of one scene are aligned: two of them are a pair; other images are alone

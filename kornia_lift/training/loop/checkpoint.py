@@ -21,6 +21,8 @@ FREE_OPTIONS = frozenset(
     {"max_minutes", "validate_every", "checkpoint_every", "checkpoint_minutes", "log_every", "prefetch", "workers"}
     | {"tensorboard"}
 )
+#: Option of a recipe that says how held-out data are augmented; a recipe that does not have it leaves them as they are.
+VALIDATION = "validation_photometric"
 
 
 class CheckpointError(ValueError):
@@ -82,8 +84,19 @@ def _check_archive(path: Path) -> None:
         raise ValueError(f"the checksum of {damaged} does not agree")
 
 
-def check_same_run(path: Path, state: Mapping[str, Any], stage: str, config: Mapping[str, Any]) -> None:
-    """Raise :class:`CheckpointError` unless ``state`` was written by this stage with these options."""
+def check_same_run(
+    path: Path, state: Mapping[str, Any], stage: str, config: Mapping[str, Any], recipe: Mapping[str, Any]
+) -> None:
+    """Raise :class:`CheckpointError` unless ``state`` was written by this stage with these options.
+
+    Args:
+        path: of the checkpoint.
+        state: what it holds.
+        stage: name of the stage.
+        config: options of the loop.
+        recipe: options of the whole recipe, of which those count that change what a validation error means.
+
+    """
     if state["stage"] != stage:
         raise CheckpointError(f"{path} is of the stage {state['stage']!r}, not of {stage!r}; choose another folder")
     changed = [
@@ -95,4 +108,12 @@ def check_same_run(path: Path, state: Mapping[str, Any], stage: str, config: Map
         raise CheckpointError(
             f"{path} was trained with other options ({'; '.join(changed)}); "
             "use the old ones to resume, or choose another folder"
+        )
+    before, now = (options.get(VALIDATION, "training") for options in (state["resolved"], recipe))
+    if before != now:
+        was = "that of the training" if before == "training" else f"{before}"
+        raise CheckpointError(
+            f"{path} was validated on held-out data of another photometric augmentation ({was}), with whose errors "
+            f"those of today cannot be compared; to go on, set the recipe's option {VALIDATION} to {before!r} in a "
+            "file of your own, or choose another folder"
         )

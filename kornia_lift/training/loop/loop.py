@@ -275,7 +275,7 @@ class _Run:
         """Go back to ``last.pt``, which the first process reads for all: other machines need not see the folder."""
         path = self.out_dir / LAST
         state = distributed.from_first(load_checkpoint(path) if distributed.rank() == 0 else None)
-        check_same_run(path, state, self.stage.name, to_mapping(self.config))
+        check_same_run(path, state, self.stage.name, to_mapping(self.config), self.resolved)
         self.update.load_state_dict(state)
         self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
         self.start, self.first_step = state.get("start", math.nan), self.step

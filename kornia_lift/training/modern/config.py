@@ -8,7 +8,7 @@ from typing import Any
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks.contrast import LocalContrast
 from kornia_lift.training.config import LoopConfig
-from kornia_lift.training.data.photometric import Photometric
+from kornia_lift.training.data.photometric import Photometric, ValidationPhotometric, as_in_use
 from kornia_lift.training.data.posed_pairs import PairConfig
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
@@ -57,6 +57,8 @@ class ModernConfig:
         crops: how pairs of crops are drawn for the repeatability.
         shapes: drawn images of lines and polygons among those of the crops, which teach that edges are not found again.
         crop_photometric: photometric augmentation of crops.
+        validation_photometric: photometric augmentation of the held-out data, as in use by default; ``"training"`` for
+            that of the training data.
         views: how the larger pairs of the matchable stage are drawn.
         descriptor: loop of the first descriptor stage.
         orientation: loop of the orientation stage.
@@ -91,6 +93,7 @@ class ModernConfig:
     crops: CropConfig = field(default_factory=CropConfig)
     shapes: int = 50
     crop_photometric: Photometric = field(default_factory=Photometric)
+    validation_photometric: ValidationPhotometric = field(default_factory=as_in_use)
     views: CropConfig = field(
         default_factory=lambda: CropConfig(size=480, per_image=1, min_step=1.0, max_step=2.0, scale=1.6)
     )

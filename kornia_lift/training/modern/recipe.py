@@ -19,6 +19,7 @@ from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
+from kornia_lift.training.data.photometric import for_validation
 from kornia_lift.training.data.posed_pairs import posed_pairs
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
@@ -133,7 +134,7 @@ class ModernRecipe(Recipe[ModernConfig]):
         with _named("training"):
             pairs = PatchPairs(train, groups, per_group, warp)
         with _named("held-out"):
-            return pairs, PatchPairs(held_out, 8, 64, warp)
+            return pairs, PatchPairs(held_out, 8, 64, for_validation(warp, self.config.validation_photometric))
 
     @cached_property
     def _tracks(self) -> tuple[PatchTracks, PatchTracks]:
@@ -147,7 +148,8 @@ class ModernRecipe(Recipe[ModernConfig]):
         images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
         if crops == c.crops:
             images += [[shapes] for shapes in draw_shapes(c.shapes, c.seed)]
-        return WarpedCrops(images, crops, c.crop_photometric), WarpedCrops(held_out, crops, c.crop_photometric)
+        photometric = for_validation(c.crop_photometric, c.validation_photometric)
+        return WarpedCrops(images, crops, c.crop_photometric), WarpedCrops(held_out, crops, photometric)
 
 
 @contextmanager

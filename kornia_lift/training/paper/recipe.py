@@ -13,6 +13,7 @@ from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.config import LoopConfig
+from kornia_lift.training.data.photometric import ValidationPhotometric, as_in_use, for_validation
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.paper.descriptor import DescriptorOptions, PaperDescriptorStage
@@ -39,6 +40,8 @@ class PaperConfig:
     Args:
         split: what is held out where no validation data are given.
         synthetic: second views of locations in single images.
+        validation_photometric: photometric augmentation of the held-out data, as in use by default; ``"training"`` for
+            that of the training data.
         pool3: the third pooling of the orientation network.
         dropout: of the orientation network, 0.3 in the authors' Theano code.
         orientation_statistics: gray values that the orientation network subtracts and divides by: ``"dataset"``, those
@@ -58,6 +61,7 @@ class PaperConfig:
 
     split: SplitConfig = field(default_factory=SplitConfig)
     synthetic: SyntheticView = field(default_factory=SyntheticView)
+    validation_photometric: ValidationPhotometric = field(default_factory=as_in_use)
     pool3: bool = True
     dropout: float = 0.3
     orientation_statistics: Literal["dataset", "patch"] = "patch"
@@ -107,8 +111,10 @@ class PaperRecipe(Recipe[PaperConfig]):
     def make_networks(self) -> None:
         """Make the networks, whose gray values are those of the training images."""
         c = self.config
+        held_out = for_validation(c.synthetic, c.validation_photometric)
         self.train, self.validation = (
-            QuadrupletSampler(store, self.device, c.synthetic) for store in (self.data, self.held_out)
+            QuadrupletSampler(store, self.device, synthetic)
+            for store, synthetic in ((self.data, c.synthetic), (self.held_out, held_out))
         )
         gray: dict[str, Any] = {"mean": self.train.mean, "std": self.train.std}
         angle = gray if c.orientation_statistics == "dataset" else {}

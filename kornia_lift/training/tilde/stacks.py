@@ -53,11 +53,15 @@ def read_stack(folder: Path, extract: Extractor, config: TildeConfig, seed: int 
 
     """
     scene = StaticSequence.load(folder)
-    images = [scene.image(k) for k in range(len(scene.names))]
+    return make_stack(scene.name, [scene.image(k) for k in range(len(scene.names))], extract, config, seed)
+
+
+def make_stack(name: str, images: Sequence[Tensor], extract: Extractor, config: TildeConfig, seed: int = 0) -> Stack:
+    """Do the same with images (1, C, H, W) in memory; ``name`` is that of the scene."""
     sizes = {tuple(image.shape[-2:]) for image in images}
     if len(sizes) > 1:
         shown = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
-        raise ValueError(f"{folder} is no aligned stack: its images have the sizes {shown}")
+        raise ValueError(f"{name} is no aligned stack: its images have the sizes {shown}")
     points = [extract(image).top(config.keypoints).keypoints for image in images]
     channels = max(image.shape[1] for image in images)
     stacked = torch.cat([image.expand(-1, channels, -1, -1) for image in images])
@@ -68,10 +72,10 @@ def read_stack(folder: Path, extract: Extractor, config: TildeConfig, seed: int 
     positives = positives[inner][: config.locations]
     if not len(positives):
         raise ValueError(
-            f"{folder}: no location has a keypoint in {100 * config.repeated:.0f} % of the {len(images)} images"
+            f"{name}: no location has a keypoint in {100 * config.repeated:.0f} % of the {len(images)} images"
         )
     negatives = empty_locations(np.concatenate(points), (width, height), margin, config, seed)
-    return Stack(scene.name, stacked, positives, negatives)
+    return Stack(name, stacked, positives, negatives)
 
 
 def repeated_locations(points: Sequence[FloatArray], share: float, within: float) -> FloatArray:

@@ -19,9 +19,13 @@ from typing import Any
 import pytest
 import torch
 
+from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
+from kornia_lift.training.compact.response.crops import SCALE_CROPS, ScaleCrops
+from kornia_lift.training.compact.response.levels import LevelGrid
+from kornia_lift.training.compact.response.stage import CompactResponseStage
 from kornia_lift.training.compact.views import ViewConfig
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
@@ -30,6 +34,8 @@ from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.read import read_source
 from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.store import Store
+from kornia_lift.training.lfnet.config import LFNetConfig
+from kornia_lift.training.lfnet.recipe import LFNetRecipe
 from kornia_lift.training.loop import fit
 from kornia_lift.training.loop.checkpoint import load_checkpoint
 from kornia_lift.training.loop.log import read_log
@@ -42,8 +48,10 @@ from kornia_lift.training.paper.detector import DetectorOptions
 from kornia_lift.training.paper.orientation import OrientationOptions
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 from kornia_lift.training.recipe import Recipe
+from kornia_lift.training.tilde.config import TildeConfig
+from kornia_lift.training.tilde.stage import TildeStage, make_response
 from kornia_lift.training.warped.crops import CropConfig
-from tests.helpers.training import matched_pair, picture
+from tests.helpers.training import aligned_stack, matched_pair, picture
 from tests.training.loop.toy_stage import ToyStage
 
 STEPS, STOP = 3, 2
@@ -69,6 +77,7 @@ MODERN = ModernConfig(
     crops=CropConfig(size=80, per_image=2, max_step=1.5),
     views=CropConfig(size=110, per_image=1, min_step=1.0, max_step=1.2, scale=1.6),
 )
+LFNET = LFNetConfig(lfnet=LOOP, size=96, pairs_per_batch=1, keypoints=40, validation_pairs=2)
 COMPACT = CompactConfig(
     **dict.fromkeys(CompactRecipe.STAGES, LOOP),
     views=ViewConfig(points_per_image=30),
@@ -82,6 +91,9 @@ COMPACT = CompactConfig(
 EVERY = [("paper", s) for s in (*PaperRecipe.STAGES, *PaperRecipe.OPTIONAL)]
 EVERY += [("modern", s) for s in ModernRecipe.STAGES]
 EVERY += [("compact", s) for s in CompactRecipe.STAGES]
+EVERY += [("lfnet", s) for s in LFNetRecipe.STAGES]
+#: Stages that no such recipe has: those that learn from folders, and one for scripts.
+OTHERS = ("correspondences", "tilde", "response")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +107,16 @@ def singles(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 def losses(folder: Path) -> dict[int, float]:
     return {e["step"]: e["loss"] for e in read_log(folder / "log.jsonl") if e["kind"] == "train"}
+
+
+def make_recipe(kind: str, hard_store: Store, singles: Store, out: Path, device: torch.device | str = "cpu") -> Recipe:
+    if kind == "paper":
+        return PaperRecipe(hard_store, out, PAPER, hard_store, device)
+    if kind == "compact":
+        return CompactRecipe(singles, out, COMPACT, None, device)
+    if kind == "lfnet":
+        return LFNetRecipe(singles, out, LFNET, None, device)
+    return ModernRecipe(singles, out, replace(MODERN), None, device)
 
 
 def interrupted(make: Callable[[Path], Recipe], stage: str, out: Path, number: signal.Signals) -> None:
@@ -126,11 +148,7 @@ def test_a_signal_in_any_stage_changes_nothing(
     kind: str, stage: str, hard_store: Store, singles: Store, tmp_path: Path
 ) -> None:
     def make(out: Path) -> Recipe:
-        if kind == "paper":
-            return PaperRecipe(hard_store, out, PAPER, validation=hard_store)
-        if kind == "compact":
-            return CompactRecipe(singles, out, COMPACT)
-        return ModernRecipe(singles, out, replace(MODERN))
+        return make_recipe(kind, hard_store, singles, out)
 
     whole, halves = tmp_path / "whole", tmp_path / "halves"
     make(whole).run([stage], given=make(whole).STAGES, progress=False)
@@ -141,17 +159,31 @@ def test_a_signal_in_any_stage_changes_nothing(
     assert losses(halves / stage) == pytest.approx(losses(whole / stage), rel=1e-3, abs=1e-5)
 
 
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_signal_in_any_other_stage_changes_nothing(kind: str, singles: Store, tmp_path: Path) -> None:
+    fit(make_stage(kind, singles, tmp_path / "a"), LOOP, tmp_path / "whole", progress=False)
+    stage = make_stage(kind, singles, tmp_path / "b")
+    draw = stage.batch
+
+    def batch(generator: torch.Generator, step: int) -> Any:
+        if step == STOP:
+            signal.raise_signal(signal.SIGTERM)
+        return draw(generator, step)
+
+    stage.batch = batch
+    with pytest.raises(TrainingInterrupted, match="the same command goes on"):
+        fit(stage, LOOP, tmp_path / "halves", progress=False)
+    fit(make_stage(kind, singles, tmp_path / "b"), LOOP, tmp_path / "halves", progress=False)
+    assert set(losses(tmp_path / "halves")) == set(range(1, STEPS + 1))
+    assert losses(tmp_path / "halves") == pytest.approx(losses(tmp_path / "whole"), rel=1e-3, abs=1e-5)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize(("kind", "stage"), EVERY)
 def test_every_stage_trains_on_a_gpu(
     kind: str, stage: str, hard_store: Store, singles: Store, tmp_path: Path, cuda: torch.device
 ) -> None:
-    if kind == "paper":
-        recipe: Recipe = PaperRecipe(hard_store, tmp_path, PAPER, hard_store, cuda)
-    elif kind == "compact":
-        recipe = CompactRecipe(singles, tmp_path, COMPACT, None, cuda)
-    else:
-        recipe = ModernRecipe(singles, tmp_path, MODERN, None, cuda)
+    recipe = make_recipe(kind, hard_store, singles, tmp_path, cuda)
     recipe.run([stage], given=recipe.STAGES, progress=False)
     assert {p.device.type for p in recipe.network_of(stage).parameters()} == {cuda.type}
     assert set(losses(tmp_path / stage)) == set(range(1, STEPS + 1))
@@ -163,6 +195,13 @@ def make_stage(kind: str, singles: Store, out: Path) -> Any:
         config = CorrespondenceConfig(pairs_per_batch=3, matches_per_pair=40, essential_from=4)
         pairs = [matched_pair(n, count=60) for n in range(8)]
         return CorrespondenceStage(CorrespondenceNet(channels=8, blocks=1), pairs[:6], pairs[6:], config)
+    if kind == "tilde":
+        few = TildeConfig(num_sum=2, num_max=2, channels=1, filter_size=11, map_size=7, locations_per_batch=8)
+        return TildeStage(make_response(few), [aligned_stack(0), aligned_stack(1)], [aligned_stack(2)], few)
+    if kind == "response":
+        config = replace(SCALE_CROPS, size=96)
+        crops = ScaleCrops([[singles.decode(n)] for n in range(3)], config)
+        return CompactResponseStage(CompactResponse(False), crops, crops, 2, (8, 20), LevelGrid(96, count=3))
     if kind == "toy":
         return ToyStage()
     recipe = CompactRecipe(singles, out, COMPACT)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kornia_lift.scenes.megadepth import dense_folders
 from kornia_lift.training.data.images import images_in
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.provenance import check_record, describe_source, keep_record, record_path
@@ -101,7 +102,9 @@ def _sources(folder: Path, options: BuildOptions) -> list[Source]:
         if not images_in(folder):
             raise FileNotFoundError("holds no image (.jpg, .png, .tif, ...)")
         return [Source("single", folder.resolve().name, folder)]
-    is_data = scene_kind(folder) is not None or any((folder / part).is_dir() for part in LAYOUT)
+    is_data = (
+        scene_kind(folder) is not None or dense_folders(folder) or any((folder / part).is_dir() for part in LAYOUT)
+    )
     return find_sources(folder) if is_data else []
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kornia_lift.scenes.colmap import read_model, sfm_root
-from kornia_lift.scenes.dtu import DTUScan, is_dtu_scan
+from kornia_lift.scenes.folders import load_posed
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Scene
@@ -69,7 +69,7 @@ def read_source(source: Source, options: ReadOptions | None = None, say: Say = l
     else:
         scene: Scene
         if source.kind == "posed":
-            scene = (DTUScan if is_dtu_scan(source.path) else PosedScene).load(source.path)
+            scene = load_posed(source.path)
         else:
             scene = HomographySequence.load(source.path, all_pairs=True)
         for pair in scene.skipped:
@@ -128,7 +128,8 @@ def _read_scene(scene: Scene, options: ReadOptions, rng: np.random.Generator) ->
 def _pinhole(scene: PosedScene, index: int) -> Camera:
     k = scene.intrinsics[index]
     params = (k[0, 0], k[1, 1], k[0, 2] + 0.5, k[1, 2] + 0.5)  # COLMAP's pixel centres
-    return Camera("PINHOLE", tuple(map(float, params)), scene.size, scene.rotations[index], scene.translations[index])
+    pose = scene.rotations[index], scene.translations[index]
+    return Camera("PINHOLE", tuple(map(float, params)), scene.camera_size(index), *pose)
 
 
 def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator) -> Store:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from kornia_lift.scenes.colmap import sfm_root
 from kornia_lift.scenes.dtu import is_dtu_scan
+from kornia_lift.scenes.folders import is_posed
+from kornia_lift.scenes.megadepth import dense_folders, dense_name, is_dense_folder
 from kornia_lift.training.data.images import images_below, images_in
 from kornia_lift.training.data.split import SplitConfig, split_names
 from kornia_lift.training.data.store import Kind
@@ -38,6 +40,8 @@ class Source:
             return images_in(self.path)
         if self.kind == "homography" or (self.kind == "posed" and is_dtu_scan(self.path)):
             return sorted(p for p in self.path.iterdir() if p.is_file() and not p.name.startswith("."))
+        if self.kind == "posed" and is_dense_folder(self.path):
+            return sorted(p for part in ("imgs", "depths") for p in (self.path / part).iterdir() if p.is_file())
         parts = ("images", "sparse") if self.kind == "sfm" else ("images", "depth", "pairs.txt", "cameras.npz")
         root = (sfm_root(self.path) or self.path) if self.kind == "sfm" else self.path
         below = [p for name in parts for p in (root / name, *(root / name).rglob("*"))]
@@ -46,12 +50,10 @@ class Source:
 
 def scene_kind(folder: Path) -> Kind | None:
     """Return what kind of scene a folder is by its layout, None if it is not one."""
-    if (folder / "cameras.npz").exists():
+    if is_posed(folder):
         return "posed"
     if sfm_root(folder) is not None:
         return "sfm"
-    if is_dtu_scan(folder):
-        return "posed"
     if any(folder.glob("H_1_*")) or any(folder.glob("H1to*p")):
         return "homography"
     return None
@@ -62,8 +64,9 @@ def find_sources(root: Path) -> list[Source]:
 
     Args:
         root: a scene (``images/`` and a COLMAP model in ``sparse/``; ``cameras.npz``, ``images/`` and ``depth/``;
-            images ``1..n`` and files ``H_1_k``); or a data set sorted into ``sfm/``, ``posed/``, ``photos/`` (single
-            images) and ``illumination/`` (folders of aligned exposures); or scenes and single images side by side.
+            images ``1..n`` and files ``H_1_k``; a scan of DTU; a scene of MegaDepth, with ``dense0``); or a data set
+            sorted into ``sfm/``, ``posed/``, ``photos/`` (single images) and ``illumination/`` (folders of aligned
+            exposures); or scenes and single images side by side.
 
     Raises:
         FileNotFoundError: if there is none of that.
@@ -71,6 +74,8 @@ def find_sources(root: Path) -> list[Source]:
     """
     if not root.is_dir():
         raise FileNotFoundError(f"no such folder: {root}")
+    if dense := dense_folders(root):
+        return [Source("posed", dense_name(folder), folder) for folder in dense]
     kind = scene_kind(root)
     if kind is not None:
         return [Source(kind, root.resolve().name, root)]
@@ -84,6 +89,7 @@ def find_sources(root: Path) -> list[Source]:
     else:
         scenes = [(scene_kind(f), f) for f in _folders(root)]
         found = [Source(kind, f.name, f) for kind, f in scenes if kind is not None]
+        found += [Source("posed", dense_name(f), f) for _, scene in scenes for f in dense_folders(scene)]
         if images_in(root):
             found.append(Source("single", root.resolve().name, root))
     if not found:
