@@ -19,7 +19,7 @@ def build_descriptor(
 
     Args:
         convolutions: weights (O, I, kh, kw) and biases (O,) of the three layers.
-        mean: of the training patches, in grey values 0 to 255; scalar or (64, 64).
+        mean: of the training patches, in gray values 0 to 255; scalar or (64, 64).
         std: likewise.
         where: the file, for messages.
         normalize: see :class:`~kornia_lift.LIFTDescriptor`.

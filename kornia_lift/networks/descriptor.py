@@ -34,7 +34,7 @@ class LIFTDescriptor(nn.Module):
             to a ``.safetensors`` file, or ``False`` for random weights (the module then stays in train mode).
         normalize: return unit vectors, as matchers, hloc and COLMAP expect. The paper's own descriptor is not
             normalised (norms of about 40); use ``normalize=False`` with published weights to reproduce it.
-        mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units. ``None``, with
+        mean: mean gray value of the training patches, subtracted from the input, in [0, 1] units. ``None``, with
             ``std``: every patch is normalised by its own mean and standard deviation (an option of the authors'
             TensorFlow code), so that the descriptor does not change with the illumination. Weights from a file
             bring their own choice.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 EPSILON = 1e-10  # keeps the gradient of the root finite
 NORM_EPS = 1e-5  # of the batch normalisations of the compact networks
-FLAT = 1e-2  # grey units: patches of less contrast than this count as flat
+FLAT = 1e-2  # gray units: patches of less contrast than this count as flat
 
 
 def normalize_patches(patch: Tensor, mean: Tensor | None, std: Tensor | None) -> Tensor:

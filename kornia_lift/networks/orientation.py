@@ -35,7 +35,7 @@ class LIFTOrientation(nn.Module):
             in the authors' TensorFlow code) or not (6050 inputs, 9.7 M parameters, as in their Theano code).
         output_order: ``"cs"``: the outputs are (cosine, sine), the TensorFlow order; ``"sc"``: (sine, cosine), the
             Theano order. Weights of one order are wrong in the other.
-        mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units. ``None``, with
+        mean: mean gray value of the training patches, subtracted from the input, in [0, 1] units. ``None``, with
             ``std``: every patch is normalised by its own mean and standard deviation (an option of the authors'
             TensorFlow code), so that the angle does not change with the illumination. Weights from a file bring
             their own choice.

@@ -33,7 +33,7 @@ class LIFTResponse(nn.Module):
     Args:
         pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
             to a ``.safetensors`` file, or ``False`` for random weights (the module then stays in train mode).
-        mean: mean grey value of the training patches, subtracted from the input, in [0, 1] units.
+        mean: mean gray value of the training patches, subtracted from the input, in [0, 1] units.
         std: standard deviation of the training patches; the input is divided by it.
         contrast: normalise local contrast, so that the score does not grow with it. ``None``, the paper's: by ``mean``
             and ``std`` alone. Kept with the weights; a weight file decides what its filters were trained with.

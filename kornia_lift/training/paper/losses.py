@@ -54,7 +54,7 @@ def descriptor_loss(desc_1: Tensor, desc_2: Tensor, positive: Tensor, margin: fl
 def orientation_loss(desc_1: Tensor, desc_2: Tensor) -> Tensor:
     r"""Distance of the descriptors of corresponding patches after orientation correction (paper Eq. 4).
 
-    .. math:: L = \|h(G(P^1, x^1)) - h(G(P^2, x^2))\|_2, \quad G(P, x) = Rot(P, x, g(Crop(P, x)))
+    .. math:: L = \|h(G(P^1, x^1)) - h(G(P^2, x^2))\|_2, \quad G(P, x) = \text{Rot}(P, x, g(\text{Crop}(P, x)))
 
     Args:
         desc_1: descriptors of the patches G(P1, x1), shape (B, D).
@@ -70,7 +70,7 @@ def orientation_loss(desc_1: Tensor, desc_2: Tensor) -> Tensor:
 def classification_loss(scores: Tensor) -> Tensor:
     r"""Squared hinge on the soft maxima of the four score maps (paper Eq. 9).
 
-    .. math:: L_{class} = \sum_{i=1}^{4} \alpha_i \max(0, 1 - y_i\, softmax(f(P^i)))^2
+    .. math:: L_\text{class} = \sum_{i=1}^{4} \alpha_i \max(0, 1 - y_i\, \operatorname{softmax}(f(P^i)))^2
 
     with :math:`y = (1, 1, 1, -1)`, :math:`\alpha = (1, 1, 1, 3)/6` and the log-mean-exponential soft maximum of
     :func:`kornia_lift.geometry.patch_score`.
@@ -91,7 +91,8 @@ def classification_loss(scores: Tensor) -> Tensor:
 def pair_loss(desc_1: Tensor, desc_2: Tensor) -> Tensor:
     r"""Distance of the descriptors at the positions that the detector finds (paper Eq. 10).
 
-    .. math:: L_{pair} = \|h(G(P^1, softargmax f(P^1))) - h(G(P^2, softargmax f(P^2)))\|_2
+    .. math::
+        L_\text{pair} = \|h(G(P^1, \operatorname{softargmax} f(P^1))) - h(G(P^2, \operatorname{softargmax} f(P^2)))\|_2
 
     Args:
         desc_1: descriptors of P1 at the detected position, shape (B, D).
@@ -135,7 +136,7 @@ def overlap_loss(offset_1: Tensor, offset_2: Tensor, half_size: float = 0.5) -> 
 def detector_loss(scores: Tensor, pair: Tensor, gamma: float) -> Tensor:
     r"""Total loss of the detector (paper Eq. 8).
 
-    .. math:: L_{detector} = \gamma L_{class} + L_{pair}
+    .. math:: L_\text{detector} = \gamma L_\text{class} + L_\text{pair}
 
     Args:
         scores: soft maxima of P1..P4, shape (B, 4).
