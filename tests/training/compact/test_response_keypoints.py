@@ -15,9 +15,9 @@ from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.training.compact.response.keypoints import ChosenKeypoints, distances_of_pairs
+from kornia_lift.training.compact.response.keypoints import ChosenKeypoints, choose_keypoints, distances_of_pairs
 from kornia_lift.training.compact.response.levels import LevelGrid
-from kornia_lift.training.compact.response.matches import KeypointMatcher
+from kornia_lift.training.compact.response.matches import KeypointMatcher, expected_by_homography, mismatch_maps
 
 GRID = LevelGrid(96, count=3)
 SIDE = GRID.sides[0]
@@ -170,3 +170,62 @@ def test_keypoints_are_described_at_the_size_of_their_level(region: dict[str, fl
     sigma = LEVEL_SIGMA * 2.0 ** (level / GRID.per_octave)
     assert torch.allclose(get_laf_scale(recorder.frames)[..., 0, 0], factor * LAF_SCALE_PER_SIGMA * sigma, rtol=1e-4)
     assert torch.allclose(recorder.frames[..., 2], xy, atol=1e-4)
+
+
+@pytest.mark.parametrize("level", range(GRID.count))
+def test_chosen_keypoints_lie_at_the_peaks_of_their_level(level: int) -> None:
+    at = GRID.sides[level] // 3
+    maps = bumps((level, at + 0.25, at - 0.25))
+    maxima = [each == max(float(m.max()) for m in maps) for each in maps]
+    allowed = [torch.ones_like(each) for each in maps]
+    chosen = choose_keypoints(GRID, maps, maxima, allowed, torch.tensor([0.5]), 3)
+    scale = GRID.size / GRID.sides[level]
+    expected = [(at + 0.75) * scale - 0.5, (at + 0.25) * scale - 0.5]
+    assert chosen.valid.tolist() == [[True, False, False]]
+    assert chosen.xy[0, 0].tolist() == pytest.approx(expected, abs=1e-3)
+    assert chosen.level[0, 0] == level
+    before = sum(side * side for side in GRID.sides[:level])
+    assert chosen.pixel[0, 0] == before + at * GRID.sides[level] + at
+
+
+def test_the_first_pixel_of_a_level_belongs_to_it() -> None:
+    maps = [torch.zeros(1, 1, side, side) for side in GRID.sides]
+    maps[1][0, 0, 2, 2] = 1.0  # the first one that may be a keypoint
+    maxima = [each > 0 for each in maps]
+    chosen = choose_keypoints(GRID, maps, maxima, [torch.ones_like(each) for each in maps], torch.tensor([0.5]), 1)
+    scale = GRID.size / GRID.sides[1]
+    assert chosen.level.item() == 1
+    assert chosen.xy[0, 0].tolist() == pytest.approx([2.5 * scale - 0.5] * 2)
+
+
+def test_peaks_between_two_equal_pixels_and_beyond_a_pixel() -> None:
+    """A fit that leaves its pixel by a pixel or more is not trusted."""
+    for beyond, valid in ((0.5, True), (0.95, True), (1.05, False), (1.6, False)):
+        maps = bumps((0, 40 + beyond, 40))
+        maxima = [torch.zeros_like(each, dtype=torch.bool) for each in maps]
+        maxima[0][0, 0, 40, 40] = True
+        chosen = choose_keypoints(GRID, maps, maxima, [torch.ones_like(each) for each in maps], torch.tensor([0.5]), 1)
+        assert chosen.valid.item() is valid
+
+
+def test_maps_of_mismatches_are_zero_around_what_is_matched_wrongly() -> None:
+    second = GRID.sides[0] ** 2 + 10 * GRID.sides[1] + 20  # level 1, row 10, column 20
+    index = torch.tensor([[5 * SIDE + 7, second, second], [0, 5 * SIDE + 7, 5 * SIDE + 7]])
+    wrong = torch.tensor([[True, True, True], [False, True, False]])
+    maps = mismatch_maps(GRID, index, wrong)
+    assert [tuple(each.shape) for each in maps] == [(2, 1, side, side) for side in GRID.sides]
+    expected = [torch.ones(2, 1, side, side) for side in GRID.sides]
+    expected[0][:, 0, 4:7, 6:9] = 0
+    expected[1][0, 0, 9:12, 19:22] = 0
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(maps, expected, strict=True))
+
+
+def test_each_crop_expects_its_keypoints_in_the_other_one() -> None:
+    to_second, to_first = zoom(2.0)[None], zoom(0.5)[None]
+    xy = torch.tensor([[[47.5, 47.5], [50.5, 47.5]], [[47.5, 47.5], [53.5, 47.5]]])
+    level = torch.zeros(2, 2, dtype=torch.long)
+    chosen = ChosenKeypoints(xy, level, torch.ones(2, 2, dtype=torch.bool), level)
+    (second, near), (first, _) = expected_by_homography(chosen, to_second, to_first)
+    assert torch.allclose(second, torch.tensor([[[47.5, 47.5], [53.5, 47.5]]]))
+    assert torch.allclose(first, torch.tensor([[[47.5, 47.5], [50.5, 47.5]]]))
+    assert near.tolist() == [[3.0, 3.0]]
