@@ -60,6 +60,44 @@ def test_levels_end_where_an_image_is_small() -> None:
     assert torch.equal(bank.sample(torch.tensor([1]), middle, torch.tensor([9])), deepest)
 
 
+def test_images_of_a_pixel_or_two_are_sampled() -> None:
+    pictures = [
+        torch.tensor(rows, dtype=torch.uint8) for rows in ([[7]], [[10, 20, 30]], [[10], [20]], [[0, 40], [80, 120]])
+    ]
+    bank = ImageBank(pictures, "cpu", halve)
+    at = torch.tensor([[0.0, 0.0], [0.5, 0.0], [0.0, 0.5], [1.0, 1.0], [1.25, 0.0], [9.0, -9.0], [-9.0, 9.0]])
+    found = bank.sample(torch.arange(4), at.expand(4, -1, -1), torch.zeros(4, dtype=torch.long)) * 255
+    wanted = [
+        [7, 7, 7, 7, 7, 7, 7],
+        [10, 15, 10, 20, 22.5, 30, 10],
+        [10, 10, 15, 20, 10, 10, 20],
+        [0, 20, 40, 120, 40, 40, 80],
+    ]
+    assert torch.allclose(found, torch.tensor(wanted), atol=1e-3)
+
+
+def test_the_last_pixel_of_the_last_level_is_the_end() -> None:
+    pictures = images()
+    bank = ImageBank(pictures, "cpu", halve)
+    corner = torch.tensor([[[10_000.0, 10_000.0]]] * len(pictures))
+    deepest = torch.full((len(pictures),), 9)
+    found = bank.sample(torch.arange(len(pictures)), corner, deepest)[:, 0] * 255
+    for picture, value in zip(pictures, found, strict=True):
+        level = picture[None, None].float()
+        while min(level.shape[-2:]) >= 64:
+            level = halve(level)
+        assert abs(float(value) - float(level[0, 0, -1, -1])) <= 0.5 + 1e-3
+
+
+def test_images_are_halved_down_to_32_pixels() -> None:
+    picture = torch.randint(0, 255, (64, 70), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    small = torch.randint(0, 255, (63, 70), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    bank = ImageBank([picture, small], "cpu", halve)
+    at = torch.tensor([[[20.0, 21.0]]] * 2)
+    fine, coarse = (bank.sample(torch.arange(2), at, torch.tensor([n, n])) for n in (0, 1))
+    assert (fine != coarse)[:, 0].tolist() == [True, False]
+
+
 def test_a_bank_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one image"):
         ImageBank([], "cpu", halve)
