@@ -27,7 +27,7 @@ from kornia_lift.training.held_out.verdicts import read_verdicts
 from kornia_lift.training.initial import weights_digest
 from kornia_lift.training.modern.descriptor import HardestDescriptorStage
 from kornia_lift.training.run import read_run, with_budget
-from kornia_lift.training.warped.crops import CropConfig
+from kornia_lift.training.warped.homographies import CropConfig
 from kornia_lift.weights import load_tensors
 from tests.helpers.tiny_recipes import TINY
 from tests.helpers.training import picture
