@@ -122,7 +122,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_the_checkpoint(
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     said = complaint(capsys, *command)
-    assert "No space left on device" in said and "run/descriptor/" in said
+    assert "No space left on device; make room, and start the same command again" in said and "run/descriptor/" in said
     monkeypatch.undo()
     assert not list((tmp_path / "run").rglob("*.tmp*"))
     assert main(command) == 0
