@@ -1,0 +1,105 @@
+"""Which corrected keypoints count: inside of the image and of the mask; how they are cut in parts."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from kornia.feature import get_laf_center, get_laf_scale
+from torch import Tensor, nn
+
+from kornia_lift.detector import localizer as module
+from kornia_lift.detector.localizer import LAFLocalizer, localized, spare_slots
+from kornia_lift.geometry import lafs_from_lift
+
+HEIGHT, WIDTH = 40, 60
+
+
+class Same(nn.Module):
+    """A localizer that corrects nothing."""
+
+    def forward(self, laf: Tensor, img: Tensor) -> Tensor:
+        return laf
+
+
+def keypoints(*positions: tuple[float, float], batch: int = 1) -> Tensor:
+    xy = torch.tensor([positions] * batch, dtype=torch.float32)
+    return lafs_from_lift(xy, torch.full(xy.shape[:2], 2.0))
+
+
+def kept(lafs: Tensor, mask: Tensor | None = None) -> list[bool]:
+    image = torch.zeros(len(lafs), 1, HEIGHT, WIDTH)
+    found = localized(Same(), image, torch.arange(float(lafs[..., 0, 0].numel())).view(len(lafs), -1), lafs, mask)
+    assert found.image.tolist() == [b for b in range(len(lafs)) for _ in range(lafs.shape[1])]
+    assert found.value.tolist() == list(range(len(found.value)))
+    assert torch.allclose(found.frames[:, :2], get_laf_center(lafs).flatten(0, 1))
+    assert torch.allclose(found.frames[:, 2], torch.tensor(2.0))
+    return found.keep.tolist()
+
+
+def test_keypoints_beyond_the_outer_pixels_do_not_count() -> None:
+    right, bottom = WIDTH - 1, HEIGHT - 1
+    assert kept(keypoints((0, 0), (right, bottom), (0, bottom), (right, 0), (0.5, 0.5))) == [True] * 5
+    outside = [(-0.1, 9), (9, -0.1), (right + 0.1, 9), (9, bottom + 0.1), (right + 1.5, 9), (9, bottom + 1.5)]
+    assert kept(keypoints(*outside, (9, 9))) == [False] * 6 + [True]
+
+
+def test_empty_slots_do_not_count() -> None:
+    lafs = keypoints((9, 9), (20, 9))
+    lafs[0, 1] = 0
+    image = torch.zeros(1, 1, HEIGHT, WIDTH)
+    assert localized(Same(), image, torch.ones(1, 2), lafs, None).keep.tolist() == [True, False]
+
+
+def test_the_mask_is_read_at_the_nearest_pixel() -> None:
+    mask = torch.zeros(1, 1, HEIGHT, WIDTH)
+    mask[0, 0, 0, 0] = mask[0, 0, -1, -1] = mask[0, 0, 12, 30] = 1
+    inside = [(0, 0), (0.4, 0.4), (WIDTH - 1, HEIGHT - 1), (30.4, 11.6)]
+    outside = [(1, 0), (0, 0.6), (WIDTH - 2, HEIGHT - 1), (WIDTH - 1, HEIGHT - 2), (30.6, 12), (12, 30)]
+    assert kept(keypoints(*inside, *outside), mask) == [True] * 4 + [False] * 6
+    assert kept(keypoints((-0.3, 0), (WIDTH - 0.7, HEIGHT - 1)), mask) == [False, False]  # read without an error
+
+
+def test_one_mask_is_for_all_images_or_each_has_its_own() -> None:
+    lafs = keypoints((9, 9), (40, 9), batch=2)
+    left = torch.zeros(1, 1, HEIGHT, WIDTH)
+    left[..., :20] = 1
+    assert kept(lafs, left) == [True, False, True, False]
+    assert kept(lafs, torch.cat([left, 1 - left])) == [True, False, False, True]
+
+
+@pytest.mark.parametrize(("count", "spare"), [(100, 115), (1, 2), (1000, 1150)])
+def test_some_more_keypoints_are_localized_than_there_are_slots(count: int, spare: int) -> None:
+    assert spare_slots(count) == spare
+
+
+class Mean(nn.Module):
+    """Says of every patch how bright it is: a correction that belongs to its keypoint."""
+
+    patch_size = 8
+
+    def forward(self, patch: Tensor) -> Tensor:
+        mean = patch.mean((1, 2, 3))
+        return torch.stack([mean, 2 * mean, mean - 0.5, 0 * mean], 1)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("chunk", [1, 5, 1000])
+def test_every_keypoint_gets_its_own_correction(chunk: int, gradient: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts of any size, with and without gradient, the same: brighter to the right, and in the second image."""
+    monkeypatch.setattr(module, "CHUNK", chunk)
+    monkeypatch.setattr(module, "GRADIENT_CHUNK", chunk)
+    ramp = (torch.arange(200.0) / 400).expand(2, 1, 200, 200).clone()
+    ramp[1] += 0.25
+    positions = [(60.0 + 10 * n, 90.0 + n) for n in range(7)]
+    lafs = keypoints(*positions, batch=2)
+    with torch.set_grad_enabled(gradient):
+        corrected = LAFLocalizer(Mean())(lafs, ramp.requires_grad_(gradient)).detach()  # type: ignore[arg-type]
+    bright = torch.tensor([[x / 400 + add for x, _ in positions] for add in (0.0, 0.25)])
+    scale = get_laf_scale(lafs)[..., 0, 0]
+    moved = get_laf_center(corrected) - get_laf_center(lafs)
+    assert torch.allclose(moved[..., 0], bright * scale, atol=0.02 * float(scale.max()))
+    assert torch.allclose(moved[..., 1], 2 * bright * scale, atol=0.04 * float(scale.max()))
+    assert torch.allclose(get_laf_scale(corrected)[..., 0, 0], scale * (bright - 0.5).exp(), rtol=0.02)
+    assert math.isfinite(float(corrected.sum()))
