@@ -37,7 +37,7 @@ prefetch = false
 _STAGES = {
     "paper": ("descriptor", "orientation", "overlap", "detector"),
     "modern": ("descriptor", "orientation", "repeatable", "matchable", "refine"),
-    "compact": ("localization", "orientation", "descriptor", "refine"),
+    "compact": ("response", "localization", "orientation", "descriptor", "refine"),
     "lfnet": ("lfnet",),
 }
 
@@ -114,9 +114,11 @@ def prepare_modern(folder: Path) -> None:
 def prepare_compact(folder: Path) -> None:
     """Single images."""
     _singles(folder)
-    numbers = {"localization_images": 2, "localization_pairs": 6, "orientation_images": 2, "orientation_pairs": 4,
+    numbers = {"response_shapes": 1, "response_pairs": 1, "response_corners": 2,
+               "localization_images": 2, "localization_pairs": 6, "orientation_images": 2, "orientation_pairs": 4,
                "descriptor_images": 2, "descriptor_pairs": 6}  # fmt: skip
-    _recipe(folder, "compact", numbers, "[compact.views]\npoints_per_image = 30\n")
+    tables = "[compact.views]\npoints_per_image = 30\n[compact.response_crops]\nsize = 96\n"
+    _recipe(folder, "compact", numbers, tables)
 
 
 def prepare_lfnet(folder: Path) -> None:
