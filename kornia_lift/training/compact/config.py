@@ -8,7 +8,7 @@ from typing import Any
 from kornia_lift.training.compact.copies import CopyConfig
 from kornia_lift.training.compact.detections import DetectionConfig
 from kornia_lift.training.compact.observations import ViewConfig
-from kornia_lift.training.compact.response.crops import SCALE_CROPS
+from kornia_lift.training.compact.response.stage import SCALE_CROPS
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.photometric import Photometric, ValidationPhotometric, as_in_use
 from kornia_lift.training.data.split import SplitConfig

@@ -27,7 +27,6 @@ from kornia_lift.training.compact.detections import find_pairs
 from kornia_lift.training.compact.localization import LocalizationStage
 from kornia_lift.training.compact.observations import Observations, join_observations, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage
-from kornia_lift.training.compact.response.crops import ScaleCrops
 from kornia_lift.training.compact.response.levels import LevelGrid
 from kornia_lift.training.compact.response.matches import KeypointMatcher
 from kornia_lift.training.compact.response.stage import CompactResponseStage, init_as_corner_detector
@@ -40,6 +39,7 @@ from kornia_lift.training.loop.checkpoint import LAST
 from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
+from kornia_lift.training.warped.crops import WarpedCrops
 from kornia_lift.training.warped.images import aligned_images
 from kornia_lift.training.warped.shapes import draw_shapes
 from kornia_lift.weights import load_tensors
@@ -149,7 +149,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
         images += [[shapes] for shapes in draw_shapes(c.response_shapes, c.seed)]
         judged = for_validation(c.response_photometric, c.validation_photometric)
-        crops = ScaleCrops(images, c.response_crops, c.response_photometric, device=self.device)
+        crops = WarpedCrops(images, c.response_crops, c.response_photometric, device=self.device)
         grid = LevelGrid(c.response_crops.size)
         matcher = None if c.matcher is None else self._matcher(c.matcher, grid)
         begun = (self.out / "response" / LAST).is_file()
@@ -158,7 +158,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         return CompactResponseStage(
             self.response,
             crops,
-            ScaleCrops(held_out, c.response_crops, judged, device=self.device),
+            WarpedCrops(held_out, c.response_crops, judged, device=self.device),
             pairs=c.response_pairs,
             grid=grid,
             matcher=matcher,

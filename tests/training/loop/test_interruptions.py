@@ -23,9 +23,8 @@ from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
-from kornia_lift.training.compact.response.crops import SCALE_CROPS, ScaleCrops
 from kornia_lift.training.compact.response.levels import LevelGrid
-from kornia_lift.training.compact.response.stage import CompactResponseStage
+from kornia_lift.training.compact.response.stage import SCALE_CROPS, CompactResponseStage
 from kornia_lift.training.compact.views import ViewConfig
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
@@ -50,7 +49,7 @@ from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.tilde.config import TildeConfig
 from kornia_lift.training.tilde.stage import TildeStage, make_response
-from kornia_lift.training.warped.crops import CropConfig
+from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
 from tests.helpers.training import aligned_stack, matched_pair, picture
 from tests.training.loop.toy_stage import ToyStage
 
@@ -200,7 +199,7 @@ def make_stage(kind: str, singles: Store, out: Path) -> Any:
         return TildeStage(make_response(few), [aligned_stack(0), aligned_stack(1)], [aligned_stack(2)], few)
     if kind == "response":
         config = replace(SCALE_CROPS, size=96)
-        crops = ScaleCrops([[singles.decode(n)] for n in range(3)], config)
+        crops = WarpedCrops([[singles.decode(n)] for n in range(3)], config)
         return CompactResponseStage(CompactResponse(False), crops, crops, 2, (8, 20), LevelGrid(96, count=3))
     if kind == "toy":
         return ToyStage()
