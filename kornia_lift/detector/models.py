@@ -15,7 +15,7 @@ from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.weights import load_tensors
 
 LOCALIZATION = "localization."  # prefix of the tensors of a network that some models have
-OWN_TENSORS = "response.at_full."  # that only the compact response has
+OWN_TENSORS = "response.at_eighth."  # that only the compact response has
 
 
 def response_of(pretrained: bool | str | os.PathLike[str]) -> LIFTResponse | CompactResponse:

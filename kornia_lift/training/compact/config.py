@@ -37,10 +37,11 @@ class CompactConfig:
     """Options of the compact recipe.
 
     Args:
-        detector: model whose response network the result keeps: the name of a shipped one, or a weight file. ``None``:
-            a compact response is trained.
-        matcher: model whose orientation and descriptor say, while the response is trained, which keypoints are matched
-            correctly: the name of a shipped one with compact networks, or a weight file. ``None``: all count alike.
+        detector: model whose response network the result keeps: the name of a shipped one, or a weight file.
+        train_response: train a convolutional response instead, from corners, or from that of the weights that the run
+            starts from.
+        response_matcher: model whose orientation and descriptor say meanwhile which keypoints are matched correctly;
+            as ``detector``.
         response_crops: how pairs of crops for the response are drawn.
         response_photometric: photometric augmentation of the crops. Under strong noise texture of low contrast loses
             its keypoints.
@@ -84,8 +85,9 @@ class CompactConfig:
 
     """
 
-    detector: str | None = None
-    matcher: str | None = "lift-plus"
+    detector: str = "lift"
+    train_response: bool = False
+    response_matcher: str = "lift-plus"
     response_crops: CropConfig = SCALE_CROPS
     response_photometric: Photometric = field(
         default_factory=lambda: Photometric(

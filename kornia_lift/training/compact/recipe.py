@@ -79,7 +79,7 @@ class CompactRecipe(Recipe[CompactConfig]):
     @classmethod
     def stages_of(cls, config: CompactConfig) -> tuple[str, ...]:
         """All of them, but for the response where that of another model is kept."""
-        return cls.STAGES if config.detector is None else cls.STAGES[1:]
+        return cls.STAGES if config.train_response else cls.STAGES[1:]
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -93,8 +93,8 @@ class CompactRecipe(Recipe[CompactConfig]):
         return {name: network for name, network in parts.items() if name != "response"}
 
     def make_networks(self) -> None:
-        """Make the networks; the response is that of ``config.detector``, else of the weights to start from."""
-        model = self.init if self.config.detector is None else self.config.detector
+        """Make the networks; the response is kept, or trained from that of the weights to start from, if any."""
+        model = self.init if self.config.train_response else self.config.detector
         response = CompactResponse(False) if model is None else response_of(model)
         self.response = response.requires_grad_(True).to(self.device)
         self.localization = KeypointLocalization(False).to(self.device)
@@ -139,21 +139,22 @@ class CompactRecipe(Recipe[CompactConfig]):
 
     def _response_stage(self) -> Stage:
         c = self.config
-        if not isinstance(self.response, CompactResponse):
+        if not (c.train_response and isinstance(self.response, CompactResponse)):
+            model = self.init if c.train_response else c.detector
             stages = " ".join(self.STAGES[1:])
             raise ValueError(
-                "the stage 'response' trains a convolutional response, "
-                f"got {c.detector or self.init} with LIFT's, which the recipe modern trains; leave the stage out "
-                f"(--stages {stages}), or start from a model with a convolutional one (--init)"
+                f"the stage 'response' trains a convolutional response, got {model} with LIFT's, which the recipe "
+                f"modern trains; leave it out (--stages {stages}), or set compact.train_response and start from random "
+                "weights or from a model with a convolutional one (--init)"
             )
         images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
         images += [[shapes] for shapes in draw_shapes(c.response_shapes, c.seed)]
         judged = for_validation(c.response_photometric, c.validation_photometric)
         crops = WarpedCrops(images, c.response_crops, c.response_photometric, device=self.device)
         grid = LevelGrid(c.response_crops.size)
-        matcher = None if c.matcher is None else self._matcher(c.matcher, grid)
+        matcher = self._matcher(c.response_matcher, grid)
         begun = (self.out / "response" / LAST).is_file()
-        if c.detector is None and self.init is None and not begun:
+        if self.init is None and not begun:
             init_as_corner_detector(self.response, crops, c.response_corners, c.response_pairs, c.seed)
         return CompactResponseStage(
             self.response,
@@ -167,7 +168,9 @@ class CompactRecipe(Recipe[CompactConfig]):
     def _matcher(self, model: str, grid: LevelGrid) -> KeypointMatcher:
         feature = LIFTFeature(1, pretrained=model)
         if not isinstance(feature.orienter, PatchOrienter):
-            raise ValueError(f"compact.matcher expects a model with an orientation network, got the upright {model!r}")
+            raise ValueError(
+                f"compact.response_matcher expects a model with an orientation network, got the upright {model!r}"
+            )
         return KeypointMatcher(feature.orienter, feature.descriptor, grid, feature.scaling_coef).to(self.device)
 
     def _copies(self, store: Store, copies: CopyConfig) -> list[KeypointPairs]:

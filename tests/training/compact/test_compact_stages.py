@@ -222,7 +222,7 @@ table = false
 {detector}
 response_shapes = 1
 response_pairs = 1
-response_corners = 1
+response_corners = 40
 localization_images = 2
 localization_pairs = 8
 orientation_images = 2
@@ -248,7 +248,7 @@ steps = 1
 """
 
 
-@pytest.mark.parametrize(("detector", "response"), [("", CompactResponse), ('detector = "lift"', LIFTResponse)])
+@pytest.mark.parametrize(("detector", "response"), [("train_response = true", CompactResponse), ("", LIFTResponse)])
 def test_a_whole_run_gives_a_model(
     detector: str, response: type[nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -274,10 +274,12 @@ def test_a_whole_run_gives_a_model(
 
 
 def test_a_response_of_lift_is_not_trained_by_this_recipe(tiny_store: Store, tmp_path: Path) -> None:
-    recipe = CompactRecipe(tiny_store, tmp_path, CompactConfig(detector="lift"), validation=tiny_store)
+    recipe = CompactRecipe(tiny_store, tmp_path, validation=tiny_store)
     with pytest.raises(ValueError, match="trains a convolutional response, got lift with LIFT's"):
         recipe.run(["response"], progress=False)
-    recipe = CompactRecipe(tiny_store, tmp_path, CompactConfig(matcher="lift-upright"), validation=tiny_store)
+    recipe = CompactRecipe(
+        tiny_store, tmp_path, CompactConfig(train_response=True, response_matcher="lift-upright"), validation=tiny_store
+    )
     with pytest.raises(ValueError, match="a model with an orientation network, got the upright 'lift-upright'"):
         recipe.run(["response"], progress=False)
 
