@@ -25,6 +25,7 @@ from kornia_lift.weights import load_network
 WIDTHS = (16, 32, 32)  # channels at the half, quarter and eighth of the resolution
 COARSEST = 8  # pixels per pixel of the coarsest maps
 LIMIT = 3.0  # local deviations: what is brighter or darker counts as that much
+FLAT = 1e-3  # local deviations: a surrounding that does not reach that much shows nothing
 BLOCK = 2  # pixels of a side that become channels
 REACH = 56  # pixels: how far a score depends on its surroundings, after the contrast; a multiple of COARSEST
 STRIP_PIXELS = 1 << 21  # of a strip of a large image: the maps of whole images would take 50 bytes a pixel
@@ -41,6 +42,19 @@ def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) ->
 
 def _enlarge(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def shows_something(z: Tensor) -> Tensor:
+    """Say which blocks have contrast within the reach of their score, (B, 1, H / BLOCK, W / BLOCK).
+
+    Args:
+        z: local deviations, (B, 1, H, W), sides divisible by COARSEST.
+
+    """
+    reach = REACH // COARSEST
+    cells = F.max_pool2d(z.detach().abs().float(), COARSEST)
+    cells = F.max_pool2d(F.max_pool2d(cells, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
+    return F.interpolate(cells, scale_factor=COARSEST // BLOCK, mode="nearest") > FLAT
 
 
 class CompactResponse(nn.Module):
@@ -150,8 +164,13 @@ class CompactResponse(nn.Module):
 
     def _score(self, z: Tensor, plain: bool) -> Tensor:
         z = z.contiguous(memory_format=torch.channels_last)
-        if plain:
-            return self._folded(z, self._plan.get(*self._tensors()))
+        blocks = self._folded(z, self._plan.get(*self._tensors())) if plain else self._blocks(z)
+        # the pixels of a block have weights of their own, which tells them apart where the image does not
+        blocks = torch.where(shows_something(z), blocks, blocks.mean(1, keepdim=True))
+        return F.pixel_shuffle(blocks, BLOCK)
+
+    def _blocks(self, z: Tensor) -> Tensor:
+        """Scores of blocks of pixels, (B, BLOCK ** 2, H / BLOCK, W / BLOCK)."""
         half = self.at_half(F.pixel_unshuffle(z, BLOCK))
         quarter = self.at_quarter(half)
         eighth = self.at_eighth(quarter)
@@ -159,7 +178,7 @@ class CompactResponse(nn.Module):
         half = self.merge_half(half + _enlarge(self.to_half(quarter)))
         with torch.autocast(half.device.type, enabled=False):  # keypoints lie where small differences of the score say
             half = half.to(self.head.weight.dtype)
-            return F.pixel_shuffle(exact_conv2d(half, self.head.weight, self.head.bias, (1, 1)), BLOCK)
+            return exact_conv2d(half, self.head.weight, self.head.bias, (1, 1))
 
     def _layers(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
         """Return all convolutions with the normalisation that follows, in the order of their registration."""
@@ -199,7 +218,7 @@ class CompactResponse(nn.Module):
         eighth = convolve(convolve(convolve(quarter, 4, 2).relu_(), 5).relu_(), 6).relu_()
         quarter = convolve(quarter.add_(_enlarge(convolve(eighth, 7))), 9).relu_()
         half = convolve(half.add_(_enlarge(convolve(quarter, 8))), 10).relu_().float()
-        return F.pixel_shuffle(convolve(half, 11), BLOCK)
+        return convolve(half, 11)
 
     def forward(self, x: Tensor, content: Tensor | None = None) -> Tensor:
         check_floating(x, type(self).__name__)
