@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kornia_lift._checks import check_image
 from kornia_lift._extras import require
+from kornia_lift._gray import to_bytes
 
 if TYPE_CHECKING:
     from kornia_lift.features import Features
@@ -161,7 +162,7 @@ def _zooms(first: tuple[int, ...], second: tuple[int, ...], max_width: int, max_
 
 
 def _pixels(image: Tensor, zoom: float, cv2: Any) -> Picture:
-    pixels = (image[0].detach().expand(3, -1, -1).permute(1, 2, 0) * 255).round().clamp(0, 255).byte().cpu().numpy()
+    pixels = to_bytes(image[0].detach()).expand(3, -1, -1).permute(1, 2, 0).cpu().numpy()
     if zoom != 1:
         size = max(1, round(pixels.shape[1] * zoom)), max(1, round(pixels.shape[0] * zoom))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)

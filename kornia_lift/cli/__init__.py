@@ -9,6 +9,7 @@ could not start or continue; 130 interrupted; 143 terminated.
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import signal
@@ -150,9 +151,11 @@ def _message(error: Exception) -> str | None:
         return "the device is out of memory: use a smaller --resize or --num-features, or --device cpu"
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # of numpy, of torch on a CPU
         return "out of memory: use a smaller --resize or --num-features"
-    if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    if isinstance(error, (CommandError, FeatureFileError, ImageFileError, MissingExtraError, OSError, WeightFileError)):
+    if isinstance(error, OSError):
+        said = f"{error.filename}: {error.strerror}" if error.strerror and error.filename else str(error)
+        full = any(os.strerror(number) in said for number in (errno.ENOSPC, errno.EDQUOT)) and "make room" not in said
+        return f"{said}; make room, and start the same command again" if full else said
+    if isinstance(error, (CommandError, FeatureFileError, ImageFileError, MissingExtraError, WeightFileError)):
         return str(error)
     return None
 

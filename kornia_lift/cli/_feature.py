@@ -86,4 +86,7 @@ def _digest(model: str) -> str | None:
     if model in MODELS:
         return MODELS[model].sha256[:16]
     path = Path(model)
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

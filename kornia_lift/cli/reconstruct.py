@@ -76,7 +76,9 @@ def run(args: argparse.Namespace) -> int:
     extraction.overwrite, extraction.shard = False, None
     failed = extract.run(extraction)
     # one folder of matches for each set of features and each ratio
-    key = hashlib.sha256(f"{features.stat().st_size} {_digest(features)} {args.ratio}".encode()).hexdigest()[:16]
+    with features.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    key = hashlib.sha256(f"{features.stat().st_size} {content} {args.ratio}".encode()).hexdigest()[:16]
     database.unlink(missing_ok=True)
     _, matches = export_colmap.write(args, features, database, args.out / "matches" / key)
     print(f"{sum(map(len, matches.values()))} putative matches in {len(matches)} pairs")
@@ -92,11 +94,3 @@ def run(args: argparse.Namespace) -> int:
         f"{model.compute_mean_reprojection_error():.2f} px: {args.out}"
     )
     return failed
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -11,8 +11,8 @@ from kornia_lift._kornia import laf_is_filled
 from kornia_lift._memory import recompute_frames
 from kornia_lift.detector.selection import Candidates
 from kornia_lift.geometry import lift_from_lafs
-from kornia_lift.geometry.pyramid import PatchPyramid, extract_patches
-from kornia_lift.networks._fast.plan import is_plain
+from kornia_lift.geometry.pyramid import extract_patches
+from kornia_lift.networks._fast.pyramid import shared_pyramid
 from kornia_lift.networks.localization import KeypointLocalization
 
 CHUNK = 1024  # patches that exist at once
@@ -41,10 +41,10 @@ class LAFLocalizer(nn.Module):
         self.network = network
 
     def forward(self, laf: Tensor, img: Tensor) -> Tensor:
-        if not is_plain(img, laf) or not laf.numel():
+        pyramid = shared_pyramid(img, laf)
+        if isinstance(pyramid, Tensor):
             found = recompute_frames(self._kornia, img, laf, GRADIENT_CHUNK)
         else:
-            pyramid = PatchPyramid(img)
             parts = laf.split(max(1, CHUNK // len(laf)), dim=1)
             size = self.network.patch_size
             found = torch.cat([self._correction(pyramid.cut(part, size)) for part in parts], 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lift._extras import require
+from kornia_lift._gray import to_bytes
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.evaluation.candidates import Candidate, lift_candidate
 from kornia_lift.feature import LIFTFeature
@@ -101,7 +102,7 @@ class OpenCVSIFTDetector(nn.Module):
         if mask is not None:
             raise ValueError("this detector takes no mask")
         lafs, responses = image.new_zeros(1, self.num_features, 2, 3), image.new_zeros(1, self.num_features)
-        gray = (image[0, 0] * 255).round().clamp(0, 255).byte().cpu().numpy()
+        gray = to_bytes(image)[0, 0].cpu().numpy()
         found = require("cv2", extra="eval").SIFT_create().detect(gray, None)
         # SIFT repeats a keypoint for every strong orientation.
         unique = {(k.pt, k.size): k for k in sorted(found, key=lambda k: k.response)}

@@ -17,9 +17,10 @@ from kornia_lift._gray import as_gray
 from kornia_lift._kornia import DeviceError, laf_is_filled
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
-from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, shared_pyramid
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
 from kornia_lift.networks._fast.folded import Precision
+from kornia_lift.networks._fast.pyramid import shared_pyramid
 from kornia_lift.weights import is_upright
 
 Part = TypeVar("Part", bound=nn.Module)

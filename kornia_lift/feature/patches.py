@@ -25,7 +25,7 @@ from torch import Tensor
 from kornia_lift._gray import as_gray
 from kornia_lift._memory import recompute_frames
 from kornia_lift.geometry.pyramid import PatchPyramid, extract_patches
-from kornia_lift.networks._fast.plan import is_plain
+from kornia_lift.networks._fast.pyramid import shared_pyramid
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
@@ -33,21 +33,6 @@ from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angles
 
 CHUNK = 512  # patches that exist at once
 GRADIENT_CHUNK = 128  # the same while gradients are recorded: 2.2 MB of activations for each
-
-
-def shared_pyramid(img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor | PatchPyramid:
-    """Return the pyramid from which all patches of gray images are cut, or what it was given.
-
-    Images stay images where kornia's own extraction is needed: for gradients, on other devices and dtypes, in graphs.
-
-    Args:
-        img: images (B, C, H, W), or their pyramid.
-        lafs: frames, shape (B, N, 2, 3).
-
-    """
-    if isinstance(img, Tensor) and img.shape[1] == 1 and lafs.numel() and is_plain(img, lafs):
-        return PatchPyramid(img)
-    return img
 
 
 class PatchOrienter(LAFOrienter):

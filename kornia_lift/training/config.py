@@ -42,7 +42,8 @@ class LoopConfig:
             scaling). Weights and optimiser stay in float32.
         ema_decay: keep an exponential moving average of the weights, used for validation and the result; shorter at
             the start, ``min(ema_decay, n / (n + 10))`` after n steps.
-        validate_every: steps between two validations; with ``max_minutes`` there is also one every tenth of them.
+        validate_every: steps between two validations; with ``max_minutes`` there is also one every tenth of them, as
+            long as these take a quarter of the time at most.
         checkpoint_every: steps between two checkpoints, at most.
         checkpoint_minutes: minutes between two checkpoints, at most.
         log_every: steps between two lines of the log.

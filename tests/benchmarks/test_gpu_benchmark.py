@@ -13,9 +13,9 @@ from kornia_lift.training.data.prepare.read import ReadOptions, read_source
 from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.store import Store, join_stores, load_store, save_store
 from kornia_lift.training.folder_run import FOLDER_RECIPES
+from tests.helpers.plane_store import plane_in_two_views
 from tests.helpers.repository import ROOT, load_script
 from tests.helpers.training import aligned_stack, picture
-from tests.training.test_fine_tuning import plane_in_two_views
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -72,12 +73,27 @@ def test_imports_run_in_one_direction(by_room: bool) -> None:
             if there not in (here, "kornia_lift"):
                 graph.setdefault(here, set()).add(there)
     try:
-        order = list(TopologicalSorter(graph).static_order())
+        TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(f"circle: {' -> '.join(error.args[1])}")
-    if by_room:
-        assert order.index("kornia_lift.geometry") < order.index("kornia_lift.networks")
-        assert order.index("kornia_lift.training") < order.index("kornia_lift.cli")
+
+
+def rows_of_contributing() -> dict[str, int]:
+    """The row of the layout table in CONTRIBUTING.md in which each room of the package stands."""
+    table = (ROOT / "CONTRIBUTING.md").read_text().partition("## Layout")[2].partition("Outside a room")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    names = [re.findall(r"`([\w/.]+)`", row) for row in rows]
+    return {f"kornia_lift.{name.rstrip('/').removesuffix('.py')}": n for n, row in enumerate(names) for name in row}
+
+
+def test_imports_run_downwards_in_the_table_of_contributing() -> None:
+    """No arrow points upwards or sideways, wherever in a file it starts."""
+    row = rows_of_contributing()
+    assert {room(module) for module in MODULES} - {"kornia_lift"} == set(row)
+    arrows = {(room(module), room(target)) for module, path in MODULES.items() for target in imports(path)}
+    between = {(here, there) for here, there in arrows if here != there and "kornia_lift" not in (here, there)}
+    assert len(between) > 50
+    assert {(here, there) for here, there in between if row[here] >= row[there]} == set()
 
 
 def test_only_the_command_line_imports_the_package_itself() -> None:

@@ -86,7 +86,7 @@ def test_an_image_that_is_not_the_one_of_the_model(
     assert victim.name in said and "changed or exchanged since the model was made" in said
     victim.unlink()
     said = complaint(capsys, "build-dataset", str(scene), "--out", str(tmp_path / "set"))
-    assert f"1 images of the model are missing in images/: {victim.name}" in said
+    assert f"images of the model are missing in images/: {victim.name}; put them back, or give" in said
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
@@ -122,8 +122,19 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_the_checkpoint(
 
     monkeypatch.setattr(Path, "write_bytes", write_bytes)
     said = complaint(capsys, *command)
-    assert "No space left on device" in said and "run/descriptor/" in said
+    assert "No space left on device; make room, and start the same command again" in said and "run/descriptor/" in said
     monkeypatch.undo()
     assert not list((tmp_path / "run").rglob("*.tmp*"))
     assert main(command) == 0
     assert "descriptor: validation error" in capsys.readouterr().out
+
+
+def test_what_nothing_can_be_held_out_of_is_said_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "mine" / "a.png", picture(1, 260))
+    assert main(["build-dataset", str(tmp_path / "mine"), "--single", "--out", str(tmp_path / "set")]) == 0
+    assert main(["check-dataset", str(tmp_path / "set")]) == 0
+    said = capsys.readouterr().out
+    assert "held out: nothing" in said and "nothing can be held out, and `train` needs something to measure on" in said
+    assert "their validation errors" not in said

@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from kornia_lift.cli import main
 from kornia_lift.evaluation.measures.epipolar import scene_epipolar_distance
 from kornia_lift.evaluation.report.results import FeatureResults
 from kornia_lift.evaluation.runner import OK, PairResult
 from kornia_lift.scenes.homographies import apply_homography
-from kornia_lift.training.data.cameras import Camera
-from kornia_lift.training.data.store import Observations, Store, StoredImage, encode_jpeg
 from kornia_lift.training.held_out.referee import Referee, Verdict, judge
 from kornia_lift.training.held_out.report import PICTURE, REPORT, RESULTS, make_report
 from kornia_lift.training.held_out.scenes import HeldOutConfig, StoredCameras, held_out_scenes
@@ -27,8 +24,9 @@ from kornia_lift.training.held_out.verdicts import read_verdicts
 from kornia_lift.training.initial import weights_digest
 from kornia_lift.training.modern.descriptor import HardestDescriptorStage
 from kornia_lift.training.run import read_run, with_budget
-from kornia_lift.training.warped.crops import CropConfig
+from kornia_lift.training.warped.homographies import CropConfig
 from kornia_lift.weights import load_tensors
+from tests.helpers.plane_store import plane_in_two_views
 from tests.helpers.tiny_recipes import TINY
 from tests.helpers.training import picture
 
@@ -42,33 +40,6 @@ per_image = 1
 max_step = 1.2
 """
 SMALL = HeldOutConfig(warped=2, num_features=100, crops=CropConfig(size=160, per_image=1, max_step=1.2))
-
-
-def plane_in_two_views(size: tuple[int, int] = (400, 300), seed: int = 0) -> tuple[Store, NDArray[np.float64]]:
-    """A textured plane, the store of two views of it with cameras, and the homography between them."""
-    cv2 = pytest.importorskip("cv2")
-    width, height = size
-    k = np.array([[350.0, 0, width / 2 - 0.5], [0, 350.0, height / 2 - 0.5], [0, 0, 1]])
-    rotation, _ = cv2.Rodrigues(np.array([0.05, -0.2, 0.1]))
-    translation, normal, distance = np.array([0.8, 0.1, 0.2]), np.array([0.0, 0.0, 1.0]), 5.0
-    homography = k @ (rotation + np.outer(translation, normal) / distance) @ np.linalg.inv(k)
-    homography /= homography[2, 2]
-    base = cv2.resize(picture(3 + seed), size)
-    second = cv2.warpPerspective(base, homography, size, borderMode=cv2.BORDER_REFLECT)
-    rng = np.random.default_rng(seed)
-    xy = rng.uniform(100, 200, (60, 2))
-    moved = apply_homography(homography, xy)
-    params = (350.0, 350.0, width / 2, height / 2)  # COLMAP's pixel centres
-    cameras = [Camera("PINHOLE", params, size, r, t) for r, t in ((np.eye(3), np.zeros(3)), (rotation, translation))]
-    images = tuple(
-        StoredImage(f"wall/{n}", "wall", "sfm", encode_jpeg(image, 98), camera)
-        for n, (image, camera) in enumerate(zip((base, second), cameras, strict=True))
-    )
-    ones = np.ones(120)
-    tracks = Observations(
-        np.repeat([0, 1], 60), np.tile(np.arange(60), 2), np.concatenate([xy, moved]), 0 * ones, 0 * ones, ones, ones
-    )
-    return Store(images, tracks, Observations.none()), homography
 
 
 @pytest.mark.parametrize("max_size", [1024, 200])

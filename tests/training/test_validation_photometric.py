@@ -98,7 +98,7 @@ def test_only_training_data_are_augmented_heavily(tmp_path: Path, images: Store,
         rough[key] = tuple(roughness(drawn(name, recipe, held_out)) for held_out in (False, True))
     # the training is the same whatever the validation is
     assert rough["in use"][0] == rough["none"][0] == rough["training"][0] > 0.12
-    assert rough["none"][1] <= rough["in use"][1] < 0.5 * rough["training"][1]
+    assert max(rough["none"][1], rough["in use"][1]) < 0.5 * rough["training"][1]
     assert rough["training"][1] > 0.12
 
 

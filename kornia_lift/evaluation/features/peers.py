@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from kornia_lift._extras import require
-from kornia_lift._gray import as_gray
+from kornia_lift._gray import as_gray, to_bytes
 from kornia_lift.features import Features, from_lafs
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 
@@ -232,8 +232,7 @@ PEERS: dict[str, Callable[[int], Extractor]] = {
 
 
 def _gray_bytes(image: Tensor) -> Any:
-    gray = as_gray(image)
-    return (gray[0, 0] * 255).round().clamp(0, 255).byte().cpu().numpy()
+    return to_bytes(as_gray(image))[0, 0].cpu().numpy()
 
 
 def _size(image: Tensor) -> tuple[int, int]:

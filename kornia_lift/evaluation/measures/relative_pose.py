@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from kornia_lift.scenes.scene import FloatArray
 
-#: Errors in degrees where no pose was found: the largest ones.
-NO_ROTATION, NO_TRANSLATION = 180.0, 90.0
+#: Error in degrees where no pose was found: the largest one.
+NO_ROTATION = 180.0
 
 
 def pose_from_essential(essential: FloatArray, matches: FloatArray) -> tuple[FloatArray, FloatArray, int] | None:

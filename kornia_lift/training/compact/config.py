@@ -14,7 +14,7 @@ from kornia_lift.training.data.photometric import Photometric, ValidationPhotome
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.modern.pairs import WarpConfig
-from kornia_lift.training.warped.crops import CropConfig
+from kornia_lift.training.warped.homographies import CropConfig
 
 
 def _loop(steps: int, rate: float, **more: Any) -> LoopConfig:

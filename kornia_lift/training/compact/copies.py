@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from kornia_lift._extras import require
+from kornia_lift._gray import to_bytes
 from kornia_lift.training.compact.detections import Detections, detect
-from kornia_lift.training.data.images import to_bytes
 from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.limits import check_limits
-from kornia_lift.training.warped.crops import CropConfig, random_homography
+from kornia_lift.training.warped.homographies import CropConfig, random_homography
 
 FEWEST = 8  # pairs of an image below which it is left out
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kornia_lift._kornia import laf_is_filled
-from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
+from kornia_lift.geometry import LAF_SCALE_PER_SIGMA, rotation_matrix
 from kornia_lift.scenes.scene import FloatArray
 from kornia_lift.training.compact.observations import Observations, connected_images, join_observations
 from kornia_lift.training.data.cameras import Camera
@@ -178,9 +178,8 @@ def _carry(
     away = away[np.arange(len(one)), nearest]
     ratio, rotation = (zoom[1] / zoom[0])[nearest], (angle[1] - angle[0])[nearest]
     offset = one.xy - xy[0][nearest]
-    cosine, sine = np.cos(rotation), np.sin(rotation)
-    moved = np.stack([cosine * offset[:, 0] - sine * offset[:, 1], sine * offset[:, 0] + cosine * offset[:, 1]], 1)
-    moved = xy[1][nearest] + ratio[:, None] * moved
+    rotated = (rotation_matrix(torch.from_numpy(rotation)).numpy() @ offset[:, :, None])[:, :, 0]
+    moved = xy[1][nearest] + ratio[:, None] * rotated
     error = _distances(moved, two.xy)
     partner = error.argmin(1)
     error = error[np.arange(len(one)), partner]

@@ -68,6 +68,11 @@ class Observations:
     def __len__(self) -> int:
         return len(self.image)
 
+    @property
+    def num_locations(self) -> int:
+        """Number of different locations."""
+        return len(self.track.unique())
+
 
 def load_observations(store: Store, config: ViewConfig) -> Observations:
     """Decode the images of a store and choose among the locations that they show.

@@ -32,6 +32,7 @@ from kornia_lift.training.compact.response.matches import KeypointMatcher
 from kornia_lift.training.compact.response.stage import CompactResponseStage, init_as_corner_detector
 from kornia_lift.training.compact.views import ViewPairs
 from kornia_lift.training.data.photometric import for_validation
+from kornia_lift.training.data.report import FEW_HELD_OUT
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.initial import Model
@@ -193,8 +194,9 @@ class CompactRecipe(Recipe[CompactConfig]):
     def _seen(self) -> tuple[Observations, Observations]:
         seen, found = self._observe(self.data)
         held_out, judged = self._observe(self.held_out)
-        # what is judged by are detections where there are some, as at run time
-        return join_observations(seen.images, [seen, found]), judged if len(judged) else held_out
+        # what is judged by are detections, as at run time, unless there are too few to tell
+        enough = judged.num_locations >= min(FEW_HELD_OUT, held_out.num_locations) > 0
+        return join_observations(seen.images, [seen, found]), judged if enough else held_out
 
     def _observe(self, store: Store) -> tuple[Observations, Observations]:
         """Return the locations of a store, and the pairs of detections in its scenes with cameras."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift._gray import as_gray
+from kornia_lift._gray import as_gray, to_bytes
 from kornia_lift._io import IMAGE_SUFFIXES, load_image
 
 
@@ -58,11 +58,6 @@ def scale_down(image: Tensor, max_size: int) -> Tensor:
 def to_gray(image: Tensor) -> Tensor:
     """Convert an image (1, 1 or 3, H, W) in [0, 1] to 8-bit gray (H, W)."""
     return to_bytes(as_gray(image))[0, 0]
-
-
-def to_bytes(image: Tensor) -> Tensor:
-    """Convert values in [0, 1] to 8 bits."""
-    return (image * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def to_float(image: Tensor) -> Tensor:

@@ -40,8 +40,11 @@ def describe_data(store: Store, train: Store, held_out: Store) -> list[str]:
     lines = [f"{len(store.images)} images in {len(store.scenes)} scenes (a single image is a scene of its own)"]
     for scene, counts in store.counts.items():
         lines += [f"{scene}:", *funnel_lines(counts)]
-    lines.append(f"held out: {', '.join(held_out.scenes[:8])}{', ...' if len(held_out.scenes) > 8 else ''}")
+    scenes = f"{', '.join(held_out.scenes[:8])}{', ...' if len(held_out.scenes) > 8 else ''}"
+    lines.append(f"held out: {scenes or 'nothing'}")
     for what, part in (("training", train), ("held out", held_out)):
+        if not part.images:
+            continue
         sift, pairs = part.with_sift_frames(), _pairs(part)
         lines.append(
             f"{what}: {len(part.images)} images; {_points(part)} locations and {pairs} pairs of views for the patch "
@@ -53,6 +56,11 @@ def describe_data(store: Store, train: Store, held_out: Store) -> list[str]:
 
 def shortages(train: Store, held_out: Store) -> list[str]:
     """Say what is too little for which stage, and what to do."""
+    if not held_out.images:
+        return [
+            "nothing can be held out, and `train` needs something to measure on: at least two scenes, or two single "
+            "images, or one scene of four images; add images, or name other data by --validation"
+        ]
     lines = []
     for what, part, few in (("training", train, FEW_TRAINING), ("held-out", held_out, FEW_HELD_OUT)):
         counts: Sequence[tuple[str, int]] = (

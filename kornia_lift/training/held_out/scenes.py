@@ -21,7 +21,8 @@ from kornia_lift.training.data.images import scale_down, to_float
 from kornia_lift.training.data.photometric import Photometric, as_in_use
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
-from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
+from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.homographies import CropConfig
 
 #: Names of the groups of pairs.
 CAMERAS, HOMOGRAPHIES, WARPED = "cameras", "homographies", "warped"

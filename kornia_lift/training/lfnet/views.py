@@ -21,7 +21,8 @@ from torch import Generator, Tensor
 from kornia_lift.geometry import rotation_matrix
 from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.lfnet.warp import is_inside
-from kornia_lift.training.warped.crops import CropConfig, WarpedCrops, sample_pixels, warp_grid
+from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.homographies import CropConfig, sample_pixels, warp_grid
 
 Views = dict[str, Tensor]
 

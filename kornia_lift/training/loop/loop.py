@@ -23,7 +23,8 @@ from kornia_lift.training.loop.update import TrainingDivergedError, Update
 from kornia_lift.training.stage import ERROR, Measure, Stage, measure_of
 
 LOGGER = logging.getLogger(__name__)
-BUDGET_VALIDATIONS = 10  # of a stage with max_minutes, at least
+BUDGET_VALIDATIONS = 10  # of a stage with max_minutes, where they take at most this share of them:
+VALIDATION_SHARE = 0.25
 
 
 @dataclass(frozen=True)
@@ -139,6 +140,7 @@ class _Run:
         self.update = Update(stage, config, advice)
         self.step = self.first_step = 0
         self.elapsed = 0.0
+        self.validating = self.validation_seconds = 0.0  # seconds of the validations since the first step, of the last
         self.resumed = False
         self.best: dict[str, Any] = {"step": -1, "figures": {ERROR: math.inf}}
         self.start = math.nan
@@ -173,10 +175,7 @@ class _Run:
                     samples += len(next(iter(batch.values())))
                     self.step += 1
                     # the first process's clock is everyone's: learning rate and end follow it
-                    spent, self.elapsed = (
-                        self.elapsed,
-                        distributed.from_first(before + self.clock() - started),
-                    )
+                    spent, self.elapsed = self.elapsed, distributed.from_first(before + self.clock() - started)
                     if self._late():
                         stopped = "time"
                     end = stopped == "time" or self.step == config.steps
@@ -186,7 +185,7 @@ class _Run:
                             now = self.clock()
                             log.write(self.step, "train", figures | {"samples_per_s": samples / max(now - since, 1e-9)})
                             samples, since = 0, now
-                    if end or self.step % config.validate_every == 0 or self._share(spent) != self._share(self.elapsed):
+                    if end or self.step % config.validate_every == 0 or self._is_due(spent):
                         self._validate(log)
                     late = self.clock() - saved >= 60 * config.checkpoint_minutes
                     if end or late or self.step % config.checkpoint_every == 0:
@@ -223,6 +222,11 @@ class _Run:
         minutes = self.config.max_minutes
         return 0 if minutes is None else int(elapsed / (60 * minutes) * BUDGET_VALIDATIONS)
 
+    def _is_due(self, before: float) -> bool:
+        """Whether a tenth of the minutes ended since ``before``, and one more validation leaves time to learn."""
+        took = self.validating + self.validation_seconds
+        return self._share(before) != self._share(self.elapsed) and took <= VALIDATION_SHARE * self.elapsed
+
     def _seconds_left(self, before: float) -> float:
         """Seconds until the steps or the minutes are used up, at the speed of this process so far."""
         done = self.elapsed - before
@@ -240,9 +244,9 @@ class _Run:
             )
 
     def _validate(self, log: TrainingLog | None) -> None:
+        began = self.clock()
+        network = self.stage.network.eval()
         if log is not None:  # rank 0; the others wait in from_first
-            network = self.stage.network
-            network.eval()
             with torch.no_grad(), self.update.averaged_weights():
                 figures = {key: float(value) for key, value in self.stage.validate().items()}
                 error, least = figures[ERROR], self.best["figures"][ERROR]
@@ -255,7 +259,9 @@ class _Run:
                     self.best = {"step": self.step, "figures": figures}
                     save_checkpoint(self.out_dir / BEST, self._header() | {"network": network.state_dict()})
             log.write(self.step, "validation", figures)
-        self.best, self.start = distributed.from_first((self.best, self.start))
+        took = self.clock() - began
+        self.best, self.start, self.validation_seconds = distributed.from_first((self.best, self.start, took))
+        self.validating += self.validation_seconds * (self.step > self.first_step)
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -278,8 +284,7 @@ class _Run:
         check_same_run(path, state, self.stage.name, to_mapping(self.config), self.resolved)
         self.update.load_state_dict(state)
         self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
-        self.start, self.first_step = state.get("start", math.nan), self.step
-        self.resumed = True
+        self.start, self.first_step, self.resumed = state.get("start", math.nan), self.step, True
         self._say_new_rate(state["config"]["max_minutes"])
 
     def _say_new_rate(self, before: float | None) -> None:

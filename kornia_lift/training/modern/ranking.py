@@ -27,6 +27,7 @@ from kornia_lift.training.data.posed_pairs import (
     label_by_error,
 )
 from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.homographies import NEAREST, depths, warp_points
 
 
 class Detections(NamedTuple):
@@ -218,12 +219,10 @@ def mutual_neighbours(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 def transfer(xy: Tensor, matrix: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     """Carry points (N, 2) over by a homography; also whether they land inside the other crop and image."""
-    moved = F.pad(xy, (0, 1), value=1.0) @ matrix.mT
-    front = moved[:, 2] > 1e-6
-    moved = moved[:, :2] / moved[:, 2:].clamp(min=1e-6)
+    moved = warp_points(matrix, xy)
     column, row = moved.round().long().unbind(1)
     height, width = inside.shape
-    visible = front & (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    visible = (depths(matrix, xy) > NEAREST) & (column >= 0) & (row >= 0) & (column < width) & (row < height)
     visible &= inside[row.clamp(0, height - 1), column.clamp(0, width - 1)] > 0
     return moved, visible
 

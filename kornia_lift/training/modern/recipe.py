@@ -33,7 +33,8 @@ from kornia_lift.training.modern.repeatable import RepeatableDetectorStage
 from kornia_lift.training.modern.tracks import PatchTracks, cut_tracks
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
-from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
+from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.homographies import CropConfig
 from kornia_lift.training.warped.images import aligned_images
 from kornia_lift.training.warped.shapes import draw_shapes
 

@@ -11,6 +11,7 @@ import torch
 from kornia.feature import extract_patches_from_pyramid, laf_from_center_scale_ori
 from torch import Tensor
 
+from kornia_lift._gray import to_bytes
 from kornia_lift.geometry import DESCRIPTOR_SIZE, LAF_SCALE_PER_SIGMA
 from kornia_lift.training.data.images import to_float
 from kornia_lift.training.data.store import Observations, Store
@@ -113,8 +114,7 @@ def _cut(image: Tensor, xy: np.ndarray, sigma: np.ndarray, angle: np.ndarray) ->
         torch.from_numpy(sigma * LAF_SCALE_PER_SIGMA * CONTEXT).float()[None, :, None, None],
         torch.from_numpy(-np.rad2deg(angle)).float()[None, :, None],
     )
-    patches = extract_patches_from_pyramid(to_float(image), lafs, STORED_SIZE)[0, :, 0]
-    return (patches * 255).round().clamp(0, 255).to(torch.uint8)
+    return to_bytes(extract_patches_from_pyramid(to_float(image), lafs, STORED_SIZE)[0, :, 0])
 
 
 def _cut_scene(store: Store, seen: Observations, config: CutConfig, rng: np.random.Generator) -> PatchTracks:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,51 +11,20 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from kornia_lift.detector.extrema import max_filter
-from kornia_lift.geometry import rotation_matrix
 from kornia_lift.networks.response import FILTER_SIZE
 from kornia_lift.training.data.bank import ImageBank
 from kornia_lift.training.data.photometric import Photometric, augment
-from kornia_lift.training.limits import check_limits
+from kornia_lift.training.warped.homographies import (
+    CropConfig,
+    random_homographies,
+    sample_pixels,
+    similarities,
+    translation,
+    warp_grid,
+    zooms,
+)
 
 SMALLEST = 8  # side of the smallest level, pixels
-
-
-@dataclass(frozen=True)
-class CropConfig:
-    """How pairs of crops are drawn.
-
-    Args:
-        size: side of the crops in pixels.
-        per_image: crops of each image, at different levels of its pyramid.
-        min_step: smallest level, in image pixels per crop pixel (below 1 the image is enlarged).
-        max_step: largest level.
-        scale: largest ratio of scale between the two crops: what is left between the levels of a pyramid.
-        stretch: largest ratio of the axes (slant of the second view).
-        perspective: largest relative change of scale from the centre to the border.
-        shift: largest displacement of the second crop, in pixels.
-        full_circle: share of pairs rotated by any angle; the others by up to 20 degrees.
-        black_corner: share of second crops of which a corner is black, as in a rotated or rectified image.
-
-    """
-
-    size: int = 200
-    per_image: int = 4
-    min_step: float = 0.7
-    max_step: float = 4.5
-    scale: float = 1.25
-    stretch: float = 1.7
-    perspective: float = 0.25
-    shift: float = 12.0
-    full_circle: float = 0.5
-    black_corner: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_limits(self, "size", "per_image", at_least=1)
-        check_limits(self, "min_step", above=0)
-        check_limits(self, "max_step", at_least=self.min_step)
-        check_limits(self, "scale", "stretch", at_least=1)
-        check_limits(self, "perspective", "shift", at_least=0)
-        check_limits(self, "full_circle", "black_corner", at_least=0, at_most=1)
 
 
 class WarpedCrops:
@@ -156,29 +124,10 @@ def sample_crops(bank: ImageBank, index: Tensor, to_image: Tensor, size: int) ->
     position = warp_grid(to_image, size).flatten(1, 2)
     last = bank.sizes(index).flip(1)[:, None] - 1
     inside = ((position >= 0) & (position <= last)).all(-1)
-    # the scale in the middle of the crop
-    middle = to_image @ to_image.new_tensor([(size - 1) / 2, (size - 1) / 2, 1])
-    step = (torch.linalg.det(to_image).abs() / middle[:, 2].abs() ** 3).sqrt()
+    step = zooms(to_image, to_image.new_full((1, 2), (size - 1) / 2))[:, 0]  # in the middle of the crop
     level = step.clamp(min=1e-6).log2().floor().clamp(min=0).long()
     crop = bank.sample(index, position, level)
     return crop.view(-1, 1, size, size), inside.view(-1, 1, size, size).float()
-
-
-def warp_grid(matrix: Tensor, size: int) -> Tensor:
-    """Positions, in pixels, to which the pixels of a square map go; (N, 3, 3) -> (N, size, size, 2)."""
-    index = torch.arange(size, dtype=matrix.dtype, device=matrix.device)
-    y, x = torch.meshgrid(index, index, indexing="ij")
-    pixel = torch.stack([x, y, torch.ones_like(x)], -1).view(1, -1, 3)
-    moved = pixel @ matrix.mT
-    depth = torch.where(moved[..., 2:] > 1e-3, moved[..., 2:], torch.full_like(moved[..., 2:], 1e-3))
-    return (moved[..., :2] / depth).view(len(matrix), size, size, 2)
-
-
-def sample_pixels(image: Tensor, position: Tensor, padding_mode: str = "zeros") -> Tensor:
-    """Bilinear samples of (N, C, H, W) at pixel positions (N, h, w, 2), pixel centres at integers."""
-    height, width = image.shape[-2:]
-    extent = position.new_tensor([width - 1, height - 1])
-    return F.grid_sample(image, position / extent * 2 - 1, padding_mode=padding_mode, align_corners=True)
 
 
 class CommonView(NamedTuple):
@@ -226,53 +175,3 @@ def _cut_corners(like: Tensor, share: float, generator: Generator) -> Tensor:
     offset = torch.arange(size) - (size - 1) / 2
     along = angle.cos().view(-1, 1, 1) * offset + angle.sin().view(-1, 1, 1) * offset[:, None]
     return (along <= distance.view(-1, 1, 1)).to(like)[:, None]
-
-
-def random_homography(generator: Generator, c: CropConfig, size: tuple[int, int]) -> Tensor:
-    """Draw one homography (3, 3); see :func:`random_homographies`."""
-    return random_homographies(generator, 1, c, size)[0]
-
-
-def random_homographies(generator: Generator, count: int, c: CropConfig, size: tuple[int, int]) -> Tensor:
-    """Draw maps from the pixels of second views to those of the first ones, about their centres.
-
-    Args:
-        generator: CPU generator.
-        count: number of maps.
-        c: how much of each change; perspective is relative to ``c.size``.
-        size: width and height of both views.
-
-    Returns:
-        Homographies, shape (count, 3, 3).
-
-    """
-
-    def uniform(low: float = -1.0, high: float = 1.0) -> Tensor:
-        return low + (high - low) * torch.rand(count, generator=generator)
-
-    full = uniform(0, 1) < c.full_circle
-    angle = uniform() * torch.where(full, math.pi, 0.35)
-    scale = torch.exp(uniform() * math.log(c.scale))
-    ratio = torch.exp(uniform(0, 1) * math.log(c.stretch)).sqrt()
-    axis = rotation_matrix(uniform() * math.pi)
-    slant, tilt = torch.eye(3).repeat(count, 1, 1), torch.eye(3).repeat(count, 1, 1)
-    slant[:, :2, :2] = axis @ torch.diag_embed(torch.stack([1 / ratio, ratio], 1)) @ axis.mT
-    tilt[:, 2, :2] = torch.stack([uniform(), uniform()], 1) * (c.perspective / (c.size / 2))
-    shift = torch.stack([uniform(), uniform()], 1) * c.shift
-    middle = torch.tensor([(side - 1) / 2 for side in size])
-    return translation(middle) @ similarities(scale, angle, shift) @ slant @ tilt @ translation(-middle)
-
-
-def similarities(scale: Tensor, angle: Tensor, shift: Tensor) -> Tensor:
-    """Matrices (N, 3, 3) that scale by (N,), rotate by (N,) radians, clockwise on screen, and then shift by (N, 2)."""
-    matrix = torch.eye(3).repeat(len(scale), 1, 1)
-    matrix[:, :2, :2] = scale[:, None, None] * rotation_matrix(angle)
-    matrix[:, :2, 2] = shift
-    return matrix
-
-
-def translation(by: Tensor) -> Tensor:
-    """Matrix (3, 3) that shifts by (2,)."""
-    matrix = torch.eye(3)
-    matrix[:2, 2] = by
-    return matrix

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kornia_lift.detector.extrema import Pixels, max_filter, read_own
 from kornia_lift.detector.refinement import newton_step
-from kornia_lift.training.warped.crops import sample_pixels
+from kornia_lift.training.warped.homographies import sample_pixels, warp_points
 
 
 def local_maxima(score: Tensor, radius: int = 3) -> Tensor:
@@ -116,8 +116,7 @@ def mutual_nearest(one: Tensor, two: Tensor, to_second: Tensor) -> tuple[Tensor,
         The first positions, moved, and the second ones, both of shape (K, 2), differentiable.
 
     """
-    moved = F.pad(one, (0, 1), value=1.0) @ to_second.mT
-    moved = moved[:, :2] / moved[:, 2:]
+    moved = warp_points(to_second, one)
     with torch.no_grad():
         apart = torch.cdist(moved, two)
         nearest = apart.argmin(1)

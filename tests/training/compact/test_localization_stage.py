@@ -14,7 +14,7 @@ from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.training.compact.copies import CopyConfig, KeypointPairs, copy_images
 from kornia_lift.training.compact.localization import FAR, LocalizationStage
 from kornia_lift.training.data.photometric import Photometric
-from kornia_lift.training.warped.crops import CropConfig
+from kornia_lift.training.warped.homographies import CropConfig
 from tests.helpers.networks import Constant
 from tests.helpers.pictures import blob_image, blob_response, texture
 

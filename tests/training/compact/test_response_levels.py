@@ -19,12 +19,12 @@ from kornia_lift.training.compact.response.levels import (
     keypoint_probabilities,
     land,
     scale_space_maxima,
-    warp_points,
 )
 from kornia_lift.training.compact.response.matches import KeypointMatcher, expected_by_homography, mismatch_maps
 from kornia_lift.training.compact.response.stage import SCALE_CROPS
 from kornia_lift.training.data.photometric import Photometric
-from kornia_lift.training.warped.crops import CropConfig, WarpedCrops, random_homographies
+from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.homographies import CropConfig, random_homographies, warp_points, zooms
 from kornia_lift.training.warped.shapes import draw_shapes
 
 GRID = LevelGrid(96, count=3)
@@ -64,9 +64,9 @@ def test_an_enlarged_crop_shows_things_two_levels_up() -> None:
 def test_the_zoom_of_a_homography_is_the_root_of_its_jacobian() -> None:
     matrix = random_homographies(torch.Generator().manual_seed(0), 4, SCALE_CROPS, (96, 96))
     at = torch.tensor([[30.0, 40.0]])
-    moved, zoom = warp_points(matrix, at)
+    moved, zoom = warp_points(matrix, at), zooms(matrix, at)
     step = 1e-2
-    right, down = (warp_points(matrix, at + at.new_tensor(by))[0] for by in ([step, 0.0], [0.0, step]))
+    right, down = (warp_points(matrix, at + at.new_tensor(by)) for by in ([step, 0.0], [0.0, step]))
     jacobian = torch.stack([(right - moved)[:, 0], (down - moved)[:, 0]], 2) / step
     assert torch.allclose(zoom[:, 0], jacobian.det().abs().sqrt(), rtol=1e-2)
 

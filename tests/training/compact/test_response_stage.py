@@ -14,7 +14,8 @@ from kornia_lift.training.compact.response.levels import LevelGrid
 from kornia_lift.training.compact.response.matches import KeypointMatcher
 from kornia_lift.training.compact.response.stage import CompactResponseStage, init_as_corner_detector
 from kornia_lift.training.data.photometric import Photometric
-from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
+from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.homographies import CropConfig
 from kornia_lift.training.warped.maxima import keypoint_probability
 from kornia_lift.training.warped.shapes import draw_shapes
 

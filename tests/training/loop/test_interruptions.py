@@ -49,7 +49,8 @@ from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.tilde.config import TildeConfig
 from kornia_lift.training.tilde.stage import TildeStage, make_response
-from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
+from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.homographies import CropConfig
 from tests.helpers.training import aligned_stack, matched_pair, picture
 from tests.training.loop.toy_stage import ToyStage
 

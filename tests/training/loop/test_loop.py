@@ -201,6 +201,23 @@ def test_a_time_budget_is_validated_every_tenth(tmp_path: Path) -> None:
     assert steps == [0, 6, 12, 18, 24, 30, 36, 42, 48, 54, 60, 61]
 
 
+def test_validations_take_a_quarter_of_a_time_budget_at_most(tmp_path: Path) -> None:
+    clock = Clock()
+    stage = clock.stage()
+    validate = stage.validate
+
+    def slow() -> dict[str, float]:
+        clock.now += 5
+        return validate()
+
+    stage.validate = slow  # type: ignore[method-assign]
+    config = LoopConfig(steps=10**6, max_minutes=1, validate_every=10**6)
+    result = fit(stage, config, tmp_path, progress=False, clock=clock)
+    steps = [e["step"] for e in read_log(tmp_path / "log.jsonl") if e["kind"] == "validation"]
+    # after 24, 42 and 60 of 60 seconds, and the last step; every tenth of them there were two steps between them
+    assert steps == [0, 24, 37, 50, 51] and result.step == 51
+
+
 def test_the_validation_before_the_first_step_takes_nothing_of_the_minutes(tmp_path: Path) -> None:
     clock = Clock()
     stage = clock.stage()
@@ -213,8 +230,8 @@ def test_the_validation_before_the_first_step_takes_nothing_of_the_minutes(tmp_p
     stage.validate = slow  # type: ignore[method-assign]
     config = LoopConfig(steps=10**6, max_minutes=1, validate_every=10**6, log_every=1)
     result = fit(stage, config, tmp_path, progress=False, clock=clock)
-    # six steps are a tenth of the minutes; the validation there uses up the rest
-    assert (result.stopped, result.step) == ("time", 7)
+    # nor is there another one before the last step: it would use up what the steps need
+    assert (result.stopped, result.step) == ("time", 61)
     first = next(e for e in read_log(tmp_path / "log.jsonl") if e["kind"] == "train")
     assert first["samples_per_s"] == pytest.approx(stage.size)
 

@@ -33,7 +33,7 @@ def batches(stage: ToyStage, config: LoopConfig, start: int = 0) -> list[dict[st
 
 
 def wait_for_no_children() -> None:
-    for _ in range(100):
+    for _ in range(6000):  # ten minutes, which only an error takes
         if not multiprocessing.active_children():
             return
         time.sleep(0.1)

@@ -22,7 +22,8 @@ from kornia_lift.training.modern.ranking import (
     ranking_loss,
 )
 from kornia_lift.training.modern.repeatable import RepeatableDetectorStage
-from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
+from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.homographies import CropConfig
 from tests.helpers.pictures import texture
 
 SIZE = 160

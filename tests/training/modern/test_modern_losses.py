@@ -16,7 +16,8 @@ from kornia_lift.training.modern.pairs import PatchPairs, WarpConfig
 from kornia_lift.training.modern.recipe import init_as_blob_detector
 from kornia_lift.training.modern.repeatable import RepeatableDetectorStage
 from kornia_lift.training.modern.tracks import CONTEXT, STORED_SIZE, PatchTracks, join_tracks
-from kornia_lift.training.warped.crops import CropConfig, WarpedCrops, warp_grid
+from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.homographies import CropConfig, warp_grid
 from kornia_lift.training.warped.maxima import (
     budget_threshold,
     expected_repeatability,

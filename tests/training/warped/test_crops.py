@@ -7,14 +7,8 @@ import torch
 from torch import Tensor
 
 from kornia_lift.training.data.photometric import Photometric
-from kornia_lift.training.warped.crops import (
-    CropConfig,
-    WarpedCrops,
-    crop_bank,
-    sample_crops,
-    sample_pixels,
-    warp_grid,
-)
+from kornia_lift.training.warped.crops import WarpedCrops, crop_bank, sample_crops
+from kornia_lift.training.warped.homographies import CropConfig, sample_pixels, warp_grid
 from tests.helpers.pictures import texture
 
 STILL = Photometric(gain=1.0, offset=0.0, gamma=1.0, noise=0.0, blur=0.0, shadow=0.0, jpeg=0.0)

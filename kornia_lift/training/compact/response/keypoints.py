@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kornia_lift.detector.refinement import make_safe, newton_step
-from kornia_lift.training.compact.response.levels import LevelGrid, warp_points
+from kornia_lift.training.compact.response.levels import LevelGrid
+from kornia_lift.training.warped.homographies import warp_points, zooms
 
 FARTHEST = 2.0  # pixels of the level: what lies farther away is another keypoint
 SEARCH = 2  # pixels of the level around the expected position
@@ -121,7 +122,7 @@ def distances_of_pairs(
     half = len(to_second)
     first = ChosenKeypoints(*(part[:half] for part in chosen))
     flat, allowed = (_Flat(grid, [each[half:] for each in maps]) for maps in (scores, common))
-    expected, zoom = warp_points(to_second, first.xy)
+    expected, zoom = warp_points(to_second, first.xy), zooms(to_second, first.xy)
     with torch.no_grad():
         level = (first.level + grid.per_octave * zoom.log2()).round().long()
         valid = first.valid & (level >= 0) & (level < grid.count)
@@ -158,7 +159,7 @@ def found_again(grid: LevelGrid, chosen: ChosenKeypoints, to_second: Tensor) -> 
     """
     half = len(to_second)
     first, second = (ChosenKeypoints(*(part[side] for part in chosen)) for side in (slice(half), slice(half, None)))
-    expected, zoom = warp_points(to_second, first.xy)
+    expected, zoom = warp_points(to_second, first.xy), zooms(to_second, first.xy)
     level = first.level + grid.per_octave * zoom.log2()
     seen = first.valid & (level > -0.5) & (level < grid.count - 0.5)
     apart = torch.cdist(expected, second.xy).masked_fill(~second.valid[:, None], math.inf)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kornia_lift.detector.detector import SCORE_BORDER
 from kornia_lift.detector.extrema import max_filter
-from kornia_lift.training.warped.crops import sample_pixels
+from kornia_lift.training.warped.homographies import sample_pixels, warp_points, zooms
 from kornia_lift.training.warped.maxima import spread_gaussian, window_sum
 
 AGREE, APART = 0.5, 1.5  # levels: scales that differ by less agree, by more do not
@@ -70,23 +70,6 @@ class LevelGrid:
         return found
 
 
-def warp_points(matrix: Tensor, xy: Tensor) -> tuple[Tensor, Tensor]:
-    """Warp positions, and say how much larger things are where they go.
-
-    Args:
-        matrix: homographies, shape (N, 3, 3).
-        xy: positions, shape (P, 2) or (N, P, 2).
-
-    Returns:
-        Positions (N, P, 2) and zooms (N, P), that is the root of the determinant of the Jacobian.
-
-    """
-    moved = F.pad(xy, (0, 1), value=1.0) @ matrix.mT
-    depth = moved[..., 2:].clamp(min=1e-3)
-    zoom = (torch.linalg.det(matrix).abs()[:, None] / depth[..., 0] ** 3).sqrt()
-    return moved[..., :2] / depth, zoom
-
-
 @dataclass(frozen=True)
 class Landing:
     """Where the pixels of all levels of one crop lie in the scale space of the other.
@@ -105,7 +88,8 @@ def land(grid: LevelGrid, matrix: Tensor) -> Landing:
     """Map the pixels of all levels by homographies (N, 3, 3)."""
     position, level = [], []
     for n, side in enumerate(grid.sides):
-        xy, zoom = warp_points(matrix, grid.positions(n, matrix))
+        pixels = grid.positions(n, matrix)
+        xy, zoom = warp_points(matrix, pixels), zooms(matrix, pixels)
         position.append(xy.view(-1, side, side, 2))
         level.append((n + grid.per_octave * zoom.log2()).view(-1, side, side))
     return Landing(position, level)

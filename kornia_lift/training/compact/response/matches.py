@@ -11,10 +11,12 @@ from kornia.feature import scale_laf
 from torch import Tensor, nn
 
 from kornia_lift.detector.scale_space import LEVEL_SIGMA
-from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter, shared_pyramid
+from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.networks._fast.pyramid import shared_pyramid
 from kornia_lift.training.compact.response.keypoints import NEAR, ChosenKeypoints
-from kornia_lift.training.compact.response.levels import LevelGrid, warp_points
+from kornia_lift.training.compact.response.levels import LevelGrid
+from kornia_lift.training.warped.homographies import warp_points
 
 
 class KeypointMatcher(nn.Module):
@@ -101,6 +103,6 @@ def expected_by_homography(chosen: ChosenKeypoints, to_second: Tensor, to_first:
     """Where the other crops show keypoints by homographies (N, 3, 3); see :meth:`KeypointMatcher.forward`."""
     found = []
     for xy, matrix in zip(chosen.xy.detach().chunk(2), (to_second, to_first), strict=True):
-        at, _ = warp_points(matrix, xy)
+        at = warp_points(matrix, xy)
         found.append((at, torch.full_like(at[..., 0], NEAR)))
     return found

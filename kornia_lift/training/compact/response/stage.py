@@ -29,7 +29,8 @@ from kornia_lift.training.compact.response.matches import (
 )
 from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.stage import Measure
-from kornia_lift.training.warped.crops import CropConfig, WarpedCrops
+from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.homographies import CropConfig
 
 SOFTNESS = 24.0  # the score that the last chosen keypoint has over the median, in units of the soft decisions
 SCALE_WEIGHT = 1e-3  # keeps the scores, whose scale nothing else decides, near 1

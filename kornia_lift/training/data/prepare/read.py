@@ -85,7 +85,9 @@ def _read_colmap(folder: Path) -> Material:
     missing = [name for name in names if not (folder / "images" / name).is_file()]
     if missing:
         raise FileNotFoundError(
-            f"{folder}: {len(missing)} images of the model are missing in images/: {', '.join(missing[:5])}"
+            f"{folder}: {len(missing)} of {len(names)} images of the model are missing in images/: "
+            f"{', '.join(missing[:5])}; put them back, or give `kornia-lift build-dataset` the folder of those "
+            "that are left, which it reconstructs"
         )
     by_name = {image.name: image for image in model.images.values()}
     images, cameras = [], []

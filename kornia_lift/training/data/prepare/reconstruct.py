@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from kornia_lift._extras import require
+from kornia_lift._gray import to_bytes
 from kornia_lift._io import load_image
 from kornia_lift.files.colmap import errors_only
-from kornia_lift.training.data.images import images_in, to_bytes
+from kornia_lift.training.data.images import images_in
 from kornia_lift.training.data.prepare.alike import check_different, thumbnail
 
 MIN_IMAGES = 3
