@@ -118,12 +118,7 @@ class Recipe(ABC, Generic[Config]):
 
     @classmethod
     def stages_of(cls, config: Any) -> tuple[str, ...]:
-        """Return the stages that are trained where none are named; a recipe may leave some of :attr:`STAGES` out.
-
-        Args:
-            config: options of the recipe.
-
-        """
+        """Return the stages that are trained where none are named; options may leave some of :attr:`STAGES` out."""
         return cls.STAGES
 
     def usable(self, data: Store) -> Store:
