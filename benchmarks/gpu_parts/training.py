@@ -108,7 +108,7 @@ def run_training(data: Path, device: str, quick: bool, deadline: float, write: C
         with tempfile.TemporaryDirectory() as folder:
             init = {"init": INITIAL[name]} if name in INITIAL else {}
             recipe = kind(store, Path(folder), options, None, device, **init)
-            for stage in kind.STAGES:
+            for stage in kind.stages_of(options):
                 train(f"{name}/{stage}", partial(_train_stage, recipe, stage))
     for name, make in IN_MEMORY.items():
         options = _options_of(name, quick)

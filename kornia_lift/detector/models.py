@@ -12,10 +12,10 @@ from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.response import LIFTResponse
-from kornia_lift.weights import available_models, load_tensors
+from kornia_lift.weights import load_tensors
 
 LOCALIZATION = "localization."  # prefix of the tensors of a network that some models have
-OWN_TENSORS = "response.at_full."  # that only the compact response has
+OWN_TENSORS = "response.at_eighth."  # that only the compact response has
 
 
 def response_of(pretrained: bool | str | os.PathLike[str]) -> LIFTResponse | CompactResponse:
@@ -25,8 +25,8 @@ def response_of(pretrained: bool | str | os.PathLike[str]) -> LIFTResponse | Com
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the network is LIFT's.
 
     """
-    if not isinstance(pretrained, (str, os.PathLike)) or os.fspath(pretrained) in available_models():
-        return LIFTResponse(pretrained)  # which all shipped models have, and which refuses what is no path
+    if not isinstance(pretrained, (str, os.PathLike)):
+        return LIFTResponse(pretrained)  # which refuses what is no path
     # the orientation and the descriptor decide the family of a model; a response serves either
     own = any(name.startswith(OWN_TENSORS) for name in load_tensors(pretrained)[0])
     return CompactResponse(pretrained) if own else LIFTResponse(pretrained)

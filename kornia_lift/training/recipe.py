@@ -116,6 +116,11 @@ class Recipe(ABC, Generic[Config]):
         if init is not None:
             load_initial(init, self.FAMILY, self.initial_parts(init))
 
+    @classmethod
+    def stages_of(cls, config: Any) -> tuple[str, ...]:
+        """Return the stages that are trained where none are named; options may leave some of :attr:`STAGES` out."""
+        return cls.STAGES
+
     def usable(self, data: Store) -> Store:
         """Return what the recipe can use of the training data; all of it unless a recipe says otherwise."""
         return data
@@ -156,7 +161,7 @@ class Recipe(ABC, Generic[Config]):
         :func:`~kornia_lift.training.held_out.verdicts.read_verdicts` tells which.
 
         Args:
-            stages: names of stages; :attr:`STAGES` where empty.
+            stages: names of stages; those of :meth:`stages_of` where empty.
             given: stages whose networks hold weights that the caller has put there; nothing is read for them.
             progress: show progress.
             referee: measures the networks before and after every stage.
@@ -165,7 +170,7 @@ class Recipe(ABC, Generic[Config]):
             ValueError: if a stage is unknown, or learns through a network that nobody has trained.
 
         """
-        every, chosen = (*self.STAGES, *self.OPTIONAL), stages or self.STAGES
+        every, chosen = (*self.STAGES, *self.OPTIONAL), stages or self.stages_of(self.config)
         unknown = sorted(set(chosen) - set(every))
         if unknown:
             raise ValueError(f"unknown stages {', '.join(unknown)}; the stages are {', '.join(every)}")

@@ -101,7 +101,7 @@ class RunConfig:
     @property
     def recipe_stages(self) -> tuple[str, ...]:
         """Names of the stages that the recipe consists of."""
-        return RECIPES[self.recipe].STAGES
+        return RECIPES[self.recipe].stages_of(self.options)
 
     @property
     def chosen_stages(self) -> tuple[str, ...]:

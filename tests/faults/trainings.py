@@ -37,7 +37,7 @@ prefetch = false
 _STAGES = {
     "paper": ("descriptor", "orientation", "overlap", "detector"),
     "modern": ("descriptor", "orientation", "repeatable", "matchable", "refine"),
-    "compact": ("localization", "orientation", "descriptor", "refine"),
+    "compact": ("response", "localization", "orientation", "descriptor", "refine"),
     "lfnet": ("lfnet",),
 }
 
@@ -69,7 +69,7 @@ def _store(folder: Path) -> None:
         save_store(folder / f"{name}.npz", Store(stored, tracks, empty))
 
 
-def _recipe(folder: Path, kind: str, options: dict[str, int], tables: str = "") -> None:
+def _recipe(folder: Path, kind: str, options: Mapping[str, int | str], tables: str = "") -> None:
     head = f'recipe = "{kind}"\ndata = ["{folder}/train"]\nvalidation = ["{folder}/validation"]\n'
     head += f"[{kind}]\n" + "".join(f"{key} = {value}\n" for key, value in options.items())
     loops = "".join(f"[{kind}.{stage}]\n{_LOOP}" for stage in _STAGES[kind])
@@ -114,9 +114,11 @@ def prepare_modern(folder: Path) -> None:
 def prepare_compact(folder: Path) -> None:
     """Single images."""
     _singles(folder)
-    numbers = {"localization_images": 2, "localization_pairs": 6, "orientation_images": 2, "orientation_pairs": 4,
-               "descriptor_images": 2, "descriptor_pairs": 6}  # fmt: skip
-    _recipe(folder, "compact", numbers, "[compact.views]\npoints_per_image = 30\n")
+    numbers = {"response_shapes": 1, "response_pairs": 1, "response_corners": 2,
+               "localization_images": 2, "localization_pairs": 6, "orientation_images": 2, "orientation_pairs": 4,
+               "descriptor_images": 2, "descriptor_pairs": 6, "train_response": "true"}  # fmt: skip
+    tables = "[compact.views]\npoints_per_image = 30\n[compact.response_crops]\nsize = 96\n"
+    _recipe(folder, "compact", numbers, tables)
 
 
 def prepare_lfnet(folder: Path) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 from kornia_lift.training.compact.copies import CopyConfig
 from kornia_lift.training.compact.detections import DetectionConfig
 from kornia_lift.training.compact.observations import ViewConfig
+from kornia_lift.training.compact.response.stage import SCALE_CROPS
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.photometric import Photometric, ValidationPhotometric, as_in_use
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.modern.pairs import WarpConfig
+from kornia_lift.training.warped.homographies import CropConfig
 
 
 def _loop(steps: int, rate: float, **more: Any) -> LoopConfig:
@@ -36,6 +38,17 @@ class CompactConfig:
 
     Args:
         detector: model whose response network the result keeps: the name of a shipped one, or a weight file.
+        train_response: train a convolutional response instead, from corners, or from that of the weights that the run
+            starts from.
+        response_matcher: model whose orientation and descriptor say meanwhile which keypoints are matched correctly;
+            as ``detector``.
+        response_crops: how pairs of crops for the response are drawn.
+        response_photometric: photometric augmentation of the crops. Under strong noise texture of low contrast loses
+            its keypoints.
+        response_shapes: drawn images of lines and polygons among those of the crops, which teach that edges are not
+            found again.
+        response_pairs: pairs of crops of a batch.
+        response_corners: steps in which random weights are fitted to a corner detector first.
         views: which locations are used, and at which sizes.
         use_detections: locations of scenes with cameras are also the keypoints that ``detector`` finds there.
         detections: which of them are paired.
@@ -57,6 +70,7 @@ class CompactConfig:
         descriptor_images: images of a descriptor batch.
         descriptor_pairs: pairs of each, look-alikes among which the hardest negative is found.
         margin: of the descriptor's loss.
+        response: loop of the response stage.
         localization: loop of the localization stage.
         orientation: loop of the orientation stage.
         descriptor: loop of the descriptor's first stage, with random angle errors.
@@ -72,6 +86,17 @@ class CompactConfig:
     """
 
     detector: str = "lift"
+    train_response: bool = False
+    response_matcher: str = "lift-plus"
+    response_crops: CropConfig = SCALE_CROPS
+    response_photometric: Photometric = field(
+        default_factory=lambda: Photometric(
+            gain=1.4, gamma=1.4, offset=0.08, noise=0.01, blur=0.5, shadow=0.1, jpeg=0.05, jpeg_quality=60
+        )
+    )
+    response_shapes: int = 110
+    response_pairs: int = 8
+    response_corners: int = 100
     views: ViewConfig = field(default_factory=ViewConfig)
     use_detections: bool = True
     detections: DetectionConfig = field(default_factory=DetectionConfig)
@@ -107,6 +132,11 @@ class CompactConfig:
     refine_upright: float = 0.45
     refine_coarse: float = 0.3
     refine_angle: float = 0.12
+    response: LoopConfig = field(
+        default_factory=lambda: _loop(
+            4000, 1.2e-3, schedule="cosine", weight_decay=0.0, clip_norm=1.0, validate_every=100, prefetch=False
+        )
+    )
     localization: LoopConfig = field(default_factory=lambda: _loop(3000, 3e-3, validate_every=100))
     orientation: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
@@ -121,5 +151,6 @@ class CompactConfig:
         check_limits(self, "refine_angle", at_least=0)
         check_limits(self, "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
         check_limits(self, "localization_images", "localization_pairs", at_least=1)
-        check_limits(self, "localization_jitter", at_least=0)
+        check_limits(self, "localization_jitter", "response_shapes", "response_corners", at_least=0)
+        check_limits(self, "response_pairs", at_least=1)
         check_limits(self, "descriptor_pairs", at_least=2)

@@ -1,4 +1,4 @@
-"""Compact recipe: localization, orientation and descriptor on 32x32 patches for the detector of a model."""
+"""Compact recipe: a convolutional response, or that of a model, and localization, orientation and descriptor for it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from torch import nn
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.detector.models import response_of
+from kornia_lift.feature import LIFTFeature
+from kornia_lift.feature.patches import PatchOrienter
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.localization import KeypointLocalization
@@ -25,15 +27,22 @@ from kornia_lift.training.compact.detections import find_pairs
 from kornia_lift.training.compact.localization import LocalizationStage
 from kornia_lift.training.compact.observations import Observations, join_observations, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage
+from kornia_lift.training.compact.response.levels import LevelGrid
+from kornia_lift.training.compact.response.matches import KeypointMatcher
+from kornia_lift.training.compact.response.stage import CompactResponseStage, init_as_corner_detector
 from kornia_lift.training.compact.views import ViewPairs
 from kornia_lift.training.data.photometric import for_validation
 from kornia_lift.training.data.report import FEW_HELD_OUT
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.initial import Model
+from kornia_lift.training.loop.checkpoint import LAST
 from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
+from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.images import aligned_images
+from kornia_lift.training.warped.shapes import draw_shapes
 from kornia_lift.weights import load_tensors
 
 VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of the descriptor
@@ -54,7 +63,7 @@ class CompactRecipe(Recipe[CompactConfig]):
     """
 
     OPTIONS = CompactConfig
-    STAGES = ("localization", "orientation", "descriptor", "refine")
+    STAGES = ("response", "localization", "orientation", "descriptor", "refine")
     FAMILY = "compact"
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
@@ -68,19 +77,27 @@ class CompactRecipe(Recipe[CompactConfig]):
         """Scenes with depth maps are used where the options say so."""
         return data if self.config.use_posed else without_kind(data, "posed")
 
+    @classmethod
+    def stages_of(cls, config: CompactConfig) -> tuple[str, ...]:
+        """All of them, but for the response where that of another model is kept."""
+        return cls.STAGES if config.train_response else cls.STAGES[1:]
+
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The networks by the names under which they are saved."""
         return super().parts | {"localization": self.localization}
 
     def initial_parts(self, init: Model) -> dict[str, nn.Module]:
-        """Return the networks that a model has: the localization is not in all compact ones."""
+        """Return the networks that a model has: the localization is not in all compact ones, the response is there."""
         has_it = any(name.startswith("localization.") for name in load_tensors(init)[0])
-        return self.parts if has_it else super().parts
+        parts = self.parts if has_it else super().parts
+        return {name: network for name, network in parts.items() if name != "response"}
 
     def make_networks(self) -> None:
-        """Make the networks; the response is that of the model ``config.detector``."""
-        self.response = response_of(self.config.detector).to(self.device)
+        """Make the networks; the response is kept, or trained from that of the weights to start from, if any."""
+        model = self.init if self.config.train_response else self.config.detector
+        response = CompactResponse(False) if model is None else response_of(model)
+        self.response = response.requires_grad_(True).to(self.device)
         self.localization = KeypointLocalization(False).to(self.device)
         self.orientation = PolarOrientation(False).to(self.device)
         self.descriptor = CompactDescriptor(False).to(self.device)
@@ -88,6 +105,8 @@ class CompactRecipe(Recipe[CompactConfig]):
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
         c = self.config
+        if name == "response":
+            return self._response_stage()
         if name == "localization":
             return LocalizationStage(
                 self.localization,
@@ -118,6 +137,42 @@ class CompactRecipe(Recipe[CompactConfig]):
             coarse_angle=c.refine_angle,
             margin=c.margin,
         )
+
+    def _response_stage(self) -> Stage:
+        c = self.config
+        if not (c.train_response and isinstance(self.response, CompactResponse)):
+            model = self.init if c.train_response else c.detector
+            stages = " ".join(self.STAGES[1:])
+            raise ValueError(
+                f"the stage 'response' trains a convolutional response, got {model} with LIFT's, which the recipe "
+                f"modern trains; leave it out (--stages {stages}), or set compact.train_response and start from random "
+                "weights or from a model with a convolutional one (--init)"
+            )
+        images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
+        images += [[shapes] for shapes in draw_shapes(c.response_shapes, c.seed)]
+        judged = for_validation(c.response_photometric, c.validation_photometric)
+        crops = WarpedCrops(images, c.response_crops, c.response_photometric, device=self.device)
+        grid = LevelGrid(c.response_crops.size)
+        matcher = self._matcher(c.response_matcher, grid)
+        begun = (self.out / "response" / LAST).is_file()
+        if self.init is None and not begun:
+            init_as_corner_detector(self.response, crops, c.response_corners, c.response_pairs, c.seed)
+        return CompactResponseStage(
+            self.response,
+            crops,
+            WarpedCrops(held_out, c.response_crops, judged, device=self.device),
+            pairs=c.response_pairs,
+            grid=grid,
+            matcher=matcher,
+        )
+
+    def _matcher(self, model: str, grid: LevelGrid) -> KeypointMatcher:
+        feature = LIFTFeature(1, pretrained=model)
+        if not isinstance(feature.orienter, PatchOrienter):
+            raise ValueError(
+                f"compact.response_matcher expects a model with an orientation network, got the upright {model!r}"
+            )
+        return KeypointMatcher(feature.orienter, feature.descriptor, grid, feature.scaling_coef).to(self.device)
 
     def _copies(self, store: Store, copies: CopyConfig) -> list[KeypointPairs]:
         """Keypoints of the images of a store and of warped copies; those of the response, not localized yet."""

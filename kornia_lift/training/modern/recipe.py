@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature import LIFTFeature
@@ -35,6 +35,7 @@ from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
 from kornia_lift.training.warped.crops import WarpedCrops
 from kornia_lift.training.warped.homographies import CropConfig
+from kornia_lift.training.warped.images import aligned_images
 from kornia_lift.training.warped.shapes import draw_shapes
 
 
@@ -159,23 +160,6 @@ def _named(part: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"the {part} images: {error}") from error
-
-
-def aligned_images(store: Store) -> list[list[Tensor]]:
-    """Return the images from which pairs of crops are cut, uint8; the exposures of one scene belong together."""
-    members: dict[str, list[int]] = {}
-    for index, image in enumerate(store.images):
-        members.setdefault(image.scene, []).append(index)
-    groups: list[list[Tensor]] = []
-    for indices in members.values():
-        images = [store.decode(index) for index in indices]
-        if store.images[indices[0]].kind != "exposures":
-            # neighbours in a walk around a scene are alike: every second one is enough
-            groups += [[image] for image in (images[::2] if len(images) > 4 else images)]
-        else:
-            # the two shortest and longest of many exposures hold too little that is not black or white
-            groups += [images[2:-2] if len(images) > 6 else images] * 5
-    return groups
 
 
 def init_as_blob_detector(network: LIFTResponse, sigma: float = 1.958, strength: float = 4.0) -> None:

@@ -9,14 +9,17 @@ from pathlib import Path
 import pytest
 import torch
 from kornia.feature import PassLAF, laf_from_center_scale_ori
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_lift import LIFTFeature
 from kornia_lift.cli import main
 from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.polar_orientation import PolarOrientation
+from kornia_lift.networks.response import LIFTResponse
+from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
 from kornia_lift.training.compact.observations import Observations, ViewConfig, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage, agreement
@@ -216,6 +219,10 @@ recipe = "compact"
 data = ["{data}"]
 table = false
 [compact]
+{detector}
+response_shapes = 1
+response_pairs = 1
+response_corners = 40
 localization_images = 2
 localization_pairs = 8
 orientation_images = 2
@@ -226,6 +233,10 @@ descriptor_pairs = 4
 points_per_image = 12
 [compact.copies]
 copies = 1
+[compact.response_crops]
+size = 96
+[compact.response]
+steps = 1
 [compact.localization]
 steps = 1
 [compact.orientation]
@@ -237,7 +248,10 @@ steps = 1
 """
 
 
-def test_a_whole_run_gives_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("detector", "response"), [("train_response = true", CompactResponse), ("", LIFTResponse)])
+def test_a_whole_run_gives_a_model(
+    detector: str, response: type[nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cv2 = pytest.importorskip("cv2")
     pytest.importorskip("safetensors")
     data, out = tmp_path / "mine", tmp_path / "run"
@@ -245,9 +259,11 @@ def test_a_whole_run_gives_a_model(tmp_path: Path, capsys: pytest.CaptureFixture
     for i in range(3):
         cv2.imwrite(str(data / f"holiday{i}.jpg"), picture(i, 200))
     config = tmp_path / "tiny.toml"
-    config.write_text(TINY.format(data=data.as_posix()))
+    config.write_text(TINY.format(data=data.as_posix(), detector=detector))
     assert main(["train", str(config), "--out", str(out)]) == 0, capsys.readouterr().err
+    assert (out / "response").is_dir() == (response is CompactResponse)
     feature = LIFTFeature(30, pretrained=out / "weights.safetensors").eval()
+    assert isinstance(feature.detector.resp, response)
     assert isinstance(feature.orienter.angle_detector, PolarOrientation)
     assert isinstance(feature.descriptor.descriptor, CompactDescriptor)
     assert isinstance(feature.detector.localizer, LAFLocalizer)
@@ -255,6 +271,17 @@ def test_a_whole_run_gives_a_model(tmp_path: Path, capsys: pytest.CaptureFixture
         lafs, _, descriptors = feature(texture(120, 140))
     assert lafs.shape == (1, 30, 2, 3) and descriptors.shape == (1, 30, 128)
     assert descriptors.isfinite().all()
+
+
+def test_a_response_of_lift_is_not_trained_by_this_recipe(tiny_store: Store, tmp_path: Path) -> None:
+    recipe = CompactRecipe(tiny_store, tmp_path, validation=tiny_store)
+    with pytest.raises(ValueError, match="trains a convolutional response, got lift with LIFT's"):
+        recipe.run(["response"], progress=False)
+    recipe = CompactRecipe(
+        tiny_store, tmp_path, CompactConfig(train_response=True, response_matcher="lift-upright"), validation=tiny_store
+    )
+    with pytest.raises(ValueError, match="a model with an orientation network, got the upright 'lift-upright'"):
+        recipe.run(["response"], progress=False)
 
 
 def test_a_run_goes_on_from_models_with_and_without_localization(tiny_store: Store, tmp_path: Path) -> None:

@@ -100,3 +100,13 @@ def test_a_budget_that_no_crop_can_fill_gives_a_finite_loss() -> None:
     loss.backward()
     assert loss.isfinite()
     assert all(p.grad is None or p.grad.isfinite().all() for p in stage.network.parameters())
+
+
+@pytest.mark.parametrize(("per_image", "size"), [(2, SIZE), (1, 128)])
+def test_expects_one_crop_of_an_image_and_of_the_size_of_the_levels(per_image: int, size: int) -> None:
+    images = [[image] for image in draw_shapes(1)]
+    other = WarpedCrops(images, CropConfig(per_image=per_image, size=size))
+    with pytest.raises(
+        ValueError, match=f"one crop of 96 pixels of each image, got per_image {per_image} and size {size}"
+    ):
+        CompactResponseStage(CompactResponse(), other, crops(1), grid=GRID)

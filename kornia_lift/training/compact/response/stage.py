@@ -66,6 +66,9 @@ class CompactResponseStage:
         matcher: when given, keypoints that it matches wrongly count as not found again.
         seed: seed of the validation batches.
 
+    Raises:
+        ValueError: if an image gives more than one crop, or crops of another size than the grid's.
+
     """
 
     name = "response"
@@ -85,11 +88,18 @@ class CompactResponseStage:
         matcher: KeypointMatcher | None = None,
         seed: int = 0,
     ) -> None:
+        grid = grid or LevelGrid(crops.config.size)
+        for drawn in (crops, validation):
+            if (drawn.config.per_image, drawn.config.size) != (1, grid.size):
+                raise ValueError(
+                    f"the stage 'response' expects one crop of {grid.size} pixels of each image, got per_image "
+                    f"{drawn.config.per_image} and size {drawn.config.size}"
+                )
         self.network: torch.nn.Module = network
         self.response = network
         self.crops, self.validation = crops, validation
         self.pairs, self.budget, self.seed = pairs, budget, seed
-        self.grid = grid or LevelGrid(crops.config.size)
+        self.grid = grid
         self.tolerance, self.radius, self.precision_weight = tolerance, radius, precision_weight
         self.matcher = matcher
 
