@@ -58,7 +58,8 @@ def test_the_mask_is_read_at_the_nearest_pixel() -> None:
     inside = [(0, 0), (0.4, 0.4), (WIDTH - 1, HEIGHT - 1), (30.4, 11.6)]
     outside = [(1, 0), (0, 0.6), (WIDTH - 2, HEIGHT - 1), (WIDTH - 1, HEIGHT - 2), (30.6, 12), (12, 30)]
     assert kept(keypoints(*inside, *outside), mask) == [True] * 4 + [False] * 6
-    assert kept(keypoints((-0.3, 0), (WIDTH - 0.7, HEIGHT - 1)), mask) == [False, False]  # read without an error
+    assert kept(keypoints((-0.3, 0), (WIDTH - 0.7, HEIGHT - 1)), mask) == [False, False]
+    assert kept(keypoints((WIDTH + 9, 9), (9, HEIGHT + 9), (-9, 9)), mask) == [False] * 3  # read without an error
 
 
 def test_one_mask_is_for_all_images_or_each_has_its_own() -> None:

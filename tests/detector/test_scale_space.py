@@ -17,7 +17,8 @@ def test_the_release_has_21_levels_from_sigma_1_to_16() -> None:
     assert [level.sigma for level in levels] == pytest.approx([2 ** (n / 5) for n in range(21)])
     assert (config.nms_radius, config.scale_nms, config.edge_threshold) == (3, 2, 10.0)
     assert (config.suppression_sigma, config.suppression_pixels, config.enlarge_to) == (0, 0, 0)
-    assert config.faithful and not config.skip_padding
+    assert config.max_sigma == 16
+    assert config.faithful and config.skip_padding is False
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,8 @@ def test_the_scales_of_the_compact_response() -> None:
     config = ScaleSpaceConfig.compact()
     ratios = [sigma / LEVEL_SIGMA for sigma in config.sigmas(2000, 2000)]
     assert ratios == pytest.approx([2 ** (n / 2) for n in range(7)])
+    assert config.nms_radius == 3
+    assert config.max_sigma == pytest.approx(8 * LEVEL_SIGMA)
 
 
 @pytest.mark.parametrize(

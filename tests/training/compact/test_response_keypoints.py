@@ -92,10 +92,14 @@ def test_the_peak_is_looked_for_at_the_size_that_the_map_gives(factor: float) ->
     assert distance([(0, 47.5, 47.5)], others, zoom(factor)) == 0
 
 
-@pytest.mark.parametrize(("level", "factor"), [(0, 2**1.5), (0, 4.0), (0, 0.7), (2, 0.2), (0, 0.1)])
-def test_sizes_that_no_level_has_do_not_count(level: int, factor: float) -> None:
-    centres = [(n, side / 2 - 0.5, side / 2 - 0.5) for n, side in enumerate(GRID.sides)]
-    assert distance([(level, 47.5, 47.5)], bumps(*centres), zoom(factor)) == 0
+@pytest.mark.parametrize(
+    ("level", "factor", "nearest"), [(0, 2**1.5, 2), (0, 4.0, 2), (0, 0.7, 0), (2, 0.2, 0), (0, 0.1, 0)]
+)
+def test_sizes_that_no_level_has_do_not_count(level: int, factor: float, nearest: int) -> None:
+    """Not even where the nearest level has a peak at the location."""
+    lands, pixel = {0: (48.0, 48), 2: (48.5, 24)}[nearest]
+    at = 47.5 + (lands - 47.5) / factor
+    assert distance([(level, at, at)], bumps((nearest, pixel, pixel + 0.5)), zoom(factor)) == 0
 
 
 @pytest.mark.parametrize(
