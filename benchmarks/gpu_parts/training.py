@@ -42,6 +42,8 @@ from kornia_lift.training.tilde.stage import TildeStage, make_response
 LIMIT_BYTES = 60 * 2**20
 #: Weights that a recipe starts from, so that every stage finds what it learns through.
 INITIAL = {"modern": "lift", "compact": "lift-plus", "paper": None}
+#: Options of stages that are trained on request only.
+ON_REQUEST: dict[str, dict[str, Any]] = {"response": {"train_response": True}}
 FEW = {
     "candidates": 30,
     "warped_pairs": 2,
@@ -59,7 +61,16 @@ QUICK: dict[str, dict[str, Any]] = {
         "crops": {"size": 80, "per_image": 2, "max_step": 1.5},
         "views": {"size": 110, "max_step": 1.2},
     },
-    "compact": {"orientation_images": 2, "orientation_pairs": 4, "descriptor_images": 2, "descriptor_pairs": 4},
+    "compact": {
+        "response_crops": {"size": 96},
+        "response_pairs": 1,
+        "response_shapes": 2,
+        "response_corners": 2,
+        "orientation_images": 2,
+        "orientation_pairs": 4,
+        "descriptor_images": 2,
+        "descriptor_pairs": 4,
+    },
     "lfnet": {"size": 96, "pairs_per_batch": 1, "keypoints": 40, "validation_pairs": 2},
     "correspondences": {
         "keypoints": 300,
@@ -107,9 +118,14 @@ def run_training(data: Path, device: str, quick: bool, deadline: float, write: C
         options = read_run({"recipe": name, "data": [str(data)], **({name: QUICK[name]} if quick else {})}).options
         with tempfile.TemporaryDirectory() as folder:
             init = {"init": INITIAL[name]} if name in INITIAL else {}
-            recipe = kind(store, Path(folder), options, None, device, **init)
-            for stage in kind.stages_of(options):
-                train(f"{name}/{stage}", partial(_train_stage, recipe, stage))
+            recipe = kind(store, Path(folder) / "run", options, None, device, **init)
+            for stage in kind.STAGES:
+                if stage in kind.stages_of(options):
+                    train(f"{name}/{stage}", partial(_train_stage, recipe, stage))
+                else:  # those weights have nothing that it goes on from
+                    more = replace(options, **ON_REQUEST[stage])
+                    other = kind(store, Path(folder) / stage, more, None, device)
+                    train(f"{name}/{stage}", partial(_train_stage, other, stage))
     for name, make in IN_MEMORY.items():
         options = _options_of(name, quick)
         with tempfile.TemporaryDirectory() as folder:
