@@ -86,11 +86,19 @@ COMPACT = CompactConfig(
     descriptor_images=2,
     descriptor_pairs=6,
 )
+FROM_CORNERS = replace(
+    COMPACT,
+    train_response=True,
+    response_crops=replace(SCALE_CROPS, size=96),
+    response_shapes=1,
+    response_pairs=1,
+    response_corners=3,
+)
 
 
 EVERY = [("paper", s) for s in (*PaperRecipe.STAGES, *PaperRecipe.OPTIONAL)]
 EVERY += [("modern", s) for s in ModernRecipe.STAGES]
-EVERY += [("compact", s) for s in CompactRecipe.STAGES]
+EVERY += [("compact", s) for s in CompactRecipe.stages_of(COMPACT)] + [("compact from corners", "response")]
 EVERY += [("lfnet", s) for s in LFNetRecipe.STAGES]
 #: Stages that no such recipe has: those that learn from folders, and one for scripts.
 OTHERS = ("correspondences", "tilde", "response")
@@ -112,8 +120,8 @@ def losses(folder: Path) -> dict[int, float]:
 def make_recipe(kind: str, hard_store: Store, singles: Store, out: Path, device: torch.device | str = "cpu") -> Recipe:
     if kind == "paper":
         return PaperRecipe(hard_store, out, PAPER, hard_store, device)
-    if kind == "compact":
-        return CompactRecipe(singles, out, COMPACT, None, device)
+    if kind.startswith("compact"):
+        return CompactRecipe(singles, out, COMPACT if kind == "compact" else FROM_CORNERS, None, device)
     if kind == "lfnet":
         return LFNetRecipe(singles, out, LFNET, None, device)
     return ModernRecipe(singles, out, replace(MODERN), None, device)
