@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -41,7 +42,9 @@ class View:
         return -self.r.T @ self.t
 
 
-def depth_maps(views: list[View], neighbours: int = 4, max_angle: float = 32.0, say: object = print) -> list[Map]:
+def depth_maps(
+    views: list[View], neighbours: int = 4, max_angle: float = 32.0, say: Callable[[str], object] = print
+) -> list[Map]:
     """Inverse depth of every pixel, 0 where two other views do not confirm it.
 
     Args:
@@ -57,7 +60,7 @@ def depth_maps(views: list[View], neighbours: int = 4, max_angle: float = 32.0, 
         angles = np.degrees(np.arccos(np.clip([ray @ rays[index] for ray in rays], -1, 1)))
         near = [n for n in np.argsort(angles) if n != index and angles[n] <= max_angle][:neighbours]
         raw.append(_sweep(view, [views[n] for n in near]))
-        say(f"view {index + 1} of {len(views)}: swept against {len(near)}")  # type: ignore[operator]
+        say(f"view {index + 1} of {len(views)}: swept against {len(near)}")
     return [_confirmed(index, views, raw) for index in range(len(views))]
 
 

@@ -78,8 +78,8 @@ def read_options(file: H5File) -> dict[str, Any]:
         return {}
     if number is None:
         raise FeatureFileError(
-            f"{file.path} is of before November 2026, whose angles (oris) run counter-clockwise: remove it, "
-            "or use --overwrite, and extract the features again"
+            f"{file.path} was written before November 2026, when angles (oris) ran counter-clockwise: "
+            "remove it, or use --overwrite, and extract the features again"
         )
     if not isinstance(number, np.integer) or number != FORMAT:
         raise FeatureFileError(f"{file.path} has the format {number}, this version reads {FORMAT}: update kornia_lift")

@@ -1,8 +1,8 @@
 """CompactResponse: a score of every pixel by a small convolutional network. It is not part of the LIFT paper.
 
-LIFT's response sees 25x25 pixels through one layer of filters. This network sees about 110x110 through several, coarse
-to fine, and is searched on two levels per octave instead of three. Its finest maps are of half of the resolution, whose
-16 channels a CPU multiplies several times faster per product than few channels at the full one.
+LIFT's response sees 25x25 pixels through one layer of filters. This network sees about 90x90 through several, coarse to
+fine, and is searched on two levels per octave instead of three. Its finest maps have half of the resolution: CPUs are
+slow at convolutions of few channels at the full one.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ REACH = 56  # pixels: how far a score depends on its surroundings, after the con
 STRIP_PIXELS = 1 << 21  # of a strip of a large image: the maps of whole images would take 50 bytes a pixel
 
 
-def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> list[nn.Module]:
-    """Convolution, batch normalisation, ReLU; the map keeps its size, divided by the stride."""
+def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
+    """3x3 convolution, batch normalisation, ReLU; the map keeps its size, divided by the stride."""
     return [
-        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False),
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     ]
@@ -58,11 +58,12 @@ def shows_something(z: Tensor) -> Tensor:
 
 
 class CompactResponse(nn.Module):
-    r"""Score every pixel of grayscale images by convolutions at four resolutions, added up from coarse to fine.
+    """Score every pixel of grayscale images by convolutions at three resolutions, added up from coarse to fine.
 
     Local contrast is normalised first (:class:`~kornia_lift.networks.contrast.LocalContrast`), so that the score does
-    not grow with it. Then 3x3 convolutions (the first one 5x5) with 8, 16, 32 and 32 channels at the full, half,
-    quarter and eighth of the resolution; 60 thousand weights. Without gradient, on a CPU, the batch normalisations are
+    not grow with it. Blocks of 2x2 pixels become the channels of maps of half of the resolution; 3x3 convolutions with
+    16, 32 and 32 channels follow at the half, quarter and eighth of it, and the four channels of the last one are the
+    scores of the pixels of a block; 59 thousand weights. Without gradient, on a CPU, the batch normalisations are
     folded into the weights, and large images are scored in strips.
 
     Args:

@@ -17,16 +17,15 @@ INITIAL = "initial.json"
 Model = str | os.PathLike[str]
 
 
-def load_initial(init: Model, family: str, parts: dict[str, nn.Module]) -> None:
-    """Put the weights of a model into the networks of a recipe.
+def check_family(init: Model, family: str) -> None:
+    """Check that a model has the networks of a recipe.
 
     Args:
         init: the name of a shipped model, or a ``.safetensors`` file.
-        family: the networks that the recipe has, ``"lift"`` or ``"compact"``.
-        parts: ``response``, ``orientation`` and ``descriptor``.
+        family: the networks that the recipe has, see :func:`kornia_lift.weights.network_family`.
 
     Raises:
-        ValueError: if the model has other networks, or its tensors other shapes.
+        ValueError: if it has others.
         FileNotFoundError: if there is no such file.
 
     """
@@ -37,6 +36,20 @@ def load_initial(init: Model, family: str, parts: dict[str, nn.Module]) -> None:
             f"--init {init}: its networks are of the family {found!r}, those of this recipe of {family!r}; "
             f"{others.get(found, 'use ')}weights of the family {family!r}"
         )
+
+
+def load_initial(init: Model, parts: dict[str, nn.Module]) -> None:
+    """Put the weights of a model into the networks of a recipe.
+
+    Args:
+        init: the name of a shipped model, or a ``.safetensors`` file.
+        parts: such as ``response``, ``orientation`` and ``descriptor``.
+
+    Raises:
+        ValueError: if its tensors have other shapes.
+        FileNotFoundError: if there is no such file.
+
+    """
     for part, network in parts.items():
         load_network(network, part, init)
         network.requires_grad_(True)

@@ -22,7 +22,7 @@ from kornia_lift.training.data.split import SplitConfig, describe_sides, split_s
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.held_out.referee import Referee, Verdict, judge
 from kornia_lift.training.held_out.verdicts import is_kept, keep_verdicts, read_verdicts
-from kornia_lift.training.initial import Model, check_initial, keep_initial, load_initial
+from kornia_lift.training.initial import Model, check_family, check_initial, keep_initial, load_initial
 from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.loop.checkpoint import BEST, load_checkpoint
 from kornia_lift.training.loop.distributed import from_first, rank
@@ -92,9 +92,9 @@ class Recipe(ABC, Generic[Config]):
     ) -> None:
         self.config: Config = config if config is not None else self.OPTIONS()
         self.out, self.device, self.init = out, torch.device(device), init
-        given, data = data, self.usable(data)
-        unused = len(given.images) - len(data.images)
-        posed = "; {} images with depth maps are used only where the option use_posed (of lfnet: posed) says so"
+        given, data = len(data.images), self.usable(data)
+        posed = "; {} images with depth maps are used only where use_posed (lfnet: posed) says so"
+        unused = posed.format(given - len(data.images)) if given > len(data.images) else ""
         if validation is None:
             self.data, self.held_out = split_store(data, self.config.split)
         else:
@@ -104,17 +104,18 @@ class Recipe(ABC, Generic[Config]):
                 raise ValueError(
                     f"the data leave nothing to {what}: {_count(self.data)} are trained on, {_count(self.held_out)} "
                     "held out. At least two scenes, or two single images, or one scene of four images, are needed; "
-                    "add images, name validation data, or change the options of the split"
-                    f"{posed.format(unused) if unused else ''}"
+                    f"add images, name validation data, or change the options of the split{unused}"
                 )
         self._sides = describe_sides(self.data, self.held_out)
         self._check_split()
         check_initial(out, init, (out / SPLIT).exists())
+        if init is not None:
+            check_family(init, self.FAMILY)
         with torch.random.fork_rng([]):
             torch.manual_seed(self.config.seed)
             self.make_networks()
         if init is not None:
-            load_initial(init, self.FAMILY, self.initial_parts(init))
+            load_initial(init, self.initial_parts(init))
 
     @classmethod
     def stages_of(cls, config: Any) -> tuple[str, ...]:

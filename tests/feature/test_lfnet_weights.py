@@ -24,7 +24,7 @@ from kornia_lift.evaluation.deepdesc_protocol import load_descriptor
 from kornia_lift.feature import LFNetFeature, feature_of
 from kornia_lift.networks import LIFTDescriptor, LIFTResponse
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
-from kornia_lift.training.initial import load_initial
+from kornia_lift.training.initial import check_family
 from kornia_lift.weights import LFNET_MODEL, WeightFileError, load_tensors
 from kornia_lift.weights._registry import FOLDER, MODELS
 from tests.helpers.pictures import texture
@@ -164,7 +164,7 @@ def test_networks_of_others_say_whose_weights_they_are() -> None:
     with pytest.raises(WeightFileError, match="of descriptor, orientation, response, not of LFNetDetector"):
         LFNetFeature(20, "lift")
     with pytest.raises(ValueError, match="'lfnet', those of this recipe of 'lift'; use weights of the family 'lift'"):
-        load_initial(LFNET_MODEL, "lift", {})
+        check_family(LFNET_MODEL, "lift")
     with pytest.raises(ValueError, match="lf-net describes patches of normalised images"):
         load_descriptor(LFNET_MODEL)
 

@@ -71,7 +71,7 @@ def test_files_of_the_first_format_are_refused_with_advice(tmp_path: Path) -> No
         file.write("a.png", random_features(3))
     with h5py.File(tmp_path / "f.h5", "a") as file:
         del file.attrs["format"]
-    advice = r"f\.h5 is of before November 2026, whose angles \(oris\) run counter-clockwise: .*extract"
+    advice = r"f\.h5 was written before November 2026, when angles \(oris\) ran counter-clockwise: .*extract"
     with pytest.raises(FeatureFileError, match=advice):
         FeatureReader(tmp_path / "f.h5")
     with pytest.raises(FeatureFileError, match=advice):

@@ -37,9 +37,9 @@ class CompactConfig:
     """Options of the compact recipe.
 
     Args:
-        detector: model whose response network the result keeps: the name of a shipped one, or a weight file.
-        train_response: train a convolutional response instead, from corners, or from that of the weights that the run
-            starts from.
+        detector: model whose response network the result keeps: the name of a shipped one, or a weight file. A run that
+            starts from weights keeps their own.
+        train_response: train a convolutional response instead, from corners, or from that of these weights.
         response_matcher: model whose orientation and descriptor say meanwhile which keypoints are matched correctly;
             as ``detector``.
         response_crops: how pairs of crops for the response are drawn.

@@ -88,19 +88,25 @@ class CompactRecipe(Recipe[CompactConfig]):
         return super().parts | {"localization": self.localization}
 
     def initial_parts(self, init: Model) -> dict[str, nn.Module]:
-        """Return the networks that a model has: the localization is not in all compact ones, the response is there."""
+        """Return the networks to be loaded: the localization is not in all compact models, the response is built so."""
         has_it = any(name.startswith("localization.") for name in load_tensors(init)[0])
         parts = self.parts if has_it else super().parts
         return {name: network for name, network in parts.items() if name != "response"}
 
     def make_networks(self) -> None:
-        """Make the networks; the response is kept, or trained from that of the weights to start from, if any."""
-        model = self.init if self.config.train_response else self.config.detector
+        """Make the networks; the response is that of the weights to start from, else of ``detector`` or a new one."""
+        model = self._model_of_response
         response = CompactResponse(False) if model is None else response_of(model)
         self.response = response.requires_grad_(True).to(self.device)
         self.localization = KeypointLocalization(False).to(self.device)
         self.orientation = PolarOrientation(False).to(self.device)
         self.descriptor = CompactDescriptor(False).to(self.device)
+
+    @property
+    def _model_of_response(self) -> Model | None:
+        if self.init is not None:
+            return self.init
+        return None if self.config.train_response else self.config.detector
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
@@ -141,12 +147,11 @@ class CompactRecipe(Recipe[CompactConfig]):
     def _response_stage(self) -> Stage:
         c = self.config
         if not (c.train_response and isinstance(self.response, CompactResponse)):
-            model = self.init if c.train_response else c.detector
             stages = " ".join(self.STAGES[1:])
             raise ValueError(
-                f"the stage 'response' trains a convolutional response, got {model} with LIFT's, which the recipe "
-                f"modern trains; leave it out (--stages {stages}), or set compact.train_response and start from random "
-                "weights or from a model with a convolutional one (--init)"
+                f"the stage 'response' trains a convolutional response, got {self._model_of_response} with LIFT's, "
+                f"which the recipe modern trains; leave it out (--stages {stages}), or set compact.train_response and "
+                "start from random weights or from a model with a convolutional one (--init)"
             )
         images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
         images += [[shapes] for shapes in draw_shapes(c.response_shapes, c.seed)]

@@ -284,10 +284,24 @@ def test_a_response_of_lift_is_not_trained_by_this_recipe(tiny_store: Store, tmp
         recipe.run(["response"], progress=False)
 
 
+def test_a_convolutional_response_is_kept_or_trained_on(tiny_store: Store, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    training = CompactConfig(train_response=True)
+    first = CompactRecipe(tiny_store, tmp_path / "first", training, validation=tiny_store)
+    first.save(init := tmp_path / "own.safetensors")
+    assert isinstance(first.response, CompactResponse)
+    for name, config in (("kept", CompactConfig()), ("trained", training)):
+        recipe = CompactRecipe(tiny_store, tmp_path / name, config, validation=tiny_store, init=init)
+        assert isinstance(recipe.response, CompactResponse) and recipe.response.head.weight.requires_grad
+        torch.testing.assert_close(recipe.response.head.weight, first.response.head.weight.half().float())
+
+
 def test_a_run_goes_on_from_models_with_and_without_localization(tiny_store: Store, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     first = CompactRecipe(tiny_store, tmp_path / "first", validation=tiny_store)
     torch.nn.init.normal_(first.localization.heat.weight)
+    assert isinstance(first.response, LIFTResponse)
+    torch.nn.init.normal_(first.response.conv.weight)
     for part in (first.response, first.localization, first.orientation, first.descriptor):
         part.eval()
     first.save(tmp_path / "with.safetensors")
@@ -299,6 +313,8 @@ def test_a_run_goes_on_from_models_with_and_without_localization(tiny_store: Sto
         assert isinstance(LIFTFeature(pretrained=init).detector.localizer, LAFLocalizer if has_it else PassLAF)
         recipe = CompactRecipe(tiny_store, tmp_path / name, validation=tiny_store, init=init)
         heat, conv = recipe.localization.heat.weight, recipe.descriptor.features[0].weight
+        assert isinstance(recipe.response, LIFTResponse)  # the run's own, not that of compact.detector
+        torch.testing.assert_close(recipe.response.conv.weight, first.response.conv.weight.half().float())
         torch.testing.assert_close(heat, first.localization.heat.weight.half().float() * has_it)
         torch.testing.assert_close(conv, first.descriptor.features[0].weight.half().float())
         assert heat.requires_grad and conv.requires_grad
