@@ -43,10 +43,8 @@ class CompactConfig:
         response_matcher: model whose orientation and descriptor say meanwhile which keypoints are matched correctly;
             as ``detector``.
         response_crops: how pairs of crops for the response are drawn.
-        response_photometric: photometric augmentation of the crops. Under strong noise texture of low contrast loses
-            its keypoints.
-        response_shapes: drawn images of lines and polygons among those of the crops, which teach that edges are not
-            found again.
+        response_photometric: photometric augmentation of the crops.
+        response_shapes: drawn images of lines and polygons among those of the crops, whose edges are not found again.
         response_pairs: pairs of crops of a batch.
         response_corners: steps in which random weights are fitted to a corner detector first.
         views: which locations are used, and at which sizes.
