@@ -63,7 +63,7 @@ QUICK: dict[str, dict[str, Any]] = {
     },
     "compact": {
         "response_crops": {"size": 96},
-        "response_pairs": 1,
+        "response_images": 1,
         "response_shapes": 2,
         "response_corners": 2,
         "orientation_images": 2,

@@ -45,7 +45,7 @@ class CompactConfig:
         response_crops: how pairs of crops for the response are drawn.
         response_photometric: photometric augmentation of the crops.
         response_shapes: drawn images of lines and polygons among those of the crops, whose edges are not found again.
-        response_pairs: pairs of crops of a batch.
+        response_images: images of a batch, each with several pairs of crops.
         response_corners: steps in which random weights are fitted to a corner detector first.
         views: which locations are used, and at which sizes.
         use_detections: locations of scenes with cameras are also the keypoints that ``detector`` finds there.
@@ -93,7 +93,7 @@ class CompactConfig:
         )
     )
     response_shapes: int = 110
-    response_pairs: int = 8
+    response_images: int = 3
     response_corners: int = 100
     views: ViewConfig = field(default_factory=ViewConfig)
     use_detections: bool = True
@@ -150,5 +150,5 @@ class CompactConfig:
         check_limits(self, "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
         check_limits(self, "localization_images", "localization_pairs", at_least=1)
         check_limits(self, "localization_jitter", "response_shapes", "response_corners", at_least=0)
-        check_limits(self, "response_pairs", at_least=1)
+        check_limits(self, "response_images", at_least=1)
         check_limits(self, "descriptor_pairs", at_least=2)

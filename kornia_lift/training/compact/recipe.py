@@ -161,12 +161,12 @@ class CompactRecipe(Recipe[CompactConfig]):
         matcher = self._matcher(c.response_matcher, grid)
         begun = (self.out / "response" / LAST).is_file()
         if self.init is None and not begun:
-            init_as_corner_detector(self.response, crops, c.response_corners, c.response_pairs, c.seed)
+            init_as_corner_detector(self.response, crops, c.response_corners, c.response_images, c.seed)
         return CompactResponseStage(
             self.response,
             crops,
             WarpedCrops(held_out, c.response_crops, judged, device=self.device),
-            pairs=c.response_pairs,
+            images=c.response_images,
             grid=grid,
             matcher=matcher,
         )

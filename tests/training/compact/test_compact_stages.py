@@ -221,7 +221,7 @@ table = false
 [compact]
 {detector}
 response_shapes = 1
-response_pairs = 1
+response_images = 1
 response_corners = 40
 localization_images = 2
 localization_pairs = 8

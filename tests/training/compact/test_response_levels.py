@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
@@ -82,6 +83,23 @@ def test_the_strongest_level_of_a_location_suppresses_the_others() -> None:
     assert first[60, 70] > 0.1  # the other location is not concerned
     chosen = choose_keypoints(GRID, scores, maxima, everywhere(), best, 5)
     assert sorted(chosen.level[chosen.valid].tolist()) == [0, 1]
+
+
+def test_crops_of_an_image_share_one_threshold() -> None:
+    """The best four of both crops: three of the rich one and one of the other; alone each has its own two."""
+    rich, poor = peaks((0, 20, 20), (0, 50, 20), (0, 20, 50), (0, 70, 70)), peaks((0, 30, 30), (0, 60, 60))
+    strength = torch.tensor([3.0, 2.0]).view(2, 1, 1, 1)
+    scores = [torch.cat(pair) * strength for pair in zip(rich, poor, strict=True)]
+    weaker = torch.ones_like(scores[0])
+    weaker[0, 0, 60:, 60:], weaker[1, 0, 50:, 50:] = 0.1, 0.5
+    scores[0] = scores[0] * weaker
+    maxima = [score == F.max_pool2d(score, 7, 1, 3) for score in scores]
+    common = [mask.expand(2, -1, -1, -1) for mask in everywhere()]
+    budget = torch.tensor([2, 2])
+    together = budget_threshold(scores, maxima, common, budget, per_image=2)
+    alone = budget_threshold(scores, maxima, common, budget)
+    assert together.tolist() == pytest.approx([float(scores[0][1, 0, 30, 30])] * 2)
+    assert alone.tolist() == pytest.approx([float(scores[0][0, 0, 20, 20]), float(scores[0][1, 0, 60, 60])])
 
 
 @pytest.mark.parametrize(("level", "found"), [(0, 0.0), (1, 0.4), (2, 0.9)])

@@ -30,7 +30,7 @@ def crops(seed: int = 0) -> WarpedCrops:
 
 def make_stage(**options: object) -> CompactResponseStage:
     torch.manual_seed(0)
-    given = {"pairs": 2, "budget": (8, 16), "grid": GRID} | options
+    given = {"images": 2, "budget": (8, 16), "grid": GRID} | options
     return CompactResponseStage(CompactResponse(), crops(), crops(1), **given)  # type: ignore[arg-type]
 
 
@@ -45,7 +45,7 @@ def test_probabilities_do_not_depend_on_how_far_the_best_score_is() -> None:
 def test_starts_at_corners() -> None:
     torch.manual_seed(0)
     network, drawn = CompactResponse(), crops()
-    init_as_corner_detector(network, drawn, steps=80, pairs=2)
+    init_as_corner_detector(network, drawn, steps=80, images=2)
     batch = crops(1).draw(torch.Generator().manual_seed(5), 4)
     with torch.no_grad():
         z = network.normalize(batch["first"])
@@ -62,7 +62,7 @@ def test_learns_on_one_batch_and_says_how_well_it_finds_keypoints_again(matched:
             PatchOrienter(PolarOrientation(False)), PatchDescriptor(CompactDescriptor(False)), GRID
         )
     stage = make_stage(matcher=matcher)
-    init_as_corner_detector(stage.response, stage.crops, steps=15, pairs=1)
+    init_as_corner_detector(stage.response, stage.crops, steps=15, images=1)
     batch = stage.batch(torch.Generator().manual_seed(0), 0)
     assert {len(value) for value in batch.values()} == {2}
     optimizer = torch.optim.Adam(stage.response.parameters(), 2e-3)
@@ -103,10 +103,21 @@ def test_a_budget_that_no_crop_can_fill_gives_a_finite_loss() -> None:
 
 
 @pytest.mark.parametrize(("per_image", "size"), [(2, SIZE), (1, 128)])
-def test_expects_one_crop_of_an_image_and_of_the_size_of_the_levels(per_image: int, size: int) -> None:
+def test_expects_crops_of_the_size_of_the_levels_and_as_many_held_out_ones(per_image: int, size: int) -> None:
     images = [[image] for image in draw_shapes(1)]
     other = WarpedCrops(images, CropConfig(per_image=per_image, size=size))
     with pytest.raises(
-        ValueError, match=f"one crop of 96 pixels of each image, got per_image {per_image} and size {size}"
+        ValueError, match=f"1 crops of 96 pixels of each image, got per_image {per_image} and size {size}"
     ):
-        CompactResponseStage(CompactResponse(), other, crops(1), grid=GRID)
+        CompactResponseStage(CompactResponse(), crops(), other, grid=GRID)
+
+
+def test_crops_of_an_image_share_a_budget() -> None:
+    images = [[image] for image in draw_shapes(2)]
+    several = WarpedCrops(images, CropConfig(per_image=3, size=SIZE))
+    stage = CompactResponseStage(CompactResponse(), several, several, images=2, budget=(4, 40), grid=GRID)
+    batch = stage.batch(torch.Generator().manual_seed(0), 0)
+    assert {len(value) for value in batch.values()} == {6}
+    first, second = batch["budget"].view(2, 3)
+    assert first.unique().numel() == second.unique().numel() == 1
+    assert first[0] != second[0]

@@ -91,7 +91,7 @@ FROM_CORNERS = replace(
     train_response=True,
     response_crops=replace(SCALE_CROPS, size=96),
     response_shapes=1,
-    response_pairs=1,
+    response_images=1,
     response_corners=3,
 )
 

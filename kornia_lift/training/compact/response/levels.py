@@ -142,9 +142,19 @@ def scale_space_maxima(scores: Sequence[Tensor], radius: int) -> list[Tensor]:
 
 
 def budget_threshold(
-    scores: Sequence[Tensor], maxima: Sequence[Tensor], scorable: Sequence[Tensor], budget: Tensor
+    scores: Sequence[Tensor], maxima: Sequence[Tensor], scorable: Sequence[Tensor], budget: Tensor, per_image: int = 1
 ) -> Tensor:
-    """Score of the ``budget``-th best maximum of each crop, shape (N,); the worst where there are fewer."""
+    """Score that the best maxima of an image reach, shape (N,); that of the worst where there are too few.
+
+    Args:
+        scores: score maps of the levels, (N, 1, side, side) each.
+        maxima: per level, booleans.
+        scorable: per level, 0 where a maximum does not count.
+        budget: number of maxima of each crop, shape (N,); crops of an image share theirs, so that what is rich has more
+            of them than what is smooth.
+        per_image: crops of an image, which follow each other.
+
+    """
     candidates = torch.cat(
         [
             score.detach().masked_fill(~best | (mask == 0), -math.inf).flatten(1)
@@ -152,10 +162,12 @@ def budget_threshold(
         ],
         1,
     )
-    best = candidates.topk(min(int(budget.max()), candidates.shape[1]), dim=1).values
+    of_image = candidates.view(len(budget) // per_image, -1)
+    wanted = budget.view(-1, per_image).sum(1)
+    best = of_image.topk(min(int(wanted.max()), of_image.shape[1]), dim=1).values
     count = best.isfinite().sum(1)
-    last = torch.minimum(budget, count).clamp(min=1) - 1
-    return best.gather(1, last[:, None])[:, 0].nan_to_num(neginf=0.0)
+    last = torch.minimum(wanted, count).clamp(min=1) - 1
+    return best.gather(1, last[:, None])[:, 0].nan_to_num(neginf=0.0).repeat_interleave(per_image)
 
 
 def keypoint_probabilities(

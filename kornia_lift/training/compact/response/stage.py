@@ -38,9 +38,11 @@ WARM_RATE = 1e-2
 CORNER_SIGMA = 1.5  # pixels
 VALIDATION_BUDGET = 60  # keypoints of a crop
 
+SLOTS = 2  # keypoints that a crop may have, over the largest budget: it is that of all crops of its image
+
 #: As levels are searched: resolutions within an octave and a half, of which the levels make more, ratios of scale to 2.
 SCALE_CROPS = CropConfig(
-    size=256, per_image=1, min_step=0.6, max_step=2.0, scale=2.0, stretch=1.6, perspective=0.2, shift=16.0
+    size=256, per_image=4, min_step=0.6, max_step=2.0, scale=2.0, stretch=1.6, perspective=0.2, shift=16.0
 )
 
 
@@ -48,17 +50,18 @@ class CompactResponseStage:
     """Train the compact response on pairs of crops that differ by scale, rotation and slant.
 
     The crops are searched as images are at run time: on all levels of a pyramid, where the strongest keypoint of a
-    location suppresses the others. Two terms: the expected repeatability of the keypoints that would be chosen
+    location suppresses the others, and the crops of an image share one threshold, as its parts do. Two terms: the
+    expected repeatability of the keypoints that would be chosen
     (:func:`~kornia_lift.training.compact.response.levels.expected_repeatability`), and the distance between the
     sub-pixel positions of those that are found in both crops. Decisions are soft relative to how far the chosen
     keypoints stand out, so that the network cannot gain by raising all of its scores.
 
     Args:
         network: the response.
-        crops: training crops, such as of :data:`SCALE_CROPS`, one of an image.
+        crops: training crops, such as of :data:`SCALE_CROPS`.
         validation: held-out crops.
-        pairs: pairs of crops of a batch.
-        budget: smallest and largest number of keypoints of a crop, log-uniform.
+        images: images of a batch.
+        budget: smallest and largest number of keypoints of a crop, in the mean over those of its image, log-uniform.
         grid: levels of the crops.
         tolerance: in pixels of the level.
         radius: in pixels of the level, of the soft suppression.
@@ -67,7 +70,7 @@ class CompactResponseStage:
         seed: seed of the validation batches.
 
     Raises:
-        ValueError: if an image gives more than one crop, or crops of another size than the grid's.
+        ValueError: if the crops have another size than the grid, or validation another number of crops of an image.
 
     """
 
@@ -79,7 +82,7 @@ class CompactResponseStage:
         network: CompactResponse,
         crops: WarpedCrops,
         validation: WarpedCrops,
-        pairs: int = 16,
+        images: int = 3,
         budget: tuple[int, int] = (15, 150),
         grid: LevelGrid | None = None,
         tolerance: float = 0.7,
@@ -89,16 +92,17 @@ class CompactResponseStage:
         seed: int = 0,
     ) -> None:
         grid = grid or LevelGrid(crops.config.size)
+        per_image = crops.config.per_image
         for drawn in (crops, validation):
-            if (drawn.config.per_image, drawn.config.size) != (1, grid.size):
+            if (drawn.config.per_image, drawn.config.size) != (per_image, grid.size):
                 raise ValueError(
-                    f"the stage 'response' expects one crop of {grid.size} pixels of each image, got per_image "
-                    f"{drawn.config.per_image} and size {drawn.config.size}"
+                    f"the stage 'response' expects {per_image} crops of {grid.size} pixels of each image, got "
+                    f"per_image {drawn.config.per_image} and size {drawn.config.size}"
                 )
         self.network: torch.nn.Module = network
         self.response = network
         self.crops, self.validation = crops, validation
-        self.pairs, self.budget, self.seed = pairs, budget, seed
+        self.images, self.per_image, self.budget, self.seed = images, per_image, budget, seed
         self.grid = grid
         self.tolerance, self.radius, self.precision_weight = tolerance, radius, precision_weight
         self.matcher = matcher
@@ -111,10 +115,10 @@ class CompactResponseStage:
 
     @torch.no_grad()
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
-        batch = self.crops.draw(generator, self.pairs)
+        batch = self.crops.draw(generator, self.images)
         low, high = self.budget
-        budget = low * (high / low) ** torch.rand(self.pairs, generator=generator)
-        return {**batch, "budget": budget.round().long()}
+        budget = low * (high / low) ** torch.rand(self.images, generator=generator)
+        return {**batch, "budget": budget.round().long().repeat_interleave(self.per_image)}
 
     def scores(self, crops: Tensor) -> list[Tensor]:
         """Score all levels of crops (N, 1, S, S)."""
@@ -134,7 +138,7 @@ class CompactResponseStage:
         with torch.no_grad():
             fixed = [score.detach() for score in scores]
             maxima = scale_space_maxima(fixed, self.radius)
-            limit = budget_threshold(fixed, maxima, common, budget)
+            limit = budget_threshold(fixed, maxima, common, budget, self.per_image)
             median = torch.cat([score.flatten(1) for score in fixed], 1).median(1).values.mean()
             limit = limit.clamp(min=median)  # crops may have fewer maxima than the budget
             magnitude = torch.stack([score.abs().mean() for score in fixed]).mean()
@@ -142,7 +146,7 @@ class CompactResponseStage:
         # the gradient knows that larger scores change nothing
         unit = unit * torch.stack([score.abs().mean() for score in scores]).mean()
         p = keypoint_probabilities([score / unit for score in scores], limit / unit, common, self.radius)
-        return p, choose_keypoints(self.grid, scores, maxima, common, limit, int(self.budget[1]))
+        return p, choose_keypoints(self.grid, scores, maxima, common, limit, SLOTS * self.budget[1])
 
     def warped_loss(self, scores: list[Tensor], batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Return the loss of the score maps of all levels (2 N, 1, side, side), first crops first."""
@@ -181,8 +185,8 @@ class CompactResponseStage:
         generator = torch.Generator().manual_seed(self.seed)
         losses, found = [], []
         for _ in range(batches):
-            drawn = self.validation.draw(generator, self.pairs)
-            drawn["budget"] = torch.full((self.pairs,), VALIDATION_BUDGET)
+            drawn = self.validation.draw(generator, self.images)
+            drawn["budget"] = torch.full((len(drawn["first"]),), VALIDATION_BUDGET)
             loss, figures = self.loss(to_device_of(self.network, drawn))
             losses.append(loss.item())
             found.append(figures)
@@ -192,7 +196,7 @@ class CompactResponseStage:
 
 
 def init_as_corner_detector(
-    network: CompactResponse, crops: WarpedCrops, steps: int = 100, pairs: int = 8, seed: int = 1
+    network: CompactResponse, crops: WarpedCrops, steps: int = 100, images: int = 2, seed: int = 1
 ) -> None:
     """Start from corners: fit the smaller eigenvalue of the structure tensor (Shi and Tomasi, CVPR 1994).
 
@@ -205,7 +209,7 @@ def init_as_corner_detector(
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = WARM_RATE * (1 - step / steps)
         with torch.no_grad():
-            drawn = crops.draw(generator, pairs)
+            drawn = crops.draw(generator, images)
             z = network.normalize(torch.cat([drawn["first"], drawn["second"]]).to(weight))
             target = _corner_score(z)
         inner = slice(12, -12)
