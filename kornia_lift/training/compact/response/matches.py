@@ -18,6 +18,8 @@ from kornia_lift.training.compact.response.keypoints import NEAR, ChosenKeypoint
 from kornia_lift.training.compact.response.levels import LevelGrid
 from kornia_lift.training.warped.homographies import warp_points
 
+GROUP = 4  # crops that are described together
+
 
 class KeypointMatcher(nn.Module):
     """Describes chosen keypoints and matches them to those of the other crops of the batch.
@@ -75,11 +77,19 @@ class KeypointMatcher(nn.Module):
         return torch.cat(repeated), torch.cat(matched)
 
     def _describe(self, crops: Tensor, chosen: ChosenKeypoints) -> Tensor:
-        """Unit vectors (2 N, K, D)."""
+        """Unit vectors (2 N, K, D); zeros behind the last keypoint of a crop."""
+        slots = chosen.valid.shape[1]
+        used = (chosen.valid * torch.arange(1, slots + 1, device=crops.device)).amax(1)
         lafs = lafs_from_lift(chosen.xy, LEVEL_SIGMA * 2.0 ** (chosen.level / self.grid.per_octave))
-        pyramid = shared_pyramid(crops, lafs)
-        described: Tensor = self.descriptor(pyramid, scale_laf(self.orienter(lafs, pyramid), self.region))
-        return described
+        order = used.argsort(stable=True)  # most slots are empty: crops with as many keypoints go together
+        parts = []
+        for group in order.split(GROUP):
+            count = max(int(used[group].max()), 1)
+            mine = lafs[group, :count]
+            pyramid = shared_pyramid(crops[group], mine)
+            described = self.descriptor(pyramid, scale_laf(self.orienter(mine, pyramid), self.region))
+            parts.append(F.pad(described, (0, 0, 0, slots - count)))
+        return torch.cat(parts)[order.argsort()]
 
 
 def mismatch_maps(grid: LevelGrid, flat_index: Tensor, wrong: Tensor) -> list[Tensor]:
