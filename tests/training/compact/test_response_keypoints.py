@@ -93,7 +93,7 @@ def test_the_peak_is_looked_for_at_the_size_that_the_map_gives(factor: float) ->
 
 
 @pytest.mark.parametrize(
-    ("level", "factor", "nearest"), [(0, 2**1.5, 2), (0, 4.0, 2), (0, 0.7, 0), (2, 0.2, 0), (0, 0.1, 0)]
+    ("level", "factor", "nearest"), [(0, 2**1.55, 2), (0, 4.0, 2), (0, 0.7, 0), (2, 0.2, 0), (0, 0.1, 0)]
 )
 def test_sizes_that_no_level_has_do_not_count(level: int, factor: float, nearest: int) -> None:
     """Not even where the nearest level has a peak at the location."""

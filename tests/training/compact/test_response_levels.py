@@ -20,6 +20,7 @@ from kornia_lift.training.compact.response.levels import (
     keypoint_probabilities,
     land,
     scale_space_maxima,
+    seen_by_other,
 )
 from kornia_lift.training.compact.response.matches import KeypointMatcher, expected_by_homography, mismatch_maps
 from kornia_lift.training.compact.response.stage import SCALE_CROPS
@@ -83,6 +84,48 @@ def test_the_strongest_level_of_a_location_suppresses_the_others() -> None:
     assert first[60, 70] > 0.1  # the other location is not concerned
     chosen = choose_keypoints(GRID, scores, maxima, everywhere(), best, 5)
     assert sorted(chosen.level[chosen.valid].tolist()) == [0, 1]
+
+
+def test_the_slope_of_a_wide_peak_suppresses_nothing() -> None:
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    scores = peaks((0, 60, 60))
+    scores[2] = scores[2] + 5 * torch.exp(-((x - 20) ** 2 + (y - 20) ** 2) / 2 / 8**2)[None, None]
+    assert scores[2][0, 0, 30, 30] > scores[0][0, 0, 60, 60]  # at the location of the fine peak, 10 pixels from its own
+    maxima = scale_space_maxima(scores, 3)
+    assert maxima[0][0, 0, 60, 60]
+    assert maxima[2][0, 0, 20, 20]
+
+
+@pytest.mark.parametrize(
+    ("factor", "lowest", "highest"), [(1.0, 0, 2), (0.9, 0, 2), (1.1, 0, 2), (0.6, 1, 2), (1.7, 0, 1)]
+)
+def test_what_the_finest_level_shows_is_seen_by_a_crop_that_shows_it_a_little_smaller(
+    factor: float, lowest: int, highest: int
+) -> None:
+    """Nearly all keypoints are on the finest level; those of the smaller one of two crops must not be left out."""
+    seen = seen_by_other(GRID, everywhere(), land(GRID, scaling(factor)))
+    assert [n for n in range(GRID.count) if seen[n].any()] == list(range(lowest, highest + 1))
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.0, 1.1])
+def test_keypoints_of_the_finest_level_are_found_again_in_crops_of_nearly_the_same_size(factor: float) -> None:
+    matrix = scaling(factor)
+    at = [torch.tensor([[x, y]]) for x, y in ((40.0, 40.0), (60.0, 44.0), (44.0, 62.0))]
+    there = [warp_points(matrix, xy)[0, 0].tolist() for xy in at]
+    first, second = peaks(*((0, *xy[0].tolist()) for xy in at)), peaks(*((0, *xy) for xy in there))
+    scores = [torch.cat(pair) for pair in zip(first, second, strict=True)]
+    landings = [land(GRID, matrix), land(GRID, torch.linalg.inv(matrix))]
+    seen = [seen_by_other(GRID, everywhere(), landing) for landing in landings]
+    common = [torch.cat([everywhere()[n] * side[n] for side in seen]) for n in range(GRID.count)]
+    chosen = choose_keypoints(GRID, scores, scale_space_maxima(scores, 3), common, torch.tensor([0.5, 0.5]), 4)
+    assert chosen.valid.sum(1).tolist() == [3, 3]
+    figures = found_again(GRID, chosen, matrix)
+    assert (figures["repeated"], figures["repeated_3px"]) == (1.0, 1.0)
+    assert float(distances_of_pairs(GRID, scores, common, chosen, matrix)) < 0.2
+    limit = budget_threshold(scores, scale_space_maxima(scores, 3), common, torch.tensor([3, 3]))
+    p = keypoint_probabilities([30 * s for s in scores], 30 * limit / 2, common, 3)
+    one, two = ([each.chunk(2)[side] for each in p] for side in (0, 1))
+    assert float(expected_repeatability(GRID, one, two, landings[0], seen[0], 0.7)) > 0.6
 
 
 def test_crops_of_an_image_share_one_threshold() -> None:

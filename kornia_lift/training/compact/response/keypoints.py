@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kornia_lift.detector.refinement import make_safe, newton_step
-from kornia_lift.training.compact.response.levels import LevelGrid
+from kornia_lift.training.compact.response.levels import LevelGrid, nearest_level
 from kornia_lift.training.warped.homographies import warp_points, zooms
 
 FARTHEST = 2.0  # pixels of the level: what lies farther away is another keypoint
@@ -124,9 +124,8 @@ def distances_of_pairs(
     flat, allowed = (_Flat(grid, [each[half:] for each in maps]) for maps in (scores, common))
     expected, zoom = warp_points(to_second, first.xy), zooms(to_second, first.xy)
     with torch.no_grad():
-        level = (first.level + grid.per_octave * zoom.log2()).round().long()
-        valid = first.valid & (level >= 0) & (level < grid.count)
-        level = level.clamp(0, grid.count - 1)
+        nearest, near = nearest_level(grid, first.level + grid.per_octave * zoom.log2())
+        level, valid = nearest.round().long(), first.valid & near
     side = flat.sides[level]
     at = (expected + 0.5) * (side / grid.size)[..., None] - 0.5
     with torch.no_grad():
@@ -161,7 +160,7 @@ def found_again(grid: LevelGrid, chosen: ChosenKeypoints, to_second: Tensor) -> 
     first, second = (ChosenKeypoints(*(part[side] for part in chosen)) for side in (slice(half), slice(half, None)))
     expected, zoom = warp_points(to_second, first.xy), zooms(to_second, first.xy)
     level = first.level + grid.per_octave * zoom.log2()
-    seen = first.valid & (level > -0.5) & (level < grid.count - 0.5)
+    seen = first.valid & nearest_level(grid, level)[1]
     apart = torch.cdist(expected, second.xy).masked_fill(~second.valid[:, None], math.inf)
     in_level = apart * 2.0 ** (-second.level / grid.per_octave)[:, None]
     in_level = in_level.masked_fill((level[:, :, None] - second.level[:, None]).abs() > 1.01, math.inf)

@@ -17,6 +17,7 @@ from kornia_lift.training.warped.homographies import sample_pixels, warp_points,
 from kornia_lift.training.warped.maxima import spread_gaussian, window_sum
 
 AGREE, APART = 0.5, 1.5  # levels: scales that differ by less agree, by more do not
+BEYOND = 1.0  # levels: what is finer than the finest level, or coarser than the coarsest, by less is found there
 
 
 @dataclass(frozen=True)
@@ -120,23 +121,40 @@ def read_landing(
     return total
 
 
+def nearest_level(grid: LevelGrid, level: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nearest position between the levels, and whether it is near enough.
+
+    Most keypoints are on the finest level. What one crop has there is finer than all levels of the other wherever that
+    shows it smaller by however little, and is found on its finest one.
+    """
+    nearest = level.clamp(0, grid.count - 1)
+    return nearest, (level - nearest).abs() <= BEYOND
+
+
 def seen_by_other(grid: LevelGrid, scorable: Sequence[Tensor], landing: Landing) -> list[Tensor]:
-    """Per level 1 where the other crop can score the same thing at the same size, (N, 1, side, side)."""
-    return [(read_landing(grid, scorable, landing, n, (0.0, 1.0)) > 0.999).to(scorable[n]) for n in range(grid.count)]
+    """Per level 1 where the other crop can score the same thing at about the same size, (N, 1, side, side)."""
+    levels, near = zip(*(nearest_level(grid, level) for level in landing.level), strict=True)
+    there = Landing(landing.position, list(levels))
+    return [
+        (read_landing(grid, scorable, there, n, (0.0, 1.0)) > 0.999).to(scorable[n]) * near[n][:, None]
+        for n in range(grid.count)
+    ]
 
 
 def scale_space_maxima(scores: Sequence[Tensor], radius: int) -> list[Tensor]:
-    """Where the score of a level is the largest around on any level; booleans of the shapes of the scores.
+    """Where a maximum of a level exceeds those around it on any level; booleans of the shapes of the scores.
 
     A level reaches ``radius`` of its pixels, as far as its keypoints suppress others.
     """
-    pooled = [max_filter(score, radius) for score in scores]
+    maxima = [score == max_filter(score, radius) for score in scores]
+    around = [  # not of the scores: the slope of a wide peak suppresses nothing
+        max_filter(score.masked_fill(~best, -math.inf), radius) for score, best in zip(scores, maxima, strict=True)
+    ]
     found = []
-    for n, (score, own) in enumerate(zip(scores, pooled, strict=True)):
-        best = score == own
-        for other, around in enumerate(pooled):
+    for n, (score, best) in enumerate(zip(scores, maxima, strict=True)):
+        for other, stronger in enumerate(around):
             if other != n:
-                best = best & (score >= F.interpolate(around, size=score.shape[-2:], mode="nearest"))
+                best = best & (score >= F.interpolate(stronger, size=score.shape[-2:], mode="nearest"))
         found.append(best)
     return found
 
