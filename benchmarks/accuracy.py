@@ -11,7 +11,7 @@
     python benchmarks/accuracy.py --cache CACHE --part all                                     # the first three
 
 Features are extracted into the cache once. Each feature is saved as soon as it is measured: into
-benchmarks/results/accuracy*.json, the table beside it and docs/evaluation.md. A run that was stopped goes on at the
+benchmarks/results/*/accuracy*.json, the table beside it and docs/evaluation.md. A run that was stopped goes on at the
 feature where it stopped when it is started again with --resume; without it, the rows asked for are measured again.
 """
 
@@ -117,7 +117,7 @@ def _tables(part: str, entries: Sequence[Candidate], args: argparse.Namespace) -
         results.save(path)
     blocks = _robustness(results) if part == "robustness" else report(results, baseline=PARTS[part].baseline)
     if part == "accuracy":
-        save_plots(results, args.results, "accuracy_")
+        save_plots(results, path.parent, "accuracy_")
     _show(part, blocks, path, args)
 
 
@@ -227,8 +227,9 @@ def _say(text: str) -> None:
 
 
 def _path(part: str, args: argparse.Namespace) -> Path:
-    args.results.mkdir(parents=True, exist_ok=True)
-    return args.results / f"{'accuracy' if part == 'accuracy' else f'accuracy_{part}'}.json"
+    folder: Path = args.results / ("paper" if part in ("overlap", "table2", "table3", "parts") else "accuracy")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / f"{'accuracy' if part == 'accuracy' else f'accuracy_{part}'}.json"
 
 
 def _parse() -> argparse.Namespace:

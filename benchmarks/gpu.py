@@ -6,7 +6,7 @@
 3. ``training``: a minute of each stage of all recipes (less where the time does not last), samples per second, errors.
 
     python benchmarks/gpu.py --pack TRAINING_DATA --data gpu.npz        once, anywhere: one file of at most 60 MiB
-    python benchmarks/gpu.py --data gpu.npz --out benchmarks/results/gpu.json
+    python benchmarks/gpu.py --data gpu.npz --out benchmarks/results/gpu/gpu.json
     python benchmarks/gpu.py --parts tests,speed --minutes 3 --commit 1a2b3c4       where there is neither data nor git
 
 ``--device cpu --quick`` runs all of it in miniature, which the test suite does. What fails is written down and does not

@@ -5,7 +5,7 @@
 Exact changes of two images of scikit-image and of a random texture, none of which any model was trained on. Of the
 best 120 keypoints that should lie in both images: which share returns within 1.5 px (at the size of the first image)
 and within a factor 1.25 of the size; of those, how far position, size, angle and descriptor moved (medians). Writes
-benchmarks/results/invariance.json and .md.
+benchmarks/results/trust/invariance.json and .md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kornia_lift.evaluation.report.blocks import Heading, Paragraph, Table, to_m
 from kornia_lift.evaluation.report.results import provenance
 from kornia_lift.feature import feature_of
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "trust"
 BEST, DISTANCE, FACTOR = 120, 1.5, 1.25
 MARGIN = 24  # pixels around the image from which the translated one is cut
 SIZE = 256

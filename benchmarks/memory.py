@@ -6,7 +6,7 @@ Crops of two images of scikit-image, each of a size of its own; every model in a
 alone, once with a backward pass through every fourth image. What is given is the resident memory after each quarter,
 how much it grew per image over the second half (the line that fits it best), and what is left after the C library's
 allocator has given back what it only keeps for reuse (``malloc_trim``; glibc only). Writes
-benchmarks/results/memory.json and .md.
+benchmarks/results/speed/memory.json and .md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.report.blocks import Heading, Paragraph, Table, to_markdown
 from kornia_lift.evaluation.report.results import provenance
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parent / "results" / "speed"
 HEIGHTS, WIDTHS = (150, 400), (150, 500)  # pixels
 BACKWARD_EVERY = 4
 

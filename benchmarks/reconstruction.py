@@ -6,7 +6,7 @@
 Herz-Jesus-P8, 8 images of 1024x682 with their true intrinsics, which are kept. Every row is what a user of that program
 would call, with the settings of that program: SIFT as each of them takes it, LIFT with at most 4000 keypoints. Camera
 centres are compared with the true ones after the best similarity; they vary by some millimetres from run to run, so
-rows are means of ``--runs`` runs with other seeds. Writes benchmarks/results/reconstruction.json
+rows are means of ``--runs`` runs with other seeds. Writes benchmarks/results/parts/reconstruction.json
 and the table beside it, and shows it in docs/integrations.md. ``lift-plus`` is missing where COLMAP matches: COLMAP
 stores SIFT's kind of descriptor only, which has no negative numbers.
 """
@@ -256,7 +256,7 @@ def _parse() -> argparse.Namespace:
     shared = ROOT.parent / "shared" / "data" / "test" / "strecha" / "Herz-Jesus-P8"
     parser.add_argument("--scene", type=Path, default=shared)
     parser.add_argument("--work", type=Path, required=True, help="folder for what is not kept")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "parts")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--only", help="rows whose program contains this text; a try, nothing is written")
     return parser.parse_args()

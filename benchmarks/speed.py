@@ -7,7 +7,7 @@ of the time on the wall.
 
 Weights of the learned peers come from the torch hub cache:
 
-    TORCH_HOME=../shared/peers python benchmarks/speed.py --out benchmarks/results/speed.json
+    TORCH_HOME=../shared/peers python benchmarks/speed.py --out benchmarks/results/speed/speed.json
 """
 
 from __future__ import annotations

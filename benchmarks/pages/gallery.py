@@ -4,7 +4,7 @@
     python -m benchmarks.pages.gallery --model lift-plus
 
 Nothing is picked by hand: of every test scene the pair in the middle and the pair at the end of the order by correct
-matches in benchmarks/results/accuracy.json. Each is matched as `kornia-lift match` does it. Writes
+matches in benchmarks/results/accuracy/accuracy.json. Each is matched as `kornia-lift match` does it. Writes
 docs/images/gallery_*.jpg and shows them, with their figures, in docs/gallery.md.
 """
 
@@ -129,7 +129,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--model", default="lift", help="shipped model (default: %(default)s)")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "test")
-    parser.add_argument("--results", type=Path, default=Path(__file__).parents[1] / "results" / "accuracy.json")
+    results = Path(__file__).parents[1] / "results" / "accuracy" / "accuracy.json"
+    parser.add_argument("--results", type=Path, default=results)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
     return parser.parse_args()
 

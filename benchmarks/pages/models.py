@@ -2,8 +2,8 @@
 
     python -m benchmarks.pages.models
 
-Reads benchmarks/results/accuracy.json, accuracy_robustness.json and speed.json and the sizes of the weight files, and
-puts the table between the marks of docs/models.md and the bars into docs/images/at_a_glance.svg. Run it after any of
+Reads accuracy/accuracy.json, accuracy/accuracy_robustness.json and speed/speed.json of benchmarks/results and the sizes
+of the weight files, and puts the table between the marks of docs/models.md and the bars into docs/images/at_a_glance.svg. Run it after any of
 them has changed; a test compares the table.
 """
 
@@ -56,9 +56,9 @@ def main() -> int:
 
 def table() -> str:
     """One row per shipped model and rival, in Markdown."""
-    accuracy = _features(RESULTS / "accuracy.json")
-    robustness = _features(RESULTS / "accuracy_robustness.json")
-    speed = {row["method"]: row for row in json.loads((RESULTS / "speed.json").read_text())["comparison"]}
+    accuracy = _features(RESULTS / "accuracy" / "accuracy.json")
+    robustness = _features(RESULTS / "accuracy" / "accuracy_robustness.json")
+    speed = {row["method"]: row for row in json.loads((RESULTS / "speed" / "speed.json").read_text())["comparison"]}
     sift = _seconds(speed["opencv-sift"])
     lines = [HEAD, "| --- |" + " ---: |" * (HEAD.count("|") - 2)]
     for name in (*MODELS, *OTHERS):
@@ -86,7 +86,7 @@ def table() -> str:
 
 def bars(path: Path) -> None:
     """Draw correct matches of ours and of others, most first."""
-    accuracy = _features(RESULTS / "accuracy.json")
+    accuracy = _features(RESULTS / "accuracy" / "accuracy.json")
     figure = Figure(figsize=(9, 3.1), layout="constrained", facecolor="white")
     figure.suptitle("correct matches per pair", fontsize=10)
     panels = (POSED, "Herz-Jesus-P8: posed"), (HOMOGRAPHY, "Oxford: homographies")

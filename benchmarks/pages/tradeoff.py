@@ -2,8 +2,8 @@
 
     python -m benchmarks.pages.tradeoff
 
-Reads benchmarks/results/speed.json (1600x1200 pixels, 1000 keypoints) and accuracy.json, writes tradeoff.svg beside
-them and shows it in docs/evaluation.md. A method that one of the two files lacks is left out and named.
+Reads speed/speed.json (1600x1200 pixels, 1000 keypoints) and accuracy/accuracy.json of benchmarks/results, writes
+speed/tradeoff.svg and shows it in docs/evaluation.md. A method that one of the two files lacks is left out and named.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kornia_lift.evaluation.report.results import Results
 RESULTS = Path(__file__).parents[1] / "results"
 DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
 MARKS = "<!-- tradeoff: begin -->", "<!-- tradeoff: end -->"
-LINK = "![time against correct matches and pose AUC](../benchmarks/results/tradeoff.svg)"
+LINK = "![time against correct matches and pose AUC](../benchmarks/results/speed/tradeoff.svg)"
 #: Names of the same method in the two files.
 ACCURACY_NAME = {"keynet-orinet-hardnet": "keynet-orinet-hardtfeat"}
 PANELS = (
@@ -38,12 +38,12 @@ def main() -> int:
     parser.add_argument("--no-docs", action="store_true", help="do not show it in docs/evaluation.md")
     args = parser.parse_args()
     folder = args.results
-    rows = json.loads((folder / "speed.json").read_text())["comparison"]
+    rows = json.loads((folder / "speed" / "speed.json").read_text())["comparison"]
     seconds = {
         ACCURACY_NAME.get(r["method"], r["method"]): statistics.median(s["total"] for s in r["seconds"] or [r["first"]])
         for r in rows
     }
-    results = Results.load(folder / "accuracy.json")
+    results = Results.load(folder / "accuracy" / "accuracy.json")
     measured = {f.name: f for f in results.features}
     both = [name for name in seconds if name in measured]
     lacking = sorted({*seconds, *measured} - set(both))
@@ -64,7 +64,7 @@ def main() -> int:
         axes.grid(alpha=0.3)
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right upper", fontsize=9, frameon=False)
-    with atomic_write(folder / "tradeoff.svg") as temporary:
+    with atomic_write(folder / "speed" / "tradeoff.svg") as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
     if not args.no_docs:
         page, (begin, end) = DOCS.read_text(), MARKS

@@ -2,7 +2,8 @@
 
     python -m benchmarks.parts.correspondences ../shared/data/test/strecha/Herz-Jesus-P8 --cache CACHE
 
-Putative matches are all nearest neighbours of 2000 keypoints. Writes benchmarks/results/correspondences.json and .md.
+Putative matches are all nearest neighbours of 2000 keypoints. Writes benchmarks/results/parts/correspondences.json
+and .md.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from kornia_lift.evaluation.selection import spread_pairs
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.scenes.folders import load_scenes
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[1] / "results" / "parts"
 COUNT = 2000
 ESTIMATOR = Estimator()
 THRESHOLDS = (5, 10, 20)

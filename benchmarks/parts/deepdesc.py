@@ -4,7 +4,7 @@
 
 Brown's sets, on which the published figures are measured, go through `kornia-lift patches`. This is the same protocol
 where they are not at hand: stores of held-out scenes (scripts/remake_weights.py writes one), patches in the frames that
-the cameras give, two of each point. Writes benchmarks/results/deepdesc.json and deepdesc.md.
+the cameras give, two of each point. Writes benchmarks/results/parts/deepdesc.json and deepdesc.md.
 """
 
 from __future__ import annotations

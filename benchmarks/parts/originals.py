@@ -8,8 +8,8 @@
 
 Each published part takes the place of one of the paper's parts in the shipped model, and all of them together stand
 where LIFT started. The scenes, pairs and measures are those of benchmarks/accuracy.py. Writes
-benchmarks/results/originals.json, the table beside it, and its rows into docs/family.md; each row is saved as soon as
-it is measured, and ``--resume`` continues.
+benchmarks/results/parts/originals.json, the table beside it, and its rows into docs/family.md; each row is saved as
+soon as it is measured, and ``--resume`` continues.
 
 Support regions are those of the releases, nothing was chosen on these scenes: the orientation sees 8 sigma around the
 keypoint, the descriptors the paper's box of 12 sigma; the shipped descriptor sees 18.
@@ -41,7 +41,7 @@ from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.scenes.folders import HOMOGRAPHY, POSED, load_scenes
 
 ROOT = Path(__file__).parents[2]
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[1] / "results" / "parts"
 DOCS = ROOT / "docs" / "family.md"
 MARKS = "<!-- originals: begin -->", "<!-- originals: end -->"
 TITLE = "Published networks in the mix"

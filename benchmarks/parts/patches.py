@@ -5,7 +5,7 @@
 Patches of the validation scenes, in two sets. "cameras": observations of 3-D points with the scale and angle that the
 cameras give, the same in all views. "SIFT": the frames that SIFT found in every view by itself, with the errors of
 position, scale and angle that a descriptor meets at run time (of several angles the one that the cameras confirm).
-Writes benchmarks/results/patches.json and patches.md.
+Writes benchmarks/results/parts/patches.json and patches.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from kornia_lift.training.data.split import DECLARED_SPLIT
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.modern.tracks import STORED_SIZE, CutConfig, cut_tracks
 
-RESULTS = Path(__file__).parents[1] / "results"
+RESULTS = Path(__file__).parents[1] / "results" / "parts"
 NEGATIVES = 100
 PATCH = 64
 

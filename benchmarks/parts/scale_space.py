@@ -5,7 +5,7 @@ data: posed images with depth, and images rotated and rescaled by known warps. W
 Markdown table. OpenCV's SIFT detector runs on the same images for comparison.
 
     python -m benchmarks.parts.scale_space --posed ../shared/data/train/posed/castle-P30 \\
-        --photos ../shared/data/train/photos --out benchmarks/results/scale_space.json
+        --photos ../shared/data/train/photos --out benchmarks/results/speed/scale_space.json
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Writes a folder of JPEG files (scikit-image's astronaut and coffee, enlarged and
 the command, then the feature alone on the same images, alternating, and prints the share of the bare rate that the
 command reaches (85 % are asked).
 
-    python -m benchmarks.timing.bulk_extract --images 12 --out benchmarks/results/bulk_extract.json
+    python -m benchmarks.timing.bulk_extract --images 12 --out benchmarks/results/speed/bulk_extract.json
 """
 
 from __future__ import annotations

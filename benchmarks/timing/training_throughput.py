@@ -5,7 +5,7 @@ optimiser step) and of the bare part (the same on a batch in memory). Their rati
 device learns; at least 80 % is asked. CPU milliseconds are given too, ``cpu_share_of_bare`` without prefetching: on a
 machine that others use as well, wall-clock times say little. Data are noise, so that anyone can run it::
 
-    python -m benchmarks.timing.training_throughput --threads 2 --out benchmarks/results/training_throughput.json
+    python -m benchmarks.timing.training_throughput --threads 2 --out benchmarks/results/speed/training_throughput.json
 """
 
 from __future__ import annotations

@@ -152,7 +152,7 @@ def test_install_commands_are_those_of_ci() -> None:
 
 
 def test_readme_figures_are_those_of_the_result_file() -> None:
-    """Every row of the accuracy table is what benchmarks/results/accuracy.json holds."""
+    """Every row of the accuracy table is what benchmarks/results/accuracy/accuracy.json holds."""
     columns = [
         ("posed", "correct_matches", ".0f"),
         ("posed", "coverage", ".2f"),
@@ -163,7 +163,7 @@ def test_readme_figures_are_those_of_the_result_file() -> None:
         ("homography", "homography_auc_5", ".3f"),
         ("posed", "crowding", ".2f"),
     ]
-    results = json.loads((ROOT / "benchmarks" / "results" / "accuracy.json").read_text())
+    results = json.loads((ROOT / "benchmarks" / "results" / "accuracy" / "accuracy.json").read_text())
     summaries = {feature["name"]: feature["summary"] for feature in results["features"]}
     table = (ROOT / "README.md").read_text().partition("## Accuracy\n")[2].partition("\n## ")[0]
     lines = [line for line in table.splitlines() if re.match(r"\| (lift|opencv|aliked|xfeat|disk|keynet)", line)]
@@ -171,7 +171,7 @@ def test_readme_figures_are_those_of_the_result_file() -> None:
     assert len(rows) >= 4
     for name, *values in rows:
         measured = [format(summaries[name][kind]["mean"][measure]["value"], form) for kind, measure, form in columns]
-        assert values == measured, f"README says {values} of {name}, benchmarks/results/accuracy.json {measured}"
+        assert values == measured, f"README says {values} of {name}, accuracy.json {measured}"
 
 
 def test_lines_of_the_table_of_programs_are_those_of_the_examples() -> None:

@@ -8,7 +8,7 @@ from kornia_lift.evaluation.report.plots import bar_style, line_style, mma_plot
 from kornia_lift.evaluation.report.results import Results
 from tests.helpers.repository import ROOT, load_script
 
-RESULTS = ROOT / "benchmarks" / "results" / "accuracy.json"
+RESULTS = ROOT / "benchmarks" / "results" / "accuracy" / "accuracy.json"
 
 
 def test_twenty_features_have_twenty_styles() -> None:

@@ -1,6 +1,6 @@
 """Disturb commands at random moments, start them again, and compare with an undisturbed run.
 
-    python -m tests.faults.run --trials 20 --out benchmarks/results/faults.json     the long run
+    python -m tests.faults.run --trials 20 --out benchmarks/results/trust/faults.json     the long run
     python -m tests.faults.run --trials 3 --only extract merge --kinds kill disk
 
 Kinds: ``kill`` (SIGKILL, SIGTERM, SIGINT, up to three times), ``disk`` (a full one), ``read-only``, ``removed`` (a file

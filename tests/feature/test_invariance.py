@@ -1,6 +1,6 @@
 """What exact changes of an image do to the best keypoints, on a real image and a random texture: the promised floors.
 
-The figures for all changes, images and models are in benchmarks/results/invariance.md.
+The figures for all changes, images and models are in benchmarks/results/trust/invariance.md.
 """
 
 from __future__ import annotations

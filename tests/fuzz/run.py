@@ -1,6 +1,6 @@
 """Read damaged files of every kind, and count how they end.
 
-    python -m tests.fuzz.run --cases 300 --out benchmarks/results/fuzz.json     the long run: every reader, and h5 files
+    python -m tests.fuzz.run --cases 300 --out benchmarks/results/trust/fuzz.json     the long run: every reader and h5
     python -m tests.fuzz.run --cases 20 --only store weights                    some readers
 
 Every reader runs in a process of its own, so that a crash of a library is a result, too. A case fails if it ends with
