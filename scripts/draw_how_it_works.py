@@ -1,6 +1,6 @@
 """The figures of the page "How LIFT works", drawn by the networks that the package ships.
 
-    python scripts/draw_how_it_works.py                    # docs/images/how_*.jpg, how_*.svg
+    python scripts/draw_how_it_works.py                    # into docs/images/how_it_works
     python scripts/draw_how_it_works.py --model lift-plus  # the same with another model
 
 The image is scikit-image's astronaut (NASA, public domain), the second view the one of `kornia-lift demo`, so that
@@ -45,7 +45,7 @@ SHARPNESS = (0.3, 1.0, 10.0)  # of the softmax; the last one is the paper's
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="lift", help="shipped model or weight file (default: %(default)s)")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "how_it_works")
     args = parser.parse_args()
     first = astronaut()
     truth = known_warp(first.shape[-1], first.shape[-2])
@@ -59,11 +59,11 @@ def main() -> int:
         descriptors = [f[2][0, k] for f, k in zip(found, kept, strict=True)]
         pairs = true_pairs(lafs, descriptors, truth)
         figures = {
-            "how_levels.jpg": levels(feature.detector, first, grays[0]),
-            "how_softargmax.jpg": soft_location(feature.detector, grays[0]),
-            "how_crops.jpg": crops(feature, grays, [f[0, p] for f, p in zip(lafs, pairs.T, strict=True)]),
-            "how_orientation.svg": orientation(args.model, grays[0], lafs[0]),
-            "how_descriptors.svg": distances(descriptors, pairs, same_location(lafs, truth)),
+            "levels.jpg": levels(feature.detector, first, grays[0]),
+            "softargmax.jpg": soft_location(feature.detector, grays[0]),
+            "crops.jpg": crops(feature, grays, [f[0, p] for f, p in zip(lafs, pairs.T, strict=True)]),
+            "orientation.svg": orientation(args.model, grays[0], lafs[0]),
+            "descriptors.svg": distances(descriptors, pairs, same_location(lafs, truth)),
         }
     for name, figure in figures.items():
         save(figure, args.out / name)

@@ -5,7 +5,7 @@
 
 Nothing is picked by hand: of every test scene the pair in the middle and the pair at the end of the order by correct
 matches in benchmarks/results/accuracy/accuracy.json. Each is matched as `kornia-lift match` does it. Writes
-docs/images/gallery_*.jpg and shows them, with their figures, in docs/gallery.md.
+docs/images/gallery/*.jpg and shows them, with their figures, in docs/gallery.md.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> int:
         blocks = []
         for shown in chosen(results, args.model, section):
             group, scene = scenes[shown.scene]
-            name = f"gallery_{section}_{shown.scene}.jpg"
+            name = f"{section}_{shown.scene}.jpg"
             pair = scene.names.index(shown.first), scene.names.index(shown.second)
             images = [scene.image(k) for k in pair]
             geometry = "homography" if group == HOMOGRAPHY else "fundamental"
@@ -111,7 +111,7 @@ def block(shown: Shown, name: str, match: PairMatch, known: np.ndarray, correct:
     title = f"{shown.scene.replace('oxford_', 'Oxford ')}, images {shown.first} and {shown.second}"
     return (
         f"**{title}.** {of_known}; {verdict}. In the benchmark, correct matches of 1000 keypoints: {rivals}.\n\n"
-        f"![{title}: putative matches, correct ones green, wrong ones red](images/{name})"
+        f"![{title}: putative matches, correct ones green, wrong ones red](images/gallery/{name})"
     )
 
 
@@ -131,7 +131,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "test")
     results = Path(__file__).parents[1] / "results" / "accuracy" / "accuracy.json"
     parser.add_argument("--results", type=Path, default=results)
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "images" / "gallery")
     return parser.parse_args()
 
 

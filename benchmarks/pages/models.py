@@ -3,8 +3,8 @@
     python -m benchmarks.pages.models
 
 Reads accuracy/accuracy.json, accuracy/accuracy_robustness.json and speed/speed.json of benchmarks/results and the sizes
-of the weight files, and puts the table between the marks of docs/models.md and the bars into docs/images/at_a_glance.svg. Run it after any of
-them has changed; a test compares the table.
+of the weight files, and puts the table between the marks of docs/models.md and the bars into
+docs/images/at_a_glance.svg. Run it after any of them has changed; a test compares the table.
 """
 
 from __future__ import annotations
