@@ -23,6 +23,7 @@ from kornia_lift.detector.padding import cover_max, find_padding, sees_padding, 
 from kornia_lift.detector.sampling import Sampling, sampling_of
 from kornia_lift.detector.scale_space import Level, ScaleSpaceConfig, plan_levels
 from kornia_lift.detector.selection import Candidates, Selection, selection_for
+from kornia_lift.networks._fast.folded import Precision
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
 
@@ -50,6 +51,8 @@ class LIFTDetector(nn.Module):
         localizer: corrects position and scale of the keypoints, ``(lafs, img) -> lafs``; those that turn out to be the
             same are suppressed. ``None``: what ``pretrained`` has for its response, ``PassLAF`` where it has none.
         pretrained: for the default ``resp_module`` and ``localizer``; see :class:`~kornia_lift.LIFTResponse`.
+        precision: of the products of these on a CPU, without gradient; LIFT's response is in float32 always.
+            ``"auto"``: ``"bfloat16"`` where the CPU multiplies in it.
 
     Shape:
         - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`
@@ -94,15 +97,16 @@ class LIFTDetector(nn.Module):
         aff_module: nn.Module | None = None,
         localizer: nn.Module | None = None,
         pretrained: bool | str | os.PathLike[str] = True,
+        precision: Precision = "auto",
     ) -> None:
         super().__init__()
         self.num_features = check_count(num_features, type(self).__name__)
-        self.resp: nn.Module = response_of(pretrained) if resp_module is None else resp_module
+        self.resp: nn.Module = response_of(pretrained, precision) if resp_module is None else resp_module
         self.config = scale_space_for(self.resp) if config is None else config
         self.ori = PassLAF() if ori_module is None else ori_module
         self.aff = PassLAF() if aff_module is None else aff_module
         if localizer is None:
-            localizer = localizer_of(pretrained) if resp_module is None else PassLAF()
+            localizer = localizer_of(pretrained, precision) if resp_module is None else PassLAF()
         self.localizer = localizer
 
     @property

@@ -9,6 +9,7 @@ from torch import nn
 
 from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.networks._fast.folded import Precision
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.response import LIFTResponse
@@ -18,31 +19,35 @@ LOCALIZATION = "localization."  # prefix of the tensors of a network that some m
 OWN_TENSORS = "response.at_eighth."  # that only the compact response has
 
 
-def response_of(pretrained: bool | str | os.PathLike[str]) -> LIFTResponse | CompactResponse:
+def response_of(
+    pretrained: bool | str | os.PathLike[str], precision: Precision = "auto"
+) -> LIFTResponse | CompactResponse:
     """Build the response of a model.
 
     Args:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the network is LIFT's.
+        precision: of the products on a CPU of the compact response; LIFT's are in float32.
 
     """
     if not isinstance(pretrained, (str, os.PathLike)):
         return LIFTResponse(pretrained)  # which refuses what is no path
     # the orientation and the descriptor decide the family of a model; a response serves either
     own = any(name.startswith(OWN_TENSORS) for name in load_tensors(pretrained)[0])
-    return CompactResponse(pretrained) if own else LIFTResponse(pretrained)
+    return CompactResponse(pretrained, precision=precision) if own else LIFTResponse(pretrained)
 
 
-def localizer_of(pretrained: bool | str | os.PathLike[str]) -> LAFLocalizer | PassLAF:
+def localizer_of(pretrained: bool | str | os.PathLike[str], precision: Precision = "auto") -> LAFLocalizer | PassLAF:
     """Build what corrects the keypoints of a model.
 
     Args:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; nothing does without weights.
+        precision: of the products on a CPU.
 
     """
     if pretrained is False or not any(name.startswith(LOCALIZATION) for name in load_tensors(pretrained)[0]):
         return PassLAF()
     assert not isinstance(pretrained, bool)
-    return LAFLocalizer(KeypointLocalization(pretrained))
+    return LAFLocalizer(KeypointLocalization(pretrained, precision=precision))
 
 
 def scale_space_for(response: nn.Module) -> ScaleSpaceConfig:

@@ -53,8 +53,9 @@ class LIFTFeature(LocalFeature):
         angles: angles of a keypoint, at most, whose descriptors are averaged, weighted by how likely each is: where an
             angle is ambiguous, two images choose differently, and only the mean is found again. The frame has the most
             likely one. ``None``: as the model says, 1 for LIFT's orientation, which has no others, 4 for the polar one.
-        precision: of the default descriptor's products on a CPU. ``None``: ``"float32"`` for LIFT's network,
-            ``"auto"`` for the compact one: ``"bfloat16"`` where the CPU multiplies in it.
+        precision: of the products of the default networks on a CPU, without gradient; LIFT's response and orientation
+            are in float32 always. ``None``: ``"float32"`` for LIFT's descriptor, ``"auto"`` for the compact networks:
+            8-bit integers (descriptor) and ``"bfloat16"`` where the CPU multiplies in them.
         compile: compile the default patch networks by ``torch.compile`` at their first use: for training, and for GPUs.
             The inference paths of CPUs stay as they are, nothing is faster there; neither is the detector compiled,
             which gains nothing.
@@ -112,11 +113,11 @@ class LIFTFeature(LocalFeature):
         region = described_region(pretrained) if scaling_coef is None else float(scaling_coef)
         given = [part for part in (detector, orienter, descriptor) if part is not None]
         if detector is None:
-            detector = LIFTDetector(num_features, config, pretrained=pretrained)
+            detector = LIFTDetector(num_features, config, pretrained=pretrained, precision=precision or "auto")
         elif config is not None:
             raise ValueError("config describes the default detector: give either config or detector")
         if orienter is None:
-            orienter = PassLAF() if upright else orienter_of(pretrained, angles)
+            orienter = PassLAF() if upright else orienter_of(pretrained, angles, precision)
             if compile and not upright:
                 orienter.angle_detector.compile()
         elif angles is not None:

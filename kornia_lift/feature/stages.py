@@ -57,16 +57,23 @@ def described_region(pretrained: bool | str | os.PathLike[str]) -> float:
     return _stages(pretrained).region
 
 
-def orienter_of(pretrained: bool | str | os.PathLike[str], angles: int | None = None) -> PatchOrienter:
+def orienter_of(
+    pretrained: bool | str | os.PathLike[str], angles: int | None = None, precision: Precision | None = None
+) -> PatchOrienter:
     """Build the orientation stage of a model.
 
     Args:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the networks are LIFT's.
         angles: of a keypoint, at most. ``None``: as the model says.
+        precision: of the products on a CPU of the polar network; LIFT's are in float32. ``None``: ``"auto"``.
 
     """
     family = _stages(pretrained)
-    return PatchOrienter(family.orientation(pretrained), family.context, family.angles if angles is None else angles)
+    if family.orientation is PolarOrientation:
+        network: LIFTOrientation | PolarOrientation = PolarOrientation(pretrained, precision=precision or "auto")
+    else:
+        network = family.orientation(pretrained)
+    return PatchOrienter(network, family.context, family.angles if angles is None else angles)
 
 
 def descriptor_of(

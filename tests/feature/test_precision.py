@@ -1,0 +1,37 @@
+"""The number format of the products: one option for all networks of a feature."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from kornia_lift import LIFTFeature
+from kornia_lift.networks import CompactDescriptor, CompactResponse, PolarOrientation
+from kornia_lift.networks._fast.plan import fast_paths
+from kornia_lift.networks.localization import KeypointLocalization
+from kornia_lift.weights import save_model
+from tests.helpers.pictures import texture
+
+
+def test_a_precision_holds_for_all_default_networks(tmp_path: Path) -> None:
+    """Half-precision scores in a feature that is asked for float32 would give other keypoints than its graph has."""
+    torch.manual_seed(0)
+    networks = {
+        "response": CompactResponse(),
+        "localization": KeypointLocalization(),
+        "orientation": PolarOrientation(),
+        "descriptor": CompactDescriptor(),
+    }
+    save_model(tmp_path / "compact.safetensors", networks, {"networks": "compact"})
+    feature = LIFTFeature(30, pretrained=tmp_path / "compact.safetensors", precision="float32")
+    asked = [module.precision for module in feature.modules() if hasattr(module, "precision")]
+    assert len(asked) >= len(networks)
+    assert set(asked) == {"float32"}
+    image = texture(90, 110)
+    with torch.inference_mode():
+        lafs, responses, _ = feature(image)
+        with fast_paths(False):
+            expected = feature(image)
+    assert torch.allclose(responses, expected[1], atol=1e-4 * float(responses.abs().max()))
+    assert torch.cdist(lafs[0].flatten(1), expected[0][0].flatten(1)).amin(1).max() < 0.1
