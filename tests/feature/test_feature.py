@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 from kornia.feature import (
@@ -22,9 +17,8 @@ from kornia.feature import (
 from kornia.geometry.transform import rotate
 from torch import Tensor
 
-from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, ScaleSpaceConfig, _memory
+from kornia_lift import LIFTDetector, LIFTFeature, ScaleSpaceConfig, _memory
 from kornia_lift._kornia import laf_is_filled
-from kornia_lift.weights import WeightFileError
 from tests.helpers.pictures import blob_response, texture
 
 DENSE = ScaleSpaceConfig(max_sigma=5, nms_radius=2)  # more keypoints than are asked for
@@ -120,27 +114,6 @@ def test_empty_mask_gives_empty_slots() -> None:
     assert not laf_is_filled(lafs).any()
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_dtype_follows_the_image_and_weights_stay(dtype: torch.dtype) -> None:
-    size = 60 if dtype == torch.float16 else 90  # float16 convolutions are slow on CPU
-    image = texture(size, size)
-    extract = feature(8)
-    with torch.no_grad():
-        lafs, responses, descs = extract(image.to(dtype))
-    assert descs.dtype == responses.dtype == dtype
-    assert lafs.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    assert descs.isfinite().all()
-    assert all(p.dtype == torch.float32 for p in extract.parameters())
-
-
-def test_float64_agrees_with_float32() -> None:
-    extract, image = feature(20), texture(90, 90)
-    with torch.no_grad():
-        single, double = extract(image), extract(image.double())
-    assert torch.allclose(single[0].double(), double[0], atol=1e-2)
-    assert torch.allclose(single[2].double(), double[2], atol=1e-3)
-
-
 @pytest.mark.parametrize(
     ("image", "error", "words"),
     [
@@ -188,11 +161,6 @@ def test_parts_can_be_exchanged() -> None:
     assert descs.shape == (1, 12, 128)
 
 
-def test_config_and_detector_exclude_each_other() -> None:
-    with pytest.raises(ValueError, match="either config or detector"):
-        LIFTFeature(pretrained=False, config=FAST, detector=ScaleSpaceDetector(5))
-
-
 def test_scaling_coef_enlarges_frames_only() -> None:
     plain = feature(10, scaling_coef=1)
     double = feature(10, scaling_coef=2)
@@ -211,185 +179,6 @@ def test_matches_an_image_with_itself_inside_kornias_matcher() -> None:
         found = matcher({"image0": image, "image1": image})
     assert len(found["keypoints0"]) > 10
     assert torch.allclose(found["keypoints0"], found["keypoints1"], atol=1e-3)
-
-
-def test_unknown_model_is_named() -> None:
-    with pytest.raises(ValueError, match="unknown pretrained model 'sift'"):
-        LIFTFeature.from_pretrained("sift")
-
-
-def test_weights_come_from_a_file(tmp_path: Path) -> None:
-    save = pytest.importorskip("safetensors.torch")
-    source = feature(20)
-    tensors = {}
-    assert isinstance(source.detector, LIFTDetector)
-    parts = {
-        "response": source.detector.resp,
-        "orientation": source.orienter.angle_detector,
-        "descriptor": source.descriptor.descriptor,
-    }
-    for part, network in parts.items():
-        tensors |= {f"{part}.{name}": t.contiguous() for name, t in network.state_dict().items()}
-    path = tmp_path / "mine.safetensors"
-    save.save_file(tensors, path)
-    loaded = LIFTFeature.from_pretrained(path, num_features=20, config=FAST)
-    assert not any(module.training for module in (loaded.detector.resp, loaded.descriptor.descriptor))
-    image = texture(80, 80)
-    with torch.no_grad():
-        for a, b in zip(source(image), loaded(image), strict=True):
-            assert torch.equal(a, b)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(WeightFileError, match="mine"):
-        LIFTFeature.from_pretrained(path)
-
-
-@pytest.mark.parametrize(("stated", "fresh"), [(True, False), (False, True)])
-def test_state_dict_brings_the_normalisation_of_patches(stated: bool, fresh: bool) -> None:
-    """Weights of a descriptor with statistics load into one without, and the other way round."""
-
-    def extract(statistics: bool) -> LIFTFeature:
-        numbers = {"mean": 0.4, "std": 0.2} if statistics else {}
-        return feature(20, descriptor=LAFDescriptor(LIFTDescriptor(False, **numbers), patch_size=64))
-
-    source, target, image = extract(stated), extract(fresh), texture(80, 80)
-    target.load_state_dict(source.state_dict())
-    with torch.no_grad():
-        assert torch.equal(source(image)[2], target(image)[2])
-
-
-def test_half_precision_files_give_modules_of_one_dtype() -> None:
-    loaded = LIFTFeature(10)
-    assert {t.dtype for t in [*loaded.parameters(), *loaded.buffers()]} == {torch.float32}
-
-
-def test_images_of_another_dtype_leave_the_weights_alone() -> None:
-    """Other threads may be using them; gradients still reach them."""
-    extract, image = feature(20), texture(80, 90)
-    before = dict(extract.named_parameters())
-    calls = []
-    extract.detector.register_forward_hook(lambda *_: calls.append(dict(extract.named_parameters())))
-    _, responses, descs = extract(image.double())
-    assert descs.dtype == torch.float64
-    for during in (*calls, dict(extract.named_parameters())):
-        assert all(during[name] is parameter for name, parameter in before.items())
-    (descs.sum() + responses.sum()).backward()
-    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in extract.parameters())
-
-
-def test_threads_may_send_images_of_different_dtypes() -> None:
-    extract, image = feature(20), texture(80, 90)
-    with torch.inference_mode():
-        expected = {d: extract(image.to(d))[2] for d in (torch.float32, torch.float64)}
-
-    def describe(dtype: torch.dtype) -> tuple[torch.dtype, float]:
-        with torch.inference_mode():
-            found = extract(image.to(dtype))[2]
-        # rounding depends on the threads of the library: one keypoint may give way to another
-        near = torch.cdist(expected[found.dtype][0], found[0]).amin(1) < 1e-2
-        return found.dtype, float(near.double().mean())
-
-    sent = list(expected) * 6
-    with ThreadPoolExecutor(4) as pool:
-        for dtype, (found, share) in zip(sent, pool.map(describe, sent), strict=True):
-            assert found == dtype
-            assert share >= 0.9
-
-
-def test_default_dtype_of_torch_changes_nothing() -> None:
-    extract, image = feature(20), texture(80, 90)
-    with torch.no_grad():
-        expected = extract(image)
-        torch.set_default_dtype(torch.float64)
-        try:
-            found = extract(image)
-        finally:
-            torch.set_default_dtype(torch.float32)
-    for a, b in zip(expected, found, strict=True):
-        torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"pretrained": None}, "pretrained expects .* got None"),
-        ({"num_features": 100.0}, "num_features as a whole number, got 100.0"),
-        ({"num_features": True}, "num_features as a whole number, got True"),
-        ({"num_features": 10**9}, "num_features from 1 to 1000000, got 1000000000"),
-        ({"num_features": 0}, "num_features from 1 to 1000000, got 0"),
-        ({"config": "lift"}, "config expects a ScaleSpaceConfig"),
-        ({"pooled_sizes": (1.0, 0.0)}, "one or more factors above 0"),
-        ({"pooled_sizes": (1.0,), "descriptor": torch.nn.Identity()}, "either pooled_sizes or descriptor"),
-    ],
-)
-def test_arguments_that_make_no_sense_are_refused_at_once(arguments: dict[str, object], message: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=message):
-        LIFTFeature(**arguments)
-
-
-def test_the_model_says_over_which_sizes_descriptors_are_pooled() -> None:
-    image = texture(150, 160)
-    with torch.inference_mode():
-        one, pooled, same = (
-            LIFTFeature(40, **options)(image)
-            for options in ({}, {"pretrained": "lift-pooled"}, {"pretrained": "lift-pooled", "pooled_sizes": (1.0,)})
-        )
-    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
-    assert torch.equal(one[0], pooled[0])
-    similarity = (one[2] * pooled[2]).sum(-1)
-    assert 0.8 < similarity.min() < 0.999
-    torch.testing.assert_close(pooled[2].norm(dim=-1), torch.ones(1, 40))
-
-
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own compiler looks at it
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
-def test_compile_is_an_argument(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The patch networks are compiled, each as one graph; the inference paths stay."""
-    graphs = []
-
-    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., object]:
-        graphs.append(graph)
-        return graph.forward
-
-    original = torch.nn.Module.compile
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda module: original(module, backend=backend))
-    torch.manual_seed(0)
-    plain = feature(20)
-    compiled = feature(20, compile=True)
-    compiled.load_state_dict(plain.state_dict())
-    image = texture(80, 90)
-    for a, b in zip(plain(image), compiled(image), strict=True):
-        torch.testing.assert_close(a, b)
-    assert len(graphs) == 2
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
-def test_compiled_feature_gives_the_same() -> None:
-    extract, image = feature(20), texture(80, 90)
-    compiled = torch.compile(extract)
-    with torch.no_grad():
-        for a, b in zip(extract(image), compiled(image), strict=True):
-            assert torch.allclose(a, b, atol=1e-3)
-
-
-def test_arguments_of_kornias_own_features() -> None:
-    extract = LIFTFeature(np.int64(30), True, "cpu")
-    assert extract.detector.num_features == 30
-    assert type(extract.detector.num_features) is int
-    assert isinstance(extract.orienter, PassLAF)
-    with torch.device("meta"):
-        assert all(p.is_meta for p in LIFTFeature(30, pretrained=False).parameters())
-    assert all(p.is_meta for p in LIFTFeature(30, False, torch.device("meta"), pretrained=False).parameters())
-
-
-def test_weights_bring_eval_mode_and_given_parts_keep_theirs() -> None:
-    assert not any(module.training for module in LIFTFeature(30).modules())
-    assert LIFTFeature(30, pretrained=False).training
-    mine = LIFTDescriptor(pretrained=False).train()
-    extract = LIFTFeature(30, descriptor=LAFDescriptor(mine, patch_size=64).train())
-    assert not extract.training
-    assert not extract.detector.training
-    assert mine.training
 
 
 @pytest.mark.parametrize("pooled", [(1.0,), (0.8, 1.2)])

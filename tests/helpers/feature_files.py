@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from kornia_lift.features import Features
@@ -35,3 +36,11 @@ def random_features(count: int, seed: int = 0) -> Features:
         (64, 64),
         2.0,
     )
+
+
+def replace(path: Path, name: str, value: object) -> None:
+    """Replace a dataset of a file."""
+    with h5py.File(path, "a") as file:
+        if name in file:
+            del file[name]
+        file[name] = value

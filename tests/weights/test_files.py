@@ -10,11 +10,8 @@ import pytest
 import torch
 
 from kornia_lift import LIFTDescriptor, LIFTOrientation, LIFTResponse
-from kornia_lift.detector.models import response_of
-from kornia_lift.networks import CompactDescriptor
 from kornia_lift.weights import (
     WeightFileError,
-    available_models,
     load_tensors,
     network_family,
     read_safetensors,
@@ -227,29 +224,11 @@ def test_damaged_values_are_named(tmp_path: Path) -> None:
         LIFTResponse(response_file(tmp_path / "nan.safetensors", poison))
 
 
-def test_unknown_names_and_missing_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unknown pretrained model 'liftt'"):
-        LIFTResponse("liftt")
-    with pytest.raises(FileNotFoundError, match="none"):
-        LIFTResponse(tmp_path / "none.safetensors")
-
-
 def test_a_shipped_file_that_was_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = response_file(tmp_path / "shipped.safetensors")
     monkeypatch.setitem(MODELS, "tampered", ShippedModel(str(path), "0" * 64))
     with pytest.raises(WeightFileError, match=r"expected 0000.*install kornia_lift again"):
         LIFTResponse("tampered")
-
-
-@pytest.mark.parametrize("name", [name for name in available_models() if MODELS[name].family != "lfnet"])
-def test_shipped_models_load_and_say_where_they_come_from(name: str) -> None:
-    tensors, metadata = load_tensors(name)
-    assert {key.partition(".")[0] for key in tensors} >= {"response", "descriptor"}
-    assert metadata, f"{name} carries no provenance"
-    assert (FOLDER / MODELS[name].file).stat().st_size < 50e6
-    described = CompactDescriptor if MODELS[name].family == "compact" else LIFTDescriptor
-    assert not response_of(name).training
-    assert not described(name).training
 
 
 @pytest.mark.parametrize("part", ["descriptor", "orientation"])
@@ -289,44 +268,3 @@ def test_buffers_are_saved_as_they_are(tmp_path: Path) -> None:
     assert int(tensors["response.num_batches_tracked"]) == 70_000
     assert float(tensors["response.eps_of"]) == float(torch.tensor(0.0123456))
     assert tensors["response.weight"].dtype == torch.float16
-
-
-def test_shipped_filter_is_small_complete_and_the_default() -> None:
-    from kornia_lift.networks.correspondence import CorrespondenceNet
-    from kornia_lift.weights._registry import NETWORKS
-
-    assert (FOLDER / NETWORKS["cne-small"].file).stat().st_size < 2e6
-    network, named = CorrespondenceNet(pretrained=True), CorrespondenceNet("cne-small")
-    assert network.side
-    assert not network.training
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), named.parameters(), strict=True))
-
-
-def test_network_without_shipped_weights_says_how_to_get_some(monkeypatch: pytest.MonkeyPatch) -> None:
-    from kornia_lift.networks.correspondence import CorrespondenceNet
-    from kornia_lift.weights._registry import NETWORKS
-
-    for name in list(NETWORKS):
-        monkeypatch.delitem(NETWORKS, name)
-    with pytest.raises(ValueError, match=r"ships no weights of CorrespondenceNet: train one .* pretrained=False"):
-        CorrespondenceNet(pretrained=True)
-
-
-def test_changed_filter_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    import dataclasses
-
-    from kornia_lift.networks.correspondence import CorrespondenceNet
-    from kornia_lift.weights._registry import NETWORKS
-
-    monkeypatch.setitem(NETWORKS, "cne-small", dataclasses.replace(NETWORKS["cne-small"], sha256="0" * 64))
-    with pytest.raises(WeightFileError, match="install kornia_lift again"):
-        CorrespondenceNet(pretrained=True)
-
-
-def test_an_unknown_name_is_answered_by_names_that_would_do() -> None:
-    from kornia_lift.networks.correspondence import CorrespondenceNet
-
-    with pytest.raises(ValueError, match="unknown pretrained model 'nosuch': expected one of cne-small, or the path"):
-        CorrespondenceNet("nosuch")
-    with pytest.raises(ValueError, match="expected one of lift, (?!.*cne-small)"):
-        LIFTDescriptor("nosuch")

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from kornia.feature import PassLAF, laf_from_center_scale_ori
-from torch import Tensor, nn
+from kornia.feature import laf_from_center_scale_ori
+from torch import Tensor
 
-from kornia_lift import LIFTFeature
-from kornia_lift.cli import main
-from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
-from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.networks.response import LIFTResponse
-from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
 from kornia_lift.training.compact.observations import Observations, ViewConfig, load_observations
 from kornia_lift.training.compact.orientation import AgreementOrientationStage, agreement
-from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.compact.views import (
     ViewPairs,
     rotate_frames,
@@ -32,10 +24,8 @@ from kornia_lift.training.compact.views import (
 from kornia_lift.training.data.store import Observations as TrackTable
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.modern.pairs import WarpConfig
-from kornia_lift.weights import load_tensors
-from kornia_lift.weights._safetensors import write_safetensors
 from tests.helpers.pictures import texture
-from tests.helpers.training import as_single, picture
+from tests.helpers.training import as_single
 
 PHOTOMETRIC = {"gain": 1.0, "gamma": 1.0, "offset": 0.0, "noise": 0.0, "blur": 0.0, "shadow": 0.0, "jpeg": 0.0}
 STILL = WarpConfig(**PHOTOMETRIC, angle=0.0, scale=1.0, shift=0.0, stretch=1.0)  # type: ignore[arg-type]
@@ -212,109 +202,3 @@ def test_at_estimated_angles_patches_of_a_pair_agree_as_well_as_the_estimates() 
     without = ViewDescriptorStage(CompactDescriptor(False), pairs(), pairs(), upright_share=0.0, coarse_share=0.0)
     plain = without.batch(torch.Generator().manual_seed(0), 0)
     assert correlation(batch["anchor"], plain["anchor"]).median() < 0.95  # they were rotated by what was estimated
-
-
-TINY = """
-recipe = "compact"
-data = ["{data}"]
-table = false
-[compact]
-{detector}
-response_shapes = 1
-response_images = 1
-response_corners = 40
-localization_images = 2
-localization_pairs = 8
-orientation_images = 2
-orientation_pairs = 4
-descriptor_images = 2
-descriptor_pairs = 4
-[compact.views]
-points_per_image = 12
-[compact.copies]
-copies = 1
-[compact.response_crops]
-size = 96
-[compact.response]
-steps = 1
-[compact.localization]
-steps = 1
-[compact.orientation]
-steps = 1
-[compact.descriptor]
-steps = 1
-[compact.refine]
-steps = 1
-"""
-
-
-@pytest.mark.parametrize(("detector", "response"), [("train_response = true", CompactResponse), ("", LIFTResponse)])
-def test_a_whole_run_gives_a_model(
-    detector: str, response: type[nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    cv2 = pytest.importorskip("cv2")
-    pytest.importorskip("safetensors")
-    data, out = tmp_path / "mine", tmp_path / "run"
-    data.mkdir()
-    for i in range(3):
-        cv2.imwrite(str(data / f"holiday{i}.jpg"), picture(i, 200))
-    config = tmp_path / "tiny.toml"
-    config.write_text(TINY.format(data=data.as_posix(), detector=detector))
-    assert main(["train", str(config), "--out", str(out)]) == 0, capsys.readouterr().err
-    assert (out / "response").is_dir() == (response is CompactResponse)
-    feature = LIFTFeature(30, pretrained=out / "weights.safetensors").eval()
-    assert isinstance(feature.detector.resp, response)
-    assert isinstance(feature.orienter.angle_detector, PolarOrientation)
-    assert isinstance(feature.descriptor.descriptor, CompactDescriptor)
-    assert isinstance(feature.detector.localizer, LAFLocalizer)
-    with torch.no_grad():
-        lafs, _, descriptors = feature(texture(120, 140))
-    assert lafs.shape == (1, 30, 2, 3) and descriptors.shape == (1, 30, 128)
-    assert descriptors.isfinite().all()
-
-
-def test_a_response_of_lift_is_not_trained_by_this_recipe(tiny_store: Store, tmp_path: Path) -> None:
-    recipe = CompactRecipe(tiny_store, tmp_path, validation=tiny_store)
-    with pytest.raises(ValueError, match="trains a convolutional response, got lift with LIFT's"):
-        recipe.run(["response"], progress=False)
-    recipe = CompactRecipe(
-        tiny_store, tmp_path, CompactConfig(train_response=True, response_matcher="lift-upright"), validation=tiny_store
-    )
-    with pytest.raises(ValueError, match="a model with an orientation network, got the upright 'lift-upright'"):
-        recipe.run(["response"], progress=False)
-
-
-def test_a_convolutional_response_is_kept_or_trained_on(tiny_store: Store, tmp_path: Path) -> None:
-    pytest.importorskip("safetensors")
-    training = CompactConfig(train_response=True)
-    first = CompactRecipe(tiny_store, tmp_path / "first", training, validation=tiny_store)
-    first.save(init := tmp_path / "own.safetensors")
-    assert isinstance(first.response, CompactResponse)
-    for name, config in (("kept", CompactConfig()), ("trained", training)):
-        recipe = CompactRecipe(tiny_store, tmp_path / name, config, validation=tiny_store, init=init)
-        assert isinstance(recipe.response, CompactResponse) and recipe.response.head.weight.requires_grad
-        torch.testing.assert_close(recipe.response.head.weight, first.response.head.weight.half().float())
-
-
-def test_a_run_goes_on_from_models_with_and_without_localization(tiny_store: Store, tmp_path: Path) -> None:
-    pytest.importorskip("safetensors")
-    first = CompactRecipe(tiny_store, tmp_path / "first", validation=tiny_store)
-    torch.nn.init.normal_(first.localization.heat.weight)
-    assert isinstance(first.response, LIFTResponse)
-    torch.nn.init.normal_(first.response.conv.weight)
-    for part in (first.response, first.localization, first.orientation, first.descriptor):
-        part.eval()
-    first.save(tmp_path / "with.safetensors")
-    tensors, _ = load_tensors(tmp_path / "with.safetensors")
-    without = {name: tensor for name, tensor in tensors.items() if not name.startswith("localization.")}
-    write_safetensors(tmp_path / "without.safetensors", without, {"networks": "compact"})
-    for name, has_it in (("with", True), ("without", False)):
-        init = tmp_path / f"{name}.safetensors"
-        assert isinstance(LIFTFeature(pretrained=init).detector.localizer, LAFLocalizer if has_it else PassLAF)
-        recipe = CompactRecipe(tiny_store, tmp_path / name, validation=tiny_store, init=init)
-        heat, conv = recipe.localization.heat.weight, recipe.descriptor.features[0].weight
-        assert isinstance(recipe.response, LIFTResponse)  # the run's own, not that of compact.detector
-        torch.testing.assert_close(recipe.response.conv.weight, first.response.conv.weight.half().float())
-        torch.testing.assert_close(heat, first.localization.heat.weight.half().float() * has_it)
-        torch.testing.assert_close(conv, first.descriptor.features[0].weight.half().float())
-        assert heat.requires_grad and conv.requires_grad

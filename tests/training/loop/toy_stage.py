@@ -47,6 +47,13 @@ class ToyStage:
         return {"error": (self.network(x) - x @ self.truth.to(x)).square().mean().item()}
 
 
+class Stops(ToyStage):
+    """Interrupted at its first step."""
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        raise KeyboardInterrupt
+
+
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("out", type=Path)
