@@ -17,16 +17,10 @@ from kornia.feature import (
 from kornia.geometry.transform import rotate
 from torch import Tensor
 
-from kornia_lift import LIFTDetector, LIFTFeature, ScaleSpaceConfig, _memory
+from kornia_lift import LIFTDetector, LIFTFeature, _memory
 from kornia_lift._kornia import laf_is_filled
 from tests.helpers.pictures import blob_response, texture
-
-DENSE = ScaleSpaceConfig(max_sigma=5, nms_radius=2)  # more keypoints than are asked for
-FAST = ScaleSpaceConfig(min_sigma=2, levels_per_octave=3, scale_nms=1)
-
-
-def feature(count: int = 40, **kwargs) -> LIFTFeature:
-    return LIFTFeature(count, pretrained=False, config=FAST, **kwargs).eval()
+from tests.helpers.small_feature import DENSE, FAST, feature
 
 
 def test_is_a_local_feature() -> None:

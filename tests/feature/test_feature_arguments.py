@@ -15,18 +15,10 @@ from kornia.feature import (
 )
 from torch import Tensor
 
-from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, ScaleSpaceConfig
+from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature
 from kornia_lift.weights import WeightFileError
 from tests.helpers.pictures import texture
-
-DENSE = ScaleSpaceConfig(max_sigma=5, nms_radius=2)  # more keypoints than are asked for
-
-
-FAST = ScaleSpaceConfig(min_sigma=2, levels_per_octave=3, scale_nms=1)
-
-
-def feature(count: int = 40, **kwargs) -> LIFTFeature:
-    return LIFTFeature(count, pretrained=False, config=FAST, **kwargs).eval()
+from tests.helpers.small_feature import FAST, feature
 
 
 def test_config_and_detector_exclude_each_other() -> None:

@@ -7,14 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from kornia_lift import LIFTFeature, ScaleSpaceConfig
+from kornia_lift import LIFTFeature
 from tests.helpers.pictures import texture
-
-FAST = ScaleSpaceConfig(min_sigma=2, levels_per_octave=3, scale_nms=1)
-
-
-def feature(count: int = 40, **kwargs) -> LIFTFeature:
-    return LIFTFeature(count, pretrained=False, config=FAST, **kwargs).eval()
+from tests.helpers.small_feature import feature
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
