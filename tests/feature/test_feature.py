@@ -19,8 +19,8 @@ from torch import Tensor
 
 from kornia_lift import LIFTDetector, LIFTFeature, _memory
 from kornia_lift._kornia import laf_is_filled
+from tests.helpers.networks import DENSE, FAST, feature
 from tests.helpers.pictures import blob_response, texture
-from tests.helpers.small_feature import DENSE, FAST, feature
 
 
 def test_is_a_local_feature() -> None:

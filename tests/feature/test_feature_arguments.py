@@ -17,8 +17,8 @@ from torch import Tensor
 
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature
 from kornia_lift.weights import WeightFileError
+from tests.helpers.networks import FAST, feature
 from tests.helpers.pictures import texture
-from tests.helpers.small_feature import FAST, feature
 
 
 def test_config_and_detector_exclude_each_other() -> None:

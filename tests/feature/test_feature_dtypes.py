@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from kornia_lift import LIFTFeature
+from tests.helpers.networks import feature
 from tests.helpers.pictures import texture
-from tests.helpers.small_feature import feature
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
