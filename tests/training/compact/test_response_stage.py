@@ -62,21 +62,23 @@ def test_learns_on_one_batch_and_says_how_well_it_finds_keypoints_again(matched:
             PatchOrienter(PolarOrientation(False)), PatchDescriptor(CompactDescriptor(False)), GRID
         )
     stage = make_stage(matcher=matcher)
-    init_as_corner_detector(stage.response, stage.crops, steps=15, images=1)
+    init_as_corner_detector(stage.response, stage.crops, steps=60, images=2)
     batch = stage.batch(torch.Generator().manual_seed(0), 0)
     assert {len(value) for value in batch.values()} == {2}
-    optimizer = torch.optim.Adam(stage.response.parameters(), 2e-3)
+    optimizer = torch.optim.Adam(stage.response.parameters(), 1e-3)
     losses = []
-    for _ in range(25):
+    for _ in range(40):
         loss, figures = stage.loss(batch)
         optimizer.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(stage.response.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
     assert figures["distance_px"] >= 0
     assert ("mismatched" in figures) == matched
     if not matched:  # what matches of random descriptors are worth changes from step to step
-        assert sum(losses[-5:]) < sum(losses[:5]) * 0.97
+        # keypoints change from step to step; .43 to .65 with one and two threads
+        assert sum(losses[-10:]) / 10 < sum(losses[:5]) / 5 * 0.85
     found = stage.validate(batches=2)
     assert found["error"] == pytest.approx(1 - found["repeated"])
     assert stage.network.training
