@@ -9,7 +9,7 @@ from torch import nn
 
 from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
-from kornia_lift.networks._fast.folded import Precision
+from kornia_lift.networks._fast.folded import Precision, product_dtype
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.response import LIFTResponse
@@ -29,6 +29,7 @@ def response_of(
         precision: of the products on a CPU of the compact response; LIFT's are in float32.
 
     """
+    product_dtype(precision)  # refuses an unknown one, which LIFT's response would ignore
     if not isinstance(pretrained, (str, os.PathLike)):
         return LIFTResponse(pretrained)  # which refuses what is no path
     # the orientation and the descriptor decide the family of a model; a response serves either

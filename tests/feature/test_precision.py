@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from kornia_lift import LIFTFeature
+from kornia_lift import LIFTDetector, LIFTFeature
 from kornia_lift.networks import CompactDescriptor, CompactResponse, PolarOrientation
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.localization import KeypointLocalization
@@ -35,3 +36,9 @@ def test_a_precision_holds_for_all_default_networks(tmp_path: Path) -> None:
             expected = feature(image)
     assert torch.allclose(responses, expected[1], atol=1e-4 * float(responses.abs().max()))
     assert torch.cdist(lafs[0].flatten(1), expected[0][0].flatten(1)).amin(1).max() < 0.1
+
+
+@pytest.mark.parametrize("model", [False, True, "lift", "lift-plus"])
+def test_an_unknown_precision_is_refused_where_no_network_uses_it(model: bool | str) -> None:
+    with pytest.raises(ValueError, match="precision must be one of auto, float32, bfloat16, got 'float8'"):
+        LIFTDetector(10, pretrained=model, precision="float8")  # type: ignore[arg-type]

@@ -21,14 +21,9 @@ from kornia_lift.training.loop.checkpoint import CheckpointError, load_checkpoin
 from kornia_lift.training.loop.log import read_log
 from kornia_lift.training.loop.optimization import learning_rate
 from kornia_lift.training.loop.signals import StopRequest, TrainingInterrupted
-from tests.training.loop.toy_stage import Stops, ToyStage
+from tests.training.loop.toy_stage import SHORT, Stops, ToyStage, trace
 
 SCRIPT = Path(__file__).with_name("toy_stage.py")
-SHORT = LoopConfig(steps=60, validate_every=20, checkpoint_every=10, log_every=1, learning_rate=0.02)
-
-
-def trace(folder: Path) -> dict[int, float]:
-    return {e["step"]: e["loss"] for e in read_log(folder / "log.jsonl") if e["kind"] == "train"}
 
 
 def test_a_stage_overfits_and_the_network_keeps_the_best_weights(tmp_path: Path) -> None:

@@ -17,15 +17,9 @@ from kornia_lift.training.loop.log import read_log
 from kornia_lift.training.loop.optimization import learning_rate
 from tests.training.loop.toy_stage import Stops, ToyStage
 
-SHORT = LoopConfig(steps=60, validate_every=20, checkpoint_every=10, log_every=1, learning_rate=0.02)
-
-
-def trace(folder: Path) -> dict[int, float]:
-    return {e["step"]: e["loss"] for e in read_log(folder / "log.jsonl") if e["kind"] == "train"}
-
 
 class Clock:
-    """Says that every step takes a second: each drawn batch moves it on."""
+    """Says that every step takes a second: each drawn batch moves it on; a validation as long as it is given."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -33,15 +27,19 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def stage(self, **options: Any) -> ToyStage:
+    def stage(self, validation: float = 0.0, **options: Any) -> ToyStage:
         stage = ToyStage(**options)
-        draw = stage.batch
+        draw, validate = stage.batch, stage.validate
 
         def batch(generator: torch.Generator, step: int) -> dict[str, torch.Tensor]:
             self.now += 1
             return draw(generator, step)
 
-        stage.batch = batch  # type: ignore[method-assign]
+        def slow() -> dict[str, float]:
+            self.now += validation
+            return validate()
+
+        stage.batch, stage.validate = batch, slow  # type: ignore[method-assign]
         return stage
 
 
@@ -64,14 +62,7 @@ def test_a_time_budget_is_validated_every_tenth(tmp_path: Path) -> None:
 
 def test_validations_take_a_quarter_of_a_time_budget_at_most(tmp_path: Path) -> None:
     clock = Clock()
-    stage = clock.stage()
-    validate = stage.validate
-
-    def slow() -> dict[str, float]:
-        clock.now += 5
-        return validate()
-
-    stage.validate = slow  # type: ignore[method-assign]
+    stage = clock.stage(validation=5)
     config = LoopConfig(steps=10**6, max_minutes=1, validate_every=10**6)
     result = fit(stage, config, tmp_path, progress=False, clock=clock)
     steps = [e["step"] for e in read_log(tmp_path / "log.jsonl") if e["kind"] == "validation"]
@@ -81,14 +72,7 @@ def test_validations_take_a_quarter_of_a_time_budget_at_most(tmp_path: Path) -> 
 
 def test_the_validation_before_the_first_step_takes_nothing_of_the_minutes(tmp_path: Path) -> None:
     clock = Clock()
-    stage = clock.stage()
-    validate = stage.validate
-
-    def slow() -> dict[str, float]:
-        clock.now += 100
-        return validate()
-
-    stage.validate = slow  # type: ignore[method-assign]
+    stage = clock.stage(validation=100)
     config = LoopConfig(steps=10**6, max_minutes=1, validate_every=10**6, log_every=1)
     result = fit(stage, config, tmp_path, progress=False, clock=clock)
     # nor is there another one before the last step: it would use up what the steps need

@@ -16,6 +16,14 @@ from torch import Tensor, nn
 
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.loop import distributed, fit
+from kornia_lift.training.loop.log import read_log
+
+SHORT = LoopConfig(steps=60, validate_every=20, checkpoint_every=10, log_every=1, learning_rate=0.02)
+
+
+def trace(folder: Path) -> dict[int, float]:
+    """Losses of the steps that a log holds."""
+    return {e["step"]: e["loss"] for e in read_log(folder / "log.jsonl") if e["kind"] == "train"}
 
 
 class ToyStage:
