@@ -25,25 +25,28 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kornia_lift._io import atomic_write
-from kornia_lift.evaluation.candidates import Candidate, candidate
-from kornia_lift.evaluation.comparison import run, run_sfm
-from kornia_lift.evaluation.features.peers import PEERS
-from kornia_lift.evaluation.measures.overlap import OverlapOptions
-from kornia_lift.evaluation.pair import Options
-from kornia_lift.evaluation.paper_tables import parts, table2, table3
-from kornia_lift.evaluation.report.blocks import Block, Heading, Paragraph, Table, to_markdown
-from kornia_lift.evaluation.report.plots import save_plots
-from kornia_lift.evaluation.report.results import Results, merge
-from kornia_lift.evaluation.report.sfm_report import SfmResults, sfm_report
-from kornia_lift.evaluation.report.tables import one_measure, report, warps_table
-from kornia_lift.evaluation.selection import only_second_images, spread_pairs, warped_groups
-from kornia_lift.evaluation.warps import RESCALES, ROTATIONS
-from kornia_lift.scenes.folders import CALIBRATED, HOMOGRAPHY, POSED, load_scenes
-from kornia_lift.scenes.scene import Scene
-from kornia_lift.weights import available_models
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]  # Python looks beside this file only
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.development import development_groups  # noqa: E402
+from kornia_lift._io import atomic_write  # noqa: E402
+from kornia_lift.evaluation.candidates import Candidate, candidate  # noqa: E402
+from kornia_lift.evaluation.comparison import run, run_sfm  # noqa: E402
+from kornia_lift.evaluation.features.peers import PEERS  # noqa: E402
+from kornia_lift.evaluation.measures.overlap import OverlapOptions  # noqa: E402
+from kornia_lift.evaluation.pair import Options  # noqa: E402
+from kornia_lift.evaluation.paper_tables import parts, table2, table3  # noqa: E402
+from kornia_lift.evaluation.report.blocks import Block, Heading, Paragraph, Table, to_markdown  # noqa: E402
+from kornia_lift.evaluation.report.plots import save_plots  # noqa: E402
+from kornia_lift.evaluation.report.results import Results, merge  # noqa: E402
+from kornia_lift.evaluation.report.sfm_report import SfmResults, sfm_report  # noqa: E402
+from kornia_lift.evaluation.report.tables import one_measure, report, warps_table  # noqa: E402
+from kornia_lift.evaluation.selection import only_second_images, warped_groups  # noqa: E402
+from kornia_lift.evaluation.warps import RESCALES, ROTATIONS  # noqa: E402
+from kornia_lift.scenes.folders import HOMOGRAPHY, POSED, load_scenes  # noqa: E402
+from kornia_lift.scenes.scene import Scene  # noqa: E402
+from kornia_lift.weights import available_models  # noqa: E402
+
 RESULTS = Path(__file__).parent / "results"
 DOCS = ROOT / "docs" / "evaluation.md"
 MODELS = list(available_models())
@@ -55,10 +58,6 @@ ROTATABLE = [*FEW, "aliked-n16rot"]
 #: Robustness is measured on the 8 pairs of Herz-Jesus-P8 with one of these as second image: every warp of every
 #: further image would have to be extracted anew.
 SECOND_IMAGES = ("0003", "0005")
-#: The development scenes, never trained on: pairs per scene, and the overlap they have at least.
-DEVELOPMENT = {"posed/castle-P30": (12, 0.5)} | {
-    f"sfm/{name}": (8, 0.15) for name in ("cyprus_arches", "golden_statue", "reichstag", "street2")
-}
 
 Groups = Mapping[str, Sequence[Scene]]
 
@@ -149,12 +148,7 @@ def _candidates(part: str, args: argparse.Namespace) -> list[Candidate]:
 def _scenes(part: str, args: argparse.Namespace) -> tuple[Groups, Options]:
     options = Options(1000)
     if part == "development":
-        groups: dict[str, list[Scene]] = {}
-        for folder, (count, overlap) in DEVELOPMENT.items():
-            for group, scenes in load_scenes([args.train / folder]).items():
-                label = "sfm" if group == CALIBRATED else group
-                groups.setdefault(label, []).extend(spread_pairs(s, count, min_overlap=overlap) for s in scenes)
-        return groups, options
+        return development_groups(args.train), options
     groups = {name: scenes for name, scenes in load_scenes([args.data]).items() if name in args.groups}
     if part == "robustness":
         scenes = [only_second_images(s, SECOND_IMAGES) for s in groups[POSED]]

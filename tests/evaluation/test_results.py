@@ -14,7 +14,7 @@ from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.report.blocks import to_html, to_markdown
 from kornia_lift.evaluation.report.plots import plots, svg
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, provenance
-from kornia_lift.evaluation.report.tables import report
+from kornia_lift.evaluation.report.tables import MOST_COLUMNS, report, scenes_table
 from kornia_lift.evaluation.runner import OK, PairResult, evaluate
 from kornia_lift.scenes.homographies import HomographySequence
 from tests.helpers.small_scenes import (
@@ -72,3 +72,17 @@ def test_names_may_hold_any_character(tmp_path: Path) -> None:
     assert "<i>" not in page
     assert "&lt;i&gt;" in page
     assert all("a|b $x$" in svg(figure) or "svg" in svg(figure) for figure in plots(results).values())
+
+
+@pytest.mark.parametrize("count", [2, MOST_COLUMNS, MOST_COLUMNS + 1])
+def test_many_scenes_are_rows(count: int) -> None:
+    scenes = [f"s{n}" for n in range(count)]
+    rows = [
+        FeatureResults(name, {"g": [PairResult(s, "1", "2", OK, "", {"correct_matches": n}, 3.0) for s in scenes]})
+        for n, name in enumerate(["a", "b", "c"])
+    ]
+    table = scenes_table(Results("t", rows, {}, {}), "g")
+    assert table is not None
+    by_scene = count > MOST_COLUMNS
+    assert table.head[1:] == (["a", "b", "c"] if by_scene else scenes)
+    assert table.rows[-1] == ([scenes[-1], "0", "1", "2"] if by_scene else ["c", *["2"] * count])

@@ -60,6 +60,8 @@ OVERLAP = tuple(
     for form in ("40", "50", "40n", "50n")
     for measure, heading in (("repeatability", "rep."), ("matching_score", "m. score"), ("nn_map", "mAP"))
 )
+#: Scenes that a table has columns for.
+MOST_COLUMNS = 12
 #: The measure by scene, by warp and over the angle: the first of these that a group has.
 ONE_MEASURE = ("correct_matches", "epipolar_matches", "matching_score")
 
@@ -139,7 +141,10 @@ def counts(results: Results, group: str) -> list[Block]:
 
 
 def scenes_table(results: Results, group: str, measure: str | None = None) -> Table | None:
-    """One measure by scene: a row per feature, a column per scene; None for a single scene."""
+    """One measure by scene: a row per feature, a column per scene; None for a single scene.
+
+    More than :data:`MOST_COLUMNS` scenes have a row each, and the features a column.
+    """
     measure = measure or one_measure(results, group)
     scenes = list(dict.fromkeys(s for f in results.features for s in f.values(group, measure)))
     if len(scenes) < 2:
@@ -149,7 +154,10 @@ def scenes_table(results: Results, group: str, measure: str | None = None) -> Ta
     for feature in (f for f in results.features if group in f.pairs):
         values = feature.values(group, measure)
         rows.append([feature.name, *(f"{values[s].mean():.{digits}f}" if s in values else "–" for s in scenes)])
-    return Table([heading(measure), *scenes], rows)
+    table = [[heading(measure), *scenes], *rows]
+    if len(scenes) > MOST_COLUMNS:
+        table = [list(column) for column in zip(*table, strict=True)]
+    return Table(table[0], table[1:])
 
 
 def warps_table(results: Results, measure: str | None = None) -> Table:
