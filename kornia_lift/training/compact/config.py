@@ -39,7 +39,8 @@ class CompactConfig:
     Args:
         detector: model whose response network the result keeps: the name of a shipped one, or a weight file. A run that
             starts from weights keeps their own.
-        train_response: train a convolutional response instead, from corners, or from that of these weights.
+        train_response: train the response too: that of the weights to start from, convolutional or LIFT's, else a
+            convolutional one from corners.
         response_matcher: model whose orientation and descriptor say meanwhile which keypoints are matched correctly;
             as ``detector``.
         response_crops: how pairs of crops for the response are drawn.

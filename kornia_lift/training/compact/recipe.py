@@ -1,4 +1,4 @@
-"""Compact recipe: a convolutional response, or that of a model, and localization, orientation and descriptor for it."""
+"""Compact recipe: a response, its own or that of a model, and localization, orientation and descriptor for it."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         return {name: network for name, network in parts.items() if name != "response"}
 
     def make_networks(self) -> None:
-        """Make the networks; the response is that of the weights to start from, else of ``detector`` or a new one."""
+        """Make the networks; the response is that of the initial weights, else of ``detector``, or convolutional."""
         model = self._model_of_response
         response = CompactResponse(False) if model is None else response_of(model)
         self.response = response.requires_grad_(True).to(self.device)
@@ -146,12 +146,12 @@ class CompactRecipe(Recipe[CompactConfig]):
 
     def _response_stage(self) -> Stage:
         c = self.config
-        if not (c.train_response and isinstance(self.response, CompactResponse)):
+        if not c.train_response:
             stages = " ".join(self.STAGES[1:])
             raise ValueError(
-                f"the stage 'response' trains a convolutional response, got {self._model_of_response} with LIFT's, "
-                f"which the recipe modern trains; leave it out (--stages {stages}), or set compact.train_response and "
-                "start from random weights or from a model with a convolutional one (--init)"
+                f"the stage 'response' would train the response of {self._model_of_response}, which "
+                "compact.train_response = false keeps as it is; set it to true, or leave the stage out "
+                f"(--stages {stages})"
             )
         images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
         images += [[shapes] for shapes in draw_shapes(c.response_shapes, c.seed)]
@@ -160,7 +160,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         grid = LevelGrid(c.response_crops.size)
         matcher = self._matcher(c.response_matcher, grid)
         begun = (self.out / "response" / LAST).is_file()
-        if self.init is None and not begun:
+        if isinstance(self.response, CompactResponse) and self.init is None and not begun:
             init_as_corner_detector(self.response, crops, c.response_corners, c.response_images, c.seed)
         return CompactResponseStage(
             self.response,

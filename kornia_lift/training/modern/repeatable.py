@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
+from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.warped.crops import WarpedCrops, common_view
 from kornia_lift.training.warped.maxima import (
     budget_threshold,
@@ -15,6 +14,7 @@ from kornia_lift.training.warped.maxima import (
     repeated_maxima,
 )
 from kornia_lift.training.warped.stage import WarpedCropsStage
+from kornia_lift.training.warped.windows import loss_by_windows
 
 
 class RepeatableDetectorStage(WarpedCropsStage):
@@ -49,32 +49,8 @@ class RepeatableDetectorStage(WarpedCropsStage):
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         images = torch.cat([batch["first"], batch["second"]])
-        with torch.autocast(images.device.type, enabled=False):  # differences of scores decide: no half precision
-            with torch.no_grad():
-                images = self.response.normalize(images)
-                score = self.response.score_normalized(images).float()
-            if not torch.is_grad_enabled():
-                return self.crop_loss(score, batch)
-            score.requires_grad_()
-            loss, figures = self.crop_loss(score, batch)
-            (gradient,) = torch.autograd.grad(loss, score)
-            return self._through_network(images, gradient, loss.detach()), figures
-
-    def _through_network(self, images: Tensor, gradient: Tensor, value: Tensor) -> Tensor:
-        """A scalar with the value of the loss, whose gradient reaches the network where it matters.
-
-        Few pixels, those around candidates, carry the gradient, and the backward pass of a dense 25x25 convolution is
-        ten times slower than scoring these few windows again.
-        """
-        keep = min(self.pixels_per_crop * len(images), gradient.numel())
-        strongest = gradient.flatten().abs().topk(keep).indices
-        image, rest = strongest // gradient[0].numel(), strongest % gradient[0].numel()
-        y, x = rest // gradient.shape[-1], rest % gradient.shape[-1]
-        half = FILTER_SIZE // 2
-        padded = F.pad(images[:, 0], (half,) * 4, mode="replicate")
-        windows = padded.unfold(1, FILTER_SIZE, 1).unfold(2, FILTER_SIZE, 1)[image, y, x]
-        weighted = (self.response.score_windows(windows[:, None]) * gradient.flatten()[strongest]).sum()
-        return value + weighted - weighted.detach()
+        keep = self.pixels_per_crop * len(images)
+        return loss_by_windows(self.response, [images], lambda scores: self.crop_loss(scores[0], batch), keep)
 
     def crop_loss(self, score: Tensor, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         first, second = score.chunk(2)

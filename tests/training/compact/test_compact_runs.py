@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
+from kornia_lift.training.compact.response.stage import SCALE_CROPS
+from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.store import Store
 from kornia_lift.weights import load_tensors
 from kornia_lift.weights._safetensors import write_safetensors
@@ -83,15 +86,36 @@ def test_a_whole_run_gives_a_model(
     assert descriptors.isfinite().all()
 
 
-def test_a_response_of_lift_is_not_trained_by_this_recipe(tiny_store: Store, tmp_path: Path) -> None:
+def test_a_response_is_trained_where_the_options_say_so(tiny_store: Store, tmp_path: Path) -> None:
     recipe = CompactRecipe(tiny_store, tmp_path, validation=tiny_store)
-    with pytest.raises(ValueError, match="trains a convolutional response, got lift with LIFT's"):
+    with pytest.raises(
+        ValueError, match="would train the response of lift, which compact.train_response = false keeps"
+    ):
         recipe.run(["response"], progress=False)
     recipe = CompactRecipe(
         tiny_store, tmp_path, CompactConfig(train_response=True, response_matcher="lift-upright"), validation=tiny_store
     )
     with pytest.raises(ValueError, match="a model with an orientation network, got the upright 'lift-upright'"):
         recipe.run(["response"], progress=False)
+
+
+def test_lifts_own_response_is_trained_on(tiny_store: Store, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    config = CompactConfig(
+        train_response=True,
+        response_crops=replace(SCALE_CROPS, size=96),
+        response_shapes=1,
+        response_images=1,
+        response=LoopConfig(steps=2, learning_rate=1e-3, warmup_steps=0),
+    )
+    recipe = CompactRecipe(tiny_store, tmp_path, config, validation=tiny_store, init="lift-plus")
+    before = LIFTResponse("lift-plus")
+    assert isinstance(recipe.response, LIFTResponse)
+    torch.testing.assert_close(recipe.response.conv.weight, before.conv.weight)
+    recipe.run(["response"], progress=False)
+    moved = (recipe.response.conv.weight.detach().cpu() - before.conv.weight.detach()).abs()
+    assert 1e-5 < float(moved.max()) < 1e-2  # two steps of at most the learning rate each
+    assert recipe.response.contrast == before.contrast
 
 
 def test_a_convolutional_response_is_kept_or_trained_on(tiny_store: Store, tmp_path: Path) -> None:

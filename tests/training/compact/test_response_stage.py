@@ -9,6 +9,7 @@ from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.polar_orientation import PolarOrientation
+from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.response import stage as room
 from kornia_lift.training.compact.response.levels import LevelGrid
 from kornia_lift.training.compact.response.matches import KeypointMatcher
@@ -82,6 +83,23 @@ def test_learns_on_one_batch_and_says_how_well_it_finds_keypoints_again(matched:
     found = stage.validate(batches=2)
     assert found["error"] == pytest.approx(1 - found["repeated"])
     assert stage.network.training
+
+
+def test_lifts_response_learns_on_one_batch() -> None:
+    torch.manual_seed(0)
+    response = LIFTResponse("lift-plus").requires_grad_(True).train()
+    stage = CompactResponseStage(response, crops(), crops(1), images=2, budget=(8, 16), grid=GRID)
+    batch = stage.batch(torch.Generator().manual_seed(0), 0)
+    optimizer = torch.optim.Adam(response.parameters(), 1e-3)
+    losses = []
+    for _ in range(40):
+        loss, _ = stage.loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert sum(losses[-10:]) / 10 < sum(losses[:5]) / 5 * 0.9, losses
+    assert stage.validate(batches=1)["error_px"] >= 0
 
 
 def test_the_same_crop_twice_is_found_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A response for compact models: keypoints of any size that are found again at their position and at their size."""
+"""A response of any kind: keypoints of any size that are found again at their position and at their size."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from kornia_lift.networks.compact_response import CompactResponse
+from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.response.keypoints import (
     ChosenKeypoints,
     choose_keypoints,
@@ -31,6 +32,7 @@ from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.stage import Measure
 from kornia_lift.training.warped.crops import WarpedCrops
 from kornia_lift.training.warped.homographies import CropConfig
+from kornia_lift.training.warped.windows import loss_by_windows
 
 SOFTNESS = 24.0  # the score that the last chosen keypoint has over the median, in units of the soft decisions
 SCALE_WEIGHT = 1e-3  # keeps the scores, whose scale nothing else decides, near 1
@@ -47,7 +49,7 @@ SCALE_CROPS = CropConfig(
 
 
 class CompactResponseStage:
-    """Train the compact response on pairs of crops that differ by scale, rotation and slant.
+    """Train a response on pairs of crops that differ by scale, rotation and slant.
 
     The crops are searched as images are at run time: on all levels of a pyramid, where the strongest keypoint of a
     location suppresses the others, and the crops of an image share one threshold, as its parts do. Two terms: the
@@ -67,6 +69,8 @@ class CompactResponseStage:
         radius: in pixels of the level, of the soft suppression.
         precision_weight: factor of the mean distance in pixels of the level.
         matcher: when given, keypoints that it matches wrongly count as not found again.
+        pixels_per_crop: pixels, in the mean over the batch, whose gradient is followed into LIFT's response; they carry
+            nine tenths of it. That of a convolutional response is followed everywhere.
         seed: seed of the validation batches.
 
     Raises:
@@ -79,7 +83,7 @@ class CompactResponseStage:
 
     def __init__(
         self,
-        network: CompactResponse,
+        network: CompactResponse | LIFTResponse,
         crops: WarpedCrops,
         validation: WarpedCrops,
         images: int = 3,
@@ -89,6 +93,7 @@ class CompactResponseStage:
         radius: int = 3,
         precision_weight: float = 0.15,
         matcher: KeypointMatcher | None = None,
+        pixels_per_crop: int = 250,
         seed: int = 0,
     ) -> None:
         grid = grid or LevelGrid(crops.config.size)
@@ -105,7 +110,7 @@ class CompactResponseStage:
         self.images, self.per_image, self.budget, self.seed = images, per_image, budget, seed
         self.grid = grid
         self.tolerance, self.radius, self.precision_weight = tolerance, radius, precision_weight
-        self.matcher = matcher
+        self.matcher, self.pixels_per_crop = matcher, pixels_per_crop
 
     @property
     def measure(self) -> Measure:
@@ -120,14 +125,16 @@ class CompactResponseStage:
         budget = low * (high / low) ** torch.rand(self.images, generator=generator)
         return {**batch, "budget": budget.round().long().repeat_interleave(self.per_image)}
 
-    def scores(self, crops: Tensor) -> list[Tensor]:
-        """Score all levels of crops (N, 1, S, S)."""
-        with torch.no_grad(), torch.autocast(crops.device.type, enabled=False):
-            normalized = [self.response.normalize(level) for level in self.grid.levels(crops)]
-        return [self.response.score_normalized(z).float() for z in normalized]  # in the precision of the loop
-
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        scores = self.scores(torch.cat([batch["first"], batch["second"]]))
+        crops = torch.cat([batch["first"], batch["second"]])
+        with torch.no_grad(), torch.autocast(crops.device.type, enabled=False):
+            levels = self.grid.levels(crops)
+        if isinstance(self.response, LIFTResponse):
+            keep = self.pixels_per_crop * len(crops)
+            return loss_by_windows(self.response, levels, lambda scores: self.warped_loss(scores, batch), keep)
+        with torch.no_grad(), torch.autocast(crops.device.type, enabled=False):
+            normalized = [self.response.normalize(level) for level in levels]
+        scores = [self.response.score_normalized(z).float() for z in normalized]  # in the precision of the loop
         with torch.autocast(scores[0].device.type, enabled=False):
             return self.warped_loss(scores, batch)
 
