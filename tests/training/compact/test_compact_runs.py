@@ -35,7 +35,7 @@ table = false
 {detector}
 response_shapes = 1
 response_images = 1
-response_corners = 40
+response_corners = 100
 localization_images = 2
 localization_pairs = 8
 orientation_images = 2

@@ -20,6 +20,7 @@ from kornia_lift.training.compact.response.levels import (
     expected_repeatability,
     keypoint_probabilities,
     land,
+    moving_threshold,
     scale_space_maxima,
     seen_by_other,
 )
@@ -35,6 +36,7 @@ from kornia_lift.training.warped.homographies import CropConfig
 from kornia_lift.training.warped.windows import loss_by_windows
 
 SOFTNESS = 24.0  # the score that the last chosen keypoint has over the median, in units of the soft decisions
+THRESHOLD_WIDTH = 3.0  # in units of the soft decisions: keypoints so near to the threshold move it with them
 SCALE_WEIGHT = 1e-3  # keeps the scores, whose scale nothing else decides, near 1
 WARM_RATE = 1e-2
 CORNER_SIGMA = 1.5  # pixels
@@ -148,11 +150,12 @@ class CompactResponseStage:
             limit = budget_threshold(fixed, maxima, common, budget, self.per_image)
             median = torch.cat([score.flatten(1) for score in fixed], 1).median(1).values.mean()
             limit = limit.clamp(min=median)  # crops may have fewer maxima than the budget
-            magnitude = torch.stack([score.abs().mean() for score in fixed]).mean()
-            unit = ((limit.mean() - median) / SOFTNESS).clamp(min=1e-4) / magnitude
-        # the gradient knows that larger scores change nothing
-        unit = unit * torch.stack([score.abs().mean() for score in scores]).mean()
-        p = keypoint_probabilities([score / unit for score in scores], limit / unit, common, self.radius)
+            unit = ((limit.mean() - median) / SOFTNESS).clamp(min=1e-4)
+        moving = moving_threshold(scores, maxima, common, limit, THRESHOLD_WIDTH * unit, self.per_image)
+        # the gradient knows that neither larger scores change anything, nor higher ones
+        level = torch.cat([score.flatten() for score in scores]).mean()
+        unit = unit + (moving.mean() - limit.mean() - (level - level.detach())) / SOFTNESS
+        p = keypoint_probabilities([score / unit for score in scores], moving / unit, common, self.radius)
         return p, choose_keypoints(self.grid, scores, maxima, common, limit, SLOTS * self.budget[1])
 
     def warped_loss(self, scores: list[Tensor], batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
