@@ -156,7 +156,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
         images += [[shapes] for shapes in draw_shapes(c.response_shapes, c.seed)]
         judged = for_validation(c.response_photometric, c.validation_photometric)
-        crops = WarpedCrops(images, c.response_crops, c.response_photometric, device=self.device)
+        crops = WarpedCrops(images, c.response_crops, c.response_photometric, self.device, c.response_poor)
         grid = LevelGrid(c.response_crops.size)
         matcher = self._matcher(c.response_matcher, grid)
         begun = (self.out / "response" / LAST).is_file()

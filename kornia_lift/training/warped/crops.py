@@ -23,6 +23,7 @@ from kornia_lift.training.warped.homographies import (
     warp_grid,
     zooms,
 )
+from kornia_lift.training.warped.poor import PoorCrops, with_poor
 
 SMALLEST = 8  # side of the smallest level, pixels
 
@@ -35,6 +36,7 @@ class WarpedCrops:
         config: how pairs are drawn.
         photometric: photometric augmentation of both crops.
         device: where the images are kept and the crops sampled.
+        poor: crops that are poor instead; none by default.
 
     Raises:
         ValueError: if there are no images.
@@ -47,9 +49,10 @@ class WarpedCrops:
         config: CropConfig | None = None,
         photometric: Photometric | None = None,
         device: torch.device | str = "cpu",
+        poor: PoorCrops | None = None,
     ) -> None:
         self.config = config or CropConfig()
-        self.photometric = photometric or Photometric()
+        self.photometric, self.poor = photometric or Photometric(), poor
         if not images or not all(images):
             raise ValueError("pairs of crops need at least one image of every scene")
         self.bank = crop_bank([image for scene in images for image in scene], device)
@@ -87,7 +90,10 @@ class WarpedCrops:
         batch = {"to_first": to_first.to(device), "to_second": torch.linalg.inv(to_first).to(device)}
         for name, index, matrix in (("first", exposures[0], to_image), ("second", exposures[1], to_image @ to_first)):
             crop, inside = sample_crops(self.bank, index.to(device), matrix.to(device), c.size)
-            batch |= {name: augment(crop, self.photometric, generator), f"inside_{name}": inside}
+            changed = augment(crop, self.photometric, generator)
+            if self.poor is not None:
+                changed = with_poor(crop, changed, self.poor, generator)
+            batch |= {name: changed, f"inside_{name}": inside}
         if c.black_corner > 0:
             kept = _cut_corners(batch["inside_second"], c.black_corner, generator)
             batch |= {name: batch[name] * kept for name in ("second", "inside_second")}
