@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor, nn
@@ -12,7 +13,7 @@ from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.stage import Measure
 from kornia_lift.training.warped.crops import WarpedCrops
 
-VALIDATION_BUDGET = 60  # keypoints of an image, over all of its crops
+VALIDATION_BUDGET = 60  # keypoints: of an image over all of its crops, or of a crop, as the stage counts them
 
 
 class WarpedCropsStage(ABC):
@@ -74,17 +75,39 @@ class WarpedCropsStage(ABC):
         # the first dimension is the sample everywhere
         return {**batch, "budget": budget.expand(len(batch["first"]))}
 
-    @torch.no_grad()
     def validate(self, batches: int = 8) -> dict[str, float]:
-        self.network.eval()
-        generator = torch.Generator().manual_seed(self.seed)
-        losses, found = [], []
-        for _ in range(batches):
-            drawn = self.validation.draw(generator, self.num_images)
-            drawn["budget"] = torch.full((len(drawn["first"]),), VALIDATION_BUDGET)
-            loss, figures = self.loss(to_device_of(self.network, drawn))
-            losses.append(loss.item())
-            found.append(figures)
-        self.network.train()
-        mean = {key: sum(figures[key] for figures in found) / batches for key in found[0]}
-        return {"error": 1 - mean["repeated_1px"], "loss": sum(losses) / batches, **mean}
+        figures = mean_on_crops(self, self.validation, self.num_images, batches)
+        return {"error": 1 - figures["repeated_1px"], **figures}
+
+
+class _LearnsFromCrops(Protocol):
+    network: nn.Module
+    seed: int
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]: ...
+
+
+@torch.no_grad()
+def mean_on_crops(stage: _LearnsFromCrops, crops: WarpedCrops, num_images: int, batches: int) -> dict[str, float]:
+    """Average the loss of a stage, and its figures, over held-out batches that are the same every time.
+
+    Args:
+        stage: whose network is in eval mode meanwhile.
+        crops: held-out crops.
+        num_images: images of a batch.
+        batches: number of batches, each with a budget of :data:`VALIDATION_BUDGET`.
+
+    Returns:
+        ``loss`` and the figures of the stage.
+
+    """
+    stage.network.eval()
+    generator = torch.Generator().manual_seed(stage.seed)
+    found = []
+    for _ in range(batches):
+        drawn = crops.draw(generator, num_images)
+        drawn["budget"] = torch.full((len(drawn["first"]),), VALIDATION_BUDGET)
+        loss, figures = stage.loss(to_device_of(stage.network, drawn))
+        found.append({"loss": loss.item(), **figures})
+    stage.network.train()
+    return {key: sum(figures[key] for figures in found) / batches for key in found[0]}

@@ -29,10 +29,10 @@ from kornia_lift.training.compact.response.matches import (
     expected_by_homography,
     mismatch_maps,
 )
-from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.stage import Measure
 from kornia_lift.training.warped.crops import WarpedCrops
 from kornia_lift.training.warped.homographies import CropConfig
+from kornia_lift.training.warped.stage import VALIDATION_BUDGET, mean_on_crops
 from kornia_lift.training.warped.windows import loss_by_windows
 
 SOFTNESS = 24.0  # the score that the last chosen keypoint has over the median, in units of the soft decisions
@@ -40,7 +40,6 @@ THRESHOLD_WIDTH = 3.0  # in units of the soft decisions: keypoints so near to th
 SCALE_WEIGHT = 1e-3  # keeps the scores, whose scale nothing else decides, near 1
 WARM_RATE = 1e-2
 CORNER_SIGMA = 1.5  # pixels
-VALIDATION_BUDGET = 60  # keypoints of a crop
 
 SLOTS = 2  # keypoints that a crop may have, over the largest budget: it is that of all crops of its image
 
@@ -188,21 +187,10 @@ class CompactResponseStage:
             return loss, figures
         return loss, figures | found_again(self.grid, chosen, batch["to_second"])
 
-    @torch.no_grad()
     def validate(self, batches: int = 6) -> dict[str, float]:
         """Share of keypoints that are not found again (``error``), and more of :func:`found_again`."""
-        self.network.eval()
-        generator = torch.Generator().manual_seed(self.seed)
-        losses, found = [], []
-        for _ in range(batches):
-            drawn = self.validation.draw(generator, self.images)
-            drawn["budget"] = torch.full((len(drawn["first"]),), VALIDATION_BUDGET)
-            loss, figures = self.loss(to_device_of(self.network, drawn))
-            losses.append(loss.item())
-            found.append(figures)
-        self.network.train()
-        mean = {key: sum(figures[key] for figures in found) / batches for key in found[0]}
-        return {"error": 1 - mean["repeated"], "loss": sum(losses) / batches, **mean}
+        figures = mean_on_crops(self, self.validation, self.images, batches)
+        return {"error": 1 - figures["repeated"], **figures}
 
 
 def init_as_corner_detector(
