@@ -1,7 +1,7 @@
 """The development scenes: what options and weights are chosen by. None of them is a test scene.
 
 They differ in what they can show. Matches by cameras and by depth say most about wide baselines; good images hide what
-a response does on poor ones, and one scene hides what it does on others: a response that was better on the first four
+a response does on degraded ones, and one scene what it does on others: a response that was better on the first four
 sets here lost a tenth of its matches on the test scenes (experiments/2026-11-26/finest_level).
 """
 
@@ -39,6 +39,7 @@ WARP = CropConfig(size=1000, scale=1.6, stretch=1.3, perspective=0.25, shift=30.
 MILD = Photometric(gain=1.2, gamma=1.5, offset=0.03, noise=0.01, blur=0.0, shadow=0.0, jpeg=0.0)
 
 Bytes = NDArray[np.uint8]
+Degradation = Callable[[Bytes, np.random.Generator], Bytes]
 
 
 def compressed(image: Bytes, random: np.random.Generator) -> Bytes:
@@ -59,7 +60,7 @@ def darkened(image: Bytes, random: np.random.Generator) -> Bytes:
     return (dark + random.normal(0, 1, image.shape)).clip(0, 255).round().astype(np.uint8)
 
 
-POOR: Mapping[str, Callable[[Bytes, np.random.Generator], Bytes]] = {
+DEGRADED: Mapping[str, Degradation] = {
     "compressed": compressed,
     "blurred": blurred,
     "darkened": darkened,
@@ -74,24 +75,24 @@ def development_groups(train: Path) -> dict[str, list[Scene]]:
 
     Returns:
         ``posed``: castle-P30; ``sfm``: four held-out scenes; ``sfm, trained on``: the other ones, whose variety counts;
-        ``images``: held-out single images and warped copies; ``poor images``: the same, the copies compressed, blurred
-        or darkened.
+        ``images``: held-out single images and warped copies; ``degraded images``: the
+        same with compressed, blurred or darkened copies.
 
     """
     sfm = {folder.name: folder for folder in sorted((train / "sfm").iterdir())}
     others = [name for name in sfm if name not in HELD_OUT]
-    good, poor = warped_images(train / "photos")
+    good, degraded = warped_images(train / "photos")
     return {
         "posed": [_spread(train / POSED, 40, 0.35)],
         "sfm": [_spread(sfm[name], 12, 0.15) for name in HELD_OUT],
         "sfm, trained on": [_spread(sfm[name], 4, 0.15) for name in others],
         "images": good,
-        "poor images": poor,
+        "degraded images": degraded,
     }
 
 
 def warped_images(folder: Path) -> tuple[list[Scene], list[Scene]]:
-    """Make a scene of the held-out single images and their copies, and one for each way in which copies are poor."""
+    """Make a scene of the held-out single images and their copies, and one for each kind of degraded copies."""
     generator, random = torch.Generator().manual_seed(5), np.random.default_rng(23)
     names: list[str] = []
     images: list[Tensor] = []
@@ -109,16 +110,16 @@ def warped_images(folder: Path) -> tuple[list[Scene], list[Scene]]:
     originals = range(0, len(images), COPIES + 1)
     pairs = [Pair(n, n + 1 + copy) for n in originals for copy in range(COPIES)]
     good: list[Scene] = [StoredPlanes("images", names, images, maps, pairs)]
-    poor: list[Scene] = []
-    for number, (kind, spoil) in enumerate(POOR.items()):
-        chosen = pairs[number :: len(POOR)]
+    degraded: list[Scene] = []
+    for number, (kind, degrade) in enumerate(DEGRADED.items()):
+        chosen = pairs[number :: len(DEGRADED)]
         used = sorted({k for pair in chosen for k in (pair.i, pair.j)})
         at = {k: n for n, k in enumerate(used)}
-        spoiled = [images[k] if k in originals else _spoil(images[k], spoil, random) for k in used]
+        degraded_images = [images[k] if k in originals else _degrade(images[k], degrade, random) for k in used]
         labels = [names[k] if k in originals else f"{names[k]}-{kind}" for k in used]
         moved_pairs = [Pair(at[pair.i], at[pair.j]) for pair in chosen]
-        poor.append(StoredPlanes(kind, labels, spoiled, [maps[k] for k in used], moved_pairs))
-    return good, poor
+        degraded.append(StoredPlanes(kind, labels, degraded_images, [maps[k] for k in used], moved_pairs))
+    return good, degraded
 
 
 def _spread(folder: Path, count: int, overlap: float) -> Scene:
@@ -134,5 +135,5 @@ def _warped(image: Tensor, generator: Generator) -> tuple[Tensor, NDArray[np.flo
     return augment(copy.clamp(0, 1), MILD, generator), (to_copy / to_copy[2, 2]).numpy()
 
 
-def _spoil(image: Tensor, spoil: Callable[[Bytes, np.random.Generator], Bytes], random: np.random.Generator) -> Tensor:
-    return to_float(torch.from_numpy(spoil(to_bytes(image)[0, 0].numpy(), random)))
+def _degrade(image: Tensor, degrade: Degradation, random: np.random.Generator) -> Tensor:
+    return to_float(torch.from_numpy(degrade(to_bytes(image)[0, 0].numpy(), random)))

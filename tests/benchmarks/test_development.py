@@ -1,4 +1,4 @@
-"""The development images: copies follow their homographies, and poor copies are poor versions of the good ones."""
+"""The development images: copies follow their homographies, and degraded copies are made of the good ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.development import COPIES, HELD_OUT, POOR, development_groups, warped_images
+from benchmarks.development import COPIES, DEGRADED, HELD_OUT, development_groups, warped_images
 from kornia_lift.scenes.scene import Scene
 from kornia_lift.training.held_out.scenes import StoredPlanes
 from tests.helpers.training import picture
@@ -35,21 +35,21 @@ def test_copies_follow_their_homographies(scenes: tuple[list[Scene], list[Scene]
         assert np.corrcoef(again[seen], second[seen])[0, 1] > 0.9
 
 
-def test_poor_copies_are_of_the_good_ones(scenes: tuple[list[Scene], list[Scene]]) -> None:
-    (good,), poor = scenes
+def test_degraded_copies_are_made_of_the_good_ones(scenes: tuple[list[Scene], list[Scene]]) -> None:
+    (good,), degraded = scenes
     assert isinstance(good, StoredPlanes)
     number = {name: k for k, name in enumerate(good.names)}
-    assert [scene.name for scene in poor] == list(POOR)
-    assert sum(len(scene.pairs) for scene in poor) == len(good.pairs)
-    for scene in poor:
+    assert [scene.name for scene in degraded] == list(DEGRADED)
+    assert sum(len(scene.pairs) for scene in degraded) == len(good.pairs)
+    for scene in degraded:
         assert isinstance(scene, StoredPlanes)
         for pair in scene.pairs:
             i, j = number[scene.names[pair.i]], number[scene.names[pair.j].removesuffix(f"-{scene.name}")]
             np.testing.assert_allclose(scene.homography(pair.i, pair.j), good.homography(i, j))
             np.testing.assert_array_equal(scene.image(pair.i), good.image(i))
-            sharp, spoiled = good.image(j)[0, 0].numpy(), scene.image(pair.j)[0, 0].numpy()
-            assert 0.7 < np.corrcoef(sharp.ravel(), spoiled.ravel())[0, 1] < 0.999
-            assert (spoiled.mean() < sharp.mean() / 2) == (scene.name == "darkened")
+            sharp, changed = good.image(j)[0, 0].numpy(), scene.image(pair.j)[0, 0].numpy()
+            assert 0.7 < np.corrcoef(sharp.ravel(), changed.ravel())[0, 1] < 0.999
+            assert (changed.mean() < sharp.mean() / 2) == (scene.name == "darkened")
 
 
 def test_test_scenes_are_not_among_them(shared: Path) -> None:

@@ -14,8 +14,8 @@ from kornia_lift.training.data.photometric import Photometric, ValidationPhotome
 from kornia_lift.training.data.split import SplitConfig
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.modern.pairs import WarpConfig
+from kornia_lift.training.warped.degraded import DegradedCrops
 from kornia_lift.training.warped.homographies import CropConfig
-from kornia_lift.training.warped.poor import PoorCrops
 
 
 def _loop(steps: int, rate: float, **more: Any) -> LoopConfig:
@@ -46,7 +46,7 @@ class CompactConfig:
             as ``detector``.
         response_crops: how pairs of crops for the response are drawn.
         response_photometric: photometric augmentation of the crops.
-        response_poor: crops that are compressed hard, out of focus or dark.
+        response_degraded: share of the crops that are strongly compressed, blurred or dark.
         response_shapes: drawn images of lines and polygons among those of the crops, whose edges are not found again.
         response_images: images of a batch, each with several pairs of crops.
         response_corners: steps in which random weights are fitted to a corner detector first.
@@ -95,7 +95,7 @@ class CompactConfig:
             gain=1.4, gamma=1.4, offset=0.08, noise=0.01, blur=0.5, shadow=0.1, jpeg=0.05, jpeg_quality=60
         )
     )
-    response_poor: PoorCrops = field(default_factory=PoorCrops)
+    response_degraded: DegradedCrops = field(default_factory=DegradedCrops)
     response_shapes: int = 110
     response_images: int = 3
     response_corners: int = 100

@@ -12,7 +12,7 @@ from torch import nn
 
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.localizer import LAFLocalizer
-from kornia_lift.detector.models import response_of
+from kornia_lift.detector.models import response_of, scale_space_for
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.feature.patches import PatchOrienter
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
@@ -47,6 +47,7 @@ from kornia_lift.weights import load_tensors
 
 VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of the descriptor
 VALIDATION_ANGLES = (24, 32)
+OCTAVES = 2  # of the levels on which the crops of the response are searched
 
 
 class CompactRecipe(Recipe[CompactConfig]):
@@ -156,8 +157,9 @@ class CompactRecipe(Recipe[CompactConfig]):
         images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
         images += [[shapes] for shapes in draw_shapes(c.response_shapes, c.seed)]
         judged = for_validation(c.response_photometric, c.validation_photometric)
-        crops = WarpedCrops(images, c.response_crops, c.response_photometric, self.device, c.response_poor)
-        grid = LevelGrid(c.response_crops.size)
+        crops = WarpedCrops(images, c.response_crops, c.response_photometric, self.device, c.response_degraded)
+        levels = scale_space_for(self.response)
+        grid = LevelGrid(c.response_crops.size, OCTAVES * levels.levels_per_octave + 1, levels.levels_per_octave)
         matcher = self._matcher(c.response_matcher, grid)
         begun = (self.out / "response" / LAST).is_file()
         if isinstance(self.response, CompactResponse) and self.init is None and not begun:
@@ -168,6 +170,7 @@ class CompactRecipe(Recipe[CompactConfig]):
             WarpedCrops(held_out, c.response_crops, judged, device=self.device),
             images=c.response_images,
             grid=grid,
+            radius=levels.nms_radius,
             matcher=matcher,
         )
 

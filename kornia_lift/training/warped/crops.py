@@ -14,6 +14,7 @@ from kornia_lift.detector.extrema import max_filter
 from kornia_lift.networks.response import FILTER_SIZE
 from kornia_lift.training.data.bank import ImageBank
 from kornia_lift.training.data.photometric import Photometric, augment
+from kornia_lift.training.warped.degraded import DegradedCrops, with_degraded
 from kornia_lift.training.warped.homographies import (
     CropConfig,
     random_homographies,
@@ -23,7 +24,6 @@ from kornia_lift.training.warped.homographies import (
     warp_grid,
     zooms,
 )
-from kornia_lift.training.warped.poor import PoorCrops, with_poor
 
 SMALLEST = 8  # side of the smallest level, pixels
 
@@ -36,7 +36,7 @@ class WarpedCrops:
         config: how pairs are drawn.
         photometric: photometric augmentation of both crops.
         device: where the images are kept and the crops sampled.
-        poor: crops that are poor instead; none by default.
+        degraded: share of the crops that are degraded instead of augmented; none by default.
 
     Raises:
         ValueError: if there are no images.
@@ -49,10 +49,10 @@ class WarpedCrops:
         config: CropConfig | None = None,
         photometric: Photometric | None = None,
         device: torch.device | str = "cpu",
-        poor: PoorCrops | None = None,
+        degraded: DegradedCrops | None = None,
     ) -> None:
         self.config = config or CropConfig()
-        self.photometric, self.poor = photometric or Photometric(), poor
+        self.photometric, self.degraded = photometric or Photometric(), degraded
         if not images or not all(images):
             raise ValueError("pairs of crops need at least one image of every scene")
         self.bank = crop_bank([image for scene in images for image in scene], device)
@@ -91,8 +91,8 @@ class WarpedCrops:
         for name, index, matrix in (("first", exposures[0], to_image), ("second", exposures[1], to_image @ to_first)):
             crop, inside = sample_crops(self.bank, index.to(device), matrix.to(device), c.size)
             changed = augment(crop, self.photometric, generator)
-            if self.poor is not None:
-                changed = with_poor(crop, changed, self.poor, generator)
+            if self.degraded is not None:
+                changed = with_degraded(crop, changed, self.degraded, generator)
             batch |= {name: changed, f"inside_{name}": inside}
         if c.black_corner > 0:
             kept = _cut_corners(batch["inside_second"], c.black_corner, generator)

@@ -10,16 +10,17 @@ import torch
 from kornia.feature import PassLAF
 from torch import nn
 
-from kornia_lift import LIFTFeature
+from kornia_lift import LIFTDetector, LIFTFeature
 from kornia_lift.cli import main
 from kornia_lift.detector.localizer import LAFLocalizer
+from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
-from kornia_lift.training.compact.response.stage import SCALE_CROPS
+from kornia_lift.training.compact.response.stage import SCALE_CROPS, CompactResponseStage
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.loop.checkpoint import LAST
@@ -119,6 +120,21 @@ def test_lifts_own_response_is_trained_on(tiny_store: Store, tmp_path: Path) -> 
     moved = (state["conv.weight"] - before.conv.weight.detach()).abs().max()
     assert 1e-5 < moved < 1e-2  # two steps of at most the learning rate each
     assert recipe.response.contrast == before.contrast
+
+
+@pytest.mark.parametrize(("init", "levels"), [("lift-plus", ScaleSpaceConfig()), (None, ScaleSpaceConfig.compact())])
+def test_crops_are_searched_on_the_levels_of_the_detector(
+    init: str | None, levels: ScaleSpaceConfig, tiny_store: Store, tmp_path: Path
+) -> None:
+    config = CompactConfig(
+        train_response=True, response_crops=replace(SCALE_CROPS, size=96), response_shapes=1, response_corners=0
+    )
+    recipe = CompactRecipe(tiny_store, tmp_path, config, validation=tiny_store, init=init)
+    stage = recipe.make_stage("response")
+    assert isinstance(stage, CompactResponseStage)
+    assert LIFTDetector(5, resp_module=recipe.response).config == levels
+    assert (stage.grid.per_octave, stage.radius) == (levels.levels_per_octave, levels.nms_radius)
+    assert stage.grid.sides[0] == 96 and stage.grid.sides[-1] == 24
 
 
 def test_a_convolutional_response_is_kept_or_trained_on(tiny_store: Store, tmp_path: Path) -> None:

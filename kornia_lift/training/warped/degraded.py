@@ -1,4 +1,4 @@
-"""Crops as poor images show them: compressed hard, out of focus, dark."""
+"""Degraded crops: strongly compressed, blurred or dark."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from kornia_lift._gray import to_bytes
 from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.limits import check_limits
 
-DARK_NOISE = 0.004  # gray values: one of 255, what a sensor adds however dark it is
+DARK_NOISE = 0.004  # standard deviation in [0, 1] gray values, one of 255: sensor noise does not darken
 
 
 @dataclass(frozen=True)
-class PoorCrops:
-    """Which crops are poor, and how poor.
+class DegradedCrops:
+    """How many crops are degraded, and how much.
 
     Args:
-        share: of the crops that are.
+        share: of the crops that are degraded.
         photometric: photometric augmentation of these.
         dark: share of these that are darkened, with noise and in 8 bits.
-        darkest: gray values that the darkest keeps, as a factor.
-        brightest: the same of the brightest darkened one.
+        darkest: smallest factor of the gray values of darkened crops.
+        brightest: largest such factor.
 
     """
 
@@ -41,22 +41,25 @@ class PoorCrops:
         check_limits(self, "brightest", at_least=self.darkest, at_most=1)
 
 
-def with_poor(crops: Tensor, augmented: Tensor, poor: PoorCrops, generator: Generator) -> Tensor:
-    """Exchange a share of augmented crops for poor versions of the crops.
+def with_degraded(crops: Tensor, augmented: Tensor, degraded: DegradedCrops, generator: Generator) -> Tensor:
+    """Replace a share of augmented crops by degraded versions.
 
     Args:
         crops: as they are, (N, 1, S, S) in [0, 1].
-        augmented: what stays of the others.
-        poor: which, and how poor.
+        augmented: the same crops, augmented.
+        degraded: how many, and how much.
         generator: CPU generator.
 
+    Returns:
+        Crops of the shape of ``augmented``.
+
     """
-    chosen = torch.nonzero(torch.rand(len(crops), generator=generator) < poor.share)[:, 0]
+    chosen = torch.nonzero(torch.rand(len(crops), generator=generator) < degraded.share)[:, 0]
     if not len(chosen):
         return augmented
-    changed = augment(crops[chosen.to(crops.device)], poor.photometric, generator)
-    dark = torch.rand(len(chosen), generator=generator) < poor.dark
-    kept = poor.darkest + (poor.brightest - poor.darkest) * torch.rand(len(chosen), generator=generator)
+    changed = augment(crops[chosen.to(crops.device)], degraded.photometric, generator)
+    dark = torch.rand(len(chosen), generator=generator) < degraded.dark
+    kept = degraded.darkest + (degraded.brightest - degraded.darkest) * torch.rand(len(chosen), generator=generator)
     grain = DARK_NOISE * torch.randn(changed.shape, generator=generator).to(changed)
     darkened = to_bytes(changed * kept.to(changed).view(-1, 1, 1, 1) + grain).to(changed) / 255
     result = augmented.clone()
