@@ -19,10 +19,10 @@ from kornia_lift.detector import extrema, refinement
 from kornia_lift.detector.extrema import Pixels
 from kornia_lift.detector.localizer import localized, spare_slots
 from kornia_lift.detector.models import localizer_of, response_of, scale_space_for
-from kornia_lift.detector.padding import cover_max, find_padding, sees_padding, shrink_padding
-from kornia_lift.detector.sampling import Sampling, sampling_of
+from kornia_lift.detector.padding import find_padding, mask_maps, read_mask, sees_padding, shrink_padding, weighted
+from kornia_lift.detector.sampling import LevelMaps, Sampling, sampling_of
 from kornia_lift.detector.scale_space import Level, ScaleSpaceConfig, plan_levels
-from kornia_lift.detector.selection import Candidates, Selection, selection_for
+from kornia_lift.detector.selection import Candidates, Refined, Selection, selection_for
 from kornia_lift.networks._fast.folded import Precision
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
@@ -168,46 +168,62 @@ class LIFTDetector(nn.Module):
             paddings.append(padding)
         return paddings
 
-    def _search(
-        self, scores: list[Tensor], pooled: list[Tensor], noise: Tensor, i: int, select: Selection
-    ) -> tuple[Pixels, Tensor, Tensor, Tensor]:
-        """Find the candidates of level ``i``.
+    def _maxima(
+        self, scores: list[Tensor], pooled: list[Tensor], i: int, select: Selection
+    ) -> tuple[Pixels, Tensor, Tensor]:
+        """Find the maxima of level ``i``: their pixels, the scores around them (M, K), and which of them count (M,).
 
         Args:
             scores: score maps of all levels.
             pooled: their maximum filters.
-            noise: curvature that rounding errors reach, shape (B,).
             i: the level.
             select: which maxima become candidates.
 
-        Returns:
-            Their pixels; x, y in level pixels and scale in levels relative to ``i`` (M, 3); scores (M,); and which of
-            them count (M,).
-
         """
-        config, score, sampling = self.config, scores[i], self._sampling
         fixed = [each.detach() for each in scores]
-        maxima = extrema.level_maxima(fixed, pooled, i, config, sampling, SCORE_BORDER)
-        at, keep = select.pixels(maxima, SCORE_BORDER + config.nms_radius, fixed[i])
-        if config.scale_nms:
-            around = extrema.read_neighbourhood(score, at, scores[i - 1], scores[i + 1], sampling)
+        maxima = extrema.level_maxima(fixed, pooled, i, self.config, self._sampling, SCORE_BORDER)
+        at, keep = select.pixels(maxima, SCORE_BORDER + self.config.nms_radius, fixed[i])
+        if self.config.scale_nms:
+            around = extrema.read_neighbourhood(scores[i], at, scores[i - 1], scores[i + 1], self._sampling)
         else:
-            around = extrema.read_own(score, at)
-        floor = None if sampling.equal_scores_stay_equal else noise[at.image]
-        keep = keep & refinement.is_trusted(around, floor, config)
-        at, around, keep = select.drop(at, around, keep)
-        step, value = refinement.refine(around, config)
-        position = torch.stack([at.col, at.row, torch.zeros_like(at.row)], 1) + step
-        if config.subpixel and not config.scale_nms:
-            scale = refinement.scale_step(scores, i, at.image, position[:, :2], sampling)
-            position = torch.cat([position[:, :2], scale[:, None]], 1)
-        return at, position, sampling.report(scores, i, at.image, position, value), keep
+            around = extrema.read_own(scores[i], at)
+        return at, around, keep
 
-    def _frames(self, position: Tensor, level: Level, size: torch.Size) -> Tensor:
-        """Return x, y and sigma (M, 3), in pixels of the image, of positions (M, 3) on a level."""
-        x = self._sampling.to_image(position[:, 0], level.size[1], size[1], level.resize)
-        y = self._sampling.to_image(position[:, 1], level.size[0], size[0], level.resize)
-        return torch.stack([x, y, level.sigma * torch.exp2(position[:, 2] / self.config.levels_per_octave)], 1)
+    def _search(self, img: Tensor, scores: list[Tensor], levels: list[Level], select: Selection) -> Refined | None:
+        """Find and refine the candidates of all levels; ``None`` where no level has a place for one."""
+        config, sampling, every = self.config, self._sampling, []
+        with torch.no_grad():
+            pooled = [extrema.max_filter(score, config.nms_radius) for score in scores] if config.scale_nms else []
+        for i in range(config.scale_nms, len(levels) - config.scale_nms):
+            if min(levels[i].size) <= 2 * (SCORE_BORDER + config.nms_radius):
+                break  # no window lies in it, nor in coarser ones
+            at, around, keep = self._maxima(scores, pooled, i, select)
+            every.append((torch.full_like(at.image, i), *at, around, keep))
+        if not every or not img.numel():
+            return None
+        # all levels together from here on: a GPU takes as long for few candidates as for many
+        *where, around, keep = (select.join(parts, len(img)) for parts in zip(*every, strict=True))
+        with torch.no_grad():
+            floor = None if sampling.equal_scores_stay_equal else self._noise(img, scores)[where[1]]
+        keep = keep & refinement.is_trusted(around, floor, config)
+        keep, around, (level, image, row, col) = select.drop(keep, around, where)
+        step, value = refinement.refine(around, config)
+        position = torch.stack([col, row, torch.zeros_like(row)], 1) + step
+        maps = LevelMaps(scores)
+        if config.subpixel and not config.scale_nms:
+            scale = refinement.scale_step(maps, level, image, position[:, :2], sampling)
+            position = torch.cat([position[:, :2], scale[:, None]], 1)
+        return Refined(level, image, position, sampling.report(maps, level, image, position, value), keep)
+
+    def _frames(self, found: Refined, levels: list[Level], size: torch.Size) -> Tensor:
+        """Return x, y and sigma (M, 3), in pixels of the image, of positions on levels."""
+        position, sampling = found.position, self._sampling
+        table = torch.tensor([[*each.size, each.resize, each.sigma] for each in levels], dtype=torch.float64)
+        rows, cols, resize, sigma = table.to(position.device)[found.level].unbind(1)
+        resize, sigma = resize.to(position.dtype), sigma.to(position.dtype)
+        x = sampling.to_image(position[:, 0], cols, size[1], resize)
+        y = sampling.to_image(position[:, 1], rows, size[0], resize)
+        return torch.stack([x, y, sigma * torch.exp2(position[:, 2] / self.config.levels_per_octave)], 1)
 
     def detect(self, img: Tensor, num_feats: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Detect upright keypoints, before ``aff_module`` and ``ori_module``.
@@ -220,33 +236,31 @@ class LIFTDetector(nn.Module):
         levels = plan_levels(size[0], size[1], config)
         paddings = self._paddings(img, levels)
         scores = self.score_levels(img, paddings)
-        with torch.no_grad():
-            pooled = [extrema.max_filter(score, config.nms_radius) for score in scores] if config.scale_nms else []
-            noise = self._noise(img, scores) if scores and img.numel() else img.new_zeros(len(img))
-        select, found = selection_for(num_feats), []
-        for i in range(config.scale_nms, len(levels) - config.scale_nms):
-            if min(levels[i].size) <= 2 * (SCORE_BORDER + config.nms_radius):
-                break  # no window lies in it, nor in coarser ones
-            at, position, value, keep = self._search(scores, pooled, noise, i, select)
-            if paddings is not None:
-                row, col = position[:, 1].detach().round().long(), position[:, 0].detach().round().long()
-                keep = keep & ~sees_padding(paddings[i], SCORE_BORDER)[at.image, row, col]
-            if mask is not None:
-                weight = _read_mask(mask, levels[i].size, at.image, position.detach())
-                keep, value = keep & (weight > 0), _weighted(value, weight)
-            frames = self._frames(position, levels[i], size)
-            if config.border > 0:
-                keep = keep & _is_inside(frames.detach(), config.border, size)
-            found.append(Candidates(at.image, frames, value, keep))
-        if not found or not img.numel():
+        select = selection_for(num_feats)
+        found = self._search(img, scores, levels, select)
+        if found is None:
             wide = torch.promote_types(img.dtype, torch.float32)
             return img.new_zeros(len(img), num_feats), img.new_zeros(len(img), num_feats, 2, 3, dtype=wide)
+        level, image, position, value, keep = found
+        fixed = position.detach()
+        if paddings is not None:
+            seen = LevelMaps([sees_padding(padding, SCORE_BORDER) for padding in paddings])
+            row, col = fixed[:, 1].round().long(), fixed[:, 0].round().long()
+            keep = keep & ~seen.read(level, image, row, col)
+        if mask is not None:
+            weights = mask_maps(mask, [each.size for each in levels], position)
+            weight = read_mask(weights, level, image if len(mask) > 1 else torch.zeros_like(image), fixed)
+            keep, value = keep & (weight > 0), weighted(value, weight)
+        frames = self._frames(found, levels, size)
+        if config.border > 0:
+            keep = keep & _is_inside(frames.detach(), config.border, size)
+        candidates = Candidates(image, frames, value, keep)
         if isinstance(self.localizer, PassLAF):
-            responses, lafs = select.best(found, len(img), num_feats, config)
+            responses, lafs = select.best(candidates, len(img), num_feats, config)
         else:
-            spare = select.best(found, len(img), spare_slots(num_feats), config)
+            spare = select.best(candidates, len(img), spare_slots(num_feats), config)
             corrected = localized(self.localizer, img, *spare, mask)
-            responses, lafs = select.best([corrected], len(img), num_feats, config)
+            responses, lafs = select.best(corrected, len(img), num_feats, config)
         return responses.to(img.dtype), lafs  # ranked in float32 at least, reported in the precision of the images
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -266,30 +280,6 @@ def _without_autocast(img: Tensor) -> AbstractContextManager[object]:
     if torch.compiler.is_compiling() or not torch.amp.is_autocast_available(kind):
         return nullcontext()
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
-
-
-def _read_mask(mask: Tensor, size: tuple[int, int], image: Tensor, position: Tensor) -> Tensor:
-    """Return the weights (M,) of keypoints of a level: 0 excludes.
-
-    A level pixel takes the smallest mask value that it covers, so that a thin excluded region cannot fall between two
-    pixels; a keypoint takes the smallest of the pixels around its refined position.
-    """
-    weights = mask.clamp(max=1).to(position.dtype) if mask.is_floating_point() else mask.ne(0).to(position.dtype)
-    weights = -cover_max(-weights[:, 0], size)
-    image = image if len(mask) > 1 else torch.zeros_like(image)
-    x, y = position[:, 0], position[:, 1]
-    corners = [
-        weights[image, row.long().clamp(0, size[0] - 1), col.long().clamp(0, size[1] - 1)]
-        for row in (y.floor(), y.ceil())
-        for col in (x.floor(), x.ceil())
-    ]
-    return torch.stack(corners).amin(0)
-
-
-def _weighted(value: Tensor, weight: Tensor) -> Tensor:
-    """Move scores of any sign away from the best; a weight of 0 leaves them."""
-    weight = torch.where(weight > 0, weight, torch.ones_like(weight)).to(value)
-    return torch.where(value >= 0, value * weight, value / weight)
 
 
 def _is_inside(frames: Tensor, border: float, size: torch.Size) -> Tensor:

@@ -1,11 +1,14 @@
-"""Black padding around a rotated, rectified or batched image: not part of the scene."""
+"""What is no part of the scene: black padding around a rotated or rectified image, and what a mask excludes."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from kornia_lift.detector.extrema import max_filter
+from kornia_lift.detector.sampling import LevelMaps
 
 BLACK = 0.5 / 255  # 0 in 8 bits
 LEAST_PADDING = 0.01  # of the image: less lies where the border of the image keeps keypoints off anyway
@@ -31,7 +34,7 @@ def find_padding(img: Tensor) -> Tensor | None:
     content = img.detach()[:, 0] > BLACK
     if not torch.compiler.is_compiling():  # a graph has no choice: it always looks
         frame = (content[:, 0], content[:, -1], content[:, :, 0], content[:, :, -1])
-        if img.numel() == 0 or all(bool(side.all()) for side in frame):
+        if img.numel() == 0 or bool(torch.stack([side.all() for side in frame]).all()):
             return None  # nearly all images, at the price of looking at their border
     outside = _before_content(content) | _before_content(content.mT).mT
     padding = outside & _is_content(~outside)[:, None, None]
@@ -63,6 +66,47 @@ def shrink_padding(padding: Tensor, size: tuple[int, int]) -> Tensor:
 def sees_padding(padding: Tensor, margin: int) -> Tensor:
     """Mark the pixels (B, H, W) whose window of ``margin`` pixels to each side holds padding (B, H, W)."""
     return max_filter(padding.float(), margin) > 0
+
+
+def mask_maps(mask: Tensor, sizes: Sequence[tuple[int, int]], like: Tensor) -> LevelMaps:
+    """Return the weights of the pixels of levels of ``sizes``: the smallest mask value that each covers.
+
+    A thin excluded region cannot fall between two pixels then.
+
+    Args:
+        mask: shape (1|B, 1, H, W); boolean or integer masks keep what is not 0, floating-point ones are weights.
+        sizes: rows and columns of the levels.
+        like: a tensor of the dtype of the weights.
+
+    """
+    weights = mask.clamp(max=1).to(like.dtype) if mask.is_floating_point() else mask.ne(0).to(like.dtype)
+    return LevelMaps([-cover_max(-weights[:, 0], size) for size in sizes])
+
+
+def read_mask(weights: LevelMaps, level: Tensor, image: Tensor, position: Tensor) -> Tensor:
+    """Return the weights (M,) of keypoints at x, y (M, 2) of their levels: 0 excludes.
+
+    A keypoint takes the smallest of the pixels around its refined position.
+    """
+    rows, cols = weights.sizes(level)
+    x, y = position[:, 0], position[:, 1]
+    corners = [
+        weights.read(
+            level,
+            image,
+            torch.minimum(row.long().clamp(min=0), rows - 1),
+            torch.minimum(col.long().clamp(min=0), cols - 1),
+        )
+        for row in (y.floor(), y.ceil())
+        for col in (x.floor(), x.ceil())
+    ]
+    return torch.stack(corners).amin(0)
+
+
+def weighted(value: Tensor, weight: Tensor) -> Tensor:
+    """Move scores of any sign away from the best; a weight of 0 leaves them."""
+    weight = torch.where(weight > 0, weight, torch.ones_like(weight)).to(value)
+    return torch.where(value >= 0, value * weight, value / weight)
 
 
 def _ends(content: Tensor) -> tuple[Tensor, Tensor]:

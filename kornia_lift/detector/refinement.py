@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_lift.detector.extrema import OWN, Pixels, read_own
-from kornia_lift.detector.sampling import Sampling
+from kornia_lift.detector.extrema import OWN
+from kornia_lift.detector.sampling import LevelMaps, Sampling
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 
 MAX_STEP = 1.5  # a Newton step that is longer, in pixels or levels, is not trusted, as in LIFT's release
@@ -116,14 +116,14 @@ def make_safe(around: Tensor, keep: Tensor) -> Tensor:
     return torch.where(keep[:, None], around, bowl)
 
 
-def scale_step(scores: list[Tensor], i: int, image: Tensor, position: Tensor, sampling: Sampling) -> Tensor:
-    """Interpolate the scale of keypoints of level ``i``: where a parabola through three levels has its maximum.
+def scale_step(scores: LevelMaps, level: Tensor, image: Tensor, position: Tensor, sampling: Sampling) -> Tensor:
+    """Interpolate the scale of keypoints: where a parabola through three levels has its maximum.
 
     The scores of the level and of its two neighbours are read at the location of the keypoint.
 
     Args:
-        scores: score maps of all levels, finest first, each (B, h, w).
-        i: level of the keypoints.
+        scores: score maps of all levels, finest first.
+        level: of the keypoints, shape (M,).
         image: index of the image, shape (M,).
         position: x, y in pixels of the level, shape (M, 2).
         sampling: where that is on the other levels.
@@ -133,17 +133,16 @@ def scale_step(scores: list[Tensor], i: int, image: Tensor, position: Tensor, sa
         scale close to the level: at the ends of the scale space, and where a neighbour was not scored.
 
     """
-    if not 0 < i < len(scores) - 1:
-        return position.new_zeros(len(position))
+    inner = (level > 0) & (level < len(scores) - 1)
 
-    def read(keep: Tensor | None = None) -> tuple[Tensor, ...]:
-        size = scores[i].shape[-2:]
-        return tuple(_read(scores[j], image, position, size, sampling, keep) for j in (i - 1, i, i + 1))
+    def read(keep: Tensor) -> list[Tensor]:
+        others = (torch.where(inner, level + step, level) for step in (-1, 0, 1))
+        return [_read(scores, level, other, image, position, sampling, keep) for other in others]
 
     with torch.no_grad():
-        fine, own, coarse = read()
+        fine, own, coarse = read(inner)
         step = _parabola(fine, own, coarse)
-        keep = (step.abs() <= MAX_SCALE_STEP) & (fine + coarse < 2 * own)
+        keep = inner & (step.abs() <= MAX_SCALE_STEP) & (fine + coarse < 2 * own)
         step = torch.where(keep, step, torch.zeros_like(step))
     if not torch.is_grad_enabled():
         return step
@@ -157,19 +156,20 @@ def _parabola(before: Tensor, middle: Tensor, after: Tensor) -> Tensor:
 
 
 def _read(
-    score: Tensor, image: Tensor, position: Tensor, size: torch.Size, sampling: Sampling, keep: Tensor | None
+    scores: LevelMaps, level: Tensor, other: Tensor, image: Tensor, position: Tensor, sampling: Sampling, keep: Tensor
 ) -> Tensor:
-    """Read a level at positions (M, 2) of a level of ``size``: the quadratic around the nearest pixel, shape (M,).
+    """Read other levels at positions (M, 2) of their own: the quadratic around the nearest pixel, shape (M,).
 
     Positions that are not kept (M,) read 0.
     """
-    (height, width), (x, y) = score.shape[-2:], position.unbind(1)
-    x, y = sampling.to_other_level(x, size[1], width), sampling.to_other_level(y, size[0], height)
+    (rows, cols), (height, width) = scores.sizes(level), scores.sizes(other)
+    x, y = sampling.to_other_level(position[:, 0], cols, width), sampling.to_other_level(position[:, 1], rows, height)
     # no keypoint is so close to the border, and a level has more than 25 pixels
-    col, row = x.detach().round().long().clamp(1, width - 2), y.detach().round().long().clamp(1, height - 2)
-    around = read_own(score, Pixels(image, row, col))
-    if keep is not None:
-        around = torch.where(keep[:, None], around, torch.zeros_like(around))
+    col, row = (
+        torch.minimum(at.detach().round().long().clamp(min=1), size - 2) for at, size in ((x, width), (y, height))
+    )
+    around = scores.read_own(other, image, row, col)
+    around = torch.where(keep[:, None], around, torch.zeros_like(around))
     gradient, hessian = _derivatives(around)
     offset = torch.stack([x - col, y - row], 1).to(around.dtype)
     return around[:, 4] + (gradient * offset).sum(1) + torch.einsum("mi,mij,mj->m", offset, hessian, offset) / 2

@@ -12,13 +12,49 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_lift.detector.scale_space import Level, ScaleSpaceConfig
+
+
+class LevelMaps:
+    """Maps of all levels, one behind the other, so that pixels of any levels are read by the same few operations.
+
+    Args:
+        maps: of each level, shape (B, h, w).
+
+    """
+
+    def __init__(self, maps: Sequence[Tensor]) -> None:
+        self._values = torch.cat([each.flatten(1) for each in maps], 1)
+        table, begin = [], 0
+        for each in maps:
+            table.append([begin, *each.shape[-2:]])
+            begin += each.shape[-2] * each.shape[-1]
+        self._table = torch.tensor(table, device=self._values.device)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def sizes(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Return height and width of levels (M,)."""
+        _, height, width = self._table[level].unbind(-1)
+        return height, width
+
+    def read(self, level: Tensor, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
+        """Read pixels; all shapes broadcast."""
+        begin, _, width = self._table[level].unbind(-1)
+        return self._values.flatten()[image * self._values.shape[1] + begin + row * width + col]
+
+    def read_own(self, level: Tensor, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
+        """Collect the 3x3 values around M pixels, none on the outermost row or column; shape (M, 9)."""
+        offset = torch.arange(-1, 2, device=row.device)
+        level, image, row, col = (index[:, None, None] for index in (level, image, row, col))
+        return self.read(level, image, row + offset[:, None], col + offset).flatten(1)
 
 
 class Sampling(ABC):
@@ -37,11 +73,14 @@ class Sampling(ABC):
         """Return what resizes images (B, 1, H, W) to one level after another, finest first."""
 
     @abstractmethod
-    def to_other_level(self, index: Tensor, size: int, other: int) -> Tensor:
-        """Map pixel coordinates of a level of ``size`` pixels to a level of ``other`` pixels (not rounded)."""
+    def to_other_level(self, index: Tensor, size: int | Tensor, other: int | Tensor) -> Tensor:
+        """Map pixel coordinates of a level of ``size`` pixels to a level of ``other`` pixels (not rounded).
+
+        Sizes may be tensors of the shape of ``index``: its values are then on levels of their own.
+        """
 
     @abstractmethod
-    def to_image(self, index: Tensor, size: int, image_size: int, resize: float) -> Tensor:
+    def to_image(self, index: Tensor, size: int | Tensor, image_size: int, resize: float | Tensor) -> Tensor:
         """Map (sub-)pixel coordinates of a level of ``size`` pixels to the image."""
 
     @abstractmethod
@@ -49,14 +88,14 @@ class Sampling(ABC):
         """Read score maps (B, h, w) at M coordinates, float64, of the images ``image``; shape (M,)."""
 
     @abstractmethod
-    def report(self, scores: list[Tensor], i: int, image: Tensor, position: Tensor, fitted: Tensor) -> Tensor:
-        """Return the scores that keypoints of level ``i`` have.
+    def report(self, scores: LevelMaps, level: Tensor, image: Tensor, position: Tensor, fitted: Tensor) -> Tensor:
+        """Return the scores that keypoints have.
 
         Args:
             scores: score maps of all levels.
-            i: the level.
+            level: of each keypoint, shape (M,).
             image: index of the image, shape (M,).
-            position: refined x, y in pixels of the level, and scale in levels relative to ``i``, shape (M, 3).
+            position: refined x, y in pixels of the level, and scale in levels relative to it, shape (M, 3).
             fitted: scores of the quadratic there, shape (M,).
 
         """
@@ -75,10 +114,10 @@ class CentredSampling(Sampling):
     def resizer(self, img: Tensor) -> Callable[[Level], Tensor]:
         return _Halving(img)
 
-    def to_other_level(self, index: Tensor, size: int, other: int) -> Tensor:
-        return (index + 0.5) * (other / size) - 0.5
+    def to_other_level(self, index: Tensor, size: int | Tensor, other: int | Tensor) -> Tensor:
+        return (index + 0.5) * _ratio(other, size, index) - 0.5
 
-    def to_image(self, index: Tensor, size: int, image_size: int, resize: float) -> Tensor:
+    def to_image(self, index: Tensor, size: int | Tensor, image_size: int, resize: float | Tensor) -> Tensor:
         return self.to_other_level(index, size, image_size)
 
     def read(self, score: Tensor, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
@@ -92,7 +131,7 @@ class CentredSampling(Sampling):
         lower = score[image, r1, c0] * (1 - right) + score[image, r1, c1] * right
         return upper * (1 - down) + lower * down
 
-    def report(self, scores: list[Tensor], i: int, image: Tensor, position: Tensor, fitted: Tensor) -> Tensor:
+    def report(self, scores: LevelMaps, level: Tensor, image: Tensor, position: Tensor, fitted: Tensor) -> Tensor:
         return fitted
 
 
@@ -104,26 +143,33 @@ class ReleasedSampling(Sampling):
     def resizer(self, img: Tensor) -> Callable[[Level], Tensor]:
         return lambda level: _resize(img, level)
 
-    def to_other_level(self, index: Tensor, size: int, other: int) -> Tensor:
-        return index * ((other - 1) / (size - 1))
+    def to_other_level(self, index: Tensor, size: int | Tensor, other: int | Tensor) -> Tensor:
+        return index * _ratio(other - 1, size - 1, index)
 
-    def to_image(self, index: Tensor, size: int, image_size: int, resize: float) -> Tensor:
+    def to_image(self, index: Tensor, size: int | Tensor, image_size: int, resize: float | Tensor) -> Tensor:
         return index / resize
 
     def read(self, score: Tensor, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
         height, width = score.shape[-2:]
         return score[image, row.round().long().clamp_(0, height - 1), col.round().long().clamp_(0, width - 1)]
 
-    def report(self, scores: list[Tensor], i: int, image: Tensor, position: Tensor, fitted: Tensor) -> Tensor:
+    def report(self, scores: LevelMaps, level: Tensor, image: Tensor, position: Tensor, fitted: Tensor) -> Tensor:
         x, y, shift = position.detach().to(torch.float64).unbind(1)
-        value, (height, width) = fitted, scores[i].shape[-2:]
-        for step in (-1, 0, 1):
-            if 0 <= i + step < len(scores):
-                score = scores[i + step]
-                row = self.to_other_level(y, height, score.shape[-2])
-                col = self.to_other_level(x, width, score.shape[-1])
-                value = torch.where(shift.round() == step, self.read(score, image, row, col), value)
-        return value
+        height, width = scores.sizes(level)
+        read = level + shift.round().long()
+        there = (shift.round().abs() <= 1) & (read >= 0) & (read < len(scores))
+        read = read.clamp(0, len(scores) - 1)
+        rows, cols = scores.sizes(read)
+        row = self.to_other_level(y, height, rows).round().long()
+        col = self.to_other_level(x, width, cols).round().long()
+        row, col = (torch.minimum(v.clamp(min=0), n - 1) for v, n in ((row, rows), (col, cols)))
+        return torch.where(there, scores.read(read, image, row, col), fitted)
+
+
+def _ratio(above: int | Tensor, below: int | Tensor, like: Tensor) -> float | Tensor:
+    if isinstance(below, Tensor):  # in double precision first, as Python divides
+        return (above / below.double()).to(like.dtype)
+    return above / below
 
 
 def sampling_of(config: ScaleSpaceConfig) -> Sampling:

@@ -21,8 +21,26 @@ from kornia_lift.detector.suppression import suppress, suppress_all
 from kornia_lift.geometry import lafs_from_lift
 
 
+class Refined(NamedTuple):
+    """Refined maxima of all levels.
+
+    Attributes:
+        level: of each, shape (M,).
+        image: index of the image, shape (M,).
+        position: x, y in pixels of the level, and scale in levels relative to it, shape (M, 3).
+        value: scores, shape (M,).
+        keep: which of them count, shape (M,).
+    """
+
+    level: Tensor
+    image: Tensor
+    position: Tensor
+    value: Tensor
+    keep: Tensor
+
+
 class Candidates(NamedTuple):
-    """Candidates of one level.
+    """Keypoints of all levels in the image.
 
     Attributes:
         image: index of the image of each, shape (M,).
@@ -45,17 +63,19 @@ class Selection(ABC):
         """Turn a map of maxima (:func:`~kornia_lift.detector.extrema.level_maxima`) into candidates; which count?"""
 
     @abstractmethod
-    def drop(self, at: Pixels, around: Tensor, keep: Tensor) -> tuple[Pixels, Tensor, Tensor]:
-        """Drop candidates that do not count: from their pixels, the scores around them, and ``keep``."""
+    def join(self, levels: Sequence[Tensor], batch: int) -> Tensor:
+        """Join what the candidates of each level have, shape (M, ...)."""
 
     @abstractmethod
-    def best(
-        self, found: Sequence[Candidates], batch: int, count: int, config: ScaleSpaceConfig
-    ) -> tuple[Tensor, Tensor]:
+    def drop(self, keep: Tensor, around: Tensor, at: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Drop candidates that do not count: from ``keep``, the scores around them, and what says where they are."""
+
+    @abstractmethod
+    def best(self, found: Candidates, batch: int, count: int, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor]:
         """Return the best keypoints of each image.
 
         Args:
-            found: the candidates of each level, at least one.
+            found: the candidates.
             batch: number of images.
             count: number of slots.
             config: says which keypoints suppress others.
@@ -73,14 +93,16 @@ class AnyNumber(Selection):
         at = all_pixels(maxima, margin)
         return at, torch.ones_like(at.row, dtype=torch.bool)
 
-    def drop(self, at: Pixels, around: Tensor, keep: Tensor) -> tuple[Pixels, Tensor, Tensor]:
-        return at.take(keep), around[keep], keep[keep]
+    def join(self, levels: Sequence[Tensor], batch: int) -> Tensor:
+        return torch.cat(list(levels))
 
-    def best(
-        self, found: Sequence[Candidates], batch: int, count: int, config: ScaleSpaceConfig
-    ) -> tuple[Tensor, Tensor]:
-        kept = [(level.image[level.keep], level.frames[level.keep], level.value[level.keep]) for level in found]
-        image, frames, value = (torch.cat(parts) for parts in zip(*kept, strict=True))
+    def drop(self, keep: Tensor, around: Tensor, at: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        kept = keep.nonzero()[:, 0]  # once, since a GPU is waited for
+        return keep[kept], around[kept], [each[kept] for each in at]
+
+    def best(self, found: Candidates, batch: int, count: int, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor]:
+        kept = found.keep.nonzero()[:, 0]
+        image, frames, value = found.image[kept], found.frames[kept], found.value[kept]
         order = suppress(image, frames[:, :2], value, _radius(frames, config), count)
         image, frames, value = image[order], frames[order], value[order]
         number = torch.bincount(image, minlength=batch)
@@ -110,16 +132,17 @@ class FixedNumber(Selection):
     def pixels(self, maxima: Tensor, margin: int, score: Tensor) -> tuple[Pixels, Tensor]:
         return strongest_pixels(maxima, margin, score, self._limit)
 
-    def drop(self, at: Pixels, around: Tensor, keep: Tensor) -> tuple[Pixels, Tensor, Tensor]:
-        return at, make_safe(around, keep), keep
-
-    def best(
-        self, found: Sequence[Candidates], batch: int, count: int, config: ScaleSpaceConfig
-    ) -> tuple[Tensor, Tensor]:
-        lowest = float("-inf")
+    def join(self, levels: Sequence[Tensor], batch: int) -> Tensor:
         # every level has its candidates image by image, equally many of each
-        value = torch.cat([level.value.masked_fill(~level.keep, lowest).view(batch, -1) for level in found], 1)
-        frames = torch.cat([level.frames.view(batch, -1, 3) for level in found], 1)
+        return torch.cat([level.unflatten(0, (batch, -1)) for level in levels], 1).flatten(0, 1)
+
+    def drop(self, keep: Tensor, around: Tensor, at: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
+        return keep, make_safe(around, keep), list(at)
+
+    def best(self, found: Candidates, batch: int, count: int, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor]:
+        lowest = float("-inf")
+        value = found.value.masked_fill(~found.keep, lowest).view(batch, -1)
+        frames = found.frames.view(batch, -1, 3)
         value, index = value.topk(min(self._limit, value.shape[1]), dim=1)
         frames = frames.gather(1, index[..., None].expand(-1, -1, 3))
         survives = suppress_all(frames[..., :2].detach(), _radius(frames, config), value > lowest)

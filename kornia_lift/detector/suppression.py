@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 UNDECIDED, KEPT, SUPPRESSED = 0, 1, 2
 ROUNDS = 16  # of suppress_all: 10 were enough for the best 6000 candidates of each of 14 images
 FIRST_LOOK = 4096  # candidates of an image looked at first; then twice as many, until enough of them survive
+DENSE = 8192  # keypoints of an image up to which a GPU compares all pairs: 64 million distances take it a millisecond
 
 
 def suppress(image: Tensor, xy: Tensor, score: Tensor, radius: Tensor, count: int | None = None) -> Tensor:
@@ -81,15 +84,42 @@ def _greedy(image: Tensor, xy: Tensor, radius: Tensor) -> Tensor:
     while len(weaker):
         # kept: everything that could still suppress it has been suppressed
         waiting = torch.zeros_like(state, dtype=torch.bool).index_fill_(0, weaker, True)
-        state[(state == UNDECIDED) & ~waiting] = KEPT
-        state[weaker[state[stronger] == KEPT]] = SUPPRESSED
-        left = (state[weaker] == UNDECIDED) & (state[stronger] == UNDECIDED)
+        state.masked_fill_((state == UNDECIDED) & ~waiting, KEPT)
+        hit = torch.zeros_like(state).index_add_(0, weaker, (state[stronger] == KEPT).long()) > 0
+        state.masked_fill_(hit, SUPPRESSED)
+        # one list of what is left, since a GPU is waited for at each
+        left = ((state[weaker] == UNDECIDED) & (state[stronger] == UNDECIDED)).nonzero()[:, 0]
         weaker, stronger = weaker[left], stronger[left]
     return state != SUPPRESSED
 
 
 def _close_pairs(image: Tensor, xy: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
     """List the pairs of a keypoint and a stronger one within whose radius it lies, as two index tensors (P,).
+
+    Keypoints come image by image and by decreasing score.
+    """
+    if image.device.type != "cpu":
+        counts = torch.bincount(image).tolist()
+        if max(counts, default=0) <= DENSE:
+            return pairs_by_comparison(counts, xy, radius)
+    return pairs_by_cells(image, xy, radius)
+
+
+def pairs_by_comparison(counts: Sequence[int], xy: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare all pairs of each image, of which there are ``counts``: few operations, each a large one."""
+    weaker, stronger, begin = [radius.new_empty(0).long()], [radius.new_empty(0).long()], 0
+    for count in counts:
+        at, reach = xy[begin : begin + count], radius[begin : begin + count]
+        close = (at[:, None] - at).square().sum(-1) < reach[:, None].square()
+        one, other = (close.triu(1).nonzero() + begin).unbind(1)
+        weaker.append(other)
+        stronger.append(one)
+        begin += count
+    return torch.cat(weaker), torch.cat(stronger)
+
+
+def pairs_by_cells(image: Tensor, xy: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare the keypoints of neighbouring cells.
 
     Keypoints with radii within one octave are looked up in one grid of cells of the largest of these radii: what lies
     within a radius is in the 3x3 cells around, three runs of the keypoints sorted by cell.

@@ -1,7 +1,7 @@
 """The stages that orient and describe frames, on patches cut from one pyramid.
 
-Where a gradient is needed, and on GPUs, everything is left to kornia; with a gradient, in chunks whose activations are
-computed again in the backward pass.
+Where a gradient is needed everything is left to kornia, in chunks whose activations are computed again in the backward
+pass.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angles
 
-CHUNK = 512  # patches that exist at once
+CHUNK = 512  # patches that exist at once on a CPU, whose caches hold what is made of them
+GPU_CHUNK = 2048  # on other devices, which few patches leave idle: 170 MB
 GRADIENT_CHUNK = 128  # the same while gradients are recorded: 2.2 MB of activations for each
 
 
@@ -74,7 +75,7 @@ class PatchOrienter(LAFOrienter):
             return oriented if self.context == 1 else scale_laf(oriented, 1 / self.context)
         angles = [
             self.angle_detector(img.cut(part, self.patch_size).flatten(0, 1)).view(part.shape[:2])
-            for part in seen.split(max(1, CHUNK // len(laf)), dim=1)
+            for part in _chunks(seen)
         ]
         return _rotate(laf, torch.cat(angles, 1))
 
@@ -99,7 +100,7 @@ class PatchOrienter(LAFOrienter):
         if isinstance(img, Tensor):
             distribution = recompute_frames(self._distribution, img, seen, GRADIENT_CHUNK)
         else:
-            parts = seen.split(max(1, CHUNK // len(laf)), dim=1)
+            parts = _chunks(seen)
             distribution = torch.cat([self._distribution(img, part) for part in parts], 1)
         angles, weights = peak_angles(distribution.flatten(0, 1), self.angles)
         # the bins count clockwise, kornia's angles counter-clockwise
@@ -113,6 +114,11 @@ class PatchOrienter(LAFOrienter):
         else:
             patches = img.cut(laf, self.patch_size)
         return self.angle_detector.distribution(patches.flatten(0, 1)).view(*laf.shape[:2], -1)
+
+
+def _chunks(lafs: Tensor) -> Sequence[Tensor]:
+    """Divide frames (B, N, 2, 3) along their second axis."""
+    return lafs.split(max(1, (CHUNK if lafs.device.type == "cpu" else GPU_CHUNK) // len(lafs)), dim=1)
 
 
 def _rotate(laf: Tensor, angle: Tensor) -> Tensor:
@@ -166,23 +172,26 @@ class PatchDescriptor(LAFDescriptor):
 
         """
         total = self(img, frames[0]) * weights[..., :1]
-        for lafs, weight in zip(frames[1:], weights.unbind(-1)[1:], strict=True):
+        if len(frames) > 1:
+            # in one call, since a GPU takes as long for a few patches as for many
+            others, shares = torch.cat(list(frames[1:]), 1), weights[..., 1:].mT.flatten(1)
             if torch.compiler.is_compiling():  # a graph has the same shapes for all images
-                total = total + self(img, lafs) * weight[..., None]
-                continue
-            used = (weight > 0).any(0).nonzero()[:, 0]
-            if len(used):
-                total = total.index_add(1, used, self(img, lafs[:, used]) * weight[:, used, None])
+                described = self(img, others) * shares[..., None]
+            else:
+                used = (shares > 0).any(0).nonzero()[:, 0]
+                described = total.new_zeros(*shares.shape, total.shape[-1])
+                if len(used):
+                    part = self(img, others[:, used]) * shares[:, used, None]
+                    described = described.index_copy(1, used, part)
+            for each in described.chunk(len(frames) - 1, 1):
+                total = total + each
         return F.normalize(total, dim=-1)
 
     def _describe(self, img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor:
         if isinstance(img, Tensor):
             KORNIA_CHECK_LAF(lafs)
             return recompute_frames(self._describe_image, as_gray(img), lafs, GRADIENT_CHUNK)
-        parts = [
-            self._describe_patches(part, partial(img.cut, size=self.patch_size))
-            for part in lafs.split(max(1, CHUNK // len(lafs)), dim=1)
-        ]
+        parts = [self._describe_patches(part, partial(img.cut, size=self.patch_size)) for part in _chunks(lafs)]
         return torch.cat(parts, 1)
 
     def _describe_image(self, img: Tensor, lafs: Tensor) -> Tensor:

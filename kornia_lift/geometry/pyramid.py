@@ -1,7 +1,9 @@
 """Patches of frames cut from one pyramid of the image, where kornia's parts build one each.
 
 On a CPU ``extract_patches_from_pyramid`` spends nine tenths of its time on the pyramid and on sampling grids; here the
-pyramid is built once per image, only as far as it is needed, and the grids come from two products per patch.
+pyramid is built once per image, only as far as it is needed, and the grids come from two products per patch. On a GPU
+it spends its time on starting a thousand small operations, and waits for the image at every level; there all patches
+are cut from all levels at once.
 """
 
 from __future__ import annotations
@@ -18,15 +20,18 @@ class PatchPyramid:
     """Cuts patches as ``kornia.feature.extract_patches_from_pyramid`` does, as often as wanted.
 
     Args:
-        img: gray images, float32 or float64, shape (B, 1, H, W).
+        img: gray images, floating point, shape (B, 1, H, W); the patches have their dtype.
 
     Convention:
-        That of ``extract_patches_from_pyramid``: the same samples from the same levels, up to rounding.
+        That of ``extract_patches_from_pyramid``: the same samples from the same levels, up to rounding. Of images in
+        half precision, which does not resolve positions, they are computed in float32.
 
     """
 
     def __init__(self, img: Tensor) -> None:
-        self._levels = [img]
+        self._dtype = img.dtype
+        self._levels = [img.to(torch.promote_types(img.dtype, torch.float32))]
+        self._flat: tuple[Tensor, Tensor] | None = None
 
     def cut(self, lafs: Tensor, size: int) -> Tensor:
         """Cut the patches of frames.
@@ -40,19 +45,28 @@ class PatchPyramid:
 
         """
         image = self._levels[0]
-        height, width = image.shape[-2:]
         finite = lafs.isfinite().flatten(2).all(2)
-        lafs = lafs.masked_fill(~finite[..., None, None], 0)
+        lafs = lafs.to(image.dtype).masked_fill(~finite[..., None, None], 0)
         depth = 1
-        while min(height, width) >> depth >= max(size, 2):
+        while min(image.shape[-2:]) >> depth >= max(size, 2):
             depth += 1
         level = (2 / size * get_laf_scale(lafs)[..., 0, 0]).log2().clamp(0, depth - 1).long()
-        # grid_sample counts from -1 at the outer edge of the first pixel to 1, on every level
-        unit = 2 / lafs.new_tensor([width, height])
-        at = (torch.arange(size, dtype=lafs.dtype, device=lafs.device) * 2 + 1) / size - 1
-        along_x = (lafs[..., 0] * unit)[:, :, None] * at[:, None]  # B, N, size, 2
-        along_y = (lafs[..., 1] * unit)[:, :, None] * at[:, None]
-        along_y += ((lafs[..., 2] + 0.5) * unit - 1)[:, :, None]
+        if image.device.type == "cpu":
+            return self.cut_by_level(lafs, level, finite, size).to(self._dtype)
+        return self.cut_at_once(lafs, level, finite, size, depth).to(self._dtype)
+
+    def cut_by_level(self, lafs: Tensor, level: Tensor, finite: Tensor, size: int) -> Tensor:
+        """Cut from one level of one image after another.
+
+        Args:
+            lafs: frames, shape (B, N, 2, 3).
+            level: of each, shape (B, N).
+            finite: which are not black, shape (B, N).
+            size: side of the patches in pixels.
+
+        """
+        along_x, along_y = self._grids(lafs, size)
+        image = self._levels[0]
         out = image.new_zeros(*lafs.shape[:2], 1, size, size)
         for k in level.unique().tolist():
             source = self._level(k)
@@ -65,10 +79,61 @@ class PatchPyramid:
                 out[b, mine] = cut.view(-1, 1, size, size)
         return out
 
+    def cut_at_once(self, lafs: Tensor, level: Tensor, finite: Tensor, size: int, depth: int) -> Tensor:
+        """Cut from all levels and images by the same operations, without waiting for a value.
+
+        Args:
+            lafs: frames, shape (B, N, 2, 3).
+            level: of each, shape (B, N).
+            finite: which are not black, shape (B, N).
+            size: side of the patches in pixels.
+            depth: number of levels.
+
+        """
+        along_x, along_y = self._grids(lafs, size)
+        pixels, table = self._one_behind_the_other(depth)
+        begin, height, width = table[level].unbind(-1)  # B, N
+        last = torch.stack([width, height], -1)[:, :, None, None] - 1
+        at = (along_y[:, :, :, None] + along_x[:, :, None] + 1) * ((last + 1) / 2) - 0.5
+        at = torch.minimum(at.clamp(min=0), last.to(at.dtype))
+        low = at.detach().floor().long()
+        x, y = (at - low).unbind(-1)
+        right, down = (low + 1 <= last).long().unbind(-1)
+        image = torch.arange(len(lafs), device=lafs.device)[:, None, None, None] * pixels.shape[1]
+        first = image + begin[:, :, None, None] + low[..., 1] * width[:, :, None, None] + low[..., 0]
+        down = down * width[:, :, None, None]
+        corners = [pixels.take(index) for index in (first, first + right, first + down, first + down + right)]
+        top, bottom = corners[0].lerp(corners[1], x), corners[2].lerp(corners[3], x)
+        return (top.lerp(bottom, y) * finite[:, :, None, None])[:, :, None]
+
+    def _grids(self, lafs: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """Return what a column and a row of a patch add to its positions, (B, N, size, 2) each.
+
+        Positions count from -1 at the outer edge of the first pixel of a level to 1, as in ``grid_sample``.
+        """
+        height, width = self._levels[0].shape[-2:]
+        unit = 2 / lafs.new_tensor([width, height])
+        at = (torch.arange(size, dtype=lafs.dtype, device=lafs.device) * 2 + 1) / size - 1
+        along_x = (lafs[..., 0] * unit)[:, :, None] * at[:, None]
+        along_y = (lafs[..., 1] * unit)[:, :, None] * at[:, None]
+        return along_x, along_y + ((lafs[..., 2] + 0.5) * unit - 1)[:, :, None]
+
     def _level(self, k: int) -> Tensor:
         while len(self._levels) <= k:
             self._levels.append(halve(self._levels[-1]))
         return self._levels[k]
+
+    def _one_behind_the_other(self, depth: int) -> tuple[Tensor, Tensor]:
+        """Return the pixels of the levels, (B, P), and of each level its first pixel, height and width, (depth, 3)."""
+        if self._flat is None or len(self._flat[1]) < depth:
+            levels = [self._level(k) for k in range(depth)]
+            table, begin = [], 0
+            for each in levels:
+                table.append([begin, *each.shape[-2:]])
+                begin += each[0].numel()
+            flat = torch.cat([each.flatten(1) for each in levels], 1)
+            self._flat = flat, torch.tensor(table, device=flat.device)
+        return self._flat
 
 
 def extract_patches(img: Tensor, lafs: Tensor, size: int) -> Tensor:
@@ -86,8 +151,7 @@ def extract_patches(img: Tensor, lafs: Tensor, size: int) -> Tensor:
     if SAMPLES_PIXEL_CENTRES:
         patches: Tensor = extract_patches_from_pyramid(img, lafs, size)
         return patches
-    dtype = torch.promote_types(img.dtype, torch.float32)  # half precision does not resolve positions
-    return PatchPyramid(img.to(dtype)).cut(lafs.to(dtype), size).to(img.dtype)
+    return PatchPyramid(img).cut(lafs, size)
 
 
 def halve(x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from kornia_lift.networks._fast.folded import Precision, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.contrast import LocalContrast, gaussian_contrast
 from kornia_lift.networks.layers import exact_conv2d, extended
-from kornia_lift.weights import load_network
+from kornia_lift.weights import load_network, load_tensors
 
 WIDTHS = (16, 32, 32)  # channels at the half, quarter and eighth of the resolution
 COARSEST = 8  # pixels per pixel of the coarsest maps
@@ -57,6 +57,18 @@ def shows_something(z: Tensor) -> Tensor:
     return F.interpolate(cells, scale_factor=COARSEST // BLOCK, mode="nearest") > FLAT
 
 
+def _widths_of(pretrained: bool | str | os.PathLike[str]) -> tuple[int, int, int]:
+    """Return the channels of the response of a model."""
+    if not isinstance(pretrained, (str, os.PathLike)):
+        return WIDTHS
+    tensors = load_tensors(pretrained)[0]
+    first = [tensors.get(f"response.{name}.0.weight") for name in ("at_half", "at_quarter", "at_eighth")]
+    half, quarter, eighth = (
+        default if weight is None else len(weight) for weight, default in zip(first, WIDTHS, strict=True)
+    )
+    return half, quarter, eighth
+
+
 class CompactResponse(nn.Module):
     """Score every pixel of grayscale images by convolutions at three resolutions, added up from coarse to fine.
 
@@ -69,6 +81,8 @@ class CompactResponse(nn.Module):
     Args:
         pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
             for random weights (the module then stays in train mode).
+        widths: channels at the half, quarter and eighth of the resolution. ``None``: those of the weights, 16, 32 and
+            32 without any.
         contrast: how local contrast is normalised; the window must be ``"gaussian"``.
         precision: number format of the products on a CPU without gradient, but for the last layer, which is in
             float32. ``"auto"``: ``"bfloat16"`` where the CPU multiplies in it, twice as fast.
@@ -98,6 +112,7 @@ class CompactResponse(nn.Module):
         self,
         pretrained: bool | str | os.PathLike[str] = False,
         *,
+        widths: tuple[int, int, int] | None = None,
         contrast: LocalContrast | None = None,
         precision: Precision = "auto",
     ) -> None:
@@ -107,7 +122,7 @@ class CompactResponse(nn.Module):
             raise ValueError(f"CompactResponse expects a contrast of window 'gaussian', got {self.contrast.window!r}")
         self.precision = precision
         self._dtype = product_dtype(precision)
-        half, quarter, eighth = WIDTHS
+        half, quarter, eighth = widths or _widths_of(pretrained)
         self.at_half = nn.Sequential(*_convolution(BLOCK**2, half), *_convolution(half, half))
         self.at_quarter = nn.Sequential(*_convolution(half, quarter, stride=2), *_convolution(quarter, quarter))
         self.at_eighth = nn.Sequential(

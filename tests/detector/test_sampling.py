@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from kornia_lift import ScaleSpaceConfig
-from kornia_lift.detector.sampling import CentredSampling, ReleasedSampling, Sampling, sampling_of
+from kornia_lift.detector.sampling import CentredSampling, LevelMaps, ReleasedSampling, Sampling, sampling_of
 from kornia_lift.detector.scale_space import Level
 
 
@@ -54,5 +54,5 @@ def test_reported_scores_are_fitted_or_those_of_the_nearest_pixel_and_level(
 ) -> None:
     scores = [torch.full((1, 9, 9), value) for value in (10.0, 15.0, 20.0)]
     position = torch.tensor([[4.2, 3.9, 0.7]])
-    reported = sampling.report(scores, 1, torch.tensor([0]), position, torch.tensor([7.5]))
+    reported = sampling.report(LevelMaps(scores), torch.tensor([1]), torch.tensor([0]), position, torch.tensor([7.5]))
     assert reported.tolist() == [expected]

@@ -9,7 +9,7 @@ from torch import Tensor
 from kornia_lift import LIFTDetector, ScaleSpaceConfig
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector import suppression
-from kornia_lift.detector.suppression import suppress
+from kornia_lift.detector.suppression import pairs_by_cells, pairs_by_comparison, suppress
 from kornia_lift.geometry import lift_from_lafs
 from tests.helpers.pictures import texture
 
@@ -37,6 +37,17 @@ def test_suppression_is_the_greedy_one(seed: int) -> None:
     expected = one_by_one(*every)
     assert 20 < len(expected) < 250
     assert suppress(*every).tolist() == expected
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_comparing_all_pairs_finds_those_of_neighbouring_cells(seed: int) -> None:
+    image, xy, _, radius = keypoints(seed)
+    image = image.sort().values
+    by_cells = torch.stack(pairs_by_cells(image, xy, radius), 1).tolist()
+    counts = torch.bincount(image, minlength=5).tolist()  # two images have none
+    by_comparison = torch.stack(pairs_by_comparison(counts, xy, radius), 1).tolist()
+    assert len(by_cells) > 100
+    assert sorted(by_cells) == sorted(by_comparison)
 
 
 def test_a_few_of_the_strongest_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,29 @@ def test_patches_are_kornias(size: tuple[int, int], batch: int, side: int) -> No
     assert (found - expected).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("size", [(300, 401), (133, 257), (40, 200), (5, 9), (3, 3)])
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_patches_cut_at_once_are_those_cut_by_level(size: tuple[int, int], batch: int, dtype: torch.dtype) -> None:
+    pyramid, lafs = PatchPyramid(texture(*size, batch=batch).to(dtype)), frames(*size, batch=batch).to(dtype)
+    depth = 1 + max(k for k in range(8) if k == 0 or min(size) >> k >= 32)
+    level = torch.arange(lafs.shape[1]).expand(batch, -1) % depth  # of all, whatever their scales
+    finite = torch.ones_like(level, dtype=torch.bool)
+    finite[:, 3] = False
+    expected = pyramid.cut_by_level(lafs, level, finite, 32)
+    found = pyramid.cut_at_once(lafs, level, finite, 32, depth)
+    assert found.shape == expected.shape
+    assert found.dtype == dtype
+    assert (found - expected).abs().max() < (1e-4 if dtype == torch.float32 else 1e-12)
+
+
+def test_patches_of_half_precision_are_those_of_the_same_image_in_float32() -> None:
+    image, lafs = texture(130, 130).half(), frames(130, 130)
+    found = PatchPyramid(image).cut(lafs, 32)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found, PatchPyramid(image.float()).cut(lafs, 32).half(), rtol=0, atol=0)
+
+
 def test_frames_that_are_not_finite_give_black_patches() -> None:
     image, lafs = texture(130, 130), frames(130, 130)
     lafs[0, 3, 0, 2] = float("nan")

@@ -63,13 +63,19 @@ class PlanCache(Generic[T]):
         return plan
 
 
-def is_plain(x: Tensor, *weights: Tensor) -> bool:
-    """Say whether the inference path may compute with ``x``: float32 on a CPU, no gradient, tracing or autocast."""
+def is_inference(*tensors: Tensor) -> bool:
+    """Say whether an inference path may compute with tensors: no gradient, tracing or autocast, on any device."""
     if torch.compiler.is_compiling():  # first, since a graph cannot hold what follows
         return False
     plain_types = (Tensor, torch.nn.Parameter)  # subclasses have their own way with memory and products
     return (
         _ENABLED.get()
-        and not (torch.is_grad_enabled() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu"))  # type: ignore[attr-defined]  # torch does not list it
-        and all(type(t) in plain_types and t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, *weights))
+        and not (torch.is_grad_enabled() or torch.jit.is_tracing())  # type: ignore[attr-defined]  # torch does not list it
+        and not any(torch.is_autocast_enabled(kind) for kind in {t.device.type for t in tensors})
+        and all(type(t) in plain_types for t in tensors)
     )
+
+
+def is_plain(x: Tensor, *weights: Tensor) -> bool:
+    """Say whether the CPU's inference path may compute with ``x``: as :func:`is_inference`, float32 on a CPU."""
+    return is_inference(x, *weights) and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, *weights))
