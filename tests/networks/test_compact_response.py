@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.contrast import LocalContrast
+from kornia_lift.weights import write_safetensors
 from tests.helpers.pictures import texture
 
 
@@ -26,6 +28,19 @@ def random_response(**options: object) -> CompactResponse:
 
 def test_counts_its_parameters() -> None:
     assert sum(p.numel() for p in CompactResponse().parameters()) == 57_984
+
+
+def test_weights_say_how_wide_the_network_is(tmp_path: Path) -> None:
+    narrow, image = random_response(widths=(8, 16, 24)), texture(60, 70)
+    path = tmp_path / "narrow.safetensors"
+    write_safetensors(path, {f"response.{name}": value for name, value in narrow.state_dict().items()}, {})
+    loaded = CompactResponse(path)
+    assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in narrow.parameters()) == 21_824
+    assert not loaded.training
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(image), narrow(image), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="at_half"):
+        CompactResponse(path, widths=(16, 32, 32))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (7, 5), (26, 40), (65, 80)])
