@@ -39,7 +39,7 @@ def test_weights_say_how_wide_the_network_is(tmp_path: Path) -> None:
     assert not loaded.training
     with torch.no_grad():
         torch.testing.assert_close(loaded(image), narrow(image), rtol=0, atol=0)
-    with pytest.raises(ValueError, match="at_half"):
+    with pytest.raises(ValueError, match="do not fit"):
         CompactResponse(path, widths=(16, 32, 32))
 
 
