@@ -30,7 +30,7 @@ from benchmarks.timing.cases import CLOCKS, Clock, picture
 from kornia_lift import LIFTFeature
 from kornia_lift.detector.sampling import sampling_of
 from kornia_lift.detector.scale_space import plan_levels
-from kornia_lift.geometry.pyramid import PatchPyramid, extract_patches
+from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks.orientation import LIFTOrientation
 
 PATCHES = 1000
@@ -107,11 +107,9 @@ def measure_stages(
     feature = LIFTFeature(PATCHES, pretrained=model).eval().to(device, dtype)
     image = (torch.from_numpy(picture(*size)).float()[None, None] / 255).to(device, dtype)
     lafs, _ = feature.detector(image)
-    plain = device == "cpu"
 
     def cut() -> torch.Tensor:
-        """Cut the patches as the feature does on this device."""
-        return PatchPyramid(image).cut(lafs, 64) if plain else extract_patches(image, lafs, 64)
+        return PatchPyramid(image).cut(lafs, 64)
 
     patches = cut()[0]
     config = feature.detector.config

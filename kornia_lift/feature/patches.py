@@ -178,11 +178,13 @@ class PatchDescriptor(LAFDescriptor):
             if torch.compiler.is_compiling():  # a graph has the same shapes for all images
                 described = self(img, others) * shares[..., None]
             else:
-                used = (shares > 0).any(0).nonzero()[:, 0]
+                used = shares > 0
+                first = used.int().argsort(dim=1, descending=True, stable=True)[:, : int(used.sum(1).amax())]
                 described = total.new_zeros(*shares.shape, total.shape[-1])
-                if len(used):
-                    part = self(img, others[:, used]) * shares[:, used, None]
-                    described = described.index_copy(1, used, part)
+                if first.numel():  # as many of each image as the one has that has most
+                    lafs = others.gather(1, first[..., None, None].expand(-1, -1, 2, 3))
+                    part = self(img, lafs) * shares.gather(1, first)[..., None]
+                    described = described.scatter(1, first[..., None].expand_as(part), part)
             for each in described.chunk(len(frames) - 1, 1):
                 total = total + each
         return F.normalize(total, dim=-1)
