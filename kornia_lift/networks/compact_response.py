@@ -45,16 +45,31 @@ def _enlarge(x: Tensor) -> Tensor:
 
 
 def shows_something(z: Tensor) -> Tensor:
-    """Say which blocks have contrast within the reach of their score, (B, 1, H / BLOCK, W / BLOCK).
+    """Say which cells of COARSEST pixels have contrast within the reach of their scores, (B, 1, rows, columns).
 
     Args:
         z: local deviations, (B, 1, H, W), sides divisible by COARSEST.
 
     """
     reach = REACH // COARSEST
-    cells = F.max_pool2d(z.detach().abs().float(), COARSEST)
+    rows = z.detach().unflatten(2, (-1, COARSEST))
+    largest = torch.maximum(rows.amax(3), -rows.amin(3))  # an eighth of the time of the absolute values
+    cells = largest.unflatten(3, (-1, COARSEST)).amax(4).float()
     cells = F.max_pool2d(F.max_pool2d(cells, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
-    return F.interpolate(cells, scale_factor=COARSEST // BLOCK, mode="nearest") > FLAT
+    return cells > FLAT
+
+
+def _to_blocks(z: Tensor) -> Tensor:
+    """Do what ``pixel_unshuffle`` does to maps (B, 1, H, W), in an eighth of its time: it moves pairs of pixels."""
+    pairs = z[:, 0].contiguous().view(torch.int32 if z.element_size() == 2 else torch.int64)
+    blocks = pairs.unflatten(1, (-1, BLOCK)).transpose(2, 3).contiguous()
+    return blocks.view(z.dtype).permute(0, 3, 1, 2)
+
+
+def _from_blocks(blocks: Tensor) -> Tensor:
+    """Do what ``pixel_shuffle`` does to blocks in float32, in a twentieth of its time where channels are last."""
+    pairs = blocks.permute(0, 2, 3, 1).contiguous().view(torch.int64)
+    return pairs.transpose(2, 3).contiguous().view(torch.float32).flatten(1, 2)[:, None]
 
 
 def _widths_of(pretrained: bool | str | os.PathLike[str]) -> tuple[int, int, int]:
@@ -179,9 +194,12 @@ class CompactResponse(nn.Module):
     def _score(self, z: Tensor, plain: bool) -> Tensor:
         z = z.contiguous(memory_format=torch.channels_last)
         blocks = self._plain_blocks(z, self._plan.get(*self._weights())) if plain else self._blocks(z)
-        # the pixels of a block have weights of their own, which tells them apart where the image does not
-        blocks = torch.where(shows_something(z), blocks, blocks.mean(1, keepdim=True))
-        return F.pixel_shuffle(blocks, BLOCK)
+        shown = shows_something(z)
+        if not plain or not shown.all():
+            # the pixels of a block have weights of their own, which tells them apart where the image does not
+            shown = F.interpolate(shown.to(blocks.dtype), scale_factor=COARSEST // BLOCK, mode="nearest") > 0
+            blocks = torch.where(shown, blocks, blocks.mean(1, keepdim=True))
+        return _from_blocks(blocks) if plain else F.pixel_shuffle(blocks, BLOCK)
 
     def _blocks(self, z: Tensor) -> Tensor:
         """Scores of blocks of pixels, (B, BLOCK ** 2, H / BLOCK, W / BLOCK)."""
@@ -210,7 +228,7 @@ class CompactResponse(nn.Module):
         def convolve(x: Tensor, layer: int, stride: int = 1) -> Tensor:
             return F.conv2d(x, weights[layer], None, stride, weights[layer].shape[-1] // 2)
 
-        half = convolve(convolve(F.pixel_unshuffle(z.to(self._dtype), BLOCK), 0).relu_(), 1).relu_()
+        half = convolve(convolve(_to_blocks(z.to(self._dtype)), 0).relu_(), 1).relu_()
         quarter = convolve(convolve(half, 2, 2).relu_(), 3).relu_()
         eighth = convolve(convolve(convolve(quarter, 4, 2).relu_(), 5).relu_(), 6).relu_()
         quarter = convolve(quarter.add_(_enlarge(convolve(eighth, 7))), 9).relu_()
