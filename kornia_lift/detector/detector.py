@@ -218,9 +218,8 @@ class LIFTDetector(nn.Module):
     def _frames(self, found: Refined, levels: list[Level], size: torch.Size) -> Tensor:
         """Return x, y and sigma (M, 3), in pixels of the image, of positions on levels."""
         position, sampling = found.position, self._sampling
-        table = torch.tensor([[*each.size, each.resize, each.sigma] for each in levels], dtype=torch.float64)
-        rows, cols, resize, sigma = table.to(position.device)[found.level].unbind(1)
-        resize, sigma = resize.to(position.dtype), sigma.to(position.dtype)
+        table = position.new_tensor([[*each.size, each.resize, each.sigma] for each in levels])
+        rows, cols, resize, sigma = table[found.level].unbind(1)
         x = sampling.to_image(position[:, 0], cols, size[1], resize)
         y = sampling.to_image(position[:, 1], rows, size[0], resize)
         return torch.stack([x, y, sigma * torch.exp2(position[:, 2] / self.config.levels_per_octave)], 1)

@@ -146,7 +146,7 @@ def _is_content(content: Tensor) -> Tensor:
         inner = (step > 0) & (row >= top + step) & (row <= bottom - step)
         # in a convex shape the middle of two points of its edge lies inside
         before, after = (row - step).clamp(min=0), (row + step).clamp(max=height - 1)
-        for end, inwards in ((first.double(), 1.0), (last.double(), -1.0)):
+        for end, inwards in ((first.float(), 1.0), (last.float(), -1.0)):
             middle = (end.gather(1, before) + end.gather(1, after)) / 2
             good &= ~(inner & (inwards * (end - middle) > slack)).any(1)
     return good

@@ -167,9 +167,8 @@ class ReleasedSampling(Sampling):
 
 
 def _ratio(above: int | Tensor, below: int | Tensor, like: Tensor) -> float | Tensor:
-    if isinstance(below, Tensor):  # in double precision first, as Python divides
-        return (above / below.double()).to(like.dtype)
-    return above / below
+    # sizes are whole numbers in either type; Apple's GPUs have no double precision
+    return above / below.to(like.dtype) if isinstance(below, Tensor) else above / below
 
 
 def sampling_of(config: ScaleSpaceConfig) -> Sampling:

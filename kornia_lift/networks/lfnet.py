@@ -54,11 +54,11 @@ def resize_maps(x: Tensor, size: tuple[int, int], grid: Grid = "half") -> Tensor
         return F.interpolate(x, size, mode="bilinear", align_corners=False)
     for dim, out in zip((-2, -1), size, strict=True):
         last = x.shape[dim] - 1
-        at = torch.arange(out, device=x.device, dtype=torch.float64) * (x.shape[dim] / out)
+        at = torch.arange(out, dtype=torch.float64) * (x.shape[dim] / out)  # not every device has double precision
         low = at.floor().clamp(max=last)
-        share = (at - low).to(x.dtype)
+        share = (at - low).to(x)
         share = share[:, None] if dim == -2 else share
-        low = low.long()
+        low = low.long().to(x.device)
         x = x.index_select(dim, low) * (1 - share) + x.index_select(dim, (low + 1).clamp(max=last)) * share
     return x
 
