@@ -167,8 +167,11 @@ class ReleasedSampling(Sampling):
 
 
 def _ratio(above: int | Tensor, below: int | Tensor, like: Tensor) -> float | Tensor:
-    # sizes are whole numbers in either type; Apple's GPUs have no double precision
-    return above / below.to(like.dtype) if isinstance(below, Tensor) else above / below
+    if not isinstance(below, Tensor):
+        return above / below
+    below = below.to(like.dtype)  # whole numbers are exact in it; Apple's GPUs have no double precision
+    # a number over a tensor would be a product with its reciprocal, which rounds twice
+    return (above if isinstance(above, Tensor) else torch.full_like(below, above)) / below
 
 
 def sampling_of(config: ScaleSpaceConfig) -> Sampling:
