@@ -63,12 +63,14 @@ FEATURES: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", FEATURES)
-def test_features_are_those_of_the_cpu(name: str) -> None:
+@pytest.mark.parametrize("fast", [False, True])
+def test_features_are_those_of_the_cpu(name: str, fast: bool) -> None:
     torch.manual_seed(0)
     feature = FEATURES[name]()
-    with torch.no_grad(), fast_paths(False):
-        expected = feature(IMAGES, MASK)
-        with OtherDevice() as other:
+    with torch.no_grad():
+        with fast_paths(False):
+            expected = feature(IMAGES, MASK)
+        with fast_paths(fast), OtherDevice() as other:
             found = feature.to(other.device)(IMAGES.to(other.device), MASK.to(other.device))
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(here(b), a, atol=1e-3, rtol=1e-4)

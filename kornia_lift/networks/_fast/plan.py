@@ -71,9 +71,13 @@ def is_inference(*tensors: Tensor) -> bool:
     return (
         _ENABLED.get()
         and not (torch.is_grad_enabled() or torch.jit.is_tracing())  # type: ignore[attr-defined]  # torch does not list it
-        and not any(torch.is_autocast_enabled(kind) for kind in {t.device.type for t in tensors})
+        and not any(_in_autocast(kind) for kind in {t.device.type for t in tensors})
         and all(type(t) in plain_types for t in tensors)
     )
+
+
+def _in_autocast(kind: str) -> bool:
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def is_plain(x: Tensor, *weights: Tensor) -> bool:
