@@ -190,7 +190,7 @@ class LIFTDetector(nn.Module):
         return at, around, keep
 
     def _search(self, img: Tensor, scores: list[Tensor], levels: list[Level], select: Selection) -> Refined | None:
-        """Find and refine the candidates of all levels; ``None`` where no level has a place for one."""
+        """Find and refine the candidates of all levels; ``None`` where no level is large enough."""
         config, sampling, every = self.config, self._sampling, []
         with torch.no_grad():
             pooled = [extrema.max_filter(score, config.nms_radius) for score in scores] if config.scale_nms else []

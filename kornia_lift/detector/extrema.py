@@ -23,10 +23,6 @@ class Pixels(NamedTuple):
     row: Tensor
     col: Tensor
 
-    def take(self, keep: Tensor | slice) -> Pixels:
-        """Return some of the pixels, by a boolean mask, indices or a slice."""
-        return Pixels(self.image[keep], self.row[keep], self.col[keep])
-
 
 def _run_max(x: Tensor, width: int, dim: int) -> Tensor:
     """Return the maximum of every ``width`` neighbours along an axis, which becomes ``width - 1`` shorter."""

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_lift.detector.scale_space import Level, ScaleSpaceConfig
+from kornia_lift.geometry.pyramid import one_behind_the_other
 
 
 class LevelMaps:
@@ -30,12 +31,7 @@ class LevelMaps:
     """
 
     def __init__(self, maps: Sequence[Tensor]) -> None:
-        self._values = torch.cat([each.flatten(1) for each in maps], 1)
-        table, begin = [], 0
-        for each in maps:
-            table.append([begin, *each.shape[-2:]])
-            begin += each.shape[-2] * each.shape[-1]
-        self._table = torch.tensor(table, device=self._values.device)
+        self._values, self._table = one_behind_the_other(maps)
 
     def __len__(self) -> int:
         return len(self._table)

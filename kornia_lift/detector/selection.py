@@ -40,7 +40,7 @@ class Refined(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """Keypoints of all levels in the image.
+    """Candidates of all levels, in pixels of the image.
 
     Attributes:
         image: index of the image of each, shape (M,).

@@ -8,6 +8,8 @@ are cut from all levels at once.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from kornia.feature import extract_patches_from_pyramid, get_laf_scale
@@ -124,16 +126,27 @@ class PatchPyramid:
         return self._levels[k]
 
     def _one_behind_the_other(self, depth: int) -> tuple[Tensor, Tensor]:
-        """Return the pixels of the levels, (B, P), and of each level its first pixel, height and width, (depth, 3)."""
         if self._flat is None or len(self._flat[1]) < depth:
-            levels = [self._level(k) for k in range(depth)]
-            table, begin = [], 0
-            for each in levels:
-                table.append([begin, *each.shape[-2:]])
-                begin += each[0].numel()
-            flat = torch.cat([each.flatten(1) for each in levels], 1)
-            self._flat = flat, torch.tensor(table, device=flat.device)
+            self._flat = one_behind_the_other([self._level(k)[:, 0] for k in range(depth)])
         return self._flat
+
+
+def one_behind_the_other(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Join maps of several sizes, so that pixels of any of them are read by the same operations.
+
+    Args:
+        maps: shape (B, h, w) each.
+
+    Returns:
+        Their pixels, shape (B, P), and of each map its first pixel, height and width, shape (maps, 3).
+
+    """
+    table, begin = [], 0
+    for each in maps:
+        table.append([begin, *each.shape[-2:]])
+        begin += each.shape[-2] * each.shape[-1]
+    pixels = torch.cat([each.flatten(1) for each in maps], 1)
+    return pixels, torch.tensor(table, device=pixels.device)
 
 
 def extract_patches(img: Tensor, lafs: Tensor, size: int) -> Tensor:
