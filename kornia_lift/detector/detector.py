@@ -19,15 +19,14 @@ from kornia_lift.detector import extrema, refinement
 from kornia_lift.detector.extrema import Pixels
 from kornia_lift.detector.localizer import localized, spare_slots
 from kornia_lift.detector.models import localizer_of, response_of, scale_space_for
-from kornia_lift.detector.padding import find_padding, mask_maps, read_mask, sees_padding, shrink_padding, weighted
+from kornia_lift.detector.padding import find_padding, shrink_padding
 from kornia_lift.detector.sampling import LevelMaps, Sampling, sampling_of
-from kornia_lift.detector.scale_space import Level, ScaleSpaceConfig, plan_levels
-from kornia_lift.detector.selection import Candidates, Refined, Selection, selection_for
+from kornia_lift.detector.scale_space import SCORE_BORDER, Level, ScaleSpaceConfig, plan_levels
+from kornia_lift.detector.selection import Refined, SearchedLevels, Selection, selection_for
 from kornia_lift.networks._fast.folded import Precision
 from kornia_lift.networks.compact_response import CompactResponse
-from kornia_lift.networks.response import FILTER_SIZE, LIFTResponse
+from kornia_lift.networks.response import LIFTResponse
 
-SCORE_BORDER = FILTER_SIZE // 2  # pixels of a level whose score would see beyond the image
 CURVATURE_WEIGHTS = 8  # a curvature is a sum of so many scores, and has as many of their rounding errors at most
 ROUNDING = 1e-5  # of the largest score: the assumed rounding errors of a response that does not report its own
 
@@ -208,21 +207,7 @@ class LIFTDetector(nn.Module):
         keep = keep & refinement.is_trusted(around, floor, config)
         keep, around, (level, image, row, col) = select.drop(keep, around, where)
         step, value = refinement.refine(around, config)
-        position = torch.stack([col, row, torch.zeros_like(row)], 1) + step
-        maps = LevelMaps(scores)
-        if config.subpixel and not config.scale_nms:
-            scale = refinement.scale_step(maps, level, image, position[:, :2], sampling)
-            position = torch.cat([position[:, :2], scale[:, None]], 1)
-        return Refined(level, image, position, sampling.report(maps, level, image, position, value), keep)
-
-    def _frames(self, found: Refined, levels: list[Level], size: torch.Size) -> Tensor:
-        """Return x, y and sigma (M, 3), in pixels of the image, of positions on levels."""
-        position, sampling = found.position, self._sampling
-        table = position.new_tensor([[*each.size, each.resize, each.sigma] for each in levels])
-        rows, cols, resize, sigma = table[found.level].unbind(1)
-        x = sampling.to_image(position[:, 0], cols, size[1], resize)
-        y = sampling.to_image(position[:, 1], rows, size[0], resize)
-        return torch.stack([x, y, sigma * torch.exp2(position[:, 2] / self.config.levels_per_octave)], 1)
+        return Refined(level, image, torch.stack([col, row, torch.zeros_like(row)], 1) + step, value, keep)
 
     def detect(self, img: Tensor, num_feats: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Detect upright keypoints, before ``aff_module`` and ``ori_module``.
@@ -240,25 +225,21 @@ class LIFTDetector(nn.Module):
         if found is None:
             wide = torch.promote_types(img.dtype, torch.float32)
             return img.new_zeros(len(img), num_feats), img.new_zeros(len(img), num_feats, 2, 3, dtype=wide)
-        level, image, position, value, keep = found
-        fixed = position.detach()
-        if paddings is not None:
-            seen = LevelMaps([sees_padding(padding, SCORE_BORDER) for padding in paddings])
-            row, col = fixed[:, 1].round().long(), fixed[:, 0].round().long()
-            keep = keep & ~seen.read(level, image, row, col)
-        if mask is not None:
-            weights = mask_maps(mask, [each.size for each in levels], position)
-            weight = read_mask(weights, level, image if len(mask) > 1 else torch.zeros_like(image), fixed)
-            keep, value = keep & (weight > 0), weighted(value, weight)
-        frames = self._frames(found, levels, size)
-        if config.border > 0:
-            keep = keep & _is_inside(frames.detach(), config.border, size)
-        candidates = Candidates(image, frames, value, keep)
-        if isinstance(self.localizer, PassLAF):
-            responses, lafs = select.best(candidates, len(img), num_feats, config)
-        else:
-            spare = select.best(candidates, len(img), spare_slots(num_feats), config)
-            corrected = localized(self.localizer, img, *spare, mask)
+        localizes = not isinstance(self.localizer, PassLAF)
+        count = spare_slots(num_feats) if localizes else num_feats
+        searched = SearchedLevels(levels, LevelMaps(scores), paddings, mask, size)
+
+        def best(part: Refined) -> tuple[Tensor, Tensor]:
+            return select.best(searched.candidates(part, config, self._sampling), len(img), count, config)
+
+        # few of the maxima are needed, where their order is that of the scores found so far
+        ranked = mask is None and not self._sampling.equal_scores_stay_equal
+        few, rest = select.strongest(found, len(img), count) if ranked else (found, None)
+        responses, lafs = best(few)
+        if rest is not None and bool((rest & ~laf_is_filled(lafs).all(1)).any()):
+            responses, lafs = best(found)  # more of them than usual suppress each other, or lie in padding
+        if localizes:
+            corrected = localized(self.localizer, img, responses, lafs, mask)
             responses, lafs = select.best(corrected, len(img), num_feats, config)
         return responses.to(img.dtype), lafs  # ranked in float32 at least, reported in the precision of the images
 
@@ -279,10 +260,3 @@ def _without_autocast(img: Tensor) -> AbstractContextManager[object]:
     if torch.compiler.is_compiling() or not torch.amp.is_autocast_available(kind):
         return nullcontext()
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
-
-
-def _is_inside(frames: Tensor, border: float, size: torch.Size) -> Tensor:
-    """Say which boxes of half-width ``border * sigma`` lie in an image of ``size`` (rows, columns), shape (M,)."""
-    x, y, sigma = frames.unbind(1)
-    radius = border * sigma
-    return (torch.minimum(x, y) - radius >= 1) & (x + radius < size[1] - 1) & (y + radius < size[0] - 1)

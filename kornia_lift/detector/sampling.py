@@ -43,14 +43,19 @@ class LevelMaps:
 
     def read(self, level: Tensor, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
         """Read pixels; all shapes broadcast."""
-        begin, _, width = self._table[level].unbind(-1)
-        return self._values.flatten()[image * self._values.shape[1] + begin + row * width + col]
+        return self._values.take(self._index(level, image, row, col)[0])
 
     def read_own(self, level: Tensor, image: Tensor, row: Tensor, col: Tensor) -> Tensor:
         """Collect the 3x3 values around M pixels, none on the outermost row or column; shape (M, 9)."""
+        index, width = self._index(level, image, row, col)
         offset = torch.arange(-1, 2, device=row.device)
-        level, image, row, col = (index[:, None, None] for index in (level, image, row, col))
-        return self.read(level, image, row + offset[:, None], col + offset).flatten(1)
+        around = (index[:, None] + width[:, None] * offset)[:, :, None] + offset
+        return self._values.take(around.flatten(1))
+
+    def _index(self, level: Tensor, image: Tensor, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the numbers of pixels among all, and the widths of their levels."""
+        begin, _, width = self._table[level].unbind(-1)
+        return image * self._values.shape[1] + begin + row * width + col, width
 
 
 class Sampling(ABC):

@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 
 from kornia_lift.geometry import level_resize
+from kornia_lift.networks.response import FILTER_SIZE
 
 LEVEL_SIGMA = level_resize(1.0)  # 1.958: the SIFT scale of what LIFT's filter sees on a level of the image's own size
+SCORE_BORDER = FILTER_SIZE // 2  # pixels of a level whose score would see beyond the image
 SMALLEST_LEVEL = 26  # the filter's 25 pixels and one more: smaller levels have no score
 MOST_ENLARGED = 2.0  # times
 DOUBLED_UP_TO = 1600  # LIFT enlarges images whose smaller side is at most this, in the authors' release

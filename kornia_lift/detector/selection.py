@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -15,8 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kornia_lift.detector.extrema import Pixels, all_pixels, strongest_pixels
-from kornia_lift.detector.refinement import make_safe
-from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.detector.padding import mask_maps, read_mask, sees_padding, weighted
+from kornia_lift.detector.refinement import make_safe, scale_step
+from kornia_lift.detector.sampling import LevelMaps, Sampling
+from kornia_lift.detector.scale_space import SCORE_BORDER, Level, ScaleSpaceConfig
 from kornia_lift.detector.suppression import suppress, suppress_all
 from kornia_lift.geometry import lafs_from_lift
 
@@ -28,7 +31,7 @@ class Refined(NamedTuple):
         level: of each, shape (M,).
         image: index of the image, shape (M,).
         position: x, y in pixels of the level, and scale in levels relative to it, shape (M, 3).
-        value: scores, shape (M,).
+        value: scores of the quadratics fitted there, shape (M,).
         keep: which of them count, shape (M,).
     """
 
@@ -55,6 +58,61 @@ class Candidates(NamedTuple):
     keep: Tensor
 
 
+@dataclass(frozen=True)
+class SearchedLevels:
+    """The levels of a batch of images, and what says which of their maxima count.
+
+    Args:
+        levels: their scales and sizes.
+        scores: their score maps.
+        paddings: of each level, which of its pixels (B, h, w) do not belong to the image; ``None``: none.
+        mask: of the images, shape (1 or B, 1, H, W).
+        size: height and width of the images.
+
+    """
+
+    levels: Sequence[Level]
+    scores: LevelMaps
+    paddings: Sequence[Tensor] | None
+    mask: Tensor | None
+    size: Sequence[int]
+
+    def candidates(self, found: Refined, config: ScaleSpaceConfig, sampling: Sampling) -> Candidates:
+        """Interpolate the scales of refined maxima, and say which of them count."""
+        level, image, position, value, keep = found
+        if config.subpixel and not config.scale_nms:
+            scale = scale_step(self.scores, level, image, position[:, :2], sampling)
+            position = torch.cat([position[:, :2], scale[:, None]], 1)
+        value = sampling.report(self.scores, level, image, position, value)
+        fixed = position.detach()
+        if self.paddings is not None:
+            seen = LevelMaps([sees_padding(padding, SCORE_BORDER) for padding in self.paddings])
+            row, col = fixed[:, 1].round().long(), fixed[:, 0].round().long()
+            keep = keep & ~seen.read(level, image, row, col)
+        if self.mask is not None:
+            weights = mask_maps(self.mask, [each.size for each in self.levels], position)
+            weight = read_mask(weights, level, image if len(self.mask) > 1 else torch.zeros_like(image), fixed)
+            keep, value = keep & (weight > 0), weighted(value, weight)
+        frames = self._frames(level, position, config, sampling)
+        if config.border > 0:
+            keep = keep & self._contain(frames.detach(), config.border)
+        return Candidates(image, frames, value, keep)
+
+    def _frames(self, level: Tensor, position: Tensor, config: ScaleSpaceConfig, sampling: Sampling) -> Tensor:
+        """Return x, y and sigma (M, 3), in pixels of the image, of positions on levels."""
+        table = position.new_tensor([[*each.size, each.resize, each.sigma] for each in self.levels])
+        rows, cols, resize, sigma = table[level].unbind(1)
+        x = sampling.to_image(position[:, 0], cols, self.size[1], resize)
+        y = sampling.to_image(position[:, 1], rows, self.size[0], resize)
+        return torch.stack([x, y, sigma * torch.exp2(position[:, 2] / config.levels_per_octave)], 1)
+
+    def _contain(self, frames: Tensor, border: float) -> Tensor:
+        """Say which boxes of half-width ``border * sigma`` lie in the image, shape (M,)."""
+        x, y, sigma = frames.unbind(1)
+        radius, (height, width) = border * sigma, self.size
+        return (torch.minimum(x, y) - radius >= 1) & (x + radius < width - 1) & (y + radius < height - 1)
+
+
 class Selection(ABC):
     """How candidates are gathered, and the best of them selected."""
 
@@ -69,6 +127,20 @@ class Selection(ABC):
     @abstractmethod
     def drop(self, keep: Tensor, around: Tensor, at: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Drop candidates that do not count: from ``keep``, the scores around them, and what says where they are."""
+
+    @abstractmethod
+    def strongest(self, found: Refined, batch: int, count: int) -> tuple[Refined, Tensor | None]:
+        """Choose the maxima of the highest scores, among which the best keypoints nearly always are.
+
+        Args:
+            found: maxima that all count.
+            batch: number of images.
+            count: keypoints wanted of each.
+
+        Returns:
+            The strongest, or all; and of which images some were left out, shape (batch,), ``None`` if of none.
+
+        """
 
     @abstractmethod
     def best(self, found: Candidates, batch: int, count: int, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor]:
@@ -100,6 +172,19 @@ class AnyNumber(Selection):
         kept = keep.nonzero()[:, 0]  # once, since a GPU is waited for
         return keep[kept], around[kept], [each[kept] for each in at]
 
+    def strongest(self, found: Refined, batch: int, count: int) -> tuple[Refined, Tensor | None]:
+        most = _candidates_for(count)
+        rest = torch.bincount(found.image, minlength=batch) > most
+        if not bool(rest.any()):
+            return found, None
+        value, strong = found.value.detach(), torch.zeros_like(found.keep)
+        for image in range(batch):
+            mine = found.image == image
+            own = value.masked_fill(~mine, float("-inf"))
+            strong |= mine & (own >= own.topk(min(most, len(own))).values[-1])
+        first = strong.nonzero()[:, 0]
+        return Refined(*(each[first] for each in found)), rest
+
     def best(self, found: Candidates, batch: int, count: int, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor]:
         kept = found.keep.nonzero()[:, 0]
         image, frames, value = found.image[kept], found.frames[kept], found.value[kept]
@@ -121,13 +206,12 @@ class FixedNumber(Selection):
     candidates of the highest scores, and chains of suppressed suppressors have a greatest length.
 
     Args:
-        count: number of slots. On 14 images of our training scenes the best N keypoints were among the best 2.3 N to
-            2.8 N candidates.
+        count: number of slots.
 
     """
 
     def __init__(self, count: int) -> None:
-        self._limit = 3 * count + 1024
+        self._limit = _candidates_for(count)
 
     def pixels(self, maxima: Tensor, margin: int, score: Tensor) -> tuple[Pixels, Tensor]:
         return strongest_pixels(maxima, margin, score, self._limit)
@@ -138,6 +222,9 @@ class FixedNumber(Selection):
 
     def drop(self, keep: Tensor, around: Tensor, at: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         return keep, make_safe(around, keep), list(at)
+
+    def strongest(self, found: Refined, batch: int, count: int) -> tuple[Refined, Tensor | None]:
+        return found, None
 
     def best(self, found: Candidates, batch: int, count: int, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor]:
         lowest = float("-inf")
@@ -158,6 +245,14 @@ class FixedNumber(Selection):
 def selection_for(count: int) -> Selection:
     """Return what suits the way that the detector runs: in a graph that is being built, or not."""
     return FixedNumber(count) if torch.compiler.is_compiling() else AnyNumber()
+
+
+def _candidates_for(count: int) -> int:
+    """Return among how many of the best candidates so many keypoints are.
+
+    On 14 images of our training scenes the best N were among the best 2.3 N to 2.8 N.
+    """
+    return 3 * count + 1024
 
 
 def _radius(frames: Tensor, config: ScaleSpaceConfig) -> Tensor:

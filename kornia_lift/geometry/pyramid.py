@@ -75,10 +75,7 @@ class PatchPyramid:
             for b in range(len(image)):
                 mine = ((level[b] == k) & finite[b]).nonzero()[:, 0]
                 grid = along_y[b, mine][:, :, None] + along_x[b, mine][:, None]
-                cut = F.grid_sample(
-                    source[b : b + 1], grid.view(1, -1, size, 2), padding_mode="border", align_corners=False
-                )
-                out[b, mine] = cut.view(-1, 1, size, size)
+                out[b, mine] = _sample(source[b : b + 1], grid)
         return out
 
     def cut_at_once(self, lafs: Tensor, level: Tensor, finite: Tensor, size: int, depth: int) -> Tensor:
@@ -129,6 +126,20 @@ class PatchPyramid:
         if self._flat is None or len(self._flat[1]) < depth:
             self._flat = one_behind_the_other([self._level(k)[:, 0] for k in range(depth)])
         return self._flat
+
+
+def _sample(image: Tensor, grid: Tensor) -> Tensor:
+    """Read one image (1, 1, H, W) at the positions of patches (N, S, S, 2); shape (N, 1, S, S).
+
+    ``grid_sample`` gives each thread images of its own: of a single image as many are made as there are threads, all of
+    them the same memory.
+    """
+    count, size = grid.shape[:2]
+    threads = min(torch.get_num_threads(), max(count, 1))
+    grid = F.pad(grid, (0, 0, 0, 0, 0, 0, 0, -count % threads))
+    images = image.expand(threads, -1, -1, -1)
+    cut = F.grid_sample(images, grid.view(threads, -1, size, 2), padding_mode="border", align_corners=False)
+    return cut.view(-1, 1, size, size)[:count]
 
 
 def one_behind_the_other(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -30,12 +30,16 @@ from kornia_lift.networks._fast.folded import (
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks._fast.quantized import IntegerChain, has_fast_integers, has_integers
 from kornia_lift.networks.layers import NORM_EPS, Layers, in_chunks, normalised_convolution, normalize_patches
-from kornia_lift.weights import load_network
+from kornia_lift.weights import load_network, widths_of
 
 PATCH_SIZE = 32
 DESCRIPTOR_DIM = 128
 REGIONS = (1.0, 2.0, 4.0)  # sides of what is seen, over that of the frame
 LARGE = int(PATCH_SIZE * REGIONS[-1])  # side of one patch that holds them all
+CHANNELS = (32, 64, 64, 128, 128)  # of the layers of the main part, but for the last
+FEWEST_LAYERS = 3  # one of stride 2, another one, and one behind it
+MOST_LAYERS = 16  # that are looked for in a file
+SMALL_CHANNELS = (32, 48, 96, 128)  # the same with half of the products
 
 
 class PatchEncoder(Layers):
@@ -92,13 +96,15 @@ class CompactDescriptor(nn.Module):
     r"""Describe keypoints by 128 numbers from 32x32 grayscale patches of three regions around each.
 
     Every patch is normalised by its own mean and deviation. The patch of the frame goes through one 5x5 convolution
-    of stride 2, four 3x3 convolutions, and an 8x8 one that sees the whole map; those of twice and four times its size
-    go through networks of a twelfth of the products. The three results are added. Batch normalisation without
-    parameters, ReLU; 1.7 million weights.
+    of stride 2, four 3x3 convolutions, the third of which has stride 2 again, and an 8x8 one that sees the whole map;
+    those of twice and four times its size go through networks of a twelfth of the products. The three results are
+    added. Batch normalisation without parameters, ReLU; 1.7 million weights.
 
     Args:
         pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
             for random weights (the module then stays in train mode, where batch statistics normalise).
+        channels: of the layers of the main part but the last; the first and the last but one of them have stride 2.
+            ``None``: those of the weights, 32, 64, 64, 128 and 128 without any.
         precision: number format of the products on a CPU without gradient. ``"auto"``: ``"int8"`` where the CPU
             multiplies 8-bit integers (AVX-VNNI, AVX512-VNNI, AMX), with a cosine to ``"float32"`` of .9998 in the mean;
             else ``"bfloat16"`` where it multiplies in that (AVX512-BF16). Input, output and weights stay float32.
@@ -113,7 +119,7 @@ class CompactDescriptor(nn.Module):
     Raises:
         kornia.core.exceptions.ShapeError: if the input has another shape.
         TypeError: if the input is not floating point.
-        ValueError: if the precision is unknown, or not available.
+        ValueError: if the precision is unknown, or not available, or there are fewer than three layers.
 
     Convention:
         The first patch covers the whole frame of a kornia LAF.
@@ -135,16 +141,20 @@ class CompactDescriptor(nn.Module):
         self,
         pretrained: bool | str | os.PathLike[str] = False,
         *,
+        channels: Sequence[int] | None = None,
         precision: IntegerPrecision = "auto",
         chunk_size: int = 512,
     ) -> None:
         super().__init__()
         self.precision = precision
         self.chunk_size = chunk_size
+        channels = _channels_of(pretrained) if channels is None else channels
+        if len(channels) < FEWEST_LAYERS:
+            raise ValueError(f"CompactDescriptor expects channels of three or more layers, got {tuple(channels)}")
         self.features = PatchEncoder(
-            channels=(1, 32, 64, 64, 128, 128),
-            kernels=(5, 3, 3, 3, 3),
-            strides=(2, 1, 1, 2, 1),
+            channels=(1, *channels),
+            kernels=(5, *(3,) * (len(channels) - 1)),
+            strides=(2, *(1,) * (len(channels) - FEWEST_LAYERS), 2, 1),
             size=8,
             outputs=DESCRIPTOR_DIM,
             precision=precision,
@@ -193,6 +203,12 @@ class CompactDescriptor(nn.Module):
                 "cuts them"
             )
         return in_chunks(self._describe, patch, self.chunk_size, self.training)
+
+
+def _channels_of(pretrained: bool | str | os.PathLike[str]) -> tuple[int, ...]:
+    """Return the channels of the main part of the descriptor of a model."""
+    found = widths_of(pretrained, (f"descriptor.features.{n}.weight" for n in range(0, 3 * MOST_LAYERS, 3)))[:-1]
+    return tuple(found) if len(found) >= FEWEST_LAYERS else CHANNELS  # others are refused where they are loaded
 
 
 def _regions_of(large: Tensor) -> Tensor:

@@ -20,18 +20,20 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_floating
 from kornia_lift._kornia import ShapeError
+from kornia_lift.networks._fast.blocks import BLOCK, from_blocks, to_blocks
 from kornia_lift.networks._fast.folded import Precision, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.contrast import LocalContrast, gaussian_contrast
 from kornia_lift.networks.layers import exact_conv2d, extended
-from kornia_lift.weights import load_network, load_tensors
+from kornia_lift.weights import load_network, widths_of
 
 WIDTHS = (16, 32, 32)  # channels at the half, quarter and eighth of the resolution
+SMALL_WIDTHS = (8, 16, 32)  # the same with half of the weights
 COARSEST = 8  # pixels per pixel of the coarsest maps
 LIMIT = 3.0  # local deviations: what is brighter or darker counts as that much
 FLAT = 1e-3  # local deviations: a surrounding that does not reach that much shows nothing
-BLOCK = 2  # pixels of a side that become channels
 REACH = 56  # pixels: how far a score depends on its surroundings, after the contrast; a multiple of COARSEST
+MARGIN = 32  # pixels of continued image: what lies farther out moves scores 12 pixels inside by .0005 deviations
 STRIP_PIXELS = 1 << 21  # of a strip of a large image: the maps of whole images would take 50 bytes a pixel
 
 
@@ -59,28 +61,12 @@ def shows_something(z: Tensor) -> Tensor:
     return cells > FLAT
 
 
-def _to_blocks(z: Tensor) -> Tensor:
-    """Do what ``pixel_unshuffle`` does to maps (B, 1, H, W), in an eighth of its time: it moves pairs of pixels."""
-    pairs = z[:, 0].contiguous().view(torch.int32 if z.element_size() == 2 else torch.int64)
-    blocks = pairs.unflatten(1, (-1, BLOCK)).transpose(2, 3).contiguous()
-    return blocks.view(z.dtype).permute(0, 3, 1, 2)
-
-
-def _from_blocks(blocks: Tensor) -> Tensor:
-    """Do what ``pixel_shuffle`` does to blocks in float32, in a twentieth of its time where channels are last."""
-    pairs = blocks.permute(0, 2, 3, 1).contiguous().view(torch.int64)
-    return pairs.transpose(2, 3).contiguous().view(torch.float32).flatten(1, 2)[:, None]
-
-
 def _widths_of(pretrained: bool | str | os.PathLike[str]) -> tuple[int, int, int]:
     """Return the channels of the response of a model."""
-    if not isinstance(pretrained, (str, os.PathLike)):
-        return WIDTHS
-    tensors = load_tensors(pretrained)[0]
-    first = [tensors.get(f"response.{name}.0.weight") for name in ("at_half", "at_quarter", "at_eighth")]
-    half, quarter, eighth = (
-        default if weight is None else len(weight) for weight, default in zip(first, WIDTHS, strict=True)
-    )
+    found = widths_of(pretrained, (f"response.{name}.0.weight" for name in ("at_half", "at_quarter", "at_eighth")))
+    if len(found) != len(WIDTHS):
+        return WIDTHS  # what has none of them is refused where it is loaded
+    half, quarter, eighth = found
     return half, quarter, eighth
 
 
@@ -114,7 +100,8 @@ class CompactResponse(nn.Module):
     Convention:
         A keypoint is a maximum of the score of its level. The level of the image's own size finds corners of a few
         pixels; which SIFT scale their frames get is a matter of the scale space
-        (:meth:`~kornia_lift.detector.scale_space.ScaleSpaceConfig.compact`). Beyond the border the image is replicated.
+        (:meth:`~kornia_lift.detector.scale_space.ScaleSpaceConfig.compact`). Beyond the border 32
+        pixels replicate the image, what follows is flat.
 
     Example:
         >>> response = CompactResponse().eval()
@@ -199,7 +186,7 @@ class CompactResponse(nn.Module):
             # the pixels of a block have weights of their own, which tells them apart where the image does not
             shown = F.interpolate(shown.to(blocks.dtype), scale_factor=COARSEST // BLOCK, mode="nearest") > 0
             blocks = torch.where(shown, blocks, blocks.mean(1, keepdim=True))
-        return _from_blocks(blocks) if plain else F.pixel_shuffle(blocks, BLOCK)
+        return from_blocks(blocks) if plain else F.pixel_shuffle(blocks, BLOCK)
 
     def _blocks(self, z: Tensor) -> Tensor:
         """Scores of blocks of pixels, (B, BLOCK ** 2, H / BLOCK, W / BLOCK)."""
@@ -228,7 +215,7 @@ class CompactResponse(nn.Module):
         def convolve(x: Tensor, layer: int, stride: int = 1) -> Tensor:
             return F.conv2d(x, weights[layer], None, stride, weights[layer].shape[-1] // 2)
 
-        half = convolve(convolve(_to_blocks(z.to(self._dtype)), 0).relu_(), 1).relu_()
+        half = convolve(convolve(to_blocks(z.to(self._dtype)), 0).relu_(), 1).relu_()
         quarter = convolve(convolve(half, 2, 2).relu_(), 3).relu_()
         eighth = convolve(convolve(convolve(quarter, 4, 2).relu_(), 5).relu_(), 6).relu_()
         quarter = convolve(quarter.add_(_enlarge(convolve(eighth, 7))), 9).relu_()
@@ -239,6 +226,6 @@ class CompactResponse(nn.Module):
         check_floating(x, type(self).__name__)
         if x.dim() != 4 or x.shape[1] != 1:
             raise ShapeError(f"CompactResponse expects grayscale images (B, 1, H, W), got {tuple(x.shape)}")
-        z = extended(self.normalize(x, content), (REACH,) * 4)
-        inner = slice(REACH, -REACH)
+        z = extended(self.normalize(x, content), (MARGIN,) * 4)
+        inner = slice(MARGIN, -MARGIN)
         return self.score_normalized(z)[..., inner, inner]

@@ -8,6 +8,7 @@ from kornia_lift.weights._load import (
     load_tensors,
     network_family,
     pooled_sizes,
+    widths_of,
 )
 from kornia_lift.weights._registry import LFNET_MODEL, Family
 from kornia_lift.weights._safetensors import WeightFileError, read_safetensors, write_safetensors
@@ -26,5 +27,6 @@ __all__ = [
     "pooled_sizes",
     "read_safetensors",
     "save_model",
+    "widths_of",
     "write_safetensors",
 ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterable
+from itertools import takewhile
 from pathlib import Path
 from typing import cast, get_args
 
@@ -11,6 +13,8 @@ from torch import Tensor, nn
 
 from kornia_lift.weights._registry import DEFAULT_MODEL, FOLDER, MODELS, NETWORKS, Family, ShippedModel, ShippedNetwork
 from kornia_lift.weights._safetensors import WeightFileError, parse_safetensors, read_safetensors
+
+LARGEST_WIDTH = 1024  # channels of a network that is made as a file says
 
 
 def available_models() -> tuple[str, ...]:
@@ -122,6 +126,28 @@ def default_network(part: str, who: str, advice: str) -> str:
     if not names:
         raise ValueError(f"kornia_lift ships no weights of {who}: {advice}, or use pretrained=False for random ones")
     return names[0]
+
+
+def widths_of(pretrained: bool | str | os.PathLike[str], layers: Iterable[str]) -> list[int]:
+    """Return the output channels of layers of a model, whose networks have the widths that its weights say.
+
+    Args:
+        pretrained: as in :func:`load_tensors`.
+        layers: full names of their weights; what follows the first one that is missing does not count.
+
+    Raises:
+        WeightFileError: if a layer has so many channels that the network might not fit into memory, however small the
+            file is.
+
+    """
+    if not isinstance(pretrained, (str, os.PathLike)):
+        return []
+    tensors = load_tensors(pretrained)[0]
+    widths = {name: len(tensors[name]) for name in takewhile(tensors.__contains__, layers)}
+    for name, width in widths.items():
+        if width > LARGEST_WIDTH:
+            raise WeightFileError(f"{name} of {pretrained} has {width} channels, expected {LARGEST_WIDTH} at most")
+    return list(widths.values())
 
 
 def load_network(network: nn.Module, part: str, pretrained: bool | str | os.PathLike[str]) -> None:

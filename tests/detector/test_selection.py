@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from kornia_lift import LIFTDetector, LIFTFeature, ScaleSpaceConfig
+from kornia_lift.detector import selection
 from kornia_lift.detector.padding import cover_max
 from kornia_lift.detector.suppression import suppress, suppress_all
 from tests.helpers.pictures import texture
@@ -88,6 +89,35 @@ def test_gradients_of_a_graph_are_the_same(as_graph: Callable[..., Tensor]) -> N
     assert expected[0].abs().max() > 0
     assert expected.isfinite().all()
     torch.testing.assert_close(as_graph(gradient), expected, rtol=1e-6, atol=1e-6 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(("most", "rounds"), [(3, 2), (40, 2), (150, 1)])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_the_strongest_maxima_are_enough_or_all_are_used(
+    most: int, rounds: int, gradient: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector, img = LIFTDetector(30), images().requires_grad_(gradient)
+
+    def found() -> list[Tensor]:
+        lafs, responses = detector(img)
+        if not gradient:
+            return [lafs, responses]
+        return [lafs, responses, *torch.autograd.grad(lafs.sum() + responses.sum(), img)]
+
+    expected = found()
+    used: list[int] = []
+    best = selection.AnyNumber.best
+
+    def counted(self: selection.AnyNumber, found: selection.Candidates, *rest: Any) -> tuple[Tensor, Tensor]:
+        used.append(len(found.image))
+        return best(self, found, *rest)
+
+    monkeypatch.setattr(selection.AnyNumber, "best", counted)
+    monkeypatch.setattr(selection, "_candidates_for", lambda count: most)
+    for one, other in zip(found(), expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6 * float(other.detach().abs().max()))
+    assert used[0] <= 3 * most
+    assert len(used) == rounds and used == sorted(used)  # of few, fewer than 30 survive
 
 
 def test_fewer_candidates_than_slots(as_graph: Callable[..., tuple[Tensor, ...]]) -> None:

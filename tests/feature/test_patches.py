@@ -61,6 +61,18 @@ def test_patches_cut_at_once_are_those_cut_by_level(size: tuple[int, int], batch
     assert (found - expected).abs().max() < (1e-4 if dtype == torch.float32 else 1e-12)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_patches_do_not_depend_on_the_threads(threads: int) -> None:
+    image, lafs = texture(90, 110), frames(90, 110)[:, :7]
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        found = PatchPyramid(image).cut(lafs, 16)
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, torch.cat([PatchPyramid(image).cut(lafs[:, k : k + 1], 16) for k in range(7)], 1))
+
+
 def test_patches_of_half_precision_are_those_of_the_same_image_in_float32() -> None:
     image, lafs = texture(130, 130).half(), frames(130, 130)
     found = PatchPyramid(image).cut(lafs, 32)

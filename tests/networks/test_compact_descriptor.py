@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from torch.nn.functional import avg_pool2d
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks._fast.quantized import has_fast_integers, has_integers
-from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.compact_descriptor import SMALL_CHANNELS, CompactDescriptor
+from kornia_lift.weights import WeightFileError, write_safetensors
 from tests.helpers.pictures import texture
 
 
@@ -33,8 +35,11 @@ def trained(**options: object) -> CompactDescriptor:
     return network.eval()
 
 
-def test_counts_its_products_and_parameters() -> None:
-    network = CompactDescriptor(False).eval()
+@pytest.mark.parametrize(
+    ("channels", "millions", "weights"), [(None, 34.0, 1_708_610), (SMALL_CHANNELS, 19.2, 1_598_018)]
+)
+def test_counts_its_products_and_parameters(channels: tuple[int, ...] | None, millions: float, weights: int) -> None:
+    network = CompactDescriptor(False, channels=channels).eval()
     products = 0
 
     def count(layer: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
@@ -46,8 +51,25 @@ def test_counts_its_products_and_parameters() -> None:
             layer.register_forward_hook(count)  # type: ignore[arg-type]
     with fast_paths(False):
         network(views())
-    assert products == pytest.approx(34.0e6, rel=0.01)
-    assert sum(p.numel() for p in network.parameters()) == 1_708_610
+    assert products == pytest.approx(1e6 * millions, rel=0.01)
+    assert sum(p.numel() for p in network.parameters()) == weights
+
+
+def test_weights_say_how_wide_the_network_is(tmp_path: Path) -> None:
+    narrow, path = trained(channels=(8, 16, 24, 16)), tmp_path / "narrow.safetensors"
+    tensors = {f"descriptor.{name}": value for name, value in narrow.state_dict().items()}
+    write_safetensors(path, tensors, {"networks": "compact"})
+    loaded = CompactDescriptor(path)
+    assert [len(layer.weight) for layer, _ in loaded.features.pairs()] == [8, 16, 24, 16, 128]
+    with torch.no_grad():
+        torch.testing.assert_close(loaded(views(3)), narrow(views(3)))
+    with pytest.raises(WeightFileError, match="do not fit"):
+        CompactDescriptor(path, channels=(8, 16, 24, 24))
+
+
+def test_too_few_layers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"three or more layers, got \(8, 16\)"):
+        CompactDescriptor(channels=(8, 16))
 
 
 def test_describes_by_unit_vectors_as_kornia_expects() -> None:

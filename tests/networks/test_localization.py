@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,14 +17,15 @@ from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.localization import KeypointLocalization, soft_argmax_around_centre
+from kornia_lift.weights import WeightFileError, write_safetensors
 from tests.helpers.networks import Constant
 from tests.helpers.pictures import texture
 
 
-def trained(seed: int = 0) -> KeypointLocalization:
+def trained(seed: int = 0, blocks: bool = False) -> KeypointLocalization:
     """A network that corrects something: random heads and batch statistics."""
     torch.manual_seed(seed)
-    network = KeypointLocalization(False, precision="float32")
+    network = KeypointLocalization(False, blocks=blocks, precision="float32")
     nn.init.normal_(network.heat.weight, std=0.3)
     nn.init.normal_(network.head.weight, std=0.4)
     with torch.no_grad():
@@ -48,10 +50,42 @@ def test_the_position_is_where_the_heat_is_weighed_by_how_near_it_is() -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize(("blocks", "weights", "products"), [(False, 23_970, 4_202_496), (True, 19_866, 2_654_208)])
+def test_counts_its_weights_and_products(blocks: bool, weights: int, products: int) -> None:
+    network = KeypointLocalization(False, blocks=blocks).eval()
+    counted = 0
+
+    def count(layer: nn.Module, args: tuple[Tensor], out: Tensor) -> None:
+        nonlocal counted
+        counted += out.numel() * layer.weight[0].numel()  # type: ignore[operator, index]
+
+    for layer in [*network.features, *network.summary]:
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)  # type: ignore[arg-type]
+    with fast_paths(False):
+        network(torch.rand(1, 1, 32, 32))
+    assert counted == products
+    assert sum(p.numel() for p in network.parameters()) == weights
+
+
+def test_weights_say_whether_blocks_are_seen(tmp_path: Path) -> None:
+    for blocks in (False, True):
+        network, path = trained(blocks=blocks), tmp_path / f"{blocks}.safetensors"
+        tensors = {f"localization.{name}": value for name, value in network.state_dict().items()}
+        write_safetensors(path, tensors, {"networks": "compact"})
+        loaded = KeypointLocalization(path, precision="float32")
+        assert loaded.blocks == blocks and not loaded.training
+        patch = torch.rand(3, 1, 32, 32)
+        torch.testing.assert_close(loaded(patch), network(patch))
+        with pytest.raises(WeightFileError, match="do not fit"):
+            KeypointLocalization(path, blocks=not blocks)
+
+
+@pytest.mark.parametrize("blocks", [False, True])
 @pytest.mark.parametrize(("precision", "limit"), [("float32", 1e-5), ("bfloat16", 0.03)])
-def test_the_inference_path_is_the_plain_one(precision: str, limit: float) -> None:
-    network = trained()
-    other = KeypointLocalization(False, precision=precision).eval()  # type: ignore[arg-type]
+def test_the_inference_path_is_the_plain_one(precision: str, limit: float, blocks: bool) -> None:
+    network = trained(blocks=blocks)
+    other = KeypointLocalization(False, blocks=blocks, precision=precision).eval()  # type: ignore[arg-type]
     other.load_state_dict(network.state_dict())
     patch = torch.rand(20, 1, 32, 32)
     with torch.no_grad():
@@ -61,8 +95,9 @@ def test_the_inference_path_is_the_plain_one(precision: str, limit: float) -> No
     assert (found - expected).abs().max() < limit
 
 
-def test_gradcheck() -> None:
-    network = trained().double()
+@pytest.mark.parametrize("blocks", [False, True])
+def test_gradcheck(blocks: bool) -> None:
+    network = trained(blocks=blocks).double()
     patch = torch.rand(2, 1, 32, 32, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(network, (patch,), fast_mode=True)
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from kornia_lift import LIFTDescriptor, LIFTOrientation, LIFTResponse
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.weights import (
     WeightFileError,
     load_tensors,
@@ -268,3 +272,20 @@ def test_buffers_are_saved_as_they_are(tmp_path: Path) -> None:
     assert int(tensors["response.num_batches_tracked"]) == 70_000
     assert float(tensors["response.eps_of"]) == float(torch.tensor(0.0123456))
     assert tensors["response.weight"].dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("network", "layer"),
+    [(CompactResponse, "response.at_quarter.0.weight"), (CompactDescriptor, "descriptor.features.3.weight")],
+)
+def test_a_small_file_makes_no_large_network(network: type[nn.Module], layer: str, tmp_path: Path) -> None:
+    tensors, metadata = load_tensors("lift-plus")
+    tensors |= {f"response.{name}": value for name, value in CompactResponse(False).state_dict().items()}
+    path = tmp_path / "wide.safetensors"
+    # a layer of as many channels would have ten thousand million weights
+    write_safetensors(path, {**tensors, layer: torch.zeros(100_000, 1, 1, 1)}, metadata)
+    with pytest.raises(WeightFileError, match=f"{re.escape(layer)} of .* has 100000 channels, expected 1024 at most"):
+        network(path)
+    write_safetensors(path, {**tensors, layer: torch.zeros(1000, 1, 1, 1)}, metadata)
+    with pytest.raises(WeightFileError, match="do not fit"):
+        network(path)

@@ -40,6 +40,8 @@ class CompactConfig:
     Args:
         detector: model whose response network the result keeps: the name of a shipped one, or a weight file. A run that
             starts from weights keeps their own.
+        small: make the smaller forms of all networks, those of ``lift-fast``; a run that starts from weights keeps the
+            forms that they have.
         train_response: train the response too: that of the weights to start from, convolutional or LIFT's, else a
             convolutional one from corners.
         response_matcher: model whose orientation and descriptor say meanwhile which keypoints are matched correctly;
@@ -87,6 +89,7 @@ class CompactConfig:
     """
 
     detector: str = "lift"
+    small: bool = False
     train_response: bool = False
     response_matcher: str = "lift-plus"
     response_crops: CropConfig = SCALE_CROPS

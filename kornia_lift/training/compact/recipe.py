@@ -15,8 +15,8 @@ from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.detector.models import response_of, scale_space_for
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.feature.patches import PatchOrienter
-from kornia_lift.networks.compact_descriptor import CompactDescriptor
-from kornia_lift.networks.compact_response import CompactResponse
+from kornia_lift.networks.compact_descriptor import SMALL_CHANNELS, CompactDescriptor
+from kornia_lift.networks.compact_response import SMALL_WIDTHS, CompactResponse
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
@@ -90,18 +90,25 @@ class CompactRecipe(Recipe[CompactConfig]):
 
     def initial_parts(self, init: Model) -> dict[str, nn.Module]:
         """Return the networks to be loaded: the localization is not in all compact models, the response is built so."""
-        has_it = any(name.startswith("localization.") for name in load_tensors(init)[0])
-        parts = self.parts if has_it else super().parts
+        parts = self.parts if _has_localization(init) else super().parts
         return {name: network for name, network in parts.items() if name != "response"}
 
     def make_networks(self) -> None:
         """Make the networks; the response is that of the initial weights, else of ``detector``, or convolutional."""
-        model = self._model_of_response
-        response = CompactResponse(False) if model is None else response_of(model)
+        model, init, small = self._model_of_response, self.init, self.config.small
+        widths = SMALL_WIDTHS if small else None
+        response = CompactResponse(False, widths=widths) if model is None else response_of(model)
         self.response = response.requires_grad_(True).to(self.device)
-        self.localization = KeypointLocalization(False).to(self.device)
+        # initial weights decide the form of their networks
+        if init is not None and _has_localization(init):
+            localization = KeypointLocalization(init)
+        else:
+            localization = KeypointLocalization(False, blocks=small)
+        self.localization = localization.to(self.device)
         self.orientation = PolarOrientation(False).to(self.device)
-        self.descriptor = CompactDescriptor(False).to(self.device)
+        channels = SMALL_CHANNELS if small else None
+        descriptor = CompactDescriptor(False, channels=channels) if init is None else CompactDescriptor(init)
+        self.descriptor = descriptor.to(self.device)
 
     @property
     def _model_of_response(self) -> Model | None:
@@ -215,3 +222,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         localizer = LAFLocalizer(self.localization.eval())
         detector = LIFTDetector(c.detections.per_image, resp_module=self.response.eval(), localizer=localizer).eval()
         return seen, find_pairs(seen, [image.camera for image in store.images], detector, c.detections)
+
+
+def _has_localization(model: Model) -> bool:
+    return any(name.startswith("localization.") for name in load_tensors(model)[0])

@@ -149,6 +149,25 @@ def test_a_convolutional_response_is_kept_or_trained_on(tiny_store: Store, tmp_p
         torch.testing.assert_close(recipe.response.head.weight, first.response.head.weight.half().float())
 
 
+@pytest.mark.parametrize("begins_small", [False, True])
+def test_small_networks_are_made_and_kept(begins_small: bool, tiny_store: Store, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+    config = CompactConfig(train_response=True, small=begins_small)
+    first = CompactRecipe(tiny_store, tmp_path / "first", config, validation=tiny_store)
+    first.save(init := tmp_path / "own.safetensors")
+    other = replace(config, small=not begins_small)  # what a run goes on from decides
+    second = CompactRecipe(tiny_store, tmp_path / "second", other, validation=tiny_store, init=init)
+    for recipe in (first, second):
+        assert isinstance(recipe.response, CompactResponse)
+        assert len(recipe.response.head.weight[0]) == (8 if begins_small else 16)
+        assert recipe.localization.blocks == begins_small
+        assert len(recipe.descriptor.features.pairs()) == (5 if begins_small else 6)
+    for one, two in zip(first.parts.values(), second.parts.values(), strict=True):
+        for name, value in one.state_dict().items():
+            torch.testing.assert_close(two.state_dict()[name], value, rtol=1e-3, atol=1e-3)
+        assert all(weight.requires_grad for weight in two.parameters())
+
+
 def test_a_run_goes_on_from_models_with_and_without_localization(tiny_store: Store, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
     first = CompactRecipe(tiny_store, tmp_path / "first", validation=tiny_store)

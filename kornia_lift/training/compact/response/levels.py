@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kornia_lift.detector.detector import SCORE_BORDER
 from kornia_lift.detector.extrema import max_filter
+from kornia_lift.detector.scale_space import SCORE_BORDER
 from kornia_lift.training.warped.homographies import sample_pixels, warp_points, zooms
 from kornia_lift.training.warped.maxima import spread_gaussian, window_sum
 
