@@ -34,7 +34,7 @@ LIMIT = 3.0  # local deviations: what is brighter or darker counts as that much
 FLAT = 1e-3  # local deviations: a surrounding that does not reach that much shows nothing
 REACH = 56  # pixels: how far a score depends on its surroundings, after the contrast; a multiple of COARSEST
 MARGIN = 32  # pixels of continued image: what lies farther out moves scores 12 pixels inside by .0005 deviations
-STRIP_PIXELS = 1 << 21  # of a strip of a large image: the maps of whole images would take 50 bytes a pixel
+STRIP_PIXELS = 5 << 19  # of a strip of a large image: the maps of whole images would take 50 bytes a pixel
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
@@ -44,6 +44,11 @@ def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
 
 def _enlarge(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _enlarge_rounded(x: Tensor) -> Tensor:
+    """Do what :func:`_enlarge` does, to the bit, in two thirds of its time in bfloat16 on a CPU."""
+    return _enlarge(x.float()).to(x.dtype)
 
 
 def shows_something(z: Tensor) -> Tensor:
@@ -218,8 +223,8 @@ class CompactResponse(nn.Module):
         half = convolve(convolve(to_blocks(z.to(self._dtype)), 0).relu_(), 1).relu_()
         quarter = convolve(convolve(half, 2, 2).relu_(), 3).relu_()
         eighth = convolve(convolve(convolve(quarter, 4, 2).relu_(), 5).relu_(), 6).relu_()
-        quarter = convolve(quarter.add_(_enlarge(convolve(eighth, 7))), 9).relu_()
-        half = convolve(half.add_(_enlarge(convolve(quarter, 8))), 10).relu_().float()
+        quarter = convolve(quarter.add_(_enlarge_rounded(convolve(eighth, 7))), 9).relu_()
+        half = convolve(half.add_(_enlarge_rounded(convolve(quarter, 8))), 10).relu_().float()
         return convolve(half, 11)
 
     def forward(self, x: Tensor, content: Tensor | None = None) -> Tensor:

@@ -161,7 +161,11 @@ class _CellFilter:
         self._kernel = torch.exp(-0.5 * (at / inner) ** 2)
         self._kernel /= self._kernel.sum()
         self._weight = None if content is None else content.to(like)
-        self._total = self._blur(like.new_ones(1, 1, *self._size) if self._weight is None else self._weight)
+        if self._weight is None:
+            column, row = (self._blur_line(like.new_ones(1, 1, side)) for side in self._size)
+            self._total = column.mT * row
+        else:
+            self._total = self._blur(self._weight)
         self._total = self._total.clamp(min=1e-6)
 
     def _blur(self, x: Tensor) -> Tensor:
@@ -172,6 +176,12 @@ class _CellFilter:
         cells, radius = F.pad(cells, (1, 1, 1, 1)), len(self._kernel) // 2
         cells = exact_conv2d(cells, self._kernel.view(1, 1, -1, 1), padding=(radius, 0))
         return exact_conv2d(cells, self._kernel.view(1, 1, 1, -1), padding=(0, radius))
+
+    def _blur_line(self, x: Tensor) -> Tensor:
+        """Do along a line (1, 1, N) what :meth:`_blur` does along either axis of an image."""
+        cells = F.pad(F.avg_pool1d(F.pad(x, (0, -x.shape[-1] % CELL)), CELL), (1, 1))
+        kernel, radius = self._kernel.view(1, 1, 1, -1), len(self._kernel) // 2
+        return exact_conv2d(cells[:, :, None], kernel, padding=(0, radius))[:, :, 0]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Average images (B, 1, H, W); returns cells."""
