@@ -93,7 +93,7 @@ def bars(path: Path) -> None:
     for axes, (group, title) in zip(figure.subplots(1, 2), panels, strict=True):
         found = {
             name: estimate.value
-            for name in ("lift", "lift-plus", *OTHERS)
+            for name in ("lift", "lift-plus", "lift-fast", *OTHERS)
             if (estimate := accuracy[name].estimate(group, "correct_matches"))
         }
         names = sorted(found, key=found.__getitem__)

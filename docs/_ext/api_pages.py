@@ -61,7 +61,9 @@ PAGES = {
     "training_modern": Page(
         "Training: the modern recipe", "What made ``lift``.", ("training.modern", "training.warped")
     ),
-    "training_compact": Page("Training: the compact recipe", "What made ``lift-plus``.", ("training.compact",)),
+    "training_compact": Page(
+        "Training: the compact recipe", "What made ``lift-plus`` and ``lift-fast``.", ("training.compact",)
+    ),
     "training_family": Page(
         "Training: the family", "Learned correspondences and LF-Net.", ("training.correspondences", "training.lfnet")
     ),

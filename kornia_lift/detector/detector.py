@@ -139,6 +139,8 @@ class LIFTDetector(nn.Module):
             paddings: of each level, which of its pixels (B, h, w) do not belong to the image; ``None``: none.
 
         """
+        if isinstance(self.resp, CompactResponse):  # resizing in half precision leaves ripples, which it would see
+            img = img.to(torch.promote_types(img.dtype, torch.float32))
         resize = self._sampling.resizer(img)
         levels = plan_levels(img.shape[-2], img.shape[-1], self.config)
         each = [None] * len(levels) if paddings is None else paddings
@@ -151,7 +153,7 @@ class LIFTDetector(nn.Module):
         It follows from what the scores are summed from, not from the scores: those of a black image may be near 0,
         where all differences are rounding errors.
         """
-        if isinstance(self.resp, LIFTResponse):
+        if isinstance(self.resp, (LIFTResponse, CompactResponse)):
             return CURVATURE_WEIGHTS * self.resp.rounding_error(img)  # no pixel of a level exceeds those of the image
         largest = [torch.where(s.isfinite(), s.detach().abs(), 0).flatten(1).amax(1) for s in scores]
         return CURVATURE_WEIGHTS * ROUNDING * torch.stack(largest).amax(0)

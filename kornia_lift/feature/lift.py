@@ -52,7 +52,8 @@ class LIFTFeature(LocalFeature):
             shipped model says, one size, three for ``"lift-pooled"``.
         angles: angles of a keypoint, at most, whose descriptors are averaged, weighted by how likely each is: where an
             angle is ambiguous, two images choose differently, and only the mean is found again. The frame has the most
-            likely one. ``None``: as the model says, 1 for LIFT's orientation, which has no others, 4 for the polar one.
+            likely one. ``None``: as the model says, 1 for LIFT's orientation, which has no others, 4 for the polar one
+            (2 in ``"lift-fast"``).
         precision: of the products of the default networks on a CPU, without gradient; LIFT's response and orientation
             are in float32 always. ``None``: ``"float32"`` for LIFT's descriptor, ``"auto"`` for the compact networks:
             8-bit integers (descriptor) and ``"bfloat16"`` where the CPU multiplies in them.

@@ -12,7 +12,7 @@ from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.weights import Family, network_family, pooled_sizes
+from kornia_lift.weights import Family, averaged_angles, network_family, pooled_sizes
 
 
 class _Stages(NamedTuple):
@@ -73,7 +73,9 @@ def orienter_of(
         network: LIFTOrientation | PolarOrientation = PolarOrientation(pretrained, precision=precision or "auto")
     else:
         network = family.orientation(pretrained)
-    return PatchOrienter(network, family.context, family.angles if angles is None else angles)
+    if angles is None:
+        angles = averaged_angles(pretrained) or family.angles
+    return PatchOrienter(network, family.context, angles)
 
 
 def descriptor_of(

@@ -31,9 +31,9 @@ WIDTHS = (16, 32, 32)  # channels at the half, quarter and eighth of the resolut
 SMALL_WIDTHS = (8, 16, 32)  # the same with half of the weights
 COARSEST = 8  # pixels per pixel of the coarsest maps
 LIMIT = 3.0  # local deviations: what is brighter or darker counts as that much
-FLAT = 1e-3  # local deviations: a surrounding that does not reach that much shows nothing
+GAIN = 160.0  # of errors by the network: a seventh was the most on constant images, resized ramps have larger ones
 REACH = 56  # pixels: how far a score depends on its surroundings, after the contrast; a multiple of COARSEST
-MARGIN = 32  # pixels of continued image: what lies farther out moves scores 12 pixels inside by .0005 deviations
+MARGIN = 40  # pixels of continued image: what lies farther out changes no score 12 pixels inside or more
 STRIP_PIXELS = 5 << 19  # of a strip of a large image: the maps of whole images would take 50 bytes a pixel
 
 
@@ -51,19 +51,14 @@ def _enlarge_rounded(x: Tensor) -> Tensor:
     return _enlarge(x.float()).to(x.dtype)
 
 
-def shows_something(z: Tensor) -> Tensor:
-    """Say which cells of COARSEST pixels have contrast within the reach of their scores, (B, 1, rows, columns).
-
-    Args:
-        z: local deviations, (B, 1, H, W), sides divisible by COARSEST.
-
-    """
-    reach = REACH // COARSEST
-    rows = z.detach().unflatten(2, (-1, COARSEST))
-    largest = torch.maximum(rows.amax(3), -rows.amin(3))  # an eighth of the time of the absolute values
-    cells = largest.unflatten(3, (-1, COARSEST)).amax(4).float()
-    cells = F.max_pool2d(F.max_pool2d(cells, (2 * reach + 1, 1), 1, (reach, 0)), (1, 2 * reach + 1), 1, (0, reach))
-    return cells > FLAT
+def _smooth(score: Tensor) -> Tensor:
+    """Filter by (1, 2, 1) / 4 along both axes: what differs between the pixels of a block everywhere is left out."""
+    score = extended(score, (1, 1, 1, 1))
+    for dim in (-1, -2):
+        for _ in range(2):
+            length = score.shape[dim] - 1
+            score = score.narrow(dim, 0, length) + score.narrow(dim, 1, length)
+    return score / 16
 
 
 def _widths_of(pretrained: bool | str | os.PathLike[str]) -> tuple[int, int, int]:
@@ -105,7 +100,7 @@ class CompactResponse(nn.Module):
     Convention:
         A keypoint is a maximum of the score of its level. The level of the image's own size finds corners of a few
         pixels; which SIFT scale their frames get is a matter of the scale space
-        (:meth:`~kornia_lift.detector.scale_space.ScaleSpaceConfig.compact`). Beyond the border 32
+        (:meth:`~kornia_lift.detector.scale_space.ScaleSpaceConfig.compact`). Beyond the border 40
         pixels replicate the image, what follows is flat.
 
     Example:
@@ -164,8 +159,25 @@ class CompactResponse(nn.Module):
         """
         return gaussian_contrast(x, self.contrast, content).clamp(-LIMIT, LIMIT).to(x.dtype)
 
+    def rounding_error(self, x: Tensor) -> Tensor:
+        """Bound the rounding errors of the scores of images: lesser differences of scores mean nothing.
+
+        Local contrast raises the last digit of the gray values by up to 1 / eps, and the network that by up to
+        :data:`GAIN`.
+
+        Args:
+            x: the images, shape (B, 1, H, W).
+
+        Returns:
+            For each image what errors stay below, shape (B,), float32 or wider.
+
+        """
+        wide = torch.promote_types(x.dtype, torch.float32)
+        largest = x.detach().to(wide).abs().amax((1, 2, 3))
+        return GAIN * torch.finfo(wide).eps * largest / self.contrast.eps
+
     def score_normalized(self, z: Tensor) -> Tensor:
-        """Score every pixel of images that went through :meth:`normalize`; (B, 1, H, W) as the input.
+        """Score every pixel of images that went through :meth:`normalize`; (B, 1, H, W), float32 or wider.
 
         Beyond the border every layer sees zeros, on which scores within :data:`REACH` pixels of it depend;
         :meth:`forward` continues the image first.
@@ -185,13 +197,9 @@ class CompactResponse(nn.Module):
 
     def _score(self, z: Tensor, plain: bool) -> Tensor:
         z = z.contiguous(memory_format=torch.channels_last)
-        blocks = self._plain_blocks(z, self._plan.get(*self._weights())) if plain else self._blocks(z)
-        shown = shows_something(z)
-        if not plain or not shown.all():
-            # the pixels of a block have weights of their own, which tells them apart where the image does not
-            shown = F.interpolate(shown.to(blocks.dtype), scale_factor=COARSEST // BLOCK, mode="nearest") > 0
-            blocks = torch.where(shown, blocks, blocks.mean(1, keepdim=True))
-        return from_blocks(blocks) if plain else F.pixel_shuffle(blocks, BLOCK)
+        if plain:
+            return _smooth(from_blocks(self._plain_blocks(z, self._plan.get(*self._weights()))))
+        return _smooth(F.pixel_shuffle(self._blocks(z), BLOCK))
 
     def _blocks(self, z: Tensor) -> Tensor:
         """Scores of blocks of pixels, (B, BLOCK ** 2, H / BLOCK, W / BLOCK)."""
@@ -201,8 +209,8 @@ class CompactResponse(nn.Module):
         quarter = self.merge_quarter(quarter + _enlarge(self.to_quarter(eighth)))
         half = self.merge_half(half + _enlarge(self.to_half(quarter)))
         with torch.autocast(half.device.type, enabled=False):  # keypoints lie where small differences of the score say
-            half = half.to(self.head.weight.dtype)
-            return exact_conv2d(half, self.head.weight, padding=(1, 1))
+            weight = self.head.weight.to(torch.promote_types(self.head.weight.dtype, torch.float32))
+            return exact_conv2d(half.to(weight.dtype), weight, padding=(1, 1))
 
     def _weights(self) -> list[Tensor]:
         """Return the weights of all convolutions, in the order of their registration."""
@@ -231,6 +239,7 @@ class CompactResponse(nn.Module):
         check_floating(x, type(self).__name__)
         if x.dim() != 4 or x.shape[1] != 1:
             raise ShapeError(f"CompactResponse expects grayscale images (B, 1, H, W), got {tuple(x.shape)}")
-        z = extended(self.normalize(x, content), (MARGIN,) * 4)
+        # the detector's levels are of higher precision than the weights, where images are of half precision
+        z = extended(self.normalize(x, content).to(self.head.weight.dtype), (MARGIN,) * 4)
         inner = slice(MARGIN, -MARGIN)
-        return self.score_normalized(z)[..., inner, inner]
+        return self.score_normalized(z)[..., inner, inner].to(x.dtype)

@@ -20,10 +20,11 @@ from kornia_lift._checks import check_patches
 from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, padded, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.layers import NORM_EPS, Layers, in_chunks, normalize_patches
-from kornia_lift.weights import load_network
+from kornia_lift.weights import load_network, widths_of
 
 PATCH_SIZE = 32
 RADII = 16
+LAYERS = 7  # of the full form, but for the last
 DIRECTIONS = 72  # samples on each circle, and bins of the distribution
 
 
@@ -106,13 +107,15 @@ class PolarOrientation(nn.Module):
     r"""Estimate the orientation of 32x32 grayscale patches as a distribution over 72 directions.
 
     Every patch is normalised by its own mean and deviation. 16 circles of 72 samples, seven circular convolutions of
-    which the fifth closes the radii; five million products. Without gradient, on a CPU, the normalisation is folded
-    into the weights.
+    which the fifth closes the radii; five million products, or three in the smaller form. Without gradient, on a CPU,
+    the normalisation is folded into the weights.
 
     Args:
         pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
             for random weights (the module then stays in train mode, where batch statistics normalise).
         width: channels of the middle layers.
+        small: sample 8 circles instead of 16, and leave out the third layer: half of the time. ``None``: as in the
+            weights, ``False`` without any.
         precision: number format of the products on a CPU without gradient, see
             :class:`~kornia_lift.networks.compact_descriptor.CompactDescriptor`.
         chunk_size: patches that go through the network at once when no gradient is recorded.
@@ -143,21 +146,24 @@ class PolarOrientation(nn.Module):
         pretrained: bool | str | os.PathLike[str] = False,
         *,
         width: int = 16,
+        small: bool | None = None,
         precision: Precision = "auto",
         chunk_size: int = 1024,
     ) -> None:
         super().__init__()
+        self.small = _is_small(pretrained) if small is None else small
+        self.radii = RADII // 2 if self.small else RADII
         self.precision = precision
         self.chunk_size = chunk_size
         # a constant, not a weight
-        self.register_buffer("sampling", polar_sampling(PATCH_SIZE, RADII, DIRECTIONS), persistent=False)
+        self.register_buffer("sampling", polar_sampling(PATCH_SIZE, self.radii, DIRECTIONS), persistent=False)
         self.sampling: Tensor
+        # no stride over the directions: it would alias, and a patch rotated by half a step be another patch
         self.features = Layers(
-            # no stride over the directions: it would alias, and a patch rotated by half a step be another patch
-            PolarConvolution(1, width // 2, (3, 3)),  # 16 radii x 72 directions
-            PolarConvolution(width // 2, width, (3, 3), stride=2),  # 8
-            PolarConvolution(width, width, (3, 3)),
-            PolarConvolution(width, 2 * width, (3, 3), stride=2),  # 4
+            PolarConvolution(1, width // 2, (3, 3)),  # 16 or 8 radii x 72 directions
+            PolarConvolution(width // 2, width, (3, 3), stride=2),  # 8 or 4
+            *([] if self.small else [PolarConvolution(width, width, (3, 3))]),
+            PolarConvolution(width, 2 * width, (3, 3), stride=1 if self.small else 2),  # 4
             PolarConvolution(2 * width, 2 * width, (4, 3), whole=True),  # 1
             PolarConvolution(2 * width, 2 * width, (1, 5), dilation=3),
             PolarConvolution(2 * width, 2 * width, (1, 5), dilation=8),  # sees 135 degrees to both sides
@@ -168,13 +174,13 @@ class PolarOrientation(nn.Module):
             load_network(self, "orientation", pretrained)
 
     def extra_repr(self) -> str:
-        return f"precision={self.precision!r}"
+        return f"small={self.small}, precision={self.precision!r}"
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         """Make the sampling again: a module made on the meta device has none, and no state dict holds it."""
         super()._load_from_state_dict(*args, **kwargs)
         with torch.device("cpu"):
-            sampling = polar_sampling(PATCH_SIZE, RADII, DIRECTIONS).to(self.head.weight.dtype)
+            sampling = polar_sampling(PATCH_SIZE, self.radii, DIRECTIONS).to(self.head.weight.dtype)
         if self.sampling.is_meta:
             self.sampling = sampling
         else:
@@ -190,7 +196,7 @@ class PolarOrientation(nn.Module):
 
         """
         check_patches(patch, PATCH_SIZE, type(self).__name__)
-        x = F.linear(patch.flatten(1), self.sampling.to(patch.dtype)).view(-1, 1, RADII, DIRECTIONS)
+        x = F.linear(patch.flatten(1), self.sampling.to(patch.dtype)).view(-1, 1, self.radii, DIRECTIONS)
         x = normalize_patches(x, None, None)
         layers = cast("list[PolarConvolution]", list(self.features))
         tensors = normalised_tensors((layer.convolution, layer.norm) for layer in layers)
@@ -210,6 +216,12 @@ class PolarOrientation(nn.Module):
 
     def forward(self, patch: Tensor) -> Tensor:
         return -peak_angle(self.distribution(patch))
+
+
+def _is_small(pretrained: bool | str | os.PathLike[str]) -> bool:
+    """Say whether the orientation of a model has the smaller form."""
+    layers = (f"orientation.features.{n}.convolution.weight" for n in range(LAYERS))
+    return 0 < len(widths_of(pretrained, layers)) < LAYERS
 
 
 def peak_angle(distribution: Tensor, at: Tensor | None = None) -> Tensor:

@@ -2,6 +2,7 @@
 
 from kornia_lift.weights._load import (
     available_models,
+    averaged_angles,
     default_network,
     is_upright,
     load_network,
@@ -19,6 +20,7 @@ __all__ = [
     "Family",
     "WeightFileError",
     "available_models",
+    "averaged_angles",
     "default_network",
     "is_upright",
     "load_network",

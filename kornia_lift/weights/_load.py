@@ -38,6 +38,12 @@ def pooled_sizes(pretrained: bool | str | os.PathLike[str]) -> tuple[float, ...]
     return (1.0,) if model is None else model.sizes
 
 
+def averaged_angles(pretrained: bool | str | os.PathLike[str]) -> int | None:
+    """Return over how many angles a shipped model averages descriptors; ``None``: as many as suit its networks."""
+    model = _shipped(pretrained)
+    return None if model is None else model.angles
+
+
 def network_family(pretrained: bool | str | os.PathLike[str]) -> Family:
     """Return which networks a model has; files say so in their metadata, random weights are for LIFT's.
 

@@ -25,6 +25,7 @@ class ShippedModel:
         upright: the model was made for images that are not rotated: the feature then assigns no orientation.
         sizes: sides of the support regions whose descriptors are averaged, see
             :class:`~kornia_lift.feature.patches.PatchDescriptor`.
+        angles: of a keypoint, at most, whose descriptors are averaged. ``None``: as its networks have by default.
         family: the networks that the file has tensors for.
         licence: SPDX identifier of the licence of the weights.
 
@@ -34,12 +35,14 @@ class ShippedModel:
     sha256: str
     upright: bool = False
     sizes: tuple[float, ...] = (1.0,)
+    angles: int | None = None
     family: Family = "lift"
     licence: str = "Apache-2.0"
 
 
 _LIFT_SHA256 = "424d0234d2d3f144d9011be40c3bc39ed075a5ff1edaaaa5ad10434996d4f84d"
 _LIFT_PLUS_SHA256 = "5b99f13de7c5a77863a4c0af338f55df22900a5597d0cb66b69dbeb60f1e6e11"
+_LIFT_FAST_SHA256 = "227846188a43510e1dc6fcafeed30f8763755d9e2e3ae7d4f0fa08c97218c955"
 _LFNET_SHA256 = "53e266f96372ee887041a6da9c9360af5fa11d2f300d1ed8940e73bf1c72e634"
 
 MODELS: dict[str, ShippedModel] = {
@@ -51,6 +54,8 @@ MODELS: dict[str, ShippedModel] = {
     # the same detector; orientation and descriptor of another make, on 32x32 patches
     "lift-plus": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, family="compact"),
     "lift-plus-upright": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, upright=True, family="compact"),
+    # a convolutional detector and smaller networks of the same make
+    "lift-fast": ShippedModel("lift-fast.safetensors", _LIFT_FAST_SHA256, angles=2, family="compact"),
     # detector and descriptor learned from whole images
     LFNET_MODEL: ShippedModel("lf-net.safetensors", _LFNET_SHA256, family="lfnet"),
 }

@@ -47,6 +47,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "compact descriptor": (lambda: CompactDescriptor("lift-plus"), lambda: patches(32, 3)),
     "LF-Net descriptor": (LFNetDescriptor, lambda: patches(32)),
     "localization": (lambda: KeypointLocalization("lift-plus"), lambda: patches(32)),
+    "localization on blocks": (lambda: KeypointLocalization("lift-fast"), lambda: patches(32)),
 }
 
 

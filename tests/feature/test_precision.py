@@ -38,7 +38,7 @@ def test_a_precision_holds_for_all_default_networks(tmp_path: Path) -> None:
     assert torch.cdist(lafs[0].flatten(1), expected[0][0].flatten(1)).amin(1).max() < 0.1
 
 
-@pytest.mark.parametrize("model", [False, True, "lift", "lift-plus"])
+@pytest.mark.parametrize("model", [False, True, "lift", "lift-plus", "lift-fast"])
 def test_an_unknown_precision_is_refused_where_no_network_uses_it(model: bool | str) -> None:
     with pytest.raises(ValueError, match="precision must be one of auto, float32, bfloat16, got 'float8'"):
         LIFTDetector(10, pretrained=model, precision="float8")  # type: ignore[arg-type]

@@ -193,8 +193,10 @@ def test_torch_hub_loads_from_a_clone(expected: dict[str, Tensor]) -> None:
         same(feature(texture(120, 160))[2][0], expected["desc"])
     upright = torch.hub.load(str(ROOT), "lift_upright", source="local", pretrained=False, num_features=5)
     assert "PassLAF" in repr(upright.orienter)
-    plus = torch.hub.load(str(ROOT), "lift_plus", source="local", num_features=5)
-    assert not plus.training and "CompactDescriptor" in repr(plus)
+    for name in ("lift_plus", "lift_fast"):
+        model = torch.hub.load(str(ROOT), name, source="local", num_features=5)
+        assert not model.training and "CompactDescriptor" in repr(model)
+        assert ("CompactResponse" in repr(model)) == (name == "lift_fast")
 
 
 def test_kornia_moons_counts_the_same_diameter(expected: dict[str, Tensor]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 
+import kornia
 import pytest
 import torch
 from torch import Tensor
@@ -12,6 +14,7 @@ from torch import Tensor
 import kornia_lift.networks.compact_response as room
 from kornia_lift._kornia import ShapeError, laf_is_filled
 from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.detector.extrema import max_filter
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.compact_response import CompactResponse
@@ -104,6 +107,19 @@ def test_the_score_is_proportional_to_the_contrast(factor: float) -> None:
         one, two = network.score_normalized(z), network.score_normalized(z * factor)
     torch.testing.assert_close(two, one * factor, rtol=1e-4, atol=1e-5 * factor)
     assert one.std() > 0.01
+
+
+@pytest.mark.parametrize("network", [random_response, lambda: CompactResponse("lift-fast")])
+def test_no_pixel_of_a_block_is_preferred(network: Callable[[], CompactResponse]) -> None:
+    """Where the image is smooth, the four scores of a block come from nearly the same features."""
+    image = kornia.filters.gaussian_blur2d(texture(400, 500), (31, 31), (5.0, 5.0))
+    with torch.no_grad():
+        score = network()(image)
+    inner = score[..., 8:-8, 8:-8]
+    peaks = (inner == max_filter(score, 3)[..., 8:-8, 8:-8]).nonzero()[:, 2:]
+    assert len(peaks) > 100
+    share = torch.bincount(peaks[:, 0] % 2 * 2 + peaks[:, 1] % 2, minlength=4) / len(peaks)
+    assert share.max() < 0.35, share
 
 
 def test_gradients_reach_the_image_and_every_weight() -> None:

@@ -1,4 +1,4 @@
-"""The shipped networks of `lift-plus` do what they were trained for."""
+"""The shipped networks of `lift-plus` and `lift-fast` do what they were trained for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from kornia_lift import LIFTFeature
 from kornia_lift.feature.patches import PatchOrienter
-from kornia_lift.networks import CompactDescriptor, PolarOrientation
+from kornia_lift.networks import CompactDescriptor, CompactResponse, LIFTResponse, PolarOrientation
 from tests.helpers.pictures import texture
 
 
@@ -32,8 +32,9 @@ def test_the_angle_rotates_with_the_patch(degrees: float) -> None:
     assert (error > 20).float().mean() < 0.25
 
 
-def test_descriptors_separate_locations_under_noise_and_another_illumination() -> None:
-    network, patches = CompactDescriptor("lift-plus"), texture(128, 128, batch=60, seed=2)
+@pytest.mark.parametrize("model", ["lift-plus", "lift-fast"])
+def test_descriptors_separate_locations_under_noise_and_another_illumination(model: str) -> None:
+    network, patches = CompactDescriptor(model), texture(128, 128, batch=60, seed=2)
     generator = torch.Generator().manual_seed(0)
     other = (0.6 * patches**1.3 + 0.1 + 0.01 * torch.randn(patches.shape, generator=generator)).clamp(0, 1)
     with torch.no_grad():
@@ -53,3 +54,14 @@ def test_the_models_are_features_with_compact_networks() -> None:
     assert descriptors.shape == (1, 40, 128)
     assert torch.allclose(straight[..., 0, 1], torch.zeros(1, 40), atol=1e-4)
     assert lafs[..., 0, 1].abs().max() > 0.1
+
+
+def test_the_fast_model_has_smaller_networks_of_its_own() -> None:
+    fast, plus = LIFTFeature(pretrained="lift-fast"), LIFTFeature(pretrained="lift-plus")
+    assert isinstance(fast.detector.resp, CompactResponse) and isinstance(plus.detector.resp, LIFTResponse)
+    assert fast.detector.localizer.network.blocks and fast.orienter.angle_detector.small
+    assert (fast.orienter.angles, plus.orienter.angles) == (2, 4)
+    assert LIFTFeature(pretrained="lift-fast", angles=4).orienter.angles == 4
+    assert fast.descriptor.descriptor.features.pairs()[1][0].weight.shape == (48, 32, 3, 3)
+    weights = {feature: sum(p.numel() for p in feature.detector.parameters()) for feature in (fast, plus)}
+    assert weights[fast] == 31_168 + 19_866

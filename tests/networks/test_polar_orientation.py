@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.autograd import gradcheck
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angle, peak_angles, polar_sampling
+from kornia_lift.weights import WeightFileError, write_safetensors
 from tests.helpers.pictures import texture
 
 
@@ -47,9 +49,10 @@ def test_the_sampling_matrix_interpolates() -> None:
     assert rows[10, 18] == pytest.approx(15.5 + 10.5)  # direction 90 degrees: down, clockwise on screen
 
 
+@pytest.mark.parametrize("small", [False, True])
 @pytest.mark.parametrize("quarter", [1, 2, 3])
-def test_a_rotated_patch_has_the_shifted_distribution(quarter: int) -> None:
-    network, patch = trained(precision="float32"), texture(32, 32, batch=6)
+def test_a_rotated_patch_has_the_shifted_distribution(quarter: int, small: bool) -> None:
+    network, patch = trained(precision="float32", small=small), texture(32, 32, batch=6)
     with torch.no_grad():
         upright = network.distribution(patch)
         after = network.distribution(patch.rot90(-quarter, (2, 3)))  # clockwise
@@ -93,14 +96,29 @@ def test_contrast_and_brightness_do_not_matter() -> None:
         assert change.square().mean() < 0.1 * network.logits(patch).var(1).mean()
 
 
-def test_the_folded_path_gives_the_same() -> None:
-    network, patches = trained(precision="float32"), texture(32, 32, batch=21)
+def test_weights_say_which_form_the_network_has(tmp_path: Path) -> None:
+    for small, count in ((False, 30_697), (True, 28_393)):
+        network, path = trained(small=small, precision="float32"), tmp_path / f"{small}.safetensors"
+        assert sum(p.numel() for p in network.parameters()) == count
+        tensors = {f"orientation.{name}": value for name, value in network.state_dict().items()}
+        write_safetensors(path, tensors, {"networks": "compact"})
+        loaded, patch = PolarOrientation(path, precision="float32"), texture(32, 32, batch=3)
+        assert loaded.small == small and not loaded.training
+        with torch.no_grad():
+            torch.testing.assert_close(loaded(patch), network(patch))
+        with pytest.raises(WeightFileError, match="do not fit"):
+            PolarOrientation(path, small=not small)
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_the_folded_path_gives_the_same(small: bool) -> None:
+    network, patches = trained(precision="float32", small=small), texture(32, 32, batch=21)
     with torch.no_grad():
         found = network.logits(patches)
         with fast_paths(False):
             expected = network.logits(patches)
     assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
-    half = trained(precision="bfloat16")
+    half = trained(precision="bfloat16", small=small)
     with torch.no_grad():
         assert (half.logits(patches) - expected).abs().max() < 0.05 * expected.abs().max()
 

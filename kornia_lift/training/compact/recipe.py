@@ -105,8 +105,9 @@ class CompactRecipe(Recipe[CompactConfig]):
         else:
             localization = KeypointLocalization(False, blocks=small)
         self.localization = localization.to(self.device)
-        self.orientation = PolarOrientation(False).to(self.device)
         channels = SMALL_CHANNELS if small else None
+        orientation = PolarOrientation(False, small=small) if init is None else PolarOrientation(init)
+        self.orientation = orientation.to(self.device)
         descriptor = CompactDescriptor(False, channels=channels) if init is None else CompactDescriptor(init)
         self.descriptor = descriptor.to(self.device)
 

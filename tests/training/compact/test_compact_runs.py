@@ -160,7 +160,7 @@ def test_small_networks_are_made_and_kept(begins_small: bool, tiny_store: Store,
     for recipe in (first, second):
         assert isinstance(recipe.response, CompactResponse)
         assert len(recipe.response.head.weight[0]) == (8 if begins_small else 16)
-        assert recipe.localization.blocks == begins_small
+        assert recipe.localization.blocks == recipe.orientation.small == begins_small
         assert len(recipe.descriptor.features.pairs()) == (5 if begins_small else 6)
     for one, two in zip(first.parts.values(), second.parts.values(), strict=True):
         for name, value in one.state_dict().items():
