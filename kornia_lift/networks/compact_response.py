@@ -34,6 +34,7 @@ LIMIT = 3.0  # local deviations: what is brighter or darker counts as that much
 GAIN = 160.0  # of errors by the network: a seventh was the most on constant images, resized ramps have larger ones
 REACH = 56  # pixels: how far a score depends on its surroundings, after the contrast; a multiple of COARSEST
 MARGIN = 40  # pixels of continued image: what lies farther out changes no score 12 pixels inside or more
+PLAIN_STEP = 64  # pixels: maps of few sizes, since oneDNN keeps what it made for each, up to a megabyte
 STRIP_PIXELS = 5 << 19  # of a strip of a large image: the maps of whole images would take 50 bytes a pixel
 
 
@@ -183,8 +184,9 @@ class CompactResponse(nn.Module):
         :meth:`forward` continues the image first.
         """
         height, width = z.shape[-2:]
-        z = extended(z, (0, -width % COARSEST, 0, -height % COARSEST))
         plain = is_plain(z, *self._weights())
+        step = PLAIN_STEP if plain else COARSEST
+        z = extended(z, (0, -width % step, 0, -height % step))
         if not plain or z[0].numel() <= STRIP_PIXELS:
             return self._score(z, plain)[..., :height, :width]
         rows = max(STRIP_PIXELS // z.shape[-1] // COARSEST, 1) * COARSEST
