@@ -73,10 +73,10 @@ class LIFTDetector(nn.Module):
         scores away from the best. A level pixel takes the smallest value of the mask pixels it covers.
 
         Images without texture (constant, gentle linear ramps) have no keypoints: maxima that rounding errors can make
-        are dropped. Oblique ramps steeper than about 0.001 gray values per pixel may have some, since their levels are
-        linear only to within the filter that resizes them. Gradients reach the score and the image through position
-        and response (Newton step) and scale (parabola over levels) of every keypoint; which pixels are keypoints, and
-        their order, carry none.
+        are dropped. Oblique ramps steeper than about 0.001 gray values per pixel may have some (0.0002 with a
+        convolutional response), since their levels are linear only to within the filter that resizes them. Gradients
+        reach the score and the image through position and response (Newton step) and scale (parabola over levels) of
+        every keypoint; which pixels are keypoints, and their order, carry none.
 
     Example:
         >>> detector = LIFTDetector(100, pretrained=False).eval()

@@ -78,7 +78,9 @@ class CompactResponse(nn.Module):
     not grow with it. Blocks of 2x2 pixels become the channels of maps of half of the resolution; 3x3 convolutions with
     16, 32 and 32 channels follow at the half, quarter and eighth of it, and the four channels of the last one are the
     scores of the pixels of a block; 58 thousand weights. Nothing is added anywhere: k times the local deviations have k
-    times the score. Without gradient, on a CPU, large images are scored in strips.
+    times the score. The score is filtered by (1, 2, 1) / 4 along both axes, since the pixels of a block have weights of
+    their own, which would decide on maxima where the image is smooth. Without gradient, on a CPU, large images are
+    scored in strips.
 
     Args:
         pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
@@ -101,8 +103,8 @@ class CompactResponse(nn.Module):
     Convention:
         A keypoint is a maximum of the score of its level. The level of the image's own size finds corners of a few
         pixels; which SIFT scale their frames get is a matter of the scale space
-        (:meth:`~kornia_lift.detector.scale_space.ScaleSpaceConfig.compact`). Beyond the border 40
-        pixels replicate the image, what follows is flat.
+        (:meth:`~kornia_lift.detector.scale_space.ScaleSpaceConfig.compact`). Beyond the border 40 pixels replicate the
+        image, what follows is flat.
 
     Example:
         >>> response = CompactResponse().eval()
