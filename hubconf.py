@@ -30,5 +30,5 @@ def lift_plus(num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
 
 
 def lift_fast(num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
-    """A convolutional detector and smaller networks, in less time than those of ``lift-plus``; arguments as :func:`lift`."""
+    """A convolutional detector and smaller networks than those of ``lift-plus``; arguments as :func:`lift`."""
     return LIFTFeature(num_features, pretrained="lift-fast", **kwargs)

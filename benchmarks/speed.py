@@ -39,7 +39,8 @@ from kornia_lift._io import atomic_write  # noqa: E402
 
 METHODS = (
     "lift", "lift-upright", "lift-pooled", "lift-plus", "lift-fast", "lf-net", "lift-direct", "opencv-sift",
-    "opencv-orb", "kornia-sift", "kornia-sift-scale-space", "keynet-orinet-hardnet", "aliked-t16", "aliked-n16", "xfeat", "disk",
+    "opencv-orb", "kornia-sift", "kornia-sift-scale-space", "keynet-orinet-hardnet", "aliked-t16", "aliked-n16",
+    "xfeat", "disk",
 )  # fmt: skip
 SLOW = 3.0  # seconds: slower methods run in one round
 SIZES = ((640, 480), (1024, 768), (1600, 1200), (2048, 1536), (2828, 2121), (4000, 3000))
