@@ -37,6 +37,11 @@ def response_of(
     return CompactResponse(pretrained, precision=precision) if own else LIFTResponse(pretrained)
 
 
+def has_localization(pretrained: bool | str | os.PathLike[str]) -> bool:
+    """Say whether a model has a network that corrects keypoints."""
+    return any(name.startswith(LOCALIZATION) for name in load_tensors(pretrained)[0])
+
+
 def localizer_of(pretrained: bool | str | os.PathLike[str], precision: Precision = "auto") -> LAFLocalizer | PassLAF:
     """Build what corrects the keypoints of a model.
 
@@ -45,7 +50,7 @@ def localizer_of(pretrained: bool | str | os.PathLike[str], precision: Precision
         precision: of the products on a CPU.
 
     """
-    if pretrained is False or not any(name.startswith(LOCALIZATION) for name in load_tensors(pretrained)[0]):
+    if pretrained is False or not has_localization(pretrained):
         return PassLAF()
     assert not isinstance(pretrained, bool)
     return LAFLocalizer(KeypointLocalization(pretrained, precision=precision))

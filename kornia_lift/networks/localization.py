@@ -37,7 +37,7 @@ class KeypointLocalization(nn.Module):
 
     Every patch is normalised by its own mean and deviation. 3x3 convolutions give features on 16x16 cells: five, the
     first two of them at full resolution (24 thousand weights, 4.2 million products for a patch), or four on blocks of
-    2x2 pixels (20 thousand, 2.7 million, less than half of the time on a CPU). The position is the soft-argmax (paper
+    2x2 pixels (20 thousand, 2.7 million, three fifths of the time on a CPU). The position is the soft-argmax (paper
     Sec. 3.2) of a heat map over the cells with a Gaussian prior around the middle; scale and spread come from one more
     convolution and a linear layer. Without training it corrects nothing.
 

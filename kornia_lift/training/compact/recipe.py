@@ -12,7 +12,7 @@ from torch import nn
 
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.localizer import LAFLocalizer
-from kornia_lift.detector.models import response_of, scale_space_for
+from kornia_lift.detector.models import has_localization, response_of, scale_space_for
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.feature.patches import PatchOrienter
 from kornia_lift.networks.compact_descriptor import SMALL_CHANNELS, CompactDescriptor
@@ -43,7 +43,6 @@ from kornia_lift.training.stage import Stage
 from kornia_lift.training.warped.crops import WarpedCrops
 from kornia_lift.training.warped.images import aligned_images
 from kornia_lift.training.warped.shapes import draw_shapes
-from kornia_lift.weights import load_tensors
 
 VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of the descriptor
 VALIDATION_ANGLES = (24, 32)
@@ -90,7 +89,7 @@ class CompactRecipe(Recipe[CompactConfig]):
 
     def initial_parts(self, init: Model) -> dict[str, nn.Module]:
         """Return the networks to be loaded: the localization is not in all compact models, the response is built so."""
-        parts = self.parts if _has_localization(init) else super().parts
+        parts = self.parts if has_localization(init) else super().parts
         return {name: network for name, network in parts.items() if name != "response"}
 
     def make_networks(self) -> None:
@@ -100,7 +99,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         response = CompactResponse(False, widths=widths) if model is None else response_of(model)
         self.response = response.requires_grad_(True).to(self.device)
         # initial weights decide the form of their networks
-        if init is not None and _has_localization(init):
+        if init is not None and has_localization(init):
             localization = KeypointLocalization(init)
         else:
             localization = KeypointLocalization(False, blocks=small)
@@ -223,7 +222,3 @@ class CompactRecipe(Recipe[CompactConfig]):
         localizer = LAFLocalizer(self.localization.eval())
         detector = LIFTDetector(c.detections.per_image, resp_module=self.response.eval(), localizer=localizer).eval()
         return seen, find_pairs(seen, [image.camera for image in store.images], detector, c.detections)
-
-
-def _has_localization(model: Model) -> bool:
-    return any(name.startswith("localization.") for name in load_tensors(model)[0])
