@@ -77,10 +77,10 @@ def check_image(img: Tensor, who: str, channels: tuple[int, ...] = (1, 3), value
     if not (abs(low) < float("inf") and abs(high) < float("inf")):  # also false for NaN, which aminmax hands on
         raise ValueError(f"{who} expects finite pixel values, got NaN or infinity in images {tuple(img.shape)}")
     if value_range and (low < VALUE_RANGE[0] or high > VALUE_RANGE[1]):
-        raise ValueError(
-            f"{who} expects pixel values in [0, 1], got values from {low:.4g} to {high:.4g}; "
-            "divide 8-bit values by 255, 16-bit values by 65535"
-        )
+        advice = "divide 8-bit values by 255, 16-bit values by 65535"
+        if low < VALUE_RANGE[0]:
+            advice = "give images as they are, not normalised by a mean and a deviation"
+        raise ValueError(f"{who} expects pixel values in [0, 1], got values from {low:.4g} to {high:.4g}; {advice}")
 
 
 def check_mask(mask: Tensor, img: Tensor, who: str) -> None:
@@ -89,8 +89,9 @@ def check_mask(mask: Tensor, img: Tensor, who: str) -> None:
         raise TypeError(f"{who} expects the mask as a torch.Tensor, got {type(mask).__name__}")
     expected = (len(img), 1, *img.shape[-2:])
     if mask.dim() != 4 or mask.shape[1:] != expected[1:] or mask.shape[0] not in (1, len(img)):
+        batch = "1" if len(img) == 1 else f"1 or {len(img)}"
         raise ShapeError(
-            f"{who} expects a mask (1 or {len(img)}, 1, {img.shape[-2]}, {img.shape[-1]}) for images "
+            f"{who} expects a mask ({batch}, 1, {img.shape[-2]}, {img.shape[-1]}) for images "
             f"{tuple(img.shape)}, got {tuple(mask.shape)}"
         )
     if mask.device != img.device:

@@ -124,6 +124,10 @@ def parse_camera(text: str, size: tuple[int, int]) -> Any:
     """
     pycolmap = require("pycolmap", extra="colmap")
     model, *values = text.split(",")
+    known = list(pycolmap.CameraModelId.__members__)
+    known.remove("INVALID")
+    if model not in known:
+        raise ValueError(f"camera {text!r}: unknown model {model!r}, expected one of {', '.join(known)}")
     try:
         parameters = [float(value) for value in values]
         camera = pycolmap.Camera(model=model, width=size[0], height=size[1], params=parameters)

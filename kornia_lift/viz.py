@@ -71,7 +71,7 @@ def draw_matches(
 
     """
     for image in (first, second):
-        check_image(image, "draw_matches")
+        check_image(image, "draw_matches", value_range=True)
     lafs = matches if isinstance(matches, tuple) else _inliers(matches)
     count = len(lafs[0])
     if len(lafs[1]) != count or (correct is not None and len(correct) != count):
@@ -132,7 +132,7 @@ def draw_keypoints(
         MissingExtraError: if OpenCV is not installed.
 
     """
-    check_image(image, "draw_keypoints")
+    check_image(image, "draw_keypoints", value_range=True)
     lafs = keypoints if isinstance(keypoints, Tensor) else keypoints.lafs
     lafs = lafs[0] if lafs.dim() == 4 and len(lafs) == 1 else lafs
     if lafs.dim() != 3 or lafs.shape[1:] != (2, 3):

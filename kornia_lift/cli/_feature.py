@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -30,9 +32,13 @@ def build_feature(args: argparse.Namespace) -> tuple[nn.Module, torch.device, to
     device = choose_device(args.device)
     try:
         torch.ones(1, device=device).item()  # not every device that torch can name computes: meta
+        if device.type == "cpu" and args.dtype == "float16":
+            print("float16 is slow on a CPU; take float32 or bfloat16 there", file=sys.stderr)
         return feature.to(device).eval(), device, getattr(torch, args.dtype)  # the dtype follows the images
     except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
-        raise CommandError(f"--device {args.device}: cannot compute there: {str(error).splitlines()[0]}") from error
+        # of an unknown backend PyTorch lists all that there are
+        reason = shorten(str(error).splitlines()[0], 160, placeholder=" ...")
+        raise CommandError(f"--device {args.device}: cannot compute there: {reason}") from error
 
 
 def make_lift_feature(args: argparse.Namespace) -> nn.Module:

@@ -93,6 +93,8 @@ def run(args: argparse.Namespace) -> int:
     """Match, write, verify."""
     if args.out.exists():
         raise CommandError(f"--out {args.out} exists: remove it or choose another name")
+    if not args.out.parent.is_dir():
+        raise CommandError(f"--out {args.out}: its folder does not exist")
     if not args.images.is_dir():
         raise CommandError(f"--images {args.images} is not a folder")
     report_unread([args.images])

@@ -138,16 +138,18 @@ def as_text(args: argparse.Namespace, match: PairMatch, clock: StageClock) -> st
     elif args.ratio < 1:
         test += f", ratio at most {args.ratio:g}"
     lines.append(f"putative        {putative:5d}   {test}")
+    name = f"{args.geometry}{' matrix' if args.geometry == 'fundamental' else ''}"
     if match.model is None:
-        lines.append(f"verified            0   too few matches, or no common {args.geometry}")
+        lines.append(f"verified            0   too few matches, or no common {name}")
     else:
         share = f", {100 * verified / putative:.0f} % of the putative matches"
-        name = f"{args.geometry}{' matrix' if args.geometry == 'fundamental' else ''}"
         lines.append(f"verified        {verified:5d}   {name}, USAC_MAGSAC, {args.threshold:g} px{share}")
     if not match.overlap:
-        lines.append(
-            "overlap            no   the images probably do not overlap: chance gives as many verified matches"
-        )
+        empty = [side for side, features in zip("AB", (match.first, match.second), strict=True) if not len(features)]
+        reason = "the images probably do not overlap: chance gives as many verified matches"
+        if empty:
+            reason = f"no keypoints in {' and '.join(empty)}: too small, or without texture"
+        lines.append(f"overlap            no   {reason}")
     parts = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in clock.seconds.items())
     lines.append(f"seconds         {sum(clock.seconds.values()):5.2f}   {parts}")
     return "\n".join(lines)

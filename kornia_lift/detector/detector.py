@@ -241,6 +241,7 @@ class LIFTDetector(nn.Module):
         if rest is not None and bool((rest & ~laf_is_filled(lafs).all(1)).any()):
             responses, lafs = best(found)  # more of them than usual suppress each other, or lie in padding
         if localizes:
+            responses, lafs = _up_to_the_last_keypoint(responses, lafs)
             corrected = localized(self.localizer, img, responses, lafs, mask)
             responses, lafs = select.best(corrected, len(img), num_feats, config)
         return responses.to(img.dtype), lafs  # ranked in float32 at least, reported in the precision of the images
@@ -254,6 +255,14 @@ class LIFTDetector(nn.Module):
         lafs = self.ori(self.aff(lafs, img), img)
         # the modules may give the empty slots a frame
         return torch.where(filled[..., None, None], lafs, torch.zeros_like(lafs)), responses
+
+
+def _up_to_the_last_keypoint(responses: Tensor, lafs: Tensor) -> tuple[Tensor, Tensor]:
+    """Leave out the slots (B, N) behind the last keypoint of every image, of which one stays at least."""
+    if torch.compiler.is_compiling() or not len(lafs):  # a graph has the same shapes for all images
+        return responses, lafs
+    used = max(int(laf_is_filled(lafs).sum(1).max()), 1)  # empty slots are last
+    return responses[:, :used], lafs[:, :used]
 
 
 def _without_autocast(img: Tensor) -> AbstractContextManager[object]:

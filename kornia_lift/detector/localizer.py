@@ -54,8 +54,7 @@ class LAFLocalizer(nn.Module):
         return torch.cat([axes * found[..., 2, None, None].exp(), centre], -1)
 
     def _kornia(self, img: Tensor, laf: Tensor) -> Tensor:
-        # frames are float32 at least, images may be of half precision
-        return self._correction(extract_patches(img, laf.to(img.dtype), self.network.patch_size))
+        return self._correction(extract_patches(img, laf, self.network.patch_size))
 
     def _correction(self, patches: Tensor) -> Tensor:
         found: Tensor = self.network(patches.flatten(0, 1))
@@ -89,6 +88,7 @@ def localized(localizer: nn.Module, img: Tensor, responses: Tensor, lafs: Tensor
     image = torch.arange(len(lafs), device=lafs.device)[:, None].expand_as(keep)
     if mask is not None:
         row, col = (v.round().long().clamp(0, side - 1) for v, side in ((y, height), (x, width)))
-        keep = keep & (mask[image if len(mask) > 1 else torch.zeros_like(image), 0, row, col] > 0)
+        kept = mask > 0 if mask.is_floating_point() else mask.ne(0)
+        keep = keep & kept[image if len(mask) > 1 else torch.zeros_like(image), 0, row, col]
     frames = torch.cat([xy, sigma[..., None]], -1)
     return Candidates(image.flatten(), frames.flatten(0, 1), responses.flatten(), keep.flatten())

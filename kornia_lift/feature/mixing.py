@@ -28,7 +28,13 @@ from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.feature.lift import LIFTFeature
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
+from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.compact_response import CompactResponse
+from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDescriptor
+from kornia_lift.networks.orientation import LIFTOrientation
+from kornia_lift.networks.polar_orientation import PolarOrientation
+from kornia_lift.networks.response import LIFTResponse
 
 Detector = Literal["lift", "lf-net", "dog", "hessian", "keynet"]
 Orientation = Literal["lift", "dominant", "orinet", "upright"]
@@ -66,6 +72,7 @@ def mix_features(
 
     Raises:
         ValueError: if a name is unknown.
+        TypeError: if a network is given without what searches its scores or cuts its patches.
 
     Convention:
         Before ``scale_laf``, the frames of ``"lift"``, ``"dog"`` and ``"hessian"`` have the size of the paper's
@@ -78,6 +85,7 @@ def mix_features(
         torch.Size([1, 50, 128])
 
     """
+    _refuse_bare(detector, orientation, descriptor)
     if scale_laf is None:
         scale_laf = described_region(pretrained) if descriptor == "lift" else 1.0
     return LIFTFeature(
@@ -86,6 +94,18 @@ def mix_features(
         descriptor=_descriptor(descriptor, pretrained),
         scaling_coef=scale_laf,
     ).eval()
+
+
+def _refuse_bare(detector: object, orientation: object, descriptor: object) -> None:
+    """Refuse networks without what cuts their patches or searches their scores."""
+    for part, given, networks, wrapped in (
+        ("detector", detector, (LIFTResponse, CompactResponse), "LIFTDetector(1000, resp_module={})"),
+        ("orientation", orientation, (LIFTOrientation, PolarOrientation), "PatchOrienter({})"),
+        ("descriptor", descriptor, (LIFTDescriptor, CompactDescriptor), "PatchDescriptor({})"),
+    ):
+        if isinstance(given, networks):
+            name = type(given).__name__
+            raise TypeError(f"the {part} {name} is a network alone: give {wrapped.format('network')}")
 
 
 def _unknown(kind: str, name: str, known: object) -> ValueError:

@@ -168,7 +168,8 @@ def verify(path: str | os.PathLike[str], *, seed: int = 0, threads: int = -1) ->
     with errors_only(pycolmap):
         pycolmap.geometric_verification(path, verifier_options=verifier, two_view_geometry_options=geometry)
         with pycolmap.Database.open(path) as database:
-            return int(database.num_verified_image_pairs())
+            _, inliers = database.read_two_view_geometry_num_inliers()  # pairs without any are listed too
+            return sum(count > 0 for count in inliers)
 
 
 def map_database(

@@ -163,18 +163,21 @@ def one_behind_the_other(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def extract_patches(img: Tensor, lafs: Tensor, size: int) -> Tensor:
     """Do what ``kornia.feature.extract_patches_from_pyramid`` of kornia 0.9 does, with every kornia that is allowed.
 
+    Positions keep their precision where that of the images is lower: half precision rounds them by up to half a pixel.
+
     Args:
         img: gray images, shape (B, 1, H, W).
         lafs: frames, shape (B, N, 2, 3).
         size: side of the patches in pixels.
 
     Returns:
-        Patches of shape (B, N, 1, size, size), differentiable.
+        Patches of shape (B, N, 1, size, size), differentiable, of the dtype of the images.
 
     """
     if SAMPLES_PIXEL_CENTRES:
-        patches: Tensor = extract_patches_from_pyramid(img, lafs, size)
-        return patches
+        wide = torch.promote_types(torch.promote_types(img.dtype, lafs.dtype), torch.float32)
+        patches: Tensor = extract_patches_from_pyramid(img.to(wide), lafs.to(wide), size)
+        return patches.to(img.dtype)
     return PatchPyramid(img).cut(lafs, size)
 
 

@@ -30,7 +30,10 @@ class StageClock:
 
     @contextmanager
     def stages_of(self, feature: nn.Module) -> Iterator[None]:
-        """Time every direct part of a feature (detector, descriptor, ...) whose ``forward`` the block calls."""
+        """Time every direct part of a feature (detector, descriptor, ...) whose ``forward`` the block calls.
+
+        Meanwhile no other thread may call the feature: the hooks belong to its parts.
+        """
         started: dict[str, float] = {}
         handles = []
 

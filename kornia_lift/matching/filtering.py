@@ -92,7 +92,10 @@ class PutativeMatcher(nn.Module):
     def forward(self, desc1: Tensor, desc2: Tensor) -> tuple[Tensor, Tensor]:
         found = putative_matches(desc1, desc2)
         ratio, mutual = found.side.unbind(1)
-        return (ratio + 1 - mutual)[:, None].to(desc1.dtype), found.pairs
+        # 1 + a smaller ratio would be 1, which is mutual
+        least = 2 * max(torch.finfo(dtype).eps for dtype in (desc1.dtype, ratio.dtype))
+        number = torch.where(mutual > 0, ratio, 1 + ratio.clamp(min=least))
+        return number[:, None].to(desc1.dtype), found.pairs
 
     @staticmethod
     def side_columns(confidence: Tensor) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from numbers import Integral
 
 from torch import Tensor, nn
 
@@ -12,7 +14,7 @@ from kornia_lift._kornia import ShapeError
 from kornia_lift.feature.lift import LIFTFeature
 from kornia_lift.matching.filtering import CorrespondenceFilter
 from kornia_lift.matching.pairs import PairMatch, match_tensors
-from kornia_lift.matching.verification import Geometry
+from kornia_lift.matching.verification import Geometry, check_geometry
 
 Image = Tensor | str | os.PathLike[str]
 
@@ -51,6 +53,8 @@ def match_images(
         FileNotFoundError: if there is no such file.
         kornia_lift.ImageFileError: if a file cannot be read as an image.
         kornia.core.exceptions.ShapeError: if a tensor has another shape.
+        TypeError: if an image, the feature or the filter is of another kind.
+        ValueError: if an option is out of range.
         MissingExtraError: if OpenCV is not installed: ``pip install 'kornia_lift[cli]'``.
 
     Example:
@@ -61,6 +65,7 @@ def match_images(
         (2, True)
 
     """
+    _check_options(feature, max_size, ratio, geometry, threshold, keep)
     feature = LIFTFeature(2000) if feature is None else feature
     images = [_tensor(image) for image in (first, second)]
     weight = next(feature.parameters(), images[0])
@@ -77,7 +82,36 @@ def match_images(
     )
 
 
+def _check_options(
+    feature: object, max_size: object, ratio: float, geometry: str, threshold: float, keep: object
+) -> None:
+    if feature is not None and not isinstance(feature, nn.Module):
+        advice = f"LIFTFeature(2000, pretrained={feature!r})" if isinstance(feature, str) else "LIFTFeature(2000)"
+        raise TypeError(f"match_images expects a feature such as {advice}, got {_kind(feature)}")
+    if keep is not None and not isinstance(keep, nn.Module):
+        raise TypeError(
+            "match_images expects keep=CorrespondenceFilter(CorrespondenceNet(pretrained=True)) or None, got "
+            f"{_kind(keep)}"
+        )
+    check_geometry(geometry)
+    if isinstance(max_size, bool) or not isinstance(max_size, Integral) or int(max_size) < 0:
+        raise ValueError(f"max_size is a longer side in pixels, 0 for any, got {max_size!r}")
+    if not 0 < ratio <= 1:
+        raise ValueError(f"ratio is above 0 and at most 1, which switches the test off, got {ratio!r}")
+    if not 0 < threshold < math.inf:
+        raise ValueError(f"threshold is an error in pixels above 0, got {threshold!r}")
+
+
+def _kind(value: object) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"{type(value).__name__} {value!r}"
+
+
 def _tensor(image: Image) -> Tensor:
+    if not isinstance(image, (Tensor, str, os.PathLike)):
+        raise TypeError(
+            "match_images expects a path or a tensor (1, 1|3, H, W) with values in [0, 1], got "
+            f"{type(image).__name__}; kornia.utils.image_to_tensor(array).float() / 255 makes one of an array"
+        )
     pixels = image if isinstance(image, Tensor) else load_image(image)
     pixels = pixels[None] if pixels.dim() == 3 else pixels
     check_image(pixels, "match_images", value_range=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,12 +86,11 @@ def match_tensors(
         keep: see :func:`match_pair`.
         clock: adds the seconds of the parts of the feature, of matching and of verification.
     """
-    clock = clock or StageClock()
     features = []
     for image in (first, second):
         gray = as_gray(image)
         reduced = shrink(gray, max_size).to(device or image.device, dtype)
-        with clock.stages_of(feature):
+        with nullcontext() if clock is None else clock.stages_of(feature):  # threads may share the feature
             features.append(extract_features(feature, reduced, (image.shape[-1], image.shape[-2])))
     return match_pair(
         features[0], features[1], ratio=ratio, geometry=geometry, threshold=threshold, keep=keep, clock=clock

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,17 @@ from numpy.typing import NDArray
 from kornia_lift._extras import require
 
 Geometry = Literal["fundamental", "homography"]
+
+
+def check_geometry(geometry: str) -> None:
+    """Refuse what is no geometry.
+
+    Raises:
+        ValueError: if it is none of ``Geometry``.
+
+    """
+    if geometry not in get_args(Geometry):
+        raise ValueError(f"geometry is one of {', '.join(get_args(Geometry))}, got {geometry!r}")
 
 
 def verify(
@@ -25,7 +36,11 @@ def verify(
 
     Returns:
         Booleans of shape (M,), and the 3x3 matrix or ``None`` if there are too few matches to estimate one.
+
+    Raises:
+        ValueError: if the geometry is none of these.
     """
+    check_geometry(geometry)
     cv2 = require("cv2", extra="cli")
     # As many as the minimal model plus one that can disagree: fewer verify nothing.
     needed, estimate = {

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_floating
 from kornia_lift._kornia import ShapeError
-from kornia_lift.networks._fast.blocks import BLOCK, from_blocks, to_blocks
+from kornia_lift.networks._fast.blocks import BLOCK, from_blocks, to_blocks, unshuffled
 from kornia_lift.networks._fast.folded import Precision, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.contrast import LocalContrast, gaussian_contrast
-from kornia_lift.networks.layers import exact_conv2d, extended
+from kornia_lift.networks.layers import exact_conv2d, extended, score_blurred
 from kornia_lift.weights import load_network, widths_of
 
 WIDTHS = (16, 32, 32)  # channels at the half, quarter and eighth of the resolution
@@ -88,11 +88,15 @@ class CompactResponse(nn.Module):
         widths: channels at the half, quarter and eighth of the resolution. ``None``: those of the weights, 16, 32 and
             32 without any.
         contrast: how local contrast is normalised; the window must be ``"gaussian"``.
+        sigma_ratio: for kornia's scale space only: the keypoints scored on a level have the scale ``sigma_ratio`` times
+            the blur of the level.
         precision: number format of the products on a CPU without gradient, but for the last layer, which is in
             float32. ``"auto"``: ``"bfloat16"`` where the CPU multiplies in it, twice as fast.
 
     Shape:
         - Input: :math:`(B, 1, H, W)`, values in [0, 1]
+        - ``sigmas``: :math:`(B,)`, optional, as :class:`~kornia_lift.networks.response.LIFTResponse` takes them
+        - ``content``: as in :meth:`normalize`
         - Output: :math:`(B, 1, H, W)`
 
     Raises:
@@ -119,13 +123,14 @@ class CompactResponse(nn.Module):
         *,
         widths: tuple[int, int, int] | None = None,
         contrast: LocalContrast | None = None,
+        sigma_ratio: float = 2.0,
         precision: Precision = "auto",
     ) -> None:
         super().__init__()
         self.contrast = contrast or LocalContrast()
         if self.contrast.window != "gaussian":
             raise ValueError(f"CompactResponse expects a contrast of window 'gaussian', got {self.contrast.window!r}")
-        self.precision = precision
+        self.sigma_ratio, self.precision = sigma_ratio, precision
         self._dtype = product_dtype(precision)
         half, quarter, eighth = widths or _widths_of(pretrained)
         self.at_half = nn.Sequential(*_convolution(BLOCK**2, half), *_convolution(half, half))
@@ -186,10 +191,10 @@ class CompactResponse(nn.Module):
         :meth:`forward` continues the image first.
         """
         height, width = z.shape[-2:]
-        plain = is_plain(z, *self._weights())
+        plain = len(z) > 0 and is_plain(z, *self._weights())
         step = PLAIN_STEP if plain else COARSEST
         z = extended(z, (0, -width % step, 0, -height % step))
-        if not plain or z[0].numel() <= STRIP_PIXELS:
+        if not plain or z.shape[-2] * z.shape[-1] <= STRIP_PIXELS:
             return self._score(z, plain)[..., :height, :width]
         rows = max(STRIP_PIXELS // z.shape[-1] // COARSEST, 1) * COARSEST
         strips = []
@@ -207,7 +212,7 @@ class CompactResponse(nn.Module):
 
     def _blocks(self, z: Tensor) -> Tensor:
         """Scores of blocks of pixels, (B, BLOCK ** 2, H / BLOCK, W / BLOCK)."""
-        half = self.at_half(F.pixel_unshuffle(z, BLOCK))
+        half = self.at_half(unshuffled(z))
         quarter = self.at_quarter(half)
         eighth = self.at_eighth(quarter)
         quarter = self.merge_quarter(quarter + _enlarge(self.to_quarter(eighth)))
@@ -239,10 +244,12 @@ class CompactResponse(nn.Module):
         half = convolve(half.add_(_enlarge_rounded(convolve(quarter, 8))), 10).relu_().float()
         return convolve(half, 11)
 
-    def forward(self, x: Tensor, content: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigmas: Tensor | None = None, content: Tensor | None = None) -> Tensor:
         check_floating(x, type(self).__name__)
         if x.dim() != 4 or x.shape[1] != 1:
             raise ShapeError(f"CompactResponse expects grayscale images (B, 1, H, W), got {tuple(x.shape)}")
+        if sigmas is not None:
+            return score_blurred(self, x, sigmas, self.sigma_ratio)
         # the detector's levels are of higher precision than the weights, where images are of half precision
         z = extended(self.normalize(x, content).to(self.head.weight.dtype), (MARGIN,) * 4)
         inner = slice(MARGIN, -MARGIN)

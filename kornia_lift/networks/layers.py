@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kornia_lift.geometry import level_resize
+
 EPSILON = 1e-10  # keeps the gradient of the root finite
 NORM_EPS = 1e-5  # of the batch normalisations of the compact networks
 FLAT = 1e-2  # gray units: patches of less contrast than this count as flat
@@ -225,3 +227,34 @@ def extended(images: Tensor, padding: tuple[int, int, int, int]) -> Tensor:
     if images.dtype == torch.float16 and images.device.type == "cpu":  # torch 2.5 has no kernel; float32 is exact
         return F.pad(images.float(), padding, mode="replicate").to(images.dtype)
     return F.pad(images, padding, mode="replicate")
+
+
+def score_blurred(response: nn.Module, x: Tensor, sigmas: Tensor, sigma_ratio: float) -> Tensor:
+    """Score levels of kornia's scale space, each at the resolution that suits its blur.
+
+    Args:
+        response: scores every pixel of images (N, 1, h, w), for keypoints of one size in their pixels.
+        x: levels, shape (B, 1, H, W).
+        sigmas: the blur of each, in pixels, shape (B,).
+        sigma_ratio: scale of the keypoints that are looked for on a level, over its blur.
+
+    Returns:
+        Scores of the shape of ``x``.
+
+    Raises:
+        ValueError: if there is not one sigma for each level.
+
+    """
+    if sigmas.shape != (len(x),):
+        name = type(response).__name__
+        raise ValueError(f"{name} expects one sigma per image, ({len(x)},), got {tuple(sigmas.shape)}")
+    height, width = x.shape[-2:]
+    out = x.new_zeros(x.shape)
+    for sigma in sigmas.unique().tolist():  # the levels of all images that share a scale go through at once
+        index = (sigmas == sigma).nonzero()[:, 0]
+        size = [max(1, round(side * level_resize(sigma_ratio * sigma))) for side in (height, width)]
+        level = F.interpolate(x[index], size=size, mode="bilinear", align_corners=False)
+        # cubic: the maps of a linear one have their maxima on the pixels of the level
+        scores = F.interpolate(response(level), size=(height, width), mode="bicubic", align_corners=False)
+        out = out.index_copy(0, index, scores)
+    return out

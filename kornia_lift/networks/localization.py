@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
-from kornia_lift.networks._fast.blocks import BLOCK, to_blocks
+from kornia_lift.networks._fast.blocks import BLOCK, to_blocks, unshuffled
 from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, padded, product_dtype
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.layers import NORM_EPS, Layers, in_chunks, normalised_convolution, normalize_patches
@@ -121,7 +121,7 @@ class KeypointLocalization(nn.Module):
                 x = F.conv2d(x, weight, bias, convolution.stride, convolution.padding).relu_()
                 maps.append(x)
             return maps[-2][:count].float(), maps[-1][:count].float()
-        features = self.features(F.pixel_unshuffle(x, BLOCK) if self.blocks else x)
+        features = self.features(unshuffled(x) if self.blocks else x)
         return features, self.summary(features)
 
     def _localize(self, patch: Tensor) -> Tensor:
@@ -144,7 +144,7 @@ def _has_blocks(pretrained: bool | str | os.PathLike[str]) -> bool:
     if not isinstance(pretrained, (str, os.PathLike)):
         return False
     first = load_tensors(pretrained)[0].get("localization.features.0.weight")
-    return first is not None and first.shape[1] == BLOCK**2
+    return first is not None and first.dim() == 4 and first.shape[1] == BLOCK**2
 
 
 def soft_argmax_around_centre(heat: Tensor) -> Tensor:

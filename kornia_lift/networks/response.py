@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_floating
 from kornia_lift._kornia import ShapeError
-from kornia_lift.geometry import level_resize
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks._fast.response import SMALLEST, ResponsePlan, score
 from kornia_lift.networks.contrast import DEVIATION, TINY, LocalContrast, gaussian_contrast, window_deviation
-from kornia_lift.networks.layers import exact_conv2d, extended, ghh
+from kornia_lift.networks.layers import exact_conv2d, extended, ghh, score_blurred
 from kornia_lift.weights import WeightFileError, load_network
 
 FILTER_SIZE = 25
@@ -247,19 +246,7 @@ class LIFTResponse(nn.Module):
             raise ShapeError(f"LIFTResponse expects grayscale images (B, 1, H, W), got {tuple(x.shape)}")
         if sigmas is None:
             return self.score_normalized(self.normalize(x))
-        if sigmas.shape != (len(x),):
-            raise ValueError(f"LIFTResponse expects one sigma per image, ({len(x)},), got {tuple(sigmas.shape)}")
-        height, width = x.shape[-2:]
-        out = x.new_zeros(x.shape)
-        for sigma in sigmas.unique().tolist():  # the levels of all images that share a scale go through at once
-            index = (sigmas == sigma).nonzero()[:, 0]
-            size = [max(1, round(side * level_resize(self.sigma_ratio * sigma))) for side in (height, width)]
-            level = F.interpolate(x[index], size=size, mode="bilinear", align_corners=False)
-            # cubic: the maps of a linear one have their maxima on the pixels of the level
-            level = self.score_normalized(self.normalize(level))
-            scores = F.interpolate(level, size=(height, width), mode="bicubic", align_corners=False)
-            out = out.index_copy(0, index, scores)
-        return out
+        return score_blurred(self, x, sigmas, self.sigma_ratio)
 
 
 def _convolve(z: Tensor, weight: Tensor, bias: Tensor, gain: Tensor | None) -> Tensor:

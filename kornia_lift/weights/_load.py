@@ -149,7 +149,13 @@ def widths_of(pretrained: bool | str | os.PathLike[str], layers: Iterable[str]) 
     if not isinstance(pretrained, (str, os.PathLike)):
         return []
     tensors = load_tensors(pretrained)[0]
-    widths = {name: len(tensors[name]) for name in takewhile(tensors.__contains__, layers)}
+    weights = {name: tensors[name] for name in takewhile(tensors.__contains__, layers)}
+    for name, weight in weights.items():
+        if weight.dim() < 2:
+            raise WeightFileError(
+                f"{name} of {pretrained} has shape {tuple(weight.shape)}, expected the weight of a convolution"
+            )
+    widths = {name: len(weight) for name, weight in weights.items()}
     for name, width in widths.items():
         if width > LARGEST_WIDTH:
             raise WeightFileError(f"{name} of {pretrained} has {width} channels, expected {LARGEST_WIDTH} at most")
@@ -182,7 +188,12 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
     where = f"the weights {pretrained!r} for {type(network).__name__}"
     missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing or surplus:
-        raise WeightFileError(f"{where} do not fit: missing {missing}, not expected {surplus} (below {prefix!r})")
+        another = ""
+        if len(missing) > 1 and len(surplus) > 1:
+            another = f"; they seem to be of another network, which LIFTFeature(pretrained={pretrained!r}) builds"
+        raise WeightFileError(
+            f"{where} do not fit: missing {_some(missing)}, not expected {_some(surplus)} (below {prefix!r}){another}"
+        )
     for name, tensor in found.items():
         if tensor.shape != expected[name].shape:
             raise WeightFileError(
@@ -191,3 +202,9 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
             )
     network.load_state_dict(found)
     network.eval()
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    """List names, of many the first few."""
+    listed = ", ".join(names[:most]) or "nothing"
+    return f"{listed} and {len(names) - most} more" if len(names) > most else listed

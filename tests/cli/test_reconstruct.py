@@ -112,7 +112,7 @@ def test_reconstruction_of_known_motion(call: Callable[..., Answer], views: Path
     ("arguments", "message"),
     [
         (("--camera", "PINHOLE,300"), "the model PINHOLE does not have 1 parameters"),
-        (("--camera", "FISH,300"), "camera 'FISH,300'"),
+        (("--camera", "FISH,300"), "camera 'FISH,300': unknown model 'FISH', expected one of SIMPLE_PINHOLE, PINHOLE"),
         (("--pairs", "pairs.txt"), "pairs.txt, line 1: there are no features of the image 'absent.png'"),
     ],
 )
@@ -125,6 +125,14 @@ def test_wrong_arguments(
     assert answer.code == 2
     assert message in answer.err
     assert not (tmp_path / "a.db").exists()
+
+
+def test_a_missing_folder_is_said_before_anything_is_matched(call: Callable[..., Answer], views: Path) -> None:
+    assert call("extract", views, "--out", "features.h5", "-n", 50).code == 0
+    answer = call("export-colmap", "features.h5", "--images", views, "--out", "absent/a.db")
+    assert answer.code == 2
+    assert "--out absent/a.db: its folder does not exist" in answer.err
+    assert "putative" not in answer.out
 
 
 def test_stored_pixels_are_needed(call: Callable[..., Answer], views: Path) -> None:

@@ -10,8 +10,10 @@ from kornia.feature import get_laf_center, get_laf_scale
 from torch import Tensor, nn
 
 from kornia_lift.detector import localizer as module
+from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.localizer import LAFLocalizer, localized, spare_slots
 from kornia_lift.geometry import lafs_from_lift
+from tests.helpers.pictures import texture
 
 HEIGHT, WIDTH = 40, 60
 
@@ -104,3 +106,37 @@ def test_every_keypoint_gets_its_own_correction(chunk: int, gradient: bool, monk
     assert torch.allclose(moved[..., 1], 2 * bright * scale, atol=0.04 * float(scale.max()))
     assert torch.allclose(get_laf_scale(corrected)[..., 0, 0], scale * (bright - 0.5).exp(), rtol=0.02)
     assert math.isfinite(float(corrected.sum()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int8, torch.int32, torch.int64, torch.uint16])
+@pytest.mark.parametrize("value", [1, -1])
+def test_masks_of_integers_keep_what_is_not_zero(dtype: torch.dtype, value: int) -> None:
+    mask = torch.zeros(1, 1, HEIGHT, WIDTH, dtype=torch.int64)
+    mask[..., :20] = value
+    assert kept(keypoints((9, 9), (40, 9)), mask.to(dtype)) == [True, False]
+
+
+class Counting(nn.Module):
+    """A localizer that corrects nothing, and counts what it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots: list[int] = []
+
+    def forward(self, laf: Tensor, img: Tensor) -> Tensor:
+        self.slots.append(laf.shape[1])
+        return laf
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_empty_slots_are_not_localized(batch: int) -> None:
+    image = torch.zeros(batch, 1, 90, 90)
+    image[-1:] = texture(90, 90)  # of two images one has no keypoint
+    counting = Counting()
+    detector = LIFTDetector(5000, localizer=counting)
+    lafs, responses = detector(image)
+    assert lafs.shape == (batch, 5000, 2, 3)
+    found = int((responses != 0).sum())
+    assert 0 < found <= counting.slots[0] < 2 * found
+    detector(torch.zeros(1, 1, 90, 90))
+    assert counting.slots[1] == 1

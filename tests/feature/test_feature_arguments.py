@@ -13,9 +13,11 @@ from kornia.feature import (
     PassLAF,
     ScaleSpaceDetector,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature
+from kornia_lift.networks import CompactDescriptor, PolarOrientation
+from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.weights import WeightFileError
 from tests.helpers.networks import FAST, feature
 from tests.helpers.pictures import texture
@@ -152,3 +154,28 @@ def test_weights_bring_eval_mode_and_given_parts_keep_theirs() -> None:
     assert not extract.training
     assert not extract.detector.training
     assert mine.training
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+def test_an_empty_batch_gives_empty_results(model: str, gradient: bool) -> None:
+    with torch.set_grad_enabled(gradient):
+        lafs, responses, descriptors = LIFTFeature(20, pretrained=model)(torch.rand(0, 1, 64, 80))
+    assert (lafs.shape, responses.shape, descriptors.shape) == ((0, 20, 2, 3), (0, 20), (0, 20, 128))
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize(
+    "network", [KeypointLocalization(), KeypointLocalization(blocks=True), PolarOrientation(), CompactDescriptor()]
+)
+def test_no_patches_give_no_results(network: nn.Module, gradient: bool) -> None:
+    channels = 3 if isinstance(network, CompactDescriptor) else 1
+    with torch.set_grad_enabled(gradient):
+        assert len(network.eval()(torch.rand(0, channels, 32, 32))) == 0
+
+
+@pytest.mark.parametrize(("low", "high", "advice"), [(-2, 2.5, "not normalised by a mean"), (0, 255, "by 255")])
+def test_values_out_of_range_get_advice_that_fits(low: float, high: float, advice: str) -> None:
+    image = torch.linspace(low, high, 64 * 64).view(1, 1, 64, 64)
+    with pytest.raises(ValueError, match=advice):
+        LIFTFeature(5, pretrained=False)(image)

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from kornia_lift import LIFTFeature
+from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.geometry.pyramid import extract_patches
 from tests.helpers.networks import feature
 from tests.helpers.pictures import texture
 
@@ -82,3 +84,26 @@ def test_default_dtype_of_torch_changes_nothing() -> None:
             torch.set_default_dtype(torch.float32)
     for a, b in zip(expected, found, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_bfloat16_does_not_round_the_positions_of_patches(gradient: bool) -> None:
+    """It has steps of 4 pixels beyond column 512: patches cut there would move all keypoints."""
+    image = texture(70, 900).bfloat16()
+    extract = LIFTFeature(150, pretrained="lift-fast", precision="float32")
+    with torch.set_grad_enabled(gradient):
+        exact, rounded = (extract(part)[0][0, :, :, 2].detach().double() for part in (image.float(), image))
+    exact = exact[exact[:, 0] > 500]
+    apart = torch.cdist(exact, rounded).amin(1)
+    assert len(exact) > 20
+    assert apart.median() < 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_patches_lie_where_float32_has_them(dtype: torch.dtype) -> None:
+    image = texture(70, 900).to(dtype)
+    lafs = lafs_from_lift(torch.tensor([[[30.3, 40.7], [700.3, 33.6], [861.9, 30.2]]]), torch.full((1, 3), 2.0))
+    expected = extract_patches(image.float(), lafs, 32)
+    found = extract_patches(image, lafs, 32)
+    assert found.dtype == dtype
+    assert (found.float() - expected).abs().max() < 2 * torch.finfo(dtype).eps + 1e-4

@@ -64,7 +64,9 @@ def test_the_best_keypoints_return(change: str, picture: str, feature: LIFTFeatu
         assert moved.angle <= angle and moved.descriptor <= descriptor, moved
 
 
-def test_a_batch_is_its_images(feature: LIFTFeature, pictures: dict[str, Tensor]) -> None:
+@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+def test_a_batch_is_its_images(model: str, pictures: dict[str, Tensor]) -> None:
+    feature = LIFTFeature(200, pretrained=model, precision="float32")
     batch = torch.cat([pictures[name][..., :120, :140] for name in ("astronaut", "texture")])
     with torch.inference_mode():
         together, single = feature(batch), [feature(image[None]) for image in batch]

@@ -20,9 +20,10 @@ from kornia.feature import (
 )
 from torch import nn
 
-from kornia_lift import LIFTDetector, mix_features
+from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTOrientation, LIFTResponse, mix_features
 from kornia_lift.feature.mixing import Descriptor, Detector, Orientation
 from kornia_lift.geometry import lift_from_lafs
+from kornia_lift.networks import CompactDescriptor, CompactResponse, PolarOrientation
 from tests.helpers.pictures import blob_image, blob_response, texture
 
 CASES = list(itertools.product(get_args(Detector), get_args(Orientation), get_args(Descriptor)))
@@ -111,3 +112,25 @@ def test_kornias_parts_get_their_published_weights(shared: Path, monkeypatch: py
         assert isinstance(part, nn.Module)
         state = part.state_dict()
         assert all(torch.equal(state[name], t) for name, t in published.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("parts", "advice"),
+    [
+        ((LIFTResponse(False), "upright", "sift"), "LIFTDetector.1000, resp_module=network."),
+        ((CompactResponse(), "upright", "sift"), "LIFTDetector"),
+        (("dog", LIFTOrientation(False), "sift"), "PatchOrienter.network."),
+        (("dog", PolarOrientation(), "sift"), "PatchOrienter"),
+        (("dog", "upright", LIFTDescriptor(False)), "PatchDescriptor.network."),
+        (("dog", "upright", CompactDescriptor()), "PatchDescriptor"),
+    ],
+)
+def test_networks_alone_are_refused(parts: tuple[nn.Module | str, ...], advice: str) -> None:
+    with pytest.raises(TypeError, match=f"is a network alone: give {advice}"):
+        mix_features(*parts)  # type: ignore[arg-type]
+
+
+def test_parts_of_other_models() -> None:
+    with torch.no_grad():
+        lafs, _, descriptors = mix_features("lift", "lift", "sift", 20, pretrained="lift-fast")(texture(90, 90))
+    assert lafs.shape == (1, 20, 2, 3) and descriptors.shape == (1, 20, 128)

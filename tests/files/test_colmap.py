@@ -124,3 +124,11 @@ def test_a_scene_is_found_again(tmp_path: Path) -> None:
     assert model.num_points3D() == 300
     assert model.compute_mean_reprojection_error() < 1e-3
     np.testing.assert_allclose(next(iter(model.cameras.values())).params, [500, 500, 320, 240])
+
+
+def test_pairs_without_inliers_are_not_verified(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    features = {name: described(rng.uniform(0, 400, (40, 2))) for name in ("a.png", "b.png")}
+    one = np.zeros((1, 2), dtype=np.int64)
+    write_database(tmp_path / "database.db", features, {("a.png", "b.png"): one}, cameras=camera())
+    assert verify(tmp_path / "database.db", threads=1) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -76,3 +77,38 @@ def test_refusals(tmp_path: Path, feature: LIFTFeature) -> None:
         match_images(image * 255, image, feature)
     with pytest.raises(TypeError, match="floating-point"):
         match_images((image * 255).byte(), image, feature)
+
+
+@pytest.mark.parametrize("model", ["lift", "lift-fast"])
+def test_threads_may_share_a_feature(model: str) -> None:
+    """Nothing is hung into the parts of a feature that other threads run."""
+    shared = LIFTFeature(60, pretrained=model)
+    images = [texture(100, 100 + 4 * n, seed=n) for n in range(8)]
+    alone = [match_images(image, images[0], shared).pairs for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda image: match_images(image, images[0], shared).pairs, images))
+    assert [len(pairs) for pairs in found] == [len(pairs) for pairs in alone]
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in shared.modules())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"feature": "lift-plus"}, TypeError, "such as LIFTFeature.2000, pretrained='lift-plus'., got str"),
+        ({"feature": LIFTFeature}, TypeError, "got the class LIFTFeature"),
+        ({"geometry": "essential"}, ValueError, "fundamental, homography, got 'essential'"),
+        ({"max_size": None}, ValueError, "max_size is a longer side in pixels, 0 for any, got None"),
+        ({"max_size": -1}, ValueError, "got -1"),
+        ({"threshold": -3}, ValueError, "threshold is an error in pixels above 0, got -3"),
+        ({"threshold": 0}, ValueError, "got 0"),
+        ({"threshold": float("nan")}, ValueError, "got nan"),
+        ({"ratio": -1}, ValueError, "ratio is above 0 and at most 1"),
+        ({"ratio": 80}, ValueError, "got 80"),
+        ({"keep": "learned"}, TypeError, "keep=CorrespondenceFilter.*got str 'learned'"),
+        ({"first": np.zeros((40, 40, 3), np.uint8)}, TypeError, "a path or a tensor .* got ndarray"),
+    ],
+)
+def test_options_of_another_kind_are_refused(options: dict[str, object], error: type[Exception], message: str) -> None:
+    given = {"first": texture(60, 60), "second": texture(60, 60), "feature": nn.Identity()} | options
+    with pytest.raises(error, match=message):
+        match_images(**given)  # type: ignore[arg-type]

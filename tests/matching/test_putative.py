@@ -64,6 +64,18 @@ def test_descriptors_of_other_shapes_are_refused(shapes: tuple[tuple[int, ...], 
         putative_matches(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_ratio_of_zero_without_mutuality_is_told_apart(dtype: torch.dtype) -> None:
+    one = torch.tensor([[1.0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=dtype)
+    other = torch.tensor([[1.0, 0, 0], [0, 0, 1]], dtype=dtype)
+    expected = putative_matches(one, other).side
+    assert expected.tolist() == [[0, 1], [0, 0], [1, 0]]  # the second is the same descriptor as the first
+    numbers, _ = PutativeMatcher()(one, other)
+    found = PutativeMatcher.side_columns(1 - numbers[:, 0])
+    assert found[:, 1].tolist() == [1, 0, 0]
+    assert (found - expected.to(dtype)).abs().max() < 0.01
+
+
 def test_kornias_confidence_tells_ratio_and_mutuality() -> None:
     one, other = descriptors(50, 0), descriptors(60, 1)
     numbers, pairs = PutativeMatcher()(one, other)

@@ -129,3 +129,11 @@ def test_the_first_keypoints_are_drawn() -> None:
     picture = draw_keypoints(torch.zeros(1, 1, 100, 100), lafs, max_keypoints=1)
     assert picture[10:30, 10:30].any()
     assert not picture[70:90, 70:90].any()
+
+
+def test_images_of_another_range_are_refused() -> None:
+    image = torch.full((1, 1, 40, 40), 200.0)
+    with pytest.raises(ValueError, match="draw_keypoints expects pixel values in .0, 1."):
+        draw_keypoints(image, torch.zeros(0, 2, 3))
+    with pytest.raises(ValueError, match="draw_matches expects pixel values"):
+        draw_matches(image, image, (torch.zeros(0, 2, 3), torch.zeros(0, 2, 3)))

@@ -9,6 +9,8 @@ from pathlib import Path
 import kornia
 import pytest
 import torch
+from kornia.feature import ScaleSpaceDetector
+from kornia.geometry.transform import ScalePyramid
 from torch import Tensor
 
 import kornia_lift.networks.compact_response as room
@@ -16,6 +18,7 @@ from kornia_lift._kornia import ShapeError, laf_is_filled
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.extrema import max_filter
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.contrast import LocalContrast
@@ -192,3 +195,24 @@ def test_gradients_through_the_detector() -> None:
     lafs, responses = detector(image)
     (lafs[..., 2].sum() + lafs[..., :2].sum() + responses.sum()).backward()
     assert image.grad is not None and image.grad.isfinite().all() and image.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_is_a_response_of_kornias_detector(batch: int) -> None:
+    """Kornia passes the blur of every level, as to LIFTResponse."""
+    response = CompactResponse("lift-fast")
+    detector = ScaleSpaceDetector(
+        40,
+        resp_module=response,
+        mr_size=response.sigma_ratio * LAF_SCALE_PER_SIGMA,
+        scale_pyr_module=ScalePyramid(3, 1.6, 16, double_image=True),
+    )
+    image = texture(100, 120, batch=batch)
+    with torch.no_grad():
+        lafs, responses = detector(image)
+        own, _ = LIFTDetector(40, resp_module=response)(image)
+    assert lafs.shape == (batch, 40, 2, 3) and (responses > 0).sum() > 25 * batch
+    apart = torch.cdist(lafs[0, :, :, 2], own[0, :, :, 2]).amin(1)
+    assert (apart < 2).float().mean() > 0.3  # other levels, the same corners
+    with pytest.raises(ValueError, match="CompactResponse expects one sigma per image"):
+        response(image, torch.ones(3))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from kornia_lift import LIFTDescriptor, LIFTOrientation, LIFTResponse
+from kornia_lift import LIFTDescriptor, LIFTFeature, LIFTOrientation, LIFTResponse
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.weights import (
@@ -207,7 +207,7 @@ def test_missing_and_surplus_tensors_are_named(tmp_path: Path) -> None:
         tensors["response.conv.scale"] = tensors.pop("response.conv.bias")
 
     path = response_file(tmp_path / "other.safetensors", rename)
-    with pytest.raises(WeightFileError, match=r"missing \['conv\.bias'\], not expected \['conv\.scale'\]"):
+    with pytest.raises(WeightFileError, match=r"missing conv\.bias, not expected conv\.scale \(below"):
         LIFTResponse(path)
 
 
@@ -289,3 +289,32 @@ def test_a_small_file_makes_no_large_network(network: type[nn.Module], layer: st
     write_safetensors(path, {**tensors, layer: torch.zeros(1000, 1, 1, 1)}, metadata)
     with pytest.raises(WeightFileError, match="do not fit"):
         network(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "response.at_half.0.weight",
+        "response.at_eighth.0.weight",
+        "localization.features.0.weight",
+        "orientation.features.0.convolution.weight",
+        "descriptor.features.0.weight",
+    ],
+)
+@pytest.mark.parametrize("value", [torch.tensor(1.0), torch.ones(8)])
+def test_weights_that_decide_the_form_have_that_of_a_convolution(
+    name: str, value: torch.Tensor, tmp_path: Path
+) -> None:
+    tensors = dict(load_tensors("lift-fast")[0])
+    assert name in tensors
+    path = write(tmp_path / "w.safetensors", {**tensors, name: value}, networks="compact")
+    with pytest.raises(WeightFileError):
+        LIFTFeature(10, pretrained=path)
+
+
+@pytest.mark.parametrize("model", ["lift-plus", "lift-fast"])
+def test_models_with_other_networks_are_named(model: str) -> None:
+    for network in (LIFTOrientation, LIFTDescriptor):
+        with pytest.raises(WeightFileError, match=f"which LIFTFeature.pretrained='{model}'. builds") as error:
+            network(model)
+        assert len(str(error.value)) < 500

@@ -75,9 +75,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _sentence(found: Comparison, first: str, second: str) -> str:
+    from kornia_lift.evaluation.measures.statistics import FEWEST_PAIRS
+
     verdict = f"{first} is {found.verdict} than {second}"
     if found.verdict == "undecided":
-        verdict = f"undecided between {first} and {second}"
+        few = f", {found.pairs} are too few pairs to tell" if found.pairs < FEWEST_PAIRS else ""
+        verdict = f"undecided between {first} and {second}{few}"
     return (
         f"{verdict} (ratio {found.ratio:.3f}, difference {found.difference.value:+.4f}, 95 % interval "
         f"{found.difference.low:+.4f} to {found.difference.high:+.4f}, p = {found.p_value:.4f}, wins "

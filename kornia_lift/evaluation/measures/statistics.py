@@ -9,6 +9,7 @@ import numpy as np
 from kornia_lift.scenes.scene import FloatArray
 
 _CHUNK = 2000
+FEWEST_PAIRS = 6  # won all of them: as unlikely by chance as a difference that counts, 1 in 32
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Comparison:
         difference: mean of A minus mean of B, with its interval.
         ratio: mean of A over mean of B; infinity if B's is 0.
         wins: share of pairs where A is better, ties counted half.
-        p_value: two-sided bootstrap probability of a difference this far from none.
+        p_value: two-sided bootstrap probability of a difference this far from none; not below that of so many wins in a
+            row by chance.
         pairs: number of pairs both were measured on.
         lower_is_better: whether the smaller value is the better one, as for errors.
     """
@@ -48,8 +50,11 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse`` or ``undecided``: whether the interval of the difference leaves out zero."""
-        if self.difference.low <= 0 <= self.difference.high:
+        """``better``, ``worse`` or ``undecided``: whether the interval of the difference leaves out zero.
+
+        Of fewer than :data:`FEWEST_PAIRS` the interval says nothing: that of one pair is a point.
+        """
+        if self.pairs < FEWEST_PAIRS or self.difference.low <= 0 <= self.difference.high:
             return "undecided"
         return "better" if (self.difference.low > 0) != self.lower_is_better else "worse"
 
@@ -116,7 +121,7 @@ def compare(
         estimate,
         mean_first / mean_second if mean_second else float("inf"),
         float(np.mean((every > 0) + 0.5 * (every == 0))),
-        float(min(1.0, 2 * min(below, above))),
+        float(min(1.0, max(2 * min(below, above), 2.0 ** (1 - len(every))))),
         len(every),
         lower_is_better,
     )

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BLOCK = 2  # pixels of a side
+
+
+def unshuffled(x: Tensor) -> Tensor:
+    """Do what ``pixel_unshuffle`` does to maps (B, 1, H, W), of an empty batch too, which that leaves as it is."""
+    if len(x):
+        return F.pixel_unshuffle(x, BLOCK)
+    return x.new_zeros(0, BLOCK**2, x.shape[-2] // BLOCK, x.shape[-1] // BLOCK)
 
 
 def to_blocks(x: Tensor) -> Tensor:

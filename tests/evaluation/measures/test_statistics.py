@@ -64,13 +64,16 @@ def test_wins_and_p_value_by_hand(lower_is_better: bool) -> None:
     assert found.wins == (0.125 if lower_is_better else 0.875)
     assert found.ratio == 2.5
     certain = compare({"s": np.full(4, 3.0)}, second, samples=999, lower_is_better=lower_is_better)
-    assert certain.p_value == pytest.approx(2 / 1000)  # no draw lies on the other side
+    assert certain.p_value == pytest.approx(1 / 8)  # no draw lies on the other side, but four coins fall so
     assert certain.wins == (0 if lower_is_better else 1)
     reverse = compare(second, {"s": np.full(4, 3.0)}, samples=999, lower_is_better=lower_is_better)
-    assert reverse.p_value == pytest.approx(2 / 1000)
+    assert reverse.p_value == pytest.approx(1 / 8)
+    many, none = {"s": np.full(12, 3.0)}, {"s": np.ones(12)}
+    assert compare(many, none, samples=999).p_value == pytest.approx(2 / 1000)
     assert compare(second, second, samples=99).p_value == 1
     assert compare(first, {"s": np.zeros(4)}, samples=99).ratio == float("inf")
-    assert compare(first, second, samples=999, seed=1) != compare(first, second, samples=999)
+    uneven, none = {"s": np.random.default_rng(0).normal(size=11)}, {"s": np.zeros(11)}
+    assert compare(uneven, none, samples=999, seed=1) != compare(uneven, none, samples=999)
 
 
 def test_options_reach_the_interval_of_the_comparison() -> None:
@@ -90,3 +93,12 @@ def test_every_draw_is_filled() -> None:
 
 def test_small_differences_are_wins() -> None:
     assert compare({"s": np.full(4, 1.2)}, {"s": np.ones(4)}, samples=99).wins == 1
+
+
+@pytest.mark.parametrize(("pairs", "verdict"), [(1, "undecided"), (2, "undecided"), (5, "undecided"), (6, "better")])
+def test_few_pairs_decide_nothing(pairs: int, verdict: str) -> None:
+    """The bootstrap interval of one pair is a point, and that of a few too narrow."""
+    found = compare({"s": np.full(pairs, 3.0)}, {"s": np.linspace(1, 2, pairs)}, samples=999)
+    assert found.difference.low > 0
+    assert found.verdict == verdict
+    assert found.p_value >= 2.0 ** (1 - pairs)
