@@ -128,7 +128,7 @@ def report_unread(given: Iterable[str | os.PathLike[str]]) -> None:
 def natural(text: str) -> int:
     """Parse a whole number, zero included."""
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected 0 or a whole number above, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or larger, got {text!r}")
     return int(text)
 
 

@@ -110,7 +110,7 @@ def _tensor(image: Image) -> Tensor:
     if not isinstance(image, (Tensor, str, os.PathLike)):
         raise TypeError(
             "match_images expects a path or a tensor (1, 1|3, H, W) with values in [0, 1], got "
-            f"{type(image).__name__}; kornia.utils.image_to_tensor(array).float() / 255 makes one of an array"
+            f"{type(image).__name__}; kornia.image.image_to_tensor(array).float() / 255 makes one of an array"
         )
     pixels = image if isinstance(image, Tensor) else load_image(image)
     pixels = pixels[None] if pixels.dim() == 3 else pixels

@@ -76,6 +76,8 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
             axes.set_title(f"{plain_label(stage)}\n{title}", fontsize=9)
             axes.set_xlabel("step", fontsize=8)
             axes.tick_params(labelsize=8)
+            axes.ticklabel_format(useOffset=False)  # an axis says its values, not what to add to them
+            axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
         _draw(row, logs)
     kind = out.suffix[1:].lower()

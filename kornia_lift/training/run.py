@@ -257,7 +257,10 @@ def _sentences(
     config: RunConfig, verdict: Verdict, rows: list[FeatureResults], stages: Mapping[str, Verdict]
 ) -> list[str]:
     """What the table says: which weights are kept, and which are best."""
-    said = [f"{name}: {'kept' if v.accepted else 'undone'}; {v.as_text()}" for name, v in stages.items()]
+    said = []
+    for name, v in stages.items():
+        outcome = "unchanged" if v.unchanged else "kept" if v.accepted else "undone"
+        said.append(f"{name}: {outcome}; {v.as_text()}")
     if config.init is not None:
         kept = "the trained weights are kept" if verdict.accepted else "the weights of the start are kept"
         if not any(v.accepted and v.correct[0] != v.correct[1] for v in stages.values()):

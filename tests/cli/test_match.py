@@ -278,3 +278,17 @@ def test_wrong_filter_is_said(call: Call, pair: tuple[Path, Path], wrong: str) -
     answer = call("match", *pair, "-n", 50, "--filter", wrong)
     assert answer.code == 2
     assert "--filter" in one_line(answer.err)
+
+
+def test_float16_on_a_cpu_is_said_to_be_slow(call: Call, tmp_path: Path) -> None:
+    blank = save(tmp_path / "blank.png", np.full((40, 40, 3), 128, np.uint8))
+    answer = call("match", blank, blank, "-n", 5, "--out", "m.png", "--dtype", "float16", "--device", "cpu")
+    assert "float16 is slow on a CPU; take float32 or bfloat16 there" in answer.err
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine computes there")
+def test_a_device_that_is_not_there_is_said_in_a_line(call: Call, tmp_path: Path) -> None:
+    blank = save(tmp_path / "blank.png", np.full((40, 40, 3), 128, np.uint8))
+    answer = call("match", blank, blank, "--device", "mps")
+    assert answer.code == 2 and "--device mps: cannot compute there" in answer.err
+    assert len(answer.err) < 400  # PyTorch lists all of its backends

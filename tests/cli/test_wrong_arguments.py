@@ -53,7 +53,7 @@ def test_nothing_is_suggested_for_what_resembles_nothing(call: Call) -> None:
 
 
 def test_a_value_that_begins_with_a_dash_is_not_taken_for_an_option(call: Call) -> None:
-    assert "expected 0 or a whole number above, got '-3'" in one_line(call("match", "a", "b", "--resize", "-3").err)
+    assert "expected a whole number, 0 or larger, got '-3'" in one_line(call("match", "a", "b", "--resize", "-3").err)
 
 
 def test_a_device_that_is_none(call: Call, tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_weights_are_judged_by_correct_matches_and_accuracy(
     before = scored([10.0, 20, 30, 40, 50, 60][: len(counts)], [0.5] * len(counts))
     verdict = judge(before, scored(counts, accuracy))
     assert (verdict.accepted, verdict.clear) == (accepted, clear)
-    assert ("too few to tell" in verdict.as_text()) is not clear
+    assert ("too few to tell" in verdict.as_text()) is not (clear or verdict.unchanged)
 
 
 def test_a_run_from_random_weights_chose_nothing_on_the_held_out_pairs() -> None:
@@ -233,3 +233,10 @@ def test_a_name_with_weights_is_the_recipe_for_minutes(recipe: str, init: str, t
         assert loop.max_minutes <= 5 and loop.learning_rate < 0.5 * whole.learning_rate
     assert sum(getattr(run.options, n).max_minutes for n in run.chosen_stages) <= 10
     assert with_budget(run, 4).options != run.options
+
+
+def test_figures_that_did_not_change_are_no_unclear_difference() -> None:
+    same = Verdict((10.0, 10.0), (0.5, 0.5), accuracy_fell=False, clear=False, pairs=16)
+    assert same.unchanged and "too few" not in same.as_text()
+    other = Verdict((10.0, 11.0), (0.5, 0.5), accuracy_fell=False, clear=False, pairs=16)
+    assert not other.unchanged and "16 pairs are too few to tell from chance" in other.as_text()

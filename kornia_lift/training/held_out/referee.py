@@ -14,7 +14,7 @@ from torch import Tensor
 from kornia_lift.evaluation.features.extraction import ExtractedFeatures
 from kornia_lift.evaluation.features.peers import Extractor, local_feature, opencv_sift
 from kornia_lift.evaluation.measures.geometry import Estimator
-from kornia_lift.evaluation.measures.statistics import compare
+from kornia_lift.evaluation.measures.statistics import FEWEST_PAIRS, compare
 from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.report.results import FeatureResults, Results, describe_options, provenance
 from kornia_lift.evaluation.runner import SKIPPED, PairResult, evaluate
@@ -27,8 +27,6 @@ from kornia_lift.weights import is_upright, pooled_sizes
 
 CACHE = "held_out.json"
 SIFT = "opencv-sift"
-#: Pairs below which a difference of means is not judged by its interval.
-FEW_PAIRS = 5
 _COUNTS = ("correct_matches", "epipolar_matches")
 _ACCURACY = ("pose_auc_10", "homography_auc_5")
 
@@ -58,9 +56,16 @@ class Verdict:
         """At least as many correct matches, and no clear loss of accuracy."""
         return self.correct[1] >= self.correct[0] and not self.accuracy_fell
 
+    @property
+    def unchanged(self) -> bool:
+        """Both figures are what they were, as those of weights that were not changed are."""
+        return self.correct[0] == self.correct[1] and self.accuracy[0] == self.accuracy[1]
+
     def as_text(self) -> str:
         """Return the figures in a line."""
         unclear = "" if self.clear else f"; a difference that {self.pairs} pairs are too few to tell from chance"
+        if self.unchanged:
+            unclear = ""
         return (
             f"correct matches of the {self.pairs} held-out pairs {self.correct[0]:.0f} before, {self.correct[1]:.0f} "
             f"after; accuracy of pose or homography {self.accuracy[0]:.2f}, {self.accuracy[1]:.2f}{unclear}"
@@ -75,7 +80,7 @@ def judge(before: FeatureResults, after: FeatureResults) -> Verdict:
     accuracies = [np.array([table[key][1] for key in shared]) for table in tables]
     fell = change = 0.0
     clear = False
-    if len(shared) >= FEW_PAIRS:
+    if len(shared) >= FEWEST_PAIRS:
         fell = compare({"": accuracies[1]}, {"": accuracies[0]}).difference.high
         change = float(counts[1].mean() - counts[0].mean())
         clear = compare({"": counts[1]}, {"": counts[0]}).verdict != "undecided" and change != 0

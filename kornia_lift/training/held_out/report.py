@@ -14,12 +14,13 @@ from kornia_lift.evaluation.features.extraction import ExtractedFeatures
 from kornia_lift.evaluation.measures.correct import THRESHOLD, correct_matches, mutual_matches, transfer_error
 from kornia_lift.evaluation.measures.epipolar import EPIPOLAR_THRESHOLD, scene_epipolar_distance
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
+from kornia_lift.evaluation.measures.statistics import FEWEST_PAIRS
 from kornia_lift.evaluation.report.blocks import Block, Heading, Paragraph, Table, to_markdown
 from kornia_lift.evaluation.report.results import FeatureResults, Results
 from kornia_lift.evaluation.runner import SKIPPED
 from kornia_lift.features import Features
 from kornia_lift.scenes.scene import HasPose, Scene
-from kornia_lift.training.held_out.referee import FEW_PAIRS, Referee, Verdict
+from kornia_lift.training.held_out.referee import Referee, Verdict
 from kornia_lift.viz import Picture, draw_matches
 
 REPORT, RESULTS, PICTURE = "held_out.md", "held_out_table.json", "matches.jpg"
@@ -83,7 +84,7 @@ def make_report(
     flattered = " What is kept was chosen on these pairs, so that their figures flatter it a little." if chosen else ""
     blocks.append(Paragraph(how + flattered))
     blocks += [Paragraph(text) for text in remarks]
-    if verdict.pairs < FEW_PAIRS:
+    if verdict.pairs < FEWEST_PAIRS:
         blocks.append(Paragraph(f"{verdict.pairs} pairs are too few to tell small differences: hold out more images."))
     return HeldOutReport(blocks, verdict, referee.results("Held-out pairs of a training", rows))
 
@@ -189,5 +190,6 @@ def _table(group: str, rows: Sequence[FeatureResults]) -> Table:
         cells.append(
             [row.name, f"{means[0]:.1f}", f"{median:.2f}" if np.isfinite(median) else "none", f"{means[1]:.3f}"]
         )
-    best = {(max(range(len(cells)), key=lambda r: float(cells[r][c])), c) for c in (1, 3)} if cells else set()
+    largest = {c: max((float(row[c]) for row in cells), default=0.0) for c in (1, 3)}
+    best = {(r, c) for r, row in enumerate(cells) for c in largest if float(row[c]) == largest[c]}
     return Table(("weights", "correct matches", error_heading, area_heading), cells, frozenset(best))

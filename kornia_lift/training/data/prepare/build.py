@@ -76,7 +76,7 @@ def build_store(folder: Path, out: Path, options: BuildOptions, say: Callable[[s
 
     """
     if not folder.is_dir():
-        raise FileNotFoundError("no such folder")
+        raise FileNotFoundError("a file, not a folder of images" if folder.is_file() else "no such folder")
     made, sources = store_path(folder, out), _sources(folder, options)
     chosen: dict[str, Any] = {
         "kind": sources[0].kind if len(sources) == 1 else "data set" if sources else "images of one scene"

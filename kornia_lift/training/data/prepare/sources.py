@@ -73,7 +73,7 @@ def find_sources(root: Path) -> list[Source]:
 
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"no such folder: {root}")
+        raise FileNotFoundError(f"not a folder, but a file: {root}" if root.is_file() else f"no such folder: {root}")
     if dense := dense_folders(root):
         return [Source("posed", dense_name(folder), folder) for folder in dense]
     kind = scene_kind(root)
