@@ -190,11 +190,11 @@ def test_auc_by_hand() -> None:
 
 
 def test_commands_from_files_to_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_sequence(tmp_path / "data" / "seq", dict.fromkeys((2, 3), plane_homography()))
+    write_sequence(tmp_path / "data" / "seq", dict.fromkeys(range(2, 8), plane_homography()))
     write_plane_scene(tmp_path / "data" / "plane")
     for name, noise in (("good", 0.0), ("bad", 4.0)):
         path = tmp_path / f"{name}.h5"
-        for scene, names in (("seq", ("1", "2")), ("seq", ("1", "3")), ("plane", ("0", "1"))):
+        for scene, names in (*(("seq", ("1", str(k))) for k in range(2, 8)), ("plane", ("0", "1"))):
             write_perfect(path, scene, names, noise)
     out = tmp_path / "out"
     specs = [str(tmp_path / "good.h5"), f"worse={tmp_path / 'bad.h5'}"]
@@ -202,7 +202,7 @@ def test_commands_from_files_to_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert code == 0
     text = (out / "report.md").read_text()
     assert "OpenCV USAC_MAGSAC" in text
-    assert "2 pairs, 0 failed, 0 skipped" in text
+    assert "6 pairs, 0 failed, 0 skipped" in text
     page = (out / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") == 4  # two features, two groups
     assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "").replace(
@@ -214,6 +214,7 @@ def test_commands_from_files_to_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["compare", str(out / "results.json"), "good", "worse"]) == 0
     said = capsys.readouterr().out
     assert "homography, matching_score: good is better than worse" in said
+    assert "posed, correct_matches: undecided between good and worse, one pair is too few to tell" in said
     assert main(["compare", str(out / "results.json"), "good", "nobody"]) == 2
     assert "no feature 'nobody'" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "out"), "-f", "opencv-sift"]) == 2

@@ -79,8 +79,11 @@ def _sentence(found: Comparison, first: str, second: str) -> str:
 
     verdict = f"{first} is {found.verdict} than {second}"
     if found.verdict == "undecided":
-        few = f", {found.pairs} are too few pairs to tell" if found.pairs < FEWEST_PAIRS else ""
-        verdict = f"undecided between {first} and {second}{few}"
+        verdict = f"undecided between {first} and {second}"
+        if found.pairs < FEWEST_PAIRS:
+            verdict += (
+                ", one pair is too few to tell" if found.pairs == 1 else f", {found.pairs} pairs are too few to tell"
+            )
     return (
         f"{verdict} (ratio {found.ratio:.3f}, difference {found.difference.value:+.4f}, 95 % interval "
         f"{found.difference.low:+.4f} to {found.difference.high:+.4f}, p = {found.p_value:.4f}, wins "
