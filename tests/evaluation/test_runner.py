@@ -214,7 +214,7 @@ def test_commands_from_files_to_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main(["compare", str(out / "results.json"), "good", "worse"]) == 0
     said = capsys.readouterr().out
     assert "homography, matching_score: good is better than worse" in said
-    assert "posed, correct_matches: undecided between good and worse, one pair is too few to tell" in said
+    assert "posed, correct_matches: undecided between good and worse, one pair is too few to decide" in said
     assert main(["compare", str(out / "results.json"), "good", "nobody"]) == 2
     assert "no feature 'nobody'" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path / "out"), "-f", "opencv-sift"]) == 2

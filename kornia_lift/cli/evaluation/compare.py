@@ -81,9 +81,8 @@ def _sentence(found: Comparison, first: str, second: str) -> str:
     if found.verdict == "undecided":
         verdict = f"undecided between {first} and {second}"
         if found.pairs < FEWEST_PAIRS:
-            verdict += (
-                ", one pair is too few to tell" if found.pairs == 1 else f", {found.pairs} pairs are too few to tell"
-            )
+            few = "one pair is" if found.pairs == 1 else f"{found.pairs} pairs are"
+            verdict += f", {few} too few to decide"
     return (
         f"{verdict} (ratio {found.ratio:.3f}, difference {found.difference.value:+.4f}, 95 % interval "
         f"{found.difference.low:+.4f} to {found.difference.high:+.4f}, p = {found.p_value:.4f}, wins "
