@@ -163,7 +163,7 @@ def one_behind_the_other(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def extract_patches(img: Tensor, lafs: Tensor, size: int) -> Tensor:
     """Do what ``kornia.feature.extract_patches_from_pyramid`` of kornia 0.9 does, with every kornia that is allowed.
 
-    Positions keep their precision where that of the images is lower: half precision has steps of pixels in large images.
+    Positions keep their precision where that of the images is lower: half precision has steps of pixels there.
 
     Args:
         img: gray images, shape (B, 1, H, W).
