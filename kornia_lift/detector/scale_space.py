@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 from kornia_lift.geometry import level_resize
 from kornia_lift.networks.response import FILTER_SIZE
@@ -45,6 +46,7 @@ class ScaleSpaceConfig:
             that are not interpolated. See :meth:`lift`.
 
     Raises:
+        TypeError: if a number of levels or the window is not a whole number.
         ValueError: if a value makes no sense.
 
     """
@@ -68,6 +70,9 @@ class ScaleSpaceConfig:
             raise ValueError(
                 f"ScaleSpaceConfig expects 0 < min_sigma <= max_sigma, got {self.min_sigma} and {self.max_sigma}"
             )
+        for name in ("levels_per_octave", "nms_radius", "scale_nms"):
+            if not isinstance(getattr(self, name), SupportsIndex):
+                raise TypeError(f"ScaleSpaceConfig expects a whole number for {name}, got {getattr(self, name)!r}")
         for name, least in (
             ("enlarge_to", 0),
             ("levels_per_octave", 1),
@@ -106,9 +111,16 @@ class ScaleSpaceConfig:
     def compact(cls) -> ScaleSpaceConfig:
         """Return the settings for :class:`~kornia_lift.networks.compact_response.CompactResponse`.
 
-        The image itself is the finest level, and there are two levels per octave.
+        The image itself is the finest level, and there are two levels per octave. A keypoint suppresses those within
+        one sigma instead of 1.5: this response is sure enough of its maxima (experiments/2026-11-27/natural_pairs).
         """
-        return cls(min_sigma=LEVEL_SIGMA, max_sigma=8 * LEVEL_SIGMA, levels_per_octave=2, nms_radius=3)
+        return cls(
+            min_sigma=LEVEL_SIGMA,
+            max_sigma=8 * LEVEL_SIGMA,
+            levels_per_octave=2,
+            nms_radius=3,
+            suppression_sigma=1.0,
+        )
 
     def sigmas(self, height: int, width: int) -> tuple[float, ...]:
         """Return the scales of the levels of an image of ``height`` x ``width`` pixels, finest first, in its pixels."""

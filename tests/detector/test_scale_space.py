@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 from kornia_lift.detector.scale_space import LEVEL_SIGMA, ScaleSpaceConfig, plan_levels
@@ -79,6 +80,13 @@ def test_impossible_options_are_named_with_their_value(options: dict[str, Any]) 
     name = next(iter(options))
     with pytest.raises(ValueError, match=rf"ScaleSpaceConfig expects .*{name}.*got .*{options[name]}"):
         ScaleSpaceConfig(**options)
+
+
+@pytest.mark.parametrize("name", ["levels_per_octave", "nms_radius", "scale_nms"])
+def test_counts_of_levels_and_pixels_are_whole_numbers(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"expects a whole number for {name}, got 2.5"):
+        ScaleSpaceConfig(**{name: 2.5})  # type: ignore[arg-type]  # what a type checker would refuse
+    ScaleSpaceConfig(**{name: np.int64(2)})  # type: ignore[arg-type]
 
 
 def test_the_least_options_are_possible() -> None:
