@@ -159,6 +159,15 @@ def test_damaged_features_of_an_image_are_named_and_extracted_again(tmp_path: Pa
     assert extract(path, scene) == 0
 
 
+@pytest.mark.parametrize(("options", "label"), [({"feature": "mine"}, "mine"), ({}, "f-29f928739ab1-1000")])
+def test_progress_names_the_feature_and_counts_images(tmp_path: Path, options: dict[str, str], label: str) -> None:
+    path = tmp_path / "f-29f928739ab1-1000.h5"  # as the cache of `evaluate` calls its files
+    scene = sequence_at(tmp_path, 51)
+    said: list[str] = []
+    extract_to_file(brightness, [scene], path, num_features=10, options=options, progress=said.append)
+    assert said == [f"{label}: seq/1, image 1 of 2", f"{label}: seq/2, image 2 of 2"]
+
+
 def test_a_run_that_is_killed_continues_where_it_stopped(tmp_path: Path) -> None:
     scene = sequence_at(tmp_path, 51)
     script = f"""

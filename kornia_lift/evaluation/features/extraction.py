@@ -83,7 +83,8 @@ def extract_to_file(
             from the images in ``<path>.parts``. Features of an image of the same name but other pixels, or of unknown
             pixels, are replaced, and so are damaged ones.
         num_features: keypoints per image, those of highest score.
-        options: what the features are made with; kept in the file, and a file with other options is refused.
+        options: what the features are made with; kept in the file, and a file with other options is refused. Progress
+            is reported under the name ``"feature"``, if there is one, else under that of the file.
         progress: called with a line of text for each image.
 
     Returns:
@@ -99,34 +100,34 @@ def extract_to_file(
     damaged = damaged_entries(path)
     for name, reason in damaged.items():
         say(f"{reason}; the features of {name or 'all images'} are extracted again")
+    wanted = [(scene, k) for scene in scenes for k in sorted({k for pair in scene.pairs for k in (pair.i, pair.j)})]
     with FeatureFile(path, {**options, "num_features": num_features}) as file:
-        for scene in scenes:
-            for index in sorted({k for pair in scene.pairs for k in (pair.i, pair.j)}):
-                name = f"{scene.name}/{scene.names[index]}"
-                try:
-                    image = scene.image(index)
-                except (ValueError, OSError) as error:
-                    # Without a fingerprint: the next run tries it again.
-                    file.write_error(name, str(error), unreadable=True)
-                    continue
-                mark = fingerprint(image)
-                if seen.setdefault(name, mark) != mark:
-                    raise FeatureFileError(f"two different images are called {name}: rename one of the scenes")
-                if name not in damaged and file.fingerprint(name) == mark:
-                    continue
-                say(f"{path.stem}: {name}")
-                try:
-                    with torch.no_grad():
-                        output = extract(image)
-                    found = to_features(output, (image.shape[-1], image.shape[-2])).top(num_features)
-                    problem = found.problem()
-                except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
-                    problem = f"{type(error).__name__}: {error}"
-                if problem:
-                    file.write_error(name, problem, fingerprint=mark)
-                else:
-                    file.write(name, found, fingerprint=mark)
-                count += 1
+        for number, (scene, index) in enumerate(wanted, 1):
+            name = f"{scene.name}/{scene.names[index]}"
+            try:
+                image = scene.image(index)
+            except (ValueError, OSError) as error:
+                # Without a fingerprint: the next run tries it again.
+                file.write_error(name, str(error), unreadable=True)
+                continue
+            mark = fingerprint(image)
+            if seen.setdefault(name, mark) != mark:
+                raise FeatureFileError(f"two different images are called {name}: rename one of the scenes")
+            if name not in damaged and file.fingerprint(name) == mark:
+                continue
+            say(f"{options.get('feature', path.stem)}: {name}, image {number} of {len(wanted)}")
+            try:
+                with torch.no_grad():
+                    output = extract(image)
+                found = to_features(output, (image.shape[-1], image.shape[-2])).top(num_features)
+                problem = found.problem()
+            except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+                problem = f"{type(error).__name__}: {error}"
+            if problem:
+                file.write_error(name, problem, fingerprint=mark)
+            else:
+                file.write(name, found, fingerprint=mark)
+            count += 1
         file.finish()
     return count
 
