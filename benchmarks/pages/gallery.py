@@ -1,7 +1,7 @@
 """The gallery of the documentation: matches of test pairs that go well and of those that go worst.
 
     python -m benchmarks.pages.gallery
-    python -m benchmarks.pages.gallery --model lift-plus
+    python -m benchmarks.pages.gallery --model lift
 
 Nothing is picked by hand: of every test scene the pair in the middle and the pair at the end of the order by correct
 matches in benchmarks/results/accuracy/accuracy.json. Each is matched as `kornia-lift match` does it. Writes
@@ -68,7 +68,7 @@ def main() -> int:
                 Image.fromarray(picture).save(temporary, format="JPEG", quality=QUALITY, optimize=True)
             blocks.append(block(shown, name, match, known, correct))
             print(name, f"{(args.out / name).stat().st_size / 1000:.0f} kB", flush=True)
-        _show(section, "\n\n".join(blocks))
+        _show(section, "\n\n".join([f"Matched by `{args.model}`:", *blocks]))
     return 0
 
 
@@ -126,7 +126,7 @@ def _show(section: str, text: str) -> None:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="lift", help="shipped model (default: %(default)s)")
+    parser.add_argument("--model", default="lift-plus", help="shipped model (default: %(default)s)")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=SECTIONS)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data" / "test")
     results = Path(__file__).parents[1] / "results" / "accuracy" / "accuracy.json"

@@ -112,7 +112,7 @@ class ScaleSpaceConfig:
         """Return the settings for :class:`~kornia_lift.networks.compact_response.CompactResponse`.
 
         The image itself is the finest level, and there are two levels per octave. A keypoint suppresses those within
-        one sigma instead of 1.5: this response is sure enough of its maxima (experiments/2026-11-27/natural_pairs).
+        one sigma instead of 1.5: more correct matches, equal errors (experiments/2026-11-27/natural_pairs).
         """
         return cls(
             min_sigma=LEVEL_SIGMA,
