@@ -28,35 +28,38 @@ from kornia_lift.evaluation.measures.learned_filter import (
     PutativePair,
     eight_point_ransac_error,
     filter_alone_error,
-    magsac_error,
+    magsac_errors,
     score_matches,
 )
 from kornia_lift.evaluation.report.results import provenance
 from kornia_lift.evaluation.selection import spread_pairs
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.scenes.folders import load_scenes
+from kornia_lift.scenes.scene import FloatArray
 
 RESULTS = Path(__file__).parents[1] / "results" / "parts"
 COUNT = 2000
 ESTIMATOR = Estimator()
+#: By feature, way and scene: for each pair its errors.
+Errors = dict[str, dict[str, dict[str, list[list[float]]]]]
 THRESHOLDS = (5, 10, 20)
 
 
-def errors_of(pair: PutativePair, network: CorrespondenceNet) -> dict[str, float]:
-    """Errors in degrees of every way to a pose."""
+def errors_of(pair: PutativePair, network: CorrespondenceNet) -> dict[str, list[float]]:
+    """Errors in degrees of every way to a pose: one, or one for each order of the matches."""
     scored = score_matches(network, pair)
     kept = scored.logits > 0
     mutual: Tensor = torch.from_numpy(pair.side[:, 1]) > 0
-    ways: dict[str, Callable[[], float]] = {
-        "MAGSAC, all nearest neighbours": lambda: magsac_error(pair, ESTIMATOR),
-        "MAGSAC, mutual": lambda: magsac_error(pair, ESTIMATOR, mutual),
-        "learned filter + MAGSAC, all": lambda: magsac_error(pair, ESTIMATOR, kept),
-        "learned filter + MAGSAC, mutual": lambda: magsac_error(pair, ESTIMATOR, kept & mutual),
+    ways: dict[str, Callable[[], float | FloatArray]] = {
+        "MAGSAC, all nearest neighbours": lambda: magsac_errors(pair, ESTIMATOR),
+        "MAGSAC, mutual": lambda: magsac_errors(pair, ESTIMATOR, mutual),
+        "learned filter + MAGSAC, all": lambda: magsac_errors(pair, ESTIMATOR, kept),
+        "learned filter + MAGSAC, mutual": lambda: magsac_errors(pair, ESTIMATOR, kept & mutual),
         "plain eight-point RANSAC, all": lambda: eight_point_ransac_error(pair, ESTIMATOR.pose_threshold),
         "filter alone, reweighted": lambda: filter_alone_error(pair, scored),
         "filter alone, weighted eight-point": lambda: filter_alone_error(pair, scored, reweighted=False),
     }
-    return {name: way() for name, way in ways.items()}
+    return {name: np.atleast_1d(way()).tolist() for name, way in ways.items()}
 
 
 def main() -> int:
@@ -71,7 +74,7 @@ def main() -> int:
     scenes = [scene for group in load_scenes(args.scenes).values() for scene in group]
     if args.max_pairs:
         scenes = [spread_pairs(scene, args.max_pairs) for scene in scenes]
-    errors: dict[str, dict[str, dict[str, list[float]]]] = {}
+    errors: Errors = {}
     seconds = []
     for spec in args.features:
         entry = candidate(spec)
@@ -84,8 +87,8 @@ def main() -> int:
                     before = time.process_time()
                     score_matches(network, putative)
                     seconds.append(time.process_time() - before)
-                    for name, error in errors_of(putative, network).items():
-                        errors.setdefault(spec, {}).setdefault(name, {}).setdefault(scene.name, []).append(error)
+                    for name, found in errors_of(putative, network).items():
+                        errors.setdefault(spec, {}).setdefault(name, {}).setdefault(scene.name, []).append(found)
     content = {
         "provenance": provenance(RESULTS),
         "estimator": ESTIMATOR.label,
@@ -94,10 +97,13 @@ def main() -> int:
         "median_cpu_ms_of_the_filter": round(1e3 * float(np.median(seconds)), 1),
         "degrees": {
             spec: {
-                name: {scene: [round(v, 3) if np.isfinite(v) else None for v in values] for scene, values in by.items()}
-                for name, by in found.items()
+                name: {
+                    scene: [[round(v, 3) if np.isfinite(v) else None for v in values] for values in rows]
+                    for scene, rows in by.items()
+                }
+                for name, by in ways.items()
             }
-            for spec, found in errors.items()
+            for spec, ways in errors.items()
         },
     }
     RESULTS.mkdir(exist_ok=True)
@@ -110,15 +116,15 @@ def main() -> int:
     return 0
 
 
-def table(errors: dict[str, dict[str, dict[str, list[float]]]], content: dict[str, object]) -> str:
+def table(errors: Errors, content: dict[str, object]) -> str:
     """A row per feature and way, the area under the curve at each threshold; mean over scenes."""
     lines = ["# Learned filter\n", "| feature | way to the pose |" + "".join(f" AUC@{t}° |" for t in THRESHOLDS)]
     lines.append("| --- | --- |" + " ---: |" * len(THRESHOLDS))
     pairs: dict[str, int] = {}
     for spec, found in errors.items():
         for name, by in found.items():
-            pairs = {scene: len(values) for scene, values in by.items()}
-            means = [np.mean([auc(values, t) for values in by.values()]) for t in THRESHOLDS]
+            pairs = {scene: len(rows) for scene, rows in by.items()}
+            means = [np.mean([auc(np.concatenate(rows), t) for rows in by.values()]) for t in THRESHOLDS]
             lines.append(f"| {spec} | {name} |" + "".join(f" {v:.3f} |" for v in means))
     made = content["provenance"]
     assert isinstance(made, dict)

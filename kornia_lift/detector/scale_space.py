@@ -57,7 +57,7 @@ class ScaleSpaceConfig:
     levels_per_octave: int = 3
     nms_radius: int = 5
     scale_nms: int = 0
-    suppression_sigma: float = 1.5
+    suppression_sigma: float = 1.0
     suppression_pixels: float = 3.0
     edge_threshold: float | None = None
     subpixel: bool = True
@@ -111,15 +111,13 @@ class ScaleSpaceConfig:
     def compact(cls) -> ScaleSpaceConfig:
         """Return the settings for :class:`~kornia_lift.networks.compact_response.CompactResponse`.
 
-        The image itself is the finest level, and there are two levels per octave. A keypoint suppresses those within
-        one sigma instead of 1.5: more correct matches, equal errors (experiments/2026-11-27/natural_pairs).
+        The image itself is the finest level, and there are two levels per octave.
         """
         return cls(
             min_sigma=LEVEL_SIGMA,
             max_sigma=8 * LEVEL_SIGMA,
             levels_per_octave=2,
             nms_radius=3,
-            suppression_sigma=1.0,
         )
 
     def sigmas(self, height: int, width: int) -> tuple[float, ...]:

@@ -9,7 +9,7 @@ from kornia_lift.evaluation.measures.geometry import POSE_AUC, Estimator, auc
 from kornia_lift.evaluation.measures.learned_filter import (
     PutativePair,
     filter_alone_error,
-    magsac_error,
+    magsac_errors,
     score_matches,
 )
 from kornia_lift.features import Features
@@ -64,11 +64,12 @@ def filtered_poses(
     scored = score_matches(network, putative)
     kept = (scored.logits > 0) & (torch.from_numpy(putative.side[:, 1]) > 0)
     values = {"filtered_matches": float(kept.sum())}
-    for name, error in (
-        (FILTERED, magsac_error(putative, estimator, kept)),
-        (ALONE, filter_alone_error(putative, scored)),
+    for name, errors in (
+        (FILTERED, magsac_errors(putative, estimator, kept)),
+        (ALONE, np.array([filter_alone_error(putative, scored)])),
     ):
-        values |= {f"pose_auc_{t}_{name}": auc([error], t) for t in POSE_AUC} | {f"pose_error_{name}": error}
+        values |= {f"pose_auc_{t}_{name}": auc(errors, t) for t in POSE_AUC}
+        values[f"pose_error_{name}"] = float(np.median(errors))
     return values
 
 

@@ -154,13 +154,21 @@ def _geometry(
 ) -> dict[str, float]:
     """Error of the homography or pose, and its share of the area under the curve at each threshold."""
     if isinstance(scene, HomographySequence):
-        error = homography_error(*matched, scene.homography(pair.i, pair.j), size, estimator)
-        return {f"homography_auc_{t}": auc([error], t) for t in HOMOGRAPHY_AUC} | {"homography_error": error}
+        truth = scene.homography(pair.i, pair.j)
+        errors = estimator.errors(
+            lambda first, second: homography_error(first, second, truth, size, estimator), np.hstack(matched)
+        )
+        return {f"homography_auc_{t}": auc(errors, t) for t in HOMOGRAPHY_AUC} | {
+            "homography_error": float(np.median(errors))
+        }
     if isinstance(scene, HasPose):
         cameras = scene.intrinsics[pair.i], scene.intrinsics[pair.j]
         ideal = scene.undistort(pair.i, matched[0]), scene.undistort(pair.j, matched[1])
-        error = pose_error(*ideal, cameras, scene.relative_pose(pair.i, pair.j), estimator)
-        return {f"pose_auc_{t}": auc([error], t) for t in POSE_AUC} | {"pose_error": error}
+        pose = scene.relative_pose(pair.i, pair.j)
+        errors = estimator.errors(
+            lambda first, second: pose_error(first, second, cameras, pose, estimator), np.hstack(ideal)
+        )
+        return {f"pose_auc_{t}": auc(errors, t) for t in POSE_AUC} | {"pose_error": float(np.median(errors))}
     return {}
 
 

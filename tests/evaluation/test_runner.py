@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import h5py
@@ -174,6 +175,46 @@ def test_pose_and_homography_of_exact_and_of_random_points() -> None:
     assert homography_error(first, apply_homography(h, first), h, (120, 90), Estimator()) < 0.01
     assert homography_error(first, first, h, (120, 90), Estimator()) > 1
     assert homography_error(first[:3], first[:3], h, (120, 90), Estimator()) == np.inf
+
+
+def test_estimates_are_made_from_several_orders_of_the_same_matches() -> None:
+    matches = np.arange(28.0).reshape(7, 4)
+    seen: list[np.ndarray] = []
+
+    def error(first: np.ndarray, second: np.ndarray) -> float:
+        seen.append(np.hstack([first, second]))
+        return float(first[0, 0])
+
+    errors = Estimator(orders=4).errors(error, matches)
+    assert (seen[0] == matches).all()
+    assert len({tuple(rows[:, 0]) for rows in seen}) == 4
+    assert all((np.sort(rows[:, 0]) == matches[:, 0]).all() for rows in seen)
+    assert errors.tolist() == [rows[0, 0] for rows in seen]
+    assert Estimator(orders=4).errors(error, matches).tolist() == errors.tolist()
+    assert auc(errors, 100.0) == pytest.approx(np.mean([auc([e], 100.0) for e in errors]))
+
+
+def test_the_area_of_a_pair_is_the_mean_over_orders(tmp_path: Path) -> None:
+    scene = HomographySequence.load(write_sequence(tmp_path / "seq", {2: plane_homography()}))
+    path = write_perfect(tmp_path / "f.h5", "seq")
+    drawn = iter([0.5, np.inf, 2.0])
+    with FeatureStore(path) as store, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("kornia_lift.evaluation.pair.homography_error", lambda *_: next(drawn))
+        values = evaluate(store, [scene], Options(estimator=Estimator(orders=3)))[0].values
+    assert values["homography_error"] == 2
+    assert values["homography_auc_1"] == pytest.approx(0.5 / 3)
+    assert values["homography_auc_5"] == pytest.approx((0.9 + 0.6) / 3)
+
+
+@pytest.mark.parametrize(("orders", "error"), [(0, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_numbers_of_orders_that_make_no_sense(orders: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="Estimator expects orders"):
+        Estimator(orders=orders)
+
+
+def test_the_label_says_how_many_orders() -> None:
+    assert "mean of 5 orders of the matches" in Estimator().label
+    assert "orders" not in Estimator(orders=1).label
 
 
 def test_auc_by_hand() -> None:

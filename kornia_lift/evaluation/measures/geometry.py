@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,21 +28,49 @@ class Estimator:
         homography_threshold: pixels, for the homography.
         confidence: probability at which sampling stops.
         iterations: most samples drawn.
+        orders: in how many orders the matches of a pair are given to it. What is sampled depends on the order, and the
+            area under the curve of 40 poses by .02 (standard deviation).
+
+    Raises:
+        TypeError: if the number of orders is not a whole number.
+        ValueError: if it is not positive.
     """
 
     pose_threshold: float = 1.0
     homography_threshold: float = 3.0
     confidence: float = 0.9999
     iterations: int = 10_000
+    orders: int = 5
+
+    def __post_init__(self) -> None:
+        if isinstance(self.orders, bool) or not isinstance(self.orders, SupportsIndex):
+            raise TypeError(f"Estimator expects orders as a whole number, got {self.orders!r}")
+        if self.orders < 1:
+            raise ValueError(f"Estimator expects orders of at least 1, got {self.orders}")
 
     @property
     def label(self) -> str:
         """Text to print beside the numbers."""
+        averaged = f", mean of {self.orders} orders of the matches" if self.orders > 1 else ""
         return (
             f"OpenCV USAC_MAGSAC on mutual nearest neighbours, {self.pose_threshold:g} px (essential matrix), "
             f"{self.homography_threshold:g} px (homography), confidence {self.confidence:g}, "
-            f"{self.iterations} iterations"
+            f"{self.iterations} iterations{averaged}"
         )
+
+    def errors(self, error: Callable[[FloatArray, FloatArray], float], matches: FloatArray) -> FloatArray:
+        """Errors of what is estimated from the matches of a pair, in each of the orders.
+
+        Args:
+            error: takes the matched points of A and of B, (M, 2) each, and returns the error of the estimate.
+            matches: (x1, y1, x2, y2), shape (M, 4). The first order is theirs, the others are the same in every call.
+
+        Returns:
+            The errors, shape (orders,); the area under the curve of a pair is :func:`auc` of all of them.
+        """
+        random = np.random.default_rng(0)
+        chosen = [matches, *(random.permutation(matches) for _ in range(self.orders - 1))]
+        return np.array([error(each[:, :2], each[:, 2:]) for each in chosen])
 
 
 def pose_error(

@@ -59,10 +59,17 @@ def score_matches(network: CorrespondenceNet, pair: PutativePair) -> Consensus:
     return Consensus(*(t[0] for t in found))
 
 
-def magsac_error(pair: PutativePair, estimator: Estimator, kept: Tensor | None = None) -> float:
-    """Error of the pose that MAGSAC finds from the matches ``kept``, shape (N,); all where ``None``."""
+def magsac_errors(pair: PutativePair, estimator: Estimator, kept: Tensor | None = None) -> FloatArray:
+    """Errors of the poses that MAGSAC finds from the matches ``kept``, shape (N,), all where ``None``, in each order.
+
+    Returns:
+        Degrees, shape (orders,) of the estimator.
+
+    """
     chosen = pair.matches if kept is None else pair.matches[kept.numpy()]
-    return pose_error(chosen[:, :2], chosen[:, 2:], pair.intrinsics, pair.pose, estimator)
+    return estimator.errors(
+        lambda first, second: pose_error(first, second, pair.intrinsics, pair.pose, estimator), chosen
+    )
 
 
 def filter_alone_error(pair: PutativePair, scored: Consensus, *, reweighted: bool = True) -> float:
