@@ -38,7 +38,12 @@ from kornia_lift.evaluation.pair import Options  # noqa: E402
 from kornia_lift.evaluation.paper_tables import parts, table2, table3  # noqa: E402
 from kornia_lift.evaluation.report.blocks import Block, Heading, Paragraph, Table, to_markdown  # noqa: E402
 from kornia_lift.evaluation.report.plots import save_plots  # noqa: E402
-from kornia_lift.evaluation.report.results import Results, merge  # noqa: E402
+from kornia_lift.evaluation.report.results import (  # noqa: E402
+    Results,
+    check_same_options,
+    describe_options,
+    merge,
+)
 from kornia_lift.evaluation.report.sfm_report import SfmResults, sfm_report  # noqa: E402
 from kornia_lift.evaluation.report.tables import one_measure, report, warps_table  # noqa: E402
 from kornia_lift.evaluation.selection import only_second_images, warped_groups  # noqa: E402
@@ -101,6 +106,11 @@ def _tables(part: str, entries: Sequence[Candidate], args: argparse.Namespace) -
     """Measure feature by feature; save and show after each."""
     groups, options = _scenes(part, args)
     path = _path(part, args)
+    if path.exists() and not args.fresh:  # before minutes are spent
+        try:
+            check_same_options(Results.load(path), Results(part, [], describe_options(options), {}))
+        except ValueError as error:
+            sys.exit(f"{path}: {error}; --fresh measures all rows again")
     for entry in _missing(entries, path, args, lambda: [f.name for f in Results.load(path).features]):
         results = _timed(
             entry,

@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+# OpenMP's threads sleep while they wait. Where another program runs beside the tests, threads that spin keep the core
+# from the one they wait for, and the suite takes many times as long. The variable is read when torch is loaded.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pytest
 import torch
 
