@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Where another program runs beside the tests, OpenMP's waiting threads, which spin, keep the core from the thread that
-# they wait for. A hundredth of the usual spinning costs nothing alone, and two runs of the network tests at once take
+# they wait for. A thousandth of the usual spinning costs nothing alone, and two runs of the network tests at once take
 # 97 s, 41 s alone. The variable is read when torch is loaded.
 os.environ.setdefault("GOMP_SPINCOUNT", "300")
 

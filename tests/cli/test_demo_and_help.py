@@ -134,6 +134,23 @@ def test_commands_need_torch_only_to_run() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
+@pytest.mark.parametrize(("asked", "expected"), [(None, "300"), ("5000", "5000")])
+def test_waiting_threads_spin_briefly_unless_the_user_says_otherwise(asked: str | None, expected: str) -> None:
+    code = "import os; from kornia_lift.cli import main; main([]); print(os.environ['GOMP_SPINCOUNT'])"
+    environment = {name: value for name, value in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    environment |= {} if asked is None else {"GOMP_SPINCOUNT": asked}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1] == expected
+
+
+def test_the_environment_of_a_program_that_uses_torch_stays_as_it_is(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    call()
+    assert "GOMP_SPINCOUNT" not in os.environ
+
+
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__.rpartition(".")[2])
 def test_a_command_is_a_parser_and_a_run(command: ModuleType) -> None:
     name = command.__name__.rpartition(".")[2].replace("_", "-")
