@@ -28,8 +28,8 @@ class Estimator:
         homography_threshold: pixels, for the homography.
         confidence: probability at which sampling stops.
         iterations: most samples drawn.
-        orders: in how many orders the matches of a pair are given to it. What is sampled depends on the order, and the
-            area under the curve of 40 poses by .02 (standard deviation).
+        orders: in how many orders the matches of a pair are given to it. What it samples depends on the order:
+            shuffling the matches moves the area under the curve of 40 poses by .02 (standard deviation).
 
     Raises:
         TypeError: if the number of orders is not a whole number.
