@@ -37,20 +37,30 @@ class Page:
 
 
 PAGES = {
-    "feature": Page("Features", "The local feature and mixtures of parts.", ("feature",)),
-    "detector": Page("Detector", "Scale space, maxima, suppression, refinement.", ("detector",)),
-    "networks": Page("Networks", "Responses, orientations, descriptors, the correspondence network.", ("networks",)),
-    "geometry": Page("Geometry and pictures", "Frames, crops, cameras; drawing.", ("geometry", "features", "viz")),
-    "matching": Page("Matching", "Descriptors, verification, overlap, learned filtering.", ("matching",)),
+    "feature": Page("Features", "The local feature, and mixtures of its parts with kornia's.", ("feature",)),
+    "detector": Page("Detector", "The detector: scale space, maxima, suppression, refinement.", ("detector",)),
+    "networks": Page(
+        "Networks", "The networks: responses, orientations, descriptors, and the correspondence network.", ("networks",)
+    ),
+    "geometry": Page(
+        "Geometry and pictures",
+        "Frames, crops and cameras, and the drawing of keypoints and matches.",
+        ("geometry", "features", "viz"),
+    ),
+    "matching": Page(
+        "Matching", "Matching of descriptors, verification, overlap of images, learned filtering.", ("matching",)
+    ),
     "files": Page(
         "Files and reconstruction",
         "From image files to feature files, and from there to COLMAP.",
         ("extraction", "files", "reconstruction"),
     ),
-    "integrations": Page("Other programs", "One module per program, imported on demand.", ("integrations",)),
+    "integrations": Page(
+        "Other programs", "Bridges to other programs, one module each, imported on demand.", ("integrations",)
+    ),
     "weights": Page("Weights", "Shipped weights, and published ones from your own copy.", ("weights", "convert")),
     "scenes": Page("Scenes", "Images with known geometry, in the layouts of public data sets.", ("scenes",)),
-    "evaluation": Page("Evaluation", "The runner, what it measures, and the reports.", ("evaluation",)),
+    "evaluation": Page("Evaluation", "Evaluation: the runner, its measures, and the reports.", ("evaluation",)),
     "training": Page("Training", "Recipes in general: options, the loop, held-out data.", ("training",)),
     "training_data": Page("Training: data", "From images to stores, and from stores to batches.", ("training.data",)),
     "training_paper": Page(
@@ -59,13 +69,15 @@ PAGES = {
         ("training.paper", "training.tilde"),
     ),
     "training_modern": Page(
-        "Training: the modern recipe", "What made ``lift``.", ("training.modern", "training.warped")
+        "Training: the modern recipe", "The stages that made ``lift``.", ("training.modern", "training.warped")
     ),
     "training_compact": Page(
-        "Training: the compact recipe", "What made ``lift-plus`` and ``lift-fast``.", ("training.compact",)
+        "Training: the compact recipe", "The stages that made ``lift-plus`` and ``lift-fast``.", ("training.compact",)
     ),
     "training_family": Page(
-        "Training: the family", "Learned correspondences and LF-Net.", ("training.correspondences", "training.lfnet")
+        "Training: the family",
+        "The training of learned correspondences and of LF-Net.",
+        ("training.correspondences", "training.lfnet"),
     ),
 }
 
