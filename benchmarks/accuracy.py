@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)]  # Python looks beside this file only
 
 from benchmarks.development import development_groups  # noqa: E402
+from benchmarks.pages.marks import put_between  # noqa: E402
 from kornia_lift._io import atomic_write  # noqa: E402
 from kornia_lift.evaluation.candidates import Candidate, candidate  # noqa: E402
 from kornia_lift.evaluation.comparison import run, run_sfm  # noqa: E402
@@ -210,13 +211,7 @@ def _show(part: str, blocks: Sequence[Block], path: Path, args: argparse.Namespa
 def _show_in_docs(part: str, text: str) -> None:
     """Put the report, without its title and with smaller headings, between the marks of docs/evaluation.md."""
     body = "\n".join(f"##{line}" if line.startswith("#") else line for line in text.splitlines()[1:]).strip()
-    begin, end = f"<!-- {part}: begin -->", f"<!-- {part}: end -->"
-    page = DOCS.read_text()
-    if begin not in page or end not in page:
-        raise ValueError(f"{DOCS} lacks the marks {begin} and {end}")
-    head, tail = page.partition(begin)[0], page.partition(end)[2]
-    with atomic_write(DOCS) as temporary:
-        temporary.write_text(f"{head}{begin}\n{body}\n{end}{tail}")
+    put_between(DOCS, part, body)
 
 
 def _timed(entry: Candidate, measure: Callable[[], Any]) -> Any:

@@ -1,8 +1,8 @@
-"""The development scenes: what options and weights are chosen by. None of them is a test scene.
+"""The development scenes, by which options and weights are chosen. None of them is a test scene.
 
-They differ in what they can show. Matches by cameras and by depth say most about wide baselines; good images hide what
-a response does on degraded ones, and one scene what it does on others: a response that was better on the first four
-sets here lost a tenth of its matches on the test scenes (experiments/2026-11-26/finest_level).
+Each set shows something else: scenes with cameras and depth say most about wide baselines, degraded images show what
+good ones hide, and many scenes show what a single one hides. A response that was better on the first four sets lost a
+tenth of its matches on the test scenes (experiments/2026-11-26/finest_level).
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from kornia_lift.training.warped.homographies import CropConfig, random_homograp
 POSED = "posed/castle-P30"
 #: Scenes that no network was trained on.
 HELD_OUT = ("cyprus_arches", "golden_statue", "reichstag", "street2")
-#: How single images that no network was trained on begin.
+#: Prefixes of the names of single images that no network was trained on.
 SINGLE = ("kodak", "pop-os")
 COPIES = 2  # of each single image
 LARGEST = 1024  # pixels, larger side of the single images
-#: What most pairs of images of one camera differ by.
+#: The differences of most pairs of images of one camera.
 WARP = CropConfig(size=1000, scale=1.6, stretch=1.3, perspective=0.25, shift=30.0, full_circle=0.2)
 MILD = Photometric(gain=1.2, gamma=1.5, offset=0.03, noise=0.01, blur=0.0, shadow=0.0, jpeg=0.0)
 
@@ -74,9 +74,9 @@ def development_groups(train: Path) -> dict[str, list[Scene]]:
         train: folder of the training data, with ``posed``, ``sfm`` and ``photos``.
 
     Returns:
-        ``posed``: castle-P30; ``sfm``: four held-out scenes; ``sfm, trained on``: the other ones, whose variety counts;
-        ``images``: held-out single images and warped copies; ``degraded images``: the
-        same with compressed, blurred or darkened copies.
+        ``posed``: castle-P30; ``sfm``: four held-out scenes; ``sfm, trained on``: the other ones, for their variety;
+        ``images``: held-out single images and warped copies; ``degraded images``: the same with compressed, blurred or
+        darkened copies.
 
     """
     sfm = {folder.name: folder for folder in sorted((train / "sfm").iterdir())}

@@ -1,4 +1,4 @@
-"""Everything that is asked of a machine with a GPU, in one command, without network, in under nine minutes.
+"""All tests and measurements on a machine with a GPU, in one command, without network, in under nine minutes.
 
 1. ``tests``: the CUDA tests (``pytest -m gpu``), several processes at once;
 2. ``speed``: 1600x1200 pixels and 8 x VGA, 1000 keypoints, float32 and half; streams of images; the stages beside the
@@ -9,9 +9,8 @@
     python benchmarks/gpu.py --data gpu.npz --out benchmarks/results/gpu/gpu.json
     python benchmarks/gpu.py --parts tests,speed --minutes 3 --commit 1a2b3c4       where there is neither data nor git
 
-``--device cpu --quick`` runs all of it in miniature, which the test suite does. What fails is written down and does not
-stop the rest. The result is rewritten after every measurement, so that a machine that is taken away leaves what was
-measured.
+``--device cpu --quick`` runs all of it in miniature, as the test suite does. Failures are recorded and do not stop the
+rest. The result is rewritten after every measurement, so that nothing is lost if the machine is taken away.
 """
 
 from __future__ import annotations
@@ -42,11 +41,12 @@ from benchmarks.gpu_parts.speed import run_speed  # noqa: E402
 from benchmarks.gpu_parts.training import pack, run_training  # noqa: E402
 from kornia_lift import __version__  # noqa: E402
 from kornia_lift._io import atomic_write  # noqa: E402
+from kornia_lift.evaluation.report.results import processor_name  # noqa: E402
 
 MINUTES = 8.5  # of the whole script
 PARTS = ("tests", "speed", "training")
 TEST_SECONDS = 150
-SPEED_SECONDS = 75  # what the tests leave to what comes after them
+SPEED_SECONDS = 75  # that the tests leave to the parts after them
 #: Where CUDA tests are, in groups that run side by side.
 TESTS = (
     ("tests/devices/test_gpu_networks.py",),
@@ -59,7 +59,7 @@ TESTS = (
 
 def run_tests(quick: bool, seconds: float = TEST_SECONDS) -> dict[str, Any]:
     """The CUDA tests; in the miniature they are only collected."""
-    # a warning of a torch that nobody has tried is shown, not an error
+    # warnings of an untested torch version are shown, not errors
     command = ["-m", "pytest", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider"]
     command += ["--collect-only"] if quick else ["--durations=5"]
     environment = {
@@ -70,7 +70,7 @@ def run_tests(quick: bool, seconds: float = TEST_SECONDS) -> dict[str, Any]:
     start = time.monotonic()
     groups: list[dict[str, Any]] = []
     with ExitStack() as opened:
-        # files, since a pipe that nobody empties stops the one that fills it
+        # files, since a full pipe would block the process that writes to it
         outputs = [opened.enter_context(tempfile.TemporaryFile("w+")) for _ in TESTS]
         running = [
             subprocess.Popen(
@@ -119,7 +119,7 @@ def about(device: str, commit: str | None = None) -> dict[str, Any]:
         "commit": commit or commit_here(),
         "device": torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine(),
         "memory_mib": torch.cuda.get_device_properties(device).total_memory / 2**20 if cuda else None,
-        "cpu": f"{_cpu_name()}, {os.cpu_count()} cores",
+        "cpu": f"{processor_name()}, {os.cpu_count()} cores",
         "versions": {
             "kornia_lift": __version__,
             "torch": torch.__version__,
@@ -132,23 +132,17 @@ def about(device: str, commit: str | None = None) -> dict[str, Any]:
     }
 
 
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--parts", default=",".join(PARTS), help="some of %(default)s, in this order")
     parser.add_argument("--data", type=Path, help="store of the training data, see --pack; for the part training")
-    parser.add_argument("--commit", help="of this working tree, where there is no git")
+    parser.add_argument("--commit", help="commit of this working tree, where git is missing")
     parser.add_argument(
-        "--pack", type=Path, metavar="FOLDER", help="write --data from a folder of training data, and end"
+        "--pack", type=Path, metavar="FOLDER", help="write --data from a folder of training data, and exit"
     )
     parser.add_argument("--out", type=Path, default=Path("gpu.json"), help="result; a page lies beside it")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="of the whole script (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="for the whole script (default: %(default)s)")
     parser.add_argument("--quick", action="store_true", help="all parts in miniature")
     args = parser.parse_args(argv)
     chosen = args.parts.split(",")

@@ -3,9 +3,9 @@
     python benchmarks/memory.py
 
 Crops of two images of scikit-image, each of a size of its own; every model in a process of its own, once with features
-alone, once with a backward pass through every fourth image. What is given is the resident memory after each quarter,
-how much it grew per image over the second half (the line that fits it best), and what is left after the C library's
-allocator has given back what it only keeps for reuse (``malloc_trim``; glibc only). Writes
+alone, once with a backward pass through every fourth image. The table gives the resident memory after each quarter, how
+much it grew per image over the second half (least-squares line), and what is left after the C library's allocator has
+given back what it only keeps for reuse (``malloc_trim``; glibc only). Writes
 benchmarks/results/speed/memory.json and .md.
 """
 
@@ -133,7 +133,7 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--num-features", type=int, default=300)
     parser.add_argument("--out", type=Path, default=RESULTS)
-    parser.add_argument("--one", choices=("plain", "backward"), help=argparse.SUPPRESS)  # a process of this one
+    parser.add_argument("--one", choices=("plain", "backward"), help=argparse.SUPPRESS)  # of a child process
     args = parser.parse_args()
     if args.one:
         found = measure(args.models[0], args.num_features, args.images, backward=args.one == "backward")

@@ -4,9 +4,9 @@
     PYTHONPATH=hloc python benchmarks/reconstruction.py --work WORK
 
 Herz-Jesus-P8, 8 images of 1024x682 with their true intrinsics, which are kept. Every row is what a user of that program
-would call, with the settings of that program: SIFT as each of them takes it, LIFT with at most 4000 keypoints. Camera
-centres are compared with the true ones after the best similarity; they vary by some millimetres from run to run, so
-rows are means of ``--runs`` runs with other seeds. Writes benchmarks/results/parts/reconstruction.json
+would call, with the settings of that program: SIFT as each of them configures it, LIFT with at most 4000 keypoints.
+Camera centres are compared with the true ones after the best similarity; they vary by some millimetres from run to run,
+so rows are means of ``--runs`` runs with other seeds. Writes benchmarks/results/parts/reconstruction.json
 and the table beside it, and shows it in docs/integrations.md. ``lift-plus`` is missing where COLMAP matches: COLMAP
 stores SIFT's kind of descriptor only, which has no negative numbers.
 """
@@ -31,22 +31,24 @@ from typing import Any
 import numpy as np
 import pycolmap
 
-from kornia_lift._io import atomic_write
-from kornia_lift.cli import main as kornia_lift
-from kornia_lift.evaluation.sfm import align_error
-from kornia_lift.files.colmap import map_database
-from kornia_lift.scenes.posed import PosedScene
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT)]  # Python looks beside this file only
 
-ROOT = Path(__file__).parents[1]
+from benchmarks.pages.marks import put_between  # noqa: E402
+from kornia_lift._io import atomic_write  # noqa: E402
+from kornia_lift.cli import main as kornia_lift  # noqa: E402
+from kornia_lift.evaluation.sfm import align_error  # noqa: E402
+from kornia_lift.files.colmap import map_database  # noqa: E402
+from kornia_lift.scenes.posed import PosedScene  # noqa: E402
+
 DOCS = ROOT / "docs" / "integrations.md"
-MARKS = "<!-- reconstruction: begin -->", "<!-- reconstruction: end -->"
 KEYPOINTS = 4000
 FIXED = dict.fromkeys(("ba_refine_focal_length", "ba_refine_principal_point", "ba_refine_extra_params"), False)
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one way of reconstructing found; means over the runs but for the images, of which the fewest count."""
+    """What one way of reconstructing found: means over the runs; of the images, the smallest number."""
 
     feature: str
     way: str
@@ -176,10 +178,7 @@ def main() -> int:
     table = "\n".join([*_HEAD, *(_line(row, len(scene.truth)) for row in rows)])
     with atomic_write(path.with_suffix(".md")) as temporary:
         temporary.write_text(f"# Herz-Jesus-P8 through every program\n\n{table}\n")
-    page, (begin, end) = DOCS.read_text(), MARKS
-    head, tail = page.partition(begin)[0], page.partition(end)[2]
-    with atomic_write(DOCS) as temporary:
-        temporary.write_text(f"{head}{begin}\n{table}\n{end}{tail}")
+    put_between(DOCS, "reconstruction", table)
     return 0
 
 
@@ -238,7 +237,7 @@ def _command(*words: str) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What the programs print goes nowhere."""
+    """Discard what the programs print."""
     pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR)
     saved = [os.dup(1), os.dup(2)]
     with Path(os.devnull).open("w") as nowhere:
@@ -255,10 +254,10 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     shared = ROOT.parent / "shared" / "data" / "test" / "strecha" / "Herz-Jesus-P8"
     parser.add_argument("--scene", type=Path, default=shared)
-    parser.add_argument("--work", type=Path, required=True, help="folder for what is not kept")
+    parser.add_argument("--work", type=Path, required=True, help="folder for temporary files")
     parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "parts")
     parser.add_argument("--runs", type=int, default=1)
-    parser.add_argument("--only", help="rows whose program contains this text; a try, nothing is written")
+    parser.add_argument("--only", help="only rows whose program contains this text; nothing is written")
     return parser.parse_args()
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -36,6 +35,7 @@ from benchmarks.timing.cases import CLOCKS, Case  # noqa: E402
 from kornia_lift import __version__  # noqa: E402
 from kornia_lift._extras import require  # noqa: E402
 from kornia_lift._io import atomic_write  # noqa: E402
+from kornia_lift.evaluation.report.results import processor_name  # noqa: E402
 
 METHODS = (
     "lift", "lift-upright", "lift-pooled", "lift-plus", "lift-fast", "lf-net", "lift-direct", "opencv-sift",
@@ -223,13 +223,10 @@ def page(record: dict[str, Any], command: str) -> str:
 def provenance(args: argparse.Namespace) -> dict[str, Any]:
     """Say when, where and with what."""
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    model = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "commit": git.stdout.strip() or "unknown",
-        "machine": f"{model}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
+        "machine": f"{processor_name()}, {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}",
         "threads": args.threads,
         "clock": args.clock,
         "load_average": os.getloadavg(),

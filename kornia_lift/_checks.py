@@ -12,7 +12,7 @@ from kornia_lift._kornia import DeviceError, ShapeError
 
 VALUE_RANGE = (-0.5, 1.5)  # images are in [0, 1]; sharpening and cubic resizing may overshoot a little
 
-MAX_FEATURES = 1_000_000  # per image: more slots than that are a typing error, and would not fit into memory
+MAX_FEATURES = 1_000_000  # per image: a larger number is a typo, and its slots would not fit into memory
 
 
 def check_count(count: SupportsIndex, who: str) -> int:
@@ -53,8 +53,8 @@ def check_image(img: Tensor, who: str, channels: tuple[int, ...] = (1, 3), value
     """Raise unless ``img`` is a finite floating-point tensor (B, C, H, W) with an allowed number of channels.
 
     Args:
-        img: what was given.
-        who: name for the message.
+        img: the images.
+        who: name of the caller, for the message.
         channels: allowed numbers of channels.
         value_range: also raise if values lie far outside [0, 1].
 
@@ -66,7 +66,7 @@ def check_image(img: Tensor, who: str, channels: tuple[int, ...] = (1, 3), value
         raise ShapeError(f"{who} expects images (B, {allowed}, H, W), got {tuple(img.shape)}{hint}")
     if img.shape[1] not in channels or min(img.shape[-2:]) < 1:
         hint = ""
-        if img.shape[1] == 3:
+        if img.shape[1] == 3 and 3 not in channels:
             hint = "; convert with `kornia.color.rgb_to_grayscale`"
         elif img.shape[-1] in channels:
             hint = "; the channels seem to come last, move them with `image.permute(0, 3, 1, 2)`"

@@ -21,7 +21,7 @@ def require(module: str, *, extra: str = "", hint: str = "") -> Any:
     Args:
         module: dotted name as in an import statement, for example ``"cv2"`` or ``"PIL.Image"``.
         extra: extra of this package that brings it, for example ``"cli"``.
-        hint: how to get it, where no extra does.
+        hint: how to install it, for a package that no extra installs.
 
     Returns:
         The module itself; ``require("PIL.Image", extra="cli")`` is ``PIL.Image``, not ``PIL``.
@@ -45,7 +45,7 @@ def require(module: str, *, extra: str = "", hint: str = "") -> Any:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Keep SIGTERM and SIGINT with Python: pycolmap takes SIGTERM when it is imported, to print a stack trace."""
+    """Restore Python's handlers of SIGTERM and SIGINT: pycolmap, when imported, replaces that of SIGTERM by its own."""
     known = set(sys.modules)
     try:
         yield

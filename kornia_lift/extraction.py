@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kornia_lift._io import ImageFileError, exif_orientation, list_images, load_image
+from kornia_lift._io import ImageFileError, list_images, load_image_and_orientation
 from kornia_lift.feature import extract_features, shrink
 from kornia_lift.files import FeatureFile
 
@@ -54,7 +54,7 @@ class Tally:
         images: images extracted.
         keypoints: keypoints of all of them.
         rotated: images among them whose EXIF tag asks for a rotation or a flip.
-        failed: reason by name of the images that failed.
+        failed: the reason, by name, for each image that failed.
     """
 
     images: int = 0
@@ -65,7 +65,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class _Read:
-    """A gray image, reduced; width and height that it had; whether its EXIF tag asks for a rotation."""
+    """A gray image, reduced if too large; its original width and height; whether its EXIF tag asks for a rotation."""
 
     image: Tensor
     size: tuple[int, int]
@@ -103,7 +103,7 @@ def collect_images(inputs: Sequence[Path]) -> list[Job]:
 
 
 def shard_of(name: str, count: int) -> int:
-    """Return which of ``count`` shards an image belongs to: by its name alone, so that added images move no other."""
+    """Return which of ``count`` shards an image belongs to; only its name decides, whatever other images there are."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8], "big") % count
 
 
@@ -122,14 +122,14 @@ def extract_images(
         feature: kornia local feature on the device of the options.
         file: receives the features.
         options: how to read and compute.
-        tally: is updated image by image: it is right also if an error ends the run.
+        tally: updated after every image, so that it is correct even if an error ends the run.
         progress: called after each image.
 
     Raises:
         OSError: if the file cannot be written. An image that cannot be read is recorded in ``tally``.
     """
-    # A thread that runs a parallel operation of torch keeps a team of its own. With more teams than cores OpenMP puts
-    # the threads of every team to sleep at each barrier: the networks then take half as long again.
+    # Every thread that runs a parallel operation of torch keeps a team of its own. With more teams than cores, OpenMP
+    # puts the threads of every team to sleep at each barrier: the networks then take 1.5 times as long.
     alone: dict[str, Any] = {"initializer": torch.set_num_threads, "initargs": (1,)}
     with ThreadPoolExecutor(options.workers, **alone) as readers, ThreadPoolExecutor(1, **alone) as writer:
         writing: Future[None] | None = None
@@ -142,16 +142,15 @@ def extract_images(
                 continue
             features = extract_features(feature, read.image.to(options.device, options.dtype), read.size)
             problem = features.problem()
-            if problem is not None:
+            if problem is None:
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(file.write, job.name, features)
+                tally.images += 1
+                tally.keypoints += len(features)
+                tally.rotated += read.rotated
+            else:
                 tally.failed[job.name] = f"{job.path}: {problem}"
-                progress()
-                continue
-            if writing is not None:
-                writing.result()
-            writing = writer.submit(file.write, job.name, features)
-            tally.images += 1
-            tally.keypoints += len(features)
-            tally.rotated += read.rotated
             progress()
         if writing is not None:
             writing.result()
@@ -160,7 +159,7 @@ def extract_images(
 def _read_ahead(
     jobs: Sequence[Job], options: ExtractionOptions, readers: ThreadPoolExecutor
 ) -> Iterator[tuple[Job, Future[_Read]]]:
-    """Yield each image while the next ones are being read; at most two per thread lie in memory."""
+    """Yield each image while the next ones are being read; at most two per thread are in memory."""
 
     def submit(job: Job) -> tuple[Job, Future[_Read]]:
         return job, readers.submit(_read, job.path, options)
@@ -179,6 +178,6 @@ def _read_ahead(
 
 @torch.inference_mode()
 def _read(path: Path, options: ExtractionOptions) -> _Read:
-    image = load_image(path, gray=True, apply_exif=options.apply_exif)
+    image, orientation = load_image_and_orientation(path, gray=True, apply_exif=options.apply_exif)
     size = image.shape[-1], image.shape[-2]
-    return _Read(shrink(image, options.max_size), size, exif_orientation(path) != 1)
+    return _Read(shrink(image, options.max_size), size, orientation != 1)

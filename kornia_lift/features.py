@@ -13,12 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from kornia.feature import (
-    get_laf_center,
-    get_laf_orientation,
-    get_laf_scale,
-    laf_from_center_scale_ori,
-)
+from kornia.feature import get_laf_center, get_laf_orientation, get_laf_scale, laf_from_center_scale_ori
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -119,9 +114,7 @@ class Features:
 
     def top(self, count: int) -> Features:
         """The ``count`` features of highest score, best first; the first ``count`` if there are no scores."""
-        return self.select(
-            slice(count) if self.scores is None else np.argsort(-self.scores, kind="stable")[:count],
-        )
+        return self.select(slice(count) if self.scores is None else np.argsort(-self.scores, kind="stable")[:count])
 
 
 def from_lafs(
@@ -132,7 +125,7 @@ def from_lafs(
     *,
     support: float = LAF_SCALE_PER_SIGMA,
 ) -> Features:
-    """Features of one image from what a kornia ``LocalFeature`` returns; empty slots are dropped.
+    """Build the features of one image from the output of a kornia ``LocalFeature``; empty slots are dropped.
 
     Args:
         lafs: local affine frames, shape (1, N, 2, 3).

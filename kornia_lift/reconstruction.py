@@ -33,7 +33,7 @@ def read_pairs(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]
 
     Args:
         path: the list; names cannot hold spaces. Empty lines and lines that begin with # are skipped.
-        names: the images that there are.
+        names: the names that may appear in it.
 
     Returns:
         The pairs, each once, in either order of its names.
@@ -69,12 +69,12 @@ def match_pairs(
     """Match the features of image pairs by mutual nearest neighbours.
 
     Args:
-        features: returns the features of an image; called once per image and first image of its pairs.
-        pairs: what to match.
+        features: returns the features of an image; called once for every first image, and once for every pair.
+        pairs: names of the images to match.
         ratio: see :func:`~kornia_lift.matching.match_descriptors`.
-        parts: folder that keeps finished matches, made if it does not exist: a run that was stopped goes on from there.
-            It belongs to one feature file and one ratio.
-        progress: called with the number of pairs that are done, after each image.
+        parts: folder in which finished matches are kept, created if needed: a run that was stopped continues from them.
+            Use one folder for each feature file and ratio.
+        progress: called for every first image, after its pairs are matched, with their number.
 
     Returns:
         Index pairs (M, 2) by names, in the order of ``pairs``.
@@ -83,11 +83,8 @@ def match_pairs(
     found: Matches = {}
     for first, group in groupby(sorted(pairs), key=lambda pair: pair[0]):
         seconds = [second for _, second in group]
-        part = (
-            None
-            if parts is None
-            else parts / f"{hashlib.sha256(json.dumps([first, seconds]).encode()).hexdigest()}.npz"
-        )
+        key = hashlib.sha256(json.dumps([first, seconds]).encode()).hexdigest()
+        part = None if parts is None else parts / f"{key}.npz"
         rows = _read_part(part, len(seconds))
         if rows is None:
             here = torch.from_numpy(features(first).descriptors)
@@ -106,7 +103,7 @@ def _read_part(part: Path | None, count: int) -> list[NDArray[np.int64]] | None:
         return None
     try:
         rows = read_npz(part, {f"arr_{i}": ("i", 2) for i in range(count)})
-    except DamagedFileError:  # by a power failure: matched again
+    except DamagedFileError:  # as after a power failure: the images are matched again
         return None
     return [row.astype(np.int64) for row in rows.values()]
 
@@ -119,7 +116,7 @@ def parse_camera(text: str, size: tuple[int, int]) -> Any:
         size: width and height of the images.
 
     Raises:
-        ValueError: if COLMAP has no such model, or it has another number of parameters.
+        ValueError: if COLMAP has no such model, or the number of parameters is wrong.
 
     """
     pycolmap = require("pycolmap", extra="colmap")
@@ -141,10 +138,10 @@ def parse_camera(text: str, size: tuple[int, int]) -> Any:
 
 
 def one_size(features: Iterable[tuple[str, Features]]) -> tuple[int, int]:
-    """Return the width and height that all images have.
+    """Return the width and height that all images share.
 
     Raises:
-        ValueError: if they differ, or the features do not say.
+        ValueError: if they differ, or some features have no image size.
 
     """
     sizes = {found.image_size: name for name, found in features}

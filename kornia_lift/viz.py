@@ -13,6 +13,7 @@ from torch import Tensor
 from kornia_lift._checks import check_image
 from kornia_lift._extras import require
 from kornia_lift._gray import to_bytes
+from kornia_lift._kornia import laf_is_filled
 
 if TYPE_CHECKING:
     from kornia_lift.features import Features
@@ -44,10 +45,10 @@ def draw_matches(
 ) -> Picture:
     """Draw matches between two images.
 
-    Each frame is a circle around the keypoint with its radius towards the orientation. The radius is a third of the LAF
-    scale, which is half the side of the support region: the regions themselves would cover each other. That is twice
-    the SIFT scale of a detector's own frame, and ``scaling_coef`` times as much of a frame that ``LocalFeature``
-    enlarged. Lines and circles share a colour: by position where ``correct`` is not given, else green and red.
+    Each frame is drawn as a circle around the keypoint, with a line from its centre along the orientation.
+    The radius is a third of the LAF scale (half the side of the support region), since whole regions would cover each
+    other: twice the SIFT scale for a frame of the detector, and ``scaling_coef`` times more for an enlarged frame of a
+    ``LocalFeature``. Lines and circles are green or red where ``correct`` is given, else coloured by position.
 
     Args:
         first: left image, values in [0, 1], shape (1, 1 or 3, H, W).
@@ -56,10 +57,10 @@ def draw_matches(
         matches: result of :func:`~kornia_lift.match_images`, of which the inliers are drawn; or matched frames in the
             pixels of the left and of the right image, each (M, 2, 3), best first.
         correct: which matches are correct, shape (M,).
-        max_width: the picture is reduced to at most this many pixels.
-        max_height: the same; WebP holds 16383, JPEG 65535 pixels.
-        max_lines: of more matches, this many are drawn, spread evenly over the list.
-        opacity: of the lines, in [0, 1]; the circles are opaque.
+        max_width: largest width of the picture, in pixels.
+        max_height: largest height of the picture, in pixels; WebP allows 16383, JPEG 65535.
+        max_lines: largest number of matches drawn; if there are more, they are chosen evenly from the list.
+        opacity: opacity of the lines, in [0, 1]; the circles are opaque.
 
     Returns:
         RGB picture of shape (height, width, 3), for ``PIL.Image.fromarray`` or ``matplotlib.pyplot.imshow``.
@@ -113,15 +114,15 @@ def draw_keypoints(
     max_width: int = 1600,
     max_height: int = 8000,
 ) -> Picture:
-    """Draw keypoints as circles with their radius towards the orientation, as :func:`draw_matches` does.
+    """Draw keypoints as circles with a line in the direction of the orientation, as :func:`draw_matches` does.
 
     Args:
         image: values in [0, 1], shape (1, 1 or 3, H, W).
         keypoints: features of the image, or frames of shape (N, 2, 3) or (1, N, 2, 3), best first; empty slots are
             left out.
-        max_keypoints: of more keypoints, the first are drawn.
-        max_width: the picture is reduced to at most this many pixels.
-        max_height: the same.
+        max_keypoints: largest number of keypoints drawn; if there are more, the first ones are.
+        max_width: largest width of the picture, in pixels.
+        max_height: largest height of the picture, in pixels.
 
     Returns:
         RGB picture of shape (height, width, 3).
@@ -137,7 +138,7 @@ def draw_keypoints(
     lafs = lafs[0] if lafs.dim() == 4 and len(lafs) == 1 else lafs
     if lafs.dim() != 3 or lafs.shape[1:] != (2, 3):
         raise ValueError(f"draw_keypoints expects frames of one image, (N, 2, 3), got {tuple(lafs.shape)}")
-    lafs = lafs[lafs.flatten(1).ne(0).any(1)][:max_keypoints]
+    lafs = lafs[laf_is_filled(lafs[None])[0]][:max_keypoints]
     cv2 = require("cv2", extra="cli")
     height, width = image.shape[-2:]
     zoom = min(1.0, max_width / width, max_height / height)
@@ -209,5 +210,5 @@ def _oriented_circle(canvas: Picture, end: NDArray[np.float64], colour: Colour, 
 
 
 def plain_label(name: str) -> str:
-    """A name as matplotlib is to draw it: it would read what stands between two dollar signs as mathematics."""
+    """Escape a name for matplotlib, which would read text between two dollar signs as mathematics."""
     return name.replace("$", r"\$")

@@ -53,7 +53,9 @@ def read_part(source: str, part: str) -> tuple[dict[str, Tensor], str | None]:
     weights = state["network"]
     if state.get("averaged") is not None:  # of a run's last checkpoint, which holds both
         weights = {n.removeprefix("module."): t for n, t in state["averaged"].items() if n.startswith("module.")}
-    return {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}, None
+    # as save_model: biases and buffers keep their dtype
+    large = {name for name, tensor in weights.items() if tensor.is_floating_point() and tensor.dim() > 1}
+    return {name: tensor.half() if name in large else tensor for name, tensor in weights.items()}, None
 
 
 def assemble(sources: dict[str, str], out: Path, family: str | None, notes: dict[str, str]) -> str:

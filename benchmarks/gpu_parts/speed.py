@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.timing import roofline
-from benchmarks.timing.cases import Stages, build, lift_stages, picture
+from benchmarks.timing.cases import Clock, Stages, build, lift_stages, picture
 from kornia_lift import LIFTFeature
 from kornia_lift.detector.sampling import sampling_of
 from kornia_lift.detector.scale_space import plan_levels
@@ -21,7 +21,6 @@ from kornia_lift.networks.layers import exact_conv2d
 
 MODELS = ("lift", "lift-plus")
 PEER = "opencv-sift"  # runs on the CPU of the same machine; kornia's own features need weights from the network
-Clock = Callable[[], float]
 
 
 def synchronised(device: str) -> Clock:
@@ -92,7 +91,7 @@ def _attempt(function: Callable[..., dict[str, Any]], *args: Any) -> dict[str, A
 
 
 def _peer(sizes: list[tuple[tuple[int, int], int]], repeats: int) -> Iterator[dict[str, Any]]:
-    """Seconds of the peer for one image of each size; it knows no batches."""
+    """Seconds of the peer for one image of each size; it takes no batches."""
     run = build(PEER, 1000)
     for size, _ in sizes:
         image = picture(*size)
@@ -126,7 +125,7 @@ def _timed(feature: LIFTFeature, image: Tensor, now: Clock, repeats: int) -> dic
 def _stream(
     feature: LIFTFeature, device: str, dtype: torch.dtype, size: tuple[int, int], batch: int, batches: int, now: Clock
 ) -> dict[str, Any]:
-    """Images in 8 bits go to the device, features in float32 come back; a batch after the other, none waits."""
+    """Send 8-bit images to the device and get float32 features back, one batch after the other without waiting."""
     whole = torch.from_numpy(picture(size[0] + 4 * batch, size[1] + 4 * batches))
     pixels = [
         torch.stack([whole[4 * k : 4 * k + size[1], 4 * b : 4 * b + size[0]] for b in range(batch)])[:, None]

@@ -122,7 +122,7 @@ def run_training(data: Path, device: str, quick: bool, deadline: float, write: C
             for stage in kind.STAGES:
                 if stage in kind.stages_of(options):
                     train(f"{name}/{stage}", partial(_train_stage, recipe, stage))
-                else:  # those weights have nothing that it goes on from
+                else:  # the initial weights have nothing to start this stage from
                     more = replace(options, **ON_REQUEST[stage])
                     other = kind(store, Path(folder) / stage, more, None, device)
                     train(f"{name}/{stage}", partial(_train_stage, other, stage))
@@ -203,7 +203,7 @@ def _reported(train: Callable[[float], tuple[Result, Path]], seconds: float) -> 
         "seconds": seconds,
         "seconds_with_preparation": time.perf_counter() - start,
         "steps": result.step,
-        # the median over the steps leaves out those that a validation stands before
+        # the median ignores the few steps before which a validation ran
         "samples_per_s": statistics.median(e["samples_per_s"] for e in entries) if entries else None,
         "loss": [entries[0]["loss"], entries[-1]["loss"]] if entries else None,
         "error_at_the_start": result.start,

@@ -16,22 +16,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from kornia.color import rgb_to_grayscale
-from kornia.feature import laf_from_center_scale_ori
 from torch import Tensor
 
+from benchmarks.parts.tilde import best_maxima
 from kornia_lift import LIFTFeature
+from kornia_lift._gray import as_gray
 from kornia_lift._io import atomic_write, load_image
 from kornia_lift.convert.tilde_files import load_tilde
 from kornia_lift.detector.lfnet import LFNetDetector
-from kornia_lift.detector.soft_nms import strict_maxima
 from kornia_lift.evaluation.features.peers import opencv_sift
-from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
+from kornia_lift.geometry import LAF_SCALE_PER_SIGMA, lafs_from_lift
 from kornia_lift.viz import draw_keypoints
 
 ROOT = Path(__file__).parents[2]
 COUNT, WIDTH, BAR = 300, 640, 24  # keypoints, pixels of a panel and of the line of text above it
-TILDE_SIGMA, TILDE_BORDER = 10 / LAF_SCALE_PER_SIGMA, 21  # radius 10, and the border the release leaves out
+TILDE_SIGMA = 10 / LAF_SCALE_PER_SIGMA  # radius 10
 
 
 def main() -> int:
@@ -42,13 +41,13 @@ def main() -> int:
     args = parser.parse_args()
     image = load_image(args.image)
     image = torch.nn.functional.interpolate(image, scale_factor=WIDTH / image.shape[-1], mode="area")
-    detectors: dict[str, Callable[[Tensor], Tensor]] = {"SIFT": lambda x: _frames(opencv_sift(COUNT)(x).lafs)}
+    detectors: dict[str, Callable[[Tensor], Tensor]] = {"SIFT": lambda x: opencv_sift(COUNT)(x).lafs}
     if args.tilde is not None:
         detectors["TILDE, published filters"] = lambda x: tilde_frames(args.tilde, x)
     lift = LIFTFeature(COUNT, pretrained="lift").eval().detector
-    detectors["LIFT, shipped weights"] = lambda x: lift(_gray(x))[0][0]
+    detectors["LIFT, shipped weights"] = lambda x: lift(as_gray(x))[0][0]
     lfnet = LFNetDetector(COUNT, True)
-    detectors["LF-Net, shipped weights"] = lambda x: lfnet(_gray(x))[0][0]
+    detectors["LF-Net, shipped weights"] = lambda x: lfnet(as_gray(x))[0][0]
     panels = []
     with torch.inference_mode():
         for name, detect in detectors.items():
@@ -72,27 +71,8 @@ def main() -> int:
 
 def tilde_frames(filters: Path, image: Tensor) -> Tensor:
     """Frames of the best maxima of TILDE's score, as in the authors' release: one scale, no orientation."""
-    score = load_tilde(filters)(image)[:, 0]
-    score = score - score.amin()  # maxima count where they are positive
-    found = strict_maxima(score, 2)
-    found[:, :TILDE_BORDER] = found[:, -TILDE_BORDER:] = False
-    found[..., :TILDE_BORDER] = found[..., -TILDE_BORDER:] = False
-    best = torch.where(found, score, 0).flatten().topk(COUNT)
-    at = torch.stack([best.indices % image.shape[-1], best.indices // image.shape[-1]], 1)[best.values > 0]
-    return _frames(torch.full((len(at), 1), TILDE_SIGMA), at.to(image.dtype))
-
-
-def _frames(lafs: Tensor, centres: Tensor | None = None) -> Tensor:
-    """Frames (N, 2, 3) as they are, or upright ones of the given sigmas (N, 1) around ``centres``."""
-    if centres is None:
-        return lafs
-    scale = (LAF_SCALE_PER_SIGMA * lafs)[None, :, :, None]
-    frames: Tensor = laf_from_center_scale_ori(centres[None], scale)
-    return frames[0]
-
-
-def _gray(image: Tensor) -> Tensor:
-    return rgb_to_grayscale(image) if image.shape[1] == 3 else image
+    at = torch.from_numpy(best_maxima(load_tilde(filters)(image), COUNT, radius=2)).to(image.dtype)
+    return lafs_from_lift(at[None], torch.full((1, len(at)), TILDE_SIGMA))[0]
 
 
 if __name__ == "__main__":

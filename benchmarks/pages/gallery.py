@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.pages.marks import put_between
 from kornia_lift import LIFTFeature, draw_matches, match_images
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.measures.correct import THRESHOLD
@@ -68,7 +69,7 @@ def main() -> int:
                 Image.fromarray(picture).save(temporary, format="JPEG", quality=QUALITY, optimize=True)
             blocks.append(block(shown, name, match, known, correct))
             print(name, f"{(args.out / name).stat().st_size / 1000:.0f} kB", flush=True)
-        _show(section, "\n\n".join([f"Matched by `{args.model}`:", *blocks]))
+        put_between(DOCS, section, "\n\n".join([f"Matched by `{args.model}`:", *blocks]))
     return 0
 
 
@@ -113,15 +114,6 @@ def block(shown: Shown, name: str, match: PairMatch, known: np.ndarray, correct:
         f"**{title}.** {of_known}; {verdict}. In the benchmark, correct matches of 1000 keypoints: {rivals}.\n\n"
         f"![{title}: putative matches, correct ones green, wrong ones red](images/gallery/{name})"
     )
-
-
-def _show(section: str, text: str) -> None:
-    page, begin, end = DOCS.read_text(), f"<!-- {section}: begin -->", f"<!-- {section}: end -->"
-    if begin not in page or end not in page:
-        raise ValueError(f"{DOCS} lacks the marks {begin} and {end}")
-    head, tail = page.partition(begin)[0], page.partition(end)[2]
-    with atomic_write(DOCS) as temporary:
-        temporary.write_text(f"{head}{begin}\n{text}\n{end}{tail}")
 
 
 def _parse() -> argparse.Namespace:

@@ -17,6 +17,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.pages.marks import put_between
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.report.results import FeatureResults, Results
 from kornia_lift.scenes.folders import HOMOGRAPHY, POSED
@@ -25,7 +26,6 @@ from kornia_lift.weights._registry import FOLDER, MODELS
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parents[1] / "results"
 DOCS = ROOT / "docs" / "models.md"
-MARKS = "<!-- models: begin -->", "<!-- models: end -->"
 OTHERS = ("opencv-sift", "keynet-orinet-hardtfeat", "xfeat", "aliked-n16", "disk")
 #: The same feature by the name of the file of speeds: the time does not depend on the descriptor's weights.
 SPEED_NAME = {"keynet-orinet-hardtfeat": "keynet-orinet-hardnet"}
@@ -45,10 +45,7 @@ HEAD = (
 
 
 def main() -> int:
-    page, (begin, end) = DOCS.read_text(), MARKS
-    head, tail = page.partition(begin)[0], page.partition(end)[2]
-    with atomic_write(DOCS) as temporary:
-        temporary.write_text(f"{head}{begin}\n{table()}\n{end}{tail}")
+    put_between(DOCS, "models", table())
     bars(ROOT / "docs" / "images" / "at_a_glance.svg")
     print(table())
     return 0

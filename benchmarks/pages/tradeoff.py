@@ -14,6 +14,7 @@ import statistics
 import sys
 from pathlib import Path
 
+from benchmarks.pages.marks import put_between
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.report.plots import line_style
@@ -21,7 +22,6 @@ from kornia_lift.evaluation.report.results import Results
 
 RESULTS = Path(__file__).parents[1] / "results"
 DOCS = Path(__file__).parents[2] / "docs" / "evaluation.md"
-MARKS = "<!-- tradeoff: begin -->", "<!-- tradeoff: end -->"
 LINK = "![time against correct matches and pose AUC](../benchmarks/results/speed/tradeoff.svg)"
 #: Names of the same method in the two files.
 ACCURACY_NAME = {"keynet-orinet-hardnet": "keynet-orinet-hardtfeat"}
@@ -67,10 +67,7 @@ def main() -> int:
     with atomic_write(folder / "speed" / "tradeoff.svg") as temporary:
         figure.savefig(temporary, format="svg", metadata={"Date": None})
     if not args.no_docs:
-        page, (begin, end) = DOCS.read_text(), MARKS
-        head, tail = page.partition(begin)[0], page.partition(end)[2]
-        with atomic_write(DOCS) as temporary:
-            temporary.write_text(f"{head}{begin}\n{LINK}\n{end}{tail}")
+        put_between(DOCS, "tradeoff", LINK)
     return 0
 
 

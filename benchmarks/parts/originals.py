@@ -26,6 +26,7 @@ from pathlib import Path
 from kornia.feature import LAFDescriptor
 from torch import nn
 
+from benchmarks.pages.marks import put_between
 from kornia_lift import LIFTDetector, ScaleSpaceConfig, mix_features
 from kornia_lift._io import atomic_write
 from kornia_lift.convert import load_converted
@@ -43,7 +44,6 @@ from kornia_lift.scenes.folders import HOMOGRAPHY, POSED, load_scenes
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parents[1] / "results" / "parts"
 DOCS = ROOT / "docs" / "family.md"
-MARKS = "<!-- originals: begin -->", "<!-- originals: end -->"
 TITLE = "Published networks in the mix"
 BASELINE = "lift + lift + lift"
 ORIENTATION_CONTEXT = 8 / LAF_SCALE_PER_SIGMA  # the release cuts 8 sigma to each side, a frame 6.1
@@ -77,10 +77,7 @@ def main() -> int:
     with atomic_write(path.with_suffix(".md")) as temporary:
         temporary.write_text(to_markdown(report(results, baseline=BASELINE)))
     table = short_table(results)
-    page, (begin, end) = DOCS.read_text(), MARKS
-    head, tail = page.partition(begin)[0], page.partition(end)[2]
-    with atomic_write(DOCS) as temporary:
-        temporary.write_text(f"{head}{begin}\n{table}\n{end}{tail}")
+    put_between(DOCS, "originals", table)
     print(table)
     return 0
 

@@ -80,6 +80,10 @@ def measure(pairs: Sequence[Views], setting: Setting) -> dict[str, Any]:
 
 def unrelated(scenes: Sequence[Sequence[Features]], count: int) -> list[Views]:
     """Draw pairs of images of different scenes, each pair once."""
+    sizes = [len(images) for images in scenes]
+    possible = (sum(sizes) ** 2 - sum(size**2 for size in sizes)) // 2
+    if count > possible:
+        raise ValueError(f"these scenes have {possible} pairs of images of different scenes, got {count} to draw")
     random = np.random.default_rng(0)
     drawn: dict[tuple[int, int, int, int], Views] = {}
     while len(drawn) < count:

@@ -24,6 +24,7 @@ from kornia.feature import SIFTDescriptor, TFeat, extract_patches_from_pyramid
 from torch import Tensor
 
 from kornia_lift import LIFTDescriptor
+from kornia_lift._gray import to_bytes
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.features.peers import HardTFeat
 from kornia_lift.evaluation.measures.patch_retrieval import evaluate_descriptor
@@ -42,7 +43,7 @@ PATCH = 64
 
 
 def resized(descriptor: Callable[[Tensor], Tensor], size: int) -> Callable[[Tensor], Tensor]:
-    """Feed a descriptor the patch size it was made for, the same support."""
+    """Feed a descriptor the patch size it was made for, of the same support region."""
     return lambda patch: descriptor(F.interpolate(patch, size=(size, size), mode="bilinear", antialias=True))
 
 
@@ -57,7 +58,7 @@ def sift_frames(store: Store, points: int) -> PatchSet:
     """Patches in the frames that SIFT found; ``points`` per scene at most."""
     patches, names, rng = [], [], np.random.default_rng(0)
     table = store.with_sift_frames()
-    scene_of = np.array([store.scenes.index(image.scene) for image in store.images])[table.image]
+    scene_of = store.scene_numbers[table.image]
     chosen = np.concatenate(
         [rng.permutation(np.unique(table.point[scene_of == k]))[:points] for k in range(len(store.scenes))]
     )
@@ -66,7 +67,7 @@ def sift_frames(store: Store, points: int) -> PatchSet:
         if len(mine):
             xy, sigma, theta = (torch.from_numpy(v)[None] for v in (mine.xy, mine.sigma, mine.theta))
             cut = extract_patches_from_pyramid(to_float(store.decode(k)), lafs_from_lift(xy, sigma, theta), PATCH)
-            patches.append((cut[0, :, 0] * 255).round().clamp(0, 255).byte().numpy())
+            patches.append(to_bytes(cut[0, :, 0]).numpy())
             names.append(mine.point.astype(np.int64))
     return PatchSet(np.concatenate(patches), np.concatenate(names))
 

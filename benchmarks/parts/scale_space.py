@@ -23,12 +23,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from kornia.color import rgb_to_grayscale
 from kornia.feature import ScaleSpaceDetector, get_laf_center, laf_is_filled
 from kornia.geometry.transform import ScalePyramid
 from torch import Tensor
 
 from kornia_lift import LIFTDetector, LIFTResponse, ScaleSpaceConfig, __version__
+from kornia_lift._gray import as_gray
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.warps import ImageWarp
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
@@ -92,10 +92,6 @@ def repeatability(moved: np.ndarray, visible: np.ndarray, targets: np.ndarray) -
     return float((distance <= THRESHOLD).mean())
 
 
-def gray(image: Tensor) -> Tensor:
-    return rgb_to_grayscale(image) if image.shape[1] == 3 else image
-
-
 class Timer:
     """Runs one detector; keeps the seconds per megapixel and the number of keypoints of every call."""
 
@@ -114,7 +110,7 @@ class Timer:
 
 
 def on_posed(detect: Detect, scene: PosedScene, pairs: list[tuple[int, int]]) -> list[float]:
-    cache = {k: detect(gray(scene.image(k))) for k in sorted({k for pair in pairs for k in pair})}
+    cache = {k: detect(as_gray(scene.image(k))) for k in sorted({k for pair in pairs for k in pair})}
     scores = []
     for i, j in pairs:
         for a, b in ((i, j), (j, i)):

@@ -26,9 +26,10 @@ from kornia_lift.convert import load_tilde
 from kornia_lift.detector.soft_nms import strict_maxima
 from kornia_lift.evaluation.features.peers import opencv_sift
 from kornia_lift.evaluation.measures.one_to_one import greedy_one_to_one
-from kornia_lift.scenes.homographies import HomographySequence, has_numbered_images
-from kornia_lift.scenes.scene import VISIBLE, FloatArray, Pair
+from kornia_lift.scenes.homographies import HomographySequence, has_homographies, has_numbered_images
+from kornia_lift.scenes.scene import VISIBLE, FloatArray
 from kornia_lift.scenes.static import StaticSequence
+from kornia_lift.training.data.posed_pairs import spread
 
 BORDER, RADIUS = 21, 4  # pixels: the border the release leaves out, the neighbourhood of a maximum
 WITHIN = (3.0, 5.0)
@@ -51,7 +52,7 @@ def main() -> int:
         figures = [f"{v:.3f}" for s in scenes for v in repeatability(s, detect, args.pairs)]
         rows.append(f"| {name} | {' | '.join(figures)} |")
         print(rows[-1], flush=True)
-    counts = ", ".join(f"{s.name}: {len(_spread(s, args.pairs))} pairs" for s in scenes)
+    counts = ", ".join(f"{s.name}: {min(args.pairs, len(s.pairs))} pairs" for s in scenes)
     head = f"{args.num_keypoints} keypoints an image; {counts}."
     text = f"{head}\n\n" + "\n".join(rows) + "\n"
     print(text)
@@ -81,10 +82,10 @@ def _scored(network: Callable[[Tensor], Tensor], count: int) -> Detect:
     return lambda x: best_maxima(network(x), count)
 
 
-def best_maxima(score: Tensor, count: int) -> FloatArray:
+def best_maxima(score: Tensor, count: int, radius: int = RADIUS) -> FloatArray:
     """Positions (x, y) of the highest maxima of a score (1, 1, H, W)."""
-    score = score[:, 0] - score.amin()
-    kept = strict_maxima(score, RADIUS)
+    score = score[:, 0] - score.amin()  # maxima count where they are positive
+    kept = strict_maxima(score, radius)
     kept[:, :BORDER] = kept[:, -BORDER:] = False
     kept[..., :BORDER] = kept[..., -BORDER:] = False
     best = torch.where(kept, score, 0).flatten().topk(count)
@@ -98,7 +99,7 @@ def repeatability(scene: HomographySequence, detect: Detect, pairs: int) -> list
     with torch.inference_mode():
         points = [detect(scene.image(k)) for k in range(len(scene.names))]
     values = []
-    for pair in _spread(scene, pairs):
+    for pair in spread(scene.pairs, pairs):
         forward, backward = (
             scene.transfer(pair.i, pair.j, points[pair.i]),
             scene.transfer(pair.j, pair.i, points[pair.j]),
@@ -111,13 +112,8 @@ def repeatability(scene: HomographySequence, detect: Detect, pairs: int) -> list
 
 
 def _scene(folder: Path) -> HomographySequence:
-    aligned = not (has_numbered_images(folder) and (any(folder.glob("H_1_*")) or any(folder.glob("H1to*p"))))
+    aligned = not (has_numbered_images(folder) and has_homographies(folder))
     return StaticSequence.load(folder, all_pairs=True) if aligned else HomographySequence.load(folder)
-
-
-def _spread(scene: HomographySequence, count: int) -> list[Pair]:
-    chosen = np.linspace(0, len(scene.pairs) - 1, min(count, len(scene.pairs))).round().astype(int)
-    return [scene.pairs[n] for n in chosen]
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--no-depth", action="store_true", help="measure poses only; nothing is known of matches")
     args = parser.parse_args(argv)
     if not args.downloads.is_dir():
-        parser.error(f"{args.downloads} is no folder; its contents are described above (--help)")
+        parser.error(f"{args.downloads} is not a folder; its contents are described above (--help)")
     made = []
     folder = next((p for p in sorted(args.downloads.rglob(HERZ_JESUS)) if (p / "gt_dense_cameras").is_dir()), None)
     if folder is not None:

@@ -17,7 +17,7 @@ WINDOW = 9  # pixels, side of the correlated windows
 STEP = 1.0  # pixels by which two planes differ in the image that sees them farthest apart
 LEAST_SCORE = 0.6
 AGREE = 0.01  # of the depth
-AGREEING = 2  # other views, at least
+AGREEING = 2  # least number of other views
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class View:
 
     @property
     def centre(self) -> Array:
-        """Where the camera is."""
+        """Position of the camera."""
         return -self.r.T @ self.t
 
 
@@ -49,8 +49,8 @@ def depth_maps(
 
     Args:
         views: the images.
-        neighbours: other views that each is swept against, the nearest by angle.
-        max_angle: of these, in degrees, at the middle of the scene.
+        neighbours: largest number of other views that each is swept against, the nearest by angle.
+        max_angle: largest angle to these at the middle of the scene, degrees.
         say: called with what is done.
     """
     middle = np.median(np.concatenate([_triangulate(a, b) for a, b in itertools.pairwise(views)]), axis=0)
@@ -134,7 +134,7 @@ def _correlation(gray: NDArray[np.uint8], mean: Map, deviation: Map, warped: NDA
 
 
 def _confirmed(index: int, views: list[View], raw: list[Map]) -> Map:
-    """Keep what other views have at the same depth."""
+    """Keep the pixels that other views show at the same depth."""
     view, inverse = views[index], raw[index]
     y, x = np.nonzero(inverse)
     depth = 1 / inverse[y, x].astype(np.float64)

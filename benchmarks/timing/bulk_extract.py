@@ -2,7 +2,7 @@
 
 Writes a folder of JPEG files (scikit-image's astronaut and coffee, enlarged and cropped at different locations), runs
 the command, then the feature alone on the same images, alternating, and prints the share of the bare rate that the
-command reaches (85 % are asked).
+command reaches (at least 85 % is required).
 
     python -m benchmarks.timing.bulk_extract --images 12 --out benchmarks/results/speed/bulk_extract.json
 """
@@ -88,7 +88,7 @@ def main() -> None:
         "results": {
             "images_per_second": rates,
             "median": median,
-            # neighbours in time: these machines change their pace within minutes
+            # of runs that follow each other: the speed of these machines changes within minutes
             "share_of_bare_rate": statistics.median(
                 e / b for e, b in zip(rates["extract"], rates["bare"], strict=True)
             ),

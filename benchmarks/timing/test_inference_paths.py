@@ -1,8 +1,8 @@
-"""The inference paths earn their keep: never slower than the plain networks, measured side by side; imports are quick.
+"""The inference paths are faster than the plain networks, measured side by side; imports are quick.
 
     pytest benchmarks/timing/test_inference_paths.py
 
-Floors of speed are no tests of the package: they depend on the machine.
+Speed limits depend on the machine, so they are not part of the package's tests.
 """
 
 from __future__ import annotations

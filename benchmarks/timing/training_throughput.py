@@ -2,7 +2,7 @@
 
 For each stage of the paper's recipe: milliseconds per step of the loop's work (drawing the batch, loss, backward,
 optimiser step) and of the bare part (the same on a batch in memory). Their ratio is the share of the time in which the
-device learns; at least 80 % is asked. CPU milliseconds are given too, ``cpu_share_of_bare`` without prefetching: on a
+device learns; at least 80 % is wanted. CPU milliseconds are given too, ``cpu_share_of_bare`` without prefetching: on a
 machine that others use as well, wall-clock times say little. Data are noise, so that anyone can run it::
 
     python -m benchmarks.timing.training_throughput --threads 2 --out benchmarks/results/speed/training_throughput.json

@@ -1,4 +1,4 @@
-"""Files in and out: images to tensors, bounded reading of what may be damaged, writing that leaves whole files."""
+"""Files in and out: images to tensors, bounded reading of files that may be damaged, atomic writing."""
 
 from kornia_lift._io.decode import header, opened
 from kornia_lift._io.images import (
@@ -6,10 +6,10 @@ from kornia_lift._io.images import (
     SUFFIXES,
     ImageFileError,
     describe_unread,
-    exif_orientation,
     list_images,
     list_unread_images,
     load_image,
+    load_image_and_orientation,
 )
 from kornia_lift._io.reading import (
     DamagedFileError,
@@ -32,11 +32,11 @@ __all__ = [
     "check_regular",
     "check_writable",
     "describe_unread",
-    "exif_orientation",
     "header",
     "list_images",
     "list_unread_images",
     "load_image",
+    "load_image_and_orientation",
     "opened",
     "parse_json",
     "read_bytes",

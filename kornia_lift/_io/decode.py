@@ -21,6 +21,7 @@ from kornia_lift._io.reading import check_regular
 from kornia_lift._io.stored import (
     EXTRA_SAMPLES,
     HEIGHT,
+    ORIENTATION,
     PHOTOMETRIC,
     WIDTH,
     Stored,
@@ -33,12 +34,12 @@ from kornia_lift._io.stored import (
 )
 from kornia_lift._io.tiff import beyond_pillow, is_tiff, read_tiff, tiff_header
 
-_ORIENTATION, _YCBCR = 274, 6  # tag, and value of the photometric interpretation
+_YCBCR = 6  # a photometric interpretation
 _log = logging.getLogger(__name__)
 _limit = threading.Lock()
 
 
-def decode(path: Path, *, gray: bool, apply_exif: bool) -> Tensor:
+def decode(path: Path, *, gray: bool, apply_exif: bool) -> tuple[Tensor, int]:
     """Read a file.
 
     Args:
@@ -47,14 +48,15 @@ def decode(path: Path, *, gray: bool, apply_exif: bool) -> Tensor:
         apply_exif: rotate as the orientation tag says.
 
     Returns:
-        float32 tensor (1, 1 or 3, H, W) in [0, 1]; transparent pixels are blended with white.
+        float32 tensor (1, 1 or 3, H, W) in [0, 1], transparent pixels blended with white; and the orientation tag, 1
+        to 8.
 
     Raises:
-        Exception: anything, if the file is damaged; the decoders are many.
+        Exception: of any type, if the file is damaged: there are many decoders.
 
     """
     stored, orientation = _read(path)
-    return to_tensor(rotated(stored, orientation) if apply_exif else stored, gray)
+    return to_tensor(rotated(stored, orientation) if apply_exif else stored, gray), orientation
 
 
 def _read(path: Path) -> tuple[Stored, int]:
@@ -94,17 +96,17 @@ def _from_image(image: Any, tags: dict[int, Any], path: Path) -> tuple[Stored, i
 def header(path: Path) -> tuple[int, int, int]:
     """Read width and height of a file as they are stored, and its orientation tag, 1 to 8.
 
-    Its pixels are not read, but for those of a PNG where the tag may stand behind them.
+    Pixels are read only of a PNG file, where the tag may come after them.
 
     Raises:
-        Exception: anything, if the file is damaged.
+        Exception: of any type, if the file is damaged.
 
     """
     unknown = require("PIL", extra="cli").UnidentifiedImageError
     try:
         with opened(path) as image:
             if image.format == "PNG" and "exif" not in image.info:
-                image.load()  # here, so that a file that is cut off is an error
+                image.load()  # now, so that a truncated file is an error
             width, height = image.size
             if image.format == "TIFF":  # Pillow 13 gives the size after rotation, older releases the one before
                 width, height = (image.tag_v2[tag] for tag in (WIDTH, HEIGHT))
@@ -115,28 +117,18 @@ def header(path: Path) -> tuple[int, int, int]:
     return tiff_header(path)
 
 
-def orientation_of(path: Path) -> int:
-    """Return the orientation tag of a file, 1 to 8, without reading its pixels; 1 for a file that is not an image."""
-    try:
-        return header(path)[2]
-    except (MemoryError, ImportError):
-        raise
-    except Exception:  # reading the pixels will say what is wrong
-        return 1
-
-
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """Open an image file by Pillow: its header is read, its pixels are not.
+    """Open an image file with Pillow, which reads its header but not its pixels.
 
     Raises:
-        DamagedFileError: if it is no regular file.
-        ValueError: if its pixels take more memory than a file of its size deserves.
-        Exception: anything, if the file is damaged.
+        DamagedFileError: if it is not a regular file.
+        ValueError: if it has implausibly many pixels for the size of the file.
+        Exception: of any type, if the file is damaged.
     """
     pillow = require("PIL.Image", extra="cli")
     check_regular(path)
-    # an open file, since Pillow maps files that it opens itself into memory, with a wrong size if they are rotated
+    # as an open file: Pillow would map a file that it opens itself into memory, with a wrong size if it is rotated
     with path.open("rb") as file, _opened(pillow, file) as image:
         # before Pillow loads the pixels of some files for their tags
         check_size(image.width, image.height, len(image.getbands()), path)
@@ -147,7 +139,7 @@ def _opened(pillow: Any, file: BinaryIO) -> Any:
     """Open an image of any size.
 
     Pillow refuses large ones, since they may be an attack on a server; here the files are the user's own, and
-    ``MAX_PIXELS`` holds.
+    ``MAX_PIXELS`` is the limit.
     """
     with _limit:
         before = pillow.MAX_IMAGE_PIXELS
@@ -172,7 +164,7 @@ def _orientation(image: Any) -> int:
     """
     try:
         exif = image.getexif()
-        value = exif.get(_ORIENTATION, 1)
+        value = exif.get(ORIENTATION, 1)
         exif.clear()
     except Exception:  # broken tags raise anything; the pixels may still be fine
         return 1
@@ -180,16 +172,16 @@ def _orientation(image: Any) -> int:
 
 
 def _check_bytes_per_pixel(image: Any, tags: dict[int, Any]) -> None:
-    """Refuse YCbCr without compression where Pillow (before 13) takes its pixels of three bytes for ones of four."""
+    """Refuse uncompressed YCbCr where Pillow (before 13) would read its pixels of three bytes as four bytes each."""
     if first_of(tags.get(PHOTOMETRIC), 1) != _YCBCR or not image.tile:
         return
     codec, arguments = image.tile[0][0], image.tile[0][3]
     if codec == "raw" and arguments[0] == "RGBX":
-        raise ValueError("YCbCr without compression is read by Pillow from version 13 on: update it, or convert to RGB")
+        raise ValueError("uncompressed YCbCr needs Pillow 13 or newer: update it, or convert the image to RGB")
 
 
 def _raw_mode(image: Any) -> str:
-    """Return how the file stores pixels, in Pillow's words."""
+    """Return Pillow's name for how the file stores its pixels."""
     if not image.tile:
         return ""
     arguments = image.tile[0][3]
@@ -244,7 +236,7 @@ def _from_pillow(image: Any, tags: dict[int, Any], path: Path) -> Stored:
 
 
 def _gray_with_key(image: Any, key: int, bits: int) -> Stored:
-    """Read a gray PNG one of whose values, of so many bits, stands for transparent: Pillow knows of 8 bits only."""
+    """Read a gray PNG in which one value, of ``bits`` bits, means transparent: Pillow supports only 8 bits there."""
     values = np.asarray(image.convert("L") if image.mode == "1" else image.copy())
     top = 65535 if bits == 16 else 255
     opacity = np.where(values == key * (top // (2**bits - 1)), 0, top).astype(values.dtype)

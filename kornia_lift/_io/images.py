@@ -1,4 +1,4 @@
-"""Image files: which there are in a folder, and from a file to a tensor."""
+"""Image files: list those of a folder, and read one as a tensor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from kornia_lift._extras import require
-from kornia_lift._io.decode import decode, orientation_of
+from kornia_lift._io.decode import decode
 
 #: Suffixes of the images that :func:`list_images` lists, lower case, the most common first.
 SUFFIXES = (
@@ -21,53 +21,19 @@ IMAGE_SUFFIXES = frozenset(SUFFIXES)
 #: Suffixes of images that are not read, and the program that converts them.
 OTHER_SUFFIXES = {
     **dict.fromkeys((".heic", ".heif", ".hif"), "`heif-convert` (libheif)"),
-    **dict.fromkeys((".jxl",), "`djxl` (libjxl)"),
-    **dict.fromkeys(
-        (
-            ".gif",
-            ".jp2",
-            ".j2k",
-            ".jpx",
-            ".tga",
-            ".psd",
-            ".exr",
-            ".hdr",
-            ".pam",
-            ".pfm",
-            ".pcx",
-            ".dds",
-            ".ico",
-            ".qoi",
-        ),
-        "ImageMagick's `magick`",
-    ),
-    **dict.fromkeys(
-        (
-            ".3fr",
-            ".arw",
-            ".cr2",
-            ".cr3",
-            ".dng",
-            ".iiq",
-            ".nef",
-            ".orf",
-            ".pef",
-            ".raf",
-            ".raw",
-            ".rw2",
-            ".rwl",
-            ".srw",
-        ),
-        "a raw developer",
-    ),
+    ".jxl": "`djxl` (libjxl)",
+    **dict.fromkeys((".gif", ".jp2", ".j2k", ".jpx", ".tga", ".psd", ".exr"), "ImageMagick's `magick`"),
+    **dict.fromkeys((".hdr", ".pam", ".pfm", ".pcx", ".dds", ".ico", ".qoi"), "ImageMagick's `magick`"),
+    **dict.fromkeys((".3fr", ".arw", ".cr2", ".cr3", ".dng", ".iiq", ".nef"), "a raw developer"),
+    **dict.fromkeys((".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw"), "a raw developer"),
 }
 
 
 class ImageFileError(ValueError):
-    """A file that is there but cannot be read as an image.
+    """A file that exists but cannot be read as an image.
 
-    The message names the file and the reason: it is empty, cut off, damaged, of a kind that is not supported, a pipe
-    (as the shell's ``<(...)``) or a device, or holds values that an image cannot have.
+    The message names the file and the reason: it is empty, cut off, damaged, of an unsupported kind, a pipe (such
+    as the shell's ``<(...)``) or a device, or holds values that an image cannot have.
     """
 
 
@@ -94,6 +60,13 @@ def load_image(path: str | os.PathLike[str], *, gray: bool = False, apply_exif: 
         MissingExtraError: if Pillow is not installed: ``pip install 'kornia_lift[cli]'``.
 
     """
+    return load_image_and_orientation(path, gray=gray, apply_exif=apply_exif)[0]
+
+
+def load_image_and_orientation(
+    path: str | os.PathLike[str], *, gray: bool = False, apply_exif: bool = True
+) -> tuple[Tensor, int]:
+    """Read an image file as :func:`load_image` does, and its orientation tag, 1 (as stored, or no valid tag) to 8."""
     path = Path(path)
     if path.is_dir() or not path.exists():
         what = "is a folder, expected an image file" if path.is_dir() else "does not exist"
@@ -106,13 +79,8 @@ def load_image(path: str | os.PathLike[str], *, gray: bool = False, apply_exif: 
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error for a damaged file
         reason = str(error).replace(str(path), path.name).replace("\n", " ") or type(error).__name__
         tool = OTHER_SUFFIXES.get(path.suffix.lower())
-        hint = f"; convert it to JPEG or PNG, for example by {tool}" if tool else ""
+        hint = f"; convert it to JPEG or PNG, for example with {tool}" if tool else ""
         raise ImageFileError(f"cannot read {path} as an image: {reason}{hint}") from error
-
-
-def exif_orientation(path: str | os.PathLike[str]) -> int:
-    """Return the orientation tag of an image file, 1 (as stored) to 8; 1 where there is no valid tag."""
-    return orientation_of(Path(path))
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -138,13 +106,13 @@ def list_unread_images(folder: str | os.PathLike[str]) -> list[Path]:
 
 
 def describe_unread(paths: Sequence[Path]) -> str:
-    """Say in one line which images are left out and how to convert them; empty if there are none."""
+    """Return one line that says which images are left out and how to convert them; empty if there are none."""
     if not paths:
         return ""
     counts = Counter(path.suffix.lower() for path in paths)
     kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(counts.items()))
     tools = sorted({OTHER_SUFFIXES[suffix] for suffix in counts})
-    return f"left out {kinds} ({paths[0].name}{', ...' if len(paths) > 1 else ''}): convert by {' or '.join(tools)}"
+    return f"left out {kinds} ({paths[0].name}{', ...' if len(paths) > 1 else ''}): convert with {' or '.join(tools)}"
 
 
 def _files(folder: str | os.PathLike[str]) -> list[Path]:

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 TEXT_LIMIT = 64 * 2**20  # bytes; the longest log of a run takes a tenth of it
-#: What the arrays of a compressed ``.npz`` file may take: real data are seldom five times smaller when compressed.
+#: Limits of the arrays of a ``.npz`` file, absolute and per byte of it: compression rarely makes real data five times
+#: smaller.
 FREE_BYTES, MAX_EXPANSION = 64 * 2**20, 20
 _ENCRYPTED = 0x1
 
@@ -25,10 +26,10 @@ class DamagedFileError(ValueError):
 
 
 def check_regular(path: Path) -> None:
-    """Check that ``path`` is a regular file: a named pipe would be waited for, a device may never end.
+    """Check that ``path`` is a regular file: a named pipe would block, and a device may never end.
 
     Raises:
-        FileNotFoundError: if there is nothing.
+        FileNotFoundError: if it does not exist.
         DamagedFileError: if it is something else.
 
     """
@@ -44,7 +45,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DamagedFileError: if it is no regular file, or has more than ``limit`` bytes.
+        DamagedFileError: if it is not a regular file, or has more than ``limit`` bytes.
 
     """
     check_regular(path)
@@ -73,7 +74,7 @@ def parse_json(text: str, *, strict: bool = False) -> Any:
     """Parse JSON.
 
     Args:
-        text: what is parsed.
+        text: the text to parse.
         strict: refuse NaN and Infinity, which JSON does not have.
 
     Raises:
@@ -95,7 +96,7 @@ def read_json(path: Path, limit: int = TEXT_LIMIT) -> Any:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        DamagedFileError: if it is no regular file, has more than ``limit`` bytes, or is not JSON; NaN is not.
+        DamagedFileError: if it is not a regular file, has more than ``limit`` bytes, or is not JSON (which has no NaN).
 
     """
     text = read_text(path, limit)
@@ -111,7 +112,7 @@ def read_npy(path: Path, kinds: str, limit: int) -> NDArray[Any]:
     Args:
         path: the file.
         kinds: allowed kinds of dtype.
-        limit: most bytes that the file may have.
+        limit: largest size of the file, in bytes.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -123,9 +124,7 @@ def read_npy(path: Path, kinds: str, limit: int) -> NDArray[Any]:
         return _read_array(io.BytesIO(raw), path.stem, len(raw), kinds, -1)
     except MemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # numpy's parser of the header raises a dozen types, those of Python's tokenizer among them
+    except Exception as error:  # numpy's parser of the header raises a dozen types
         raise DamagedFileError(f"{path} is damaged or not the .npy file that was expected: {error}") from error
 
 
@@ -140,7 +139,7 @@ def read_npz(
         path: the file.
         expected: for each array its allowed kinds of dtype (``"iu"``, ``"f"``, ``"U"``, ...) and its rank; rank -1
             allows any.
-        optional: the same for arrays that need not be there.
+        optional: the same for arrays that may be missing.
 
     Raises:
         FileNotFoundError: if there is no such file.

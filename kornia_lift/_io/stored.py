@@ -13,12 +13,12 @@ from kornia.color import rgb_to_grayscale
 from numpy.typing import NDArray
 from torch import Tensor
 
-#: Tags of TIFF.
-WIDTH, HEIGHT = 256, 257
+#: TIFF tags.
+WIDTH, HEIGHT, ORIENTATION = 256, 257, 274
 BITS, PHOTOMETRIC, MAX_SAMPLE, PLANES, EXTRA_SAMPLES, SAMPLE_FORMAT = 258, 262, 281, 284, 338, 339
 MAX_PIXELS = 2**30
-#: Values (pixels times channels) that a file of any size may hold, and how many more for each of its bytes: an image of
-#: one colour may be compressed a thousand times, a real one is not.
+#: Number of values (pixels times channels) that any file may hold, and how many more for each of its bytes: an image of
+#: a single colour may be compressed to a thousandth, a real one may not.
 FREE_VALUES, VALUES_PER_BYTE = 2**27, 256
 _DEPTHS = (8, 10, 12, 14)  # bits that cameras and scanners leave in 16-bit files
 _STRIP = 256  # rows converted at once
@@ -45,10 +45,10 @@ class Stored:
 
 
 def check_size(width: int, height: int, channels: int, path: Path) -> None:
-    """Check that an image fits into the memory that a file of its size deserves.
+    """Check that an image does not have implausibly many pixels for the size of its file.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if it does.
 
     """
     if width * height > MAX_PIXELS:
@@ -59,7 +59,7 @@ def check_size(width: int, height: int, channels: int, path: Path) -> None:
 
 
 def integers(values: NDArray[Any], tags: dict[int, Any], path: Path) -> tuple[NDArray[Any], float]:
-    """Return gray values of more than 8 bits, and which of them is white."""
+    """Return gray values of more than 8 bits, and the value of white."""
     bits, kind = first_of(tags.get(BITS), 16), first_of(tags.get(SAMPLE_FORMAT), 1)
     if bits == 32 and kind == 1:
         values = values.view(np.uint32)  # Pillow's own integers have a sign
@@ -114,7 +114,7 @@ def rotated(stored: Stored, orientation: int) -> Stored:
 
 
 def to_tensor(stored: Stored, gray: bool) -> Tensor:
-    """Convert strip by strip: a large image exists once as stored, and once as float."""
+    """Convert to a tensor, strip by strip: a large image is in memory once as stored, and once as float."""
     height, width, channels = stored.values.shape
     colours = channels - stored.alpha
     out = torch.empty(1, 1 if gray else colours, height, width)

@@ -1,4 +1,4 @@
-"""TIFFs that Pillow does not know, or reads wrongly, by tifffile: bands apart, several bands or floats of any depth."""
+"""Read with tifffile what Pillow cannot, or reads wrongly: separate bands, several bands or floats of any depth."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from kornia_lift._io.reading import check_regular
 from kornia_lift._io.stored import (
     BITS,
     EXTRA_SAMPLES,
+    ORIENTATION,
     PLANES,
     SAMPLE_FORMAT,
     Stored,
@@ -24,16 +25,15 @@ from kornia_lift._io.stored import (
     integers,
 )
 
-_ORIENTATION = 274
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _INVERTED, _GRAY, _RGB = 0, 1, 2  # photometric interpretations
 _UNSIGNED, _SIGNED = 1, 2  # formats of a value; 3 are floats
-_UNSPECIFIED, _PREMULTIPLIED, _ALPHA = 0, 1, 2  # what a band beyond the colours is
+_UNSPECIFIED, _PREMULTIPLIED, _ALPHA = 0, 1, 2  # meaning of a band beyond the colours
 _log = logging.getLogger(__name__)
 
 
 def is_tiff(path: Path) -> bool:
-    """Return whether a file begins as a TIFF."""
+    """Return whether a file begins like a TIFF."""
     check_regular(path)
     with path.open("rb") as file:
         return file.read(4) in _MAGIC
@@ -42,8 +42,8 @@ def is_tiff(path: Path) -> bool:
 def beyond_pillow(image: Any, tags: dict[int, Any]) -> bool:
     """Return whether Pillow or OpenCV would give wrong pixels of this TIFF, opened by Pillow.
 
-    They mix up bands that are stored apart, unless these are colours of 8 bits; take values of 8 bits with a sign for
-    ones without; and may leave the bytes of floats and of integers with a sign in the order of the file.
+    They mix up bands that are stored separately, unless these are 8-bit colours; read signed 8-bit values as unsigned;
+    and may leave the bytes of floats and signed integers in the order of the file.
     """
     bits, bands = first_of(tags.get(BITS), 1), len(image.getbands())
     apart = bands > 1 and first_of(tags.get(PLANES), 1) == 2
@@ -59,7 +59,7 @@ def read_tiff(path: Path) -> tuple[Stored, int]:
 
     Raises:
         MissingExtraError: if tifffile is not installed.
-        Exception: anything, if the file is damaged, or packed in a way that tifffile needs a further package for.
+        Exception: of any type, if the file is damaged, or compressed in a way for which tifffile needs another package.
 
     """
     with _first_page(path) as (page, pages):
@@ -77,17 +77,17 @@ def tiff_header(path: Path) -> tuple[int, int, int]:
 
     Raises:
         MissingExtraError: if tifffile is not installed.
-        Exception: anything, if the file is damaged.
+        Exception: of any type, if the file is damaged.
 
     """
     with _first_page(path) as (page, _):
-        tags = {tag.code: tag.value for tag in page.tags if tag.code == _ORIENTATION}
+        tags = {tag.code: tag.value for tag in page.tags if tag.code == ORIENTATION}
         return int(page.imagewidth), int(page.imagelength), _orientation(tags)
 
 
 @contextmanager
 def _first_page(path: Path) -> Iterator[tuple[Any, int]]:
-    """Open a TIFF; give its first page, which holds one image of a known kind, and the number of pages."""
+    """Open a TIFF and yield its first page, which holds one image of a known kind, and the number of pages."""
     tifffile = require("tifffile", extra="cli")
     with path.open("rb") as file, tifffile.TiffFile(file) as tif:
         page = tif.pages[0]
@@ -100,7 +100,7 @@ def _first_page(path: Path) -> Iterator[tuple[Any, int]]:
 
 
 def _orientation(tags: dict[int, Any]) -> int:
-    value = first_of(tags.get(_ORIENTATION), 1)
+    value = first_of(tags.get(ORIENTATION), 1)
     return value if value in range(1, 9) else 1
 
 

@@ -26,7 +26,7 @@ _TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Try to make a file in the folder of ``path``, before long work whose result could not be written.
+    """Try to create a file in the folder of ``path``, before long work whose result could not be written.
 
     Raises:
         OSError: if that is not possible; the message names ``path`` and the reason.
@@ -41,7 +41,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path in the same folder; renamed to ``path`` at success, removed at an error.
+    """Yield a temporary path in the same folder, which is renamed to ``path`` on success and removed on an error.
 
     The temporary name keeps the suffix, since many writers choose the format by it.
 
@@ -66,7 +66,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, path)
     except OSError as error:
         ours = error.filename is not None and os.fspath(error.filename) == str(temporary)
-        if not ours and error.errno not in _DISK_ERRORS:  # writing into an open file names none
+        if not ours and error.errno not in _DISK_ERRORS:  # errors of writing into an open file name no file
             raise
         raise type(error)(f"cannot write {path}: {os.strerror(error.errno or 0)}") from error
     finally:
@@ -80,7 +80,7 @@ def write_npz(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
 
     Args:
         path: the file.
-        arrays: by name; without Python objects.
+        arrays: arrays by name; they must not hold Python objects.
 
     """
     with zipfile.ZipFile(path, "w") as archive:
@@ -90,15 +90,15 @@ def write_npz(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
 
 
 def remove_leftovers(out: Path) -> None:
-    """Remove the temporary files that processes killed by SIGKILL left of an output.
+    """Remove the temporary files of an output that processes killed by SIGKILL left behind.
 
-    Those of processes that still run, and of other machines, stay.
+    Files of processes that still run, and of other machines, are kept.
 
     Args:
-        out: a file, beside which is looked, or a folder, in which and in whose folders is looked.
+        out: a file, whose folder is searched, or a folder, which is searched two levels deep.
 
     """
-    if os.name != "posix":  # elsewhere asking for a process may end it
+    if os.name != "posix":  # elsewhere os.kill, even with signal 0, may end the process
         return
     hidden = ".*.tmp*"
     if out.is_dir():

@@ -1,9 +1,9 @@
-"""The command ``kornia-lift``: one module per command, here or in the room of its subject, which adds options and runs.
+"""The command ``kornia-lift``: one module per command, which adds the options (``add_parser``) and runs it (``run``).
 
-``add_parser`` needs the standard library only, so that help appears at once; ``run`` imports what it computes with.
+``add_parser`` needs only the standard library, so that help appears at once; ``run`` imports what it computes with.
 
 Exit codes: 0 done; 1 done, with something to look at: some inputs failed, or the images do not overlap; 2 the command
-could not start or continue; 130 interrupted; 143 terminated.
+could not start or continue; 130 interrupted; 141 the reader of the output went away; 143 terminated.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ COMMANDS = (
 )
 
 RESENT_AFTER = 0.05  # seconds
-SPINS = "300"  # a thousandth of what GNU's OpenMP takes, a matter of microseconds
+SPINS = "300"  # a thousandth of the default of GNU's OpenMP: some microseconds
 _DESCRIPTION = "LIFT (Learned Invariant Feature Transform): match images, extract features, evaluate, train."
 _EPILOG = """\
 try it:
@@ -55,8 +55,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="kornia-lift",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"kornia_lift {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
@@ -73,9 +71,9 @@ def main(argv: Sequence[str] | None = None, *, make_feature: FeatureFactory | No
         make_feature: builds the local feature from the parsed options; by default LIFT.
     """
     if "torch" not in sys.modules:  # its OpenMP reads this when it is loaded
-        # Threads that spin while they wait take the cores from those that they wait for, where other programs use them.
+        # Threads that spin while they wait take cores from the threads that they wait for, if other programs run too.
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
-    for stream in (sys.stdout, sys.stderr):  # the name of a file need not be Unicode
+    for stream in (sys.stdout, sys.stderr):  # file names need not be Unicode
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
@@ -122,7 +120,7 @@ def _terminable() -> Iterator[None]:
         raise SystemExit(128 + number)
 
     def again(ignored: sys.UnraisableHookArgs) -> None:
-        # Python drops what a signal raises within a finalizer: it is sent once more, when the finalizer has returned
+        # Python drops what a signal raises within a finalizer: it is sent again when the finalizer has returned
         if isinstance(ignored.exc_value, (KeyboardInterrupt, SystemExit)):
             number = signal.SIGINT if isinstance(ignored.exc_value, KeyboardInterrupt) else signal.SIGTERM
             resent.append(threading.Timer(RESENT_AFTER, os.kill, (os.getpid(), number)))
@@ -143,7 +141,7 @@ def _terminable() -> Iterator[None]:
 
 
 def _message(error: Exception) -> str | None:
-    """What to print for an error of the input or of the machine; ``None`` for one of the program."""
+    """Return what to print for an error of the input or the machine; ``None`` for an error of the program."""
     import torch
 
     from kornia_lift._extras import MissingExtraError

@@ -1,4 +1,4 @@
-"""From the options of a command to the feature, its device, and what a result file says of both."""
+"""From the options of a command to the feature, its device, and what a result file records about both."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from kornia_lift.cli._options import CommandError
+from kornia_lift.detector.models import has_compact_response
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.weights import network_family
 from kornia_lift.weights._registry import MODELS
@@ -23,7 +24,7 @@ FeatureFactory = Callable[[argparse.Namespace], nn.Module]
 
 
 def build_feature(args: argparse.Namespace) -> tuple[nn.Module, torch.device, torch.dtype]:
-    """Build the feature that the options ask for, where they ask for it.
+    """Build the feature that the options ask for, on the device that they ask for.
 
     Raises:
         CommandError: if there is no such model or device.
@@ -31,12 +32,12 @@ def build_feature(args: argparse.Namespace) -> tuple[nn.Module, torch.device, to
     feature = (args.make_feature or make_lift_feature)(args)
     device = choose_device(args.device)
     try:
-        torch.ones(1, device=device).item()  # not every device that torch can name computes: meta
+        torch.ones(1, device=device).item()  # torch names devices that cannot compute, such as meta
         if device.type == "cpu" and args.dtype == "float16":
             print("float16 is slow on a CPU; take float32 or bfloat16 there", file=sys.stderr)
         return feature.to(device).eval(), device, getattr(torch, args.dtype)  # the dtype follows the images
     except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
-        # of an unknown backend PyTorch lists all that there are
+        # the message about an unknown backend lists all backends
         reason = shorten(str(error).splitlines()[0], 160, placeholder=" ...")
         raise CommandError(f"--device {args.device}: cannot compute there: {reason}") from error
 
@@ -65,7 +66,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def provenance(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what decides about a feature, for files that hold results."""
+    """Return the options that a feature depends on, for files that hold results."""
     return {
         "feature": "kornia_lift",
         "model": args.model if args.model in MODELS else Path(args.model).name,
@@ -80,15 +81,17 @@ def provenance(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _scale_space(model: str) -> str | None:
-    """Settings of LIFT's detector; LF-Net has none."""
+    """Return the settings of the model's detector; ``None`` for LF-Net, which has no scale space."""
     try:
-        return None if network_family(model) == "lfnet" else repr(ScaleSpaceConfig())
-    except (ValueError, OSError):  # refused where the feature is built
-        return repr(ScaleSpaceConfig())
+        if network_family(model) == "lfnet":
+            return None
+        return repr(ScaleSpaceConfig.compact() if has_compact_response(model) else ScaleSpaceConfig())
+    except (ValueError, OSError):  # building the feature reports what is wrong
+        return None
 
 
 def _digest(model: str) -> str | None:
-    """Short checksum of the weights: two files may have one name, and a shipped model may change with a release."""
+    """Return a short checksum: two files may have the same name, and a shipped model may change with a release."""
     if model in MODELS:
         return MODELS[model].sha256[:16]
     path = Path(model)

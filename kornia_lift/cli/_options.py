@@ -106,6 +106,17 @@ def add_matching_options(parser: argparse.ArgumentParser, *, geometry: str) -> N
     )
 
 
+def add_workers_option(parser: argparse.ArgumentParser) -> None:
+    """Add the number of threads that read images."""
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        default=min(4, os.cpu_count() or 1),
+        metavar="N",
+        help="threads that read images ahead (default: %(default)s)",
+    )
+
+
 def positive(text: str) -> int:
     """Parse a whole number above zero."""
     if not text.isdecimal() or int(text) == 0:
@@ -114,12 +125,12 @@ def positive(text: str) -> int:
 
 
 def report_unread(given: Iterable[str | os.PathLike[str]]) -> None:
-    """Print which images in the folders among ``given`` are of a kind that no command reads, such as HEIC, and why."""
+    """Print which images in the folders among ``given`` no command can read, such as HEIC, and how to convert them."""
     from kornia_lift._io import describe_unread, list_unread_images
 
     unread: list[Path] = []
     for path in map(Path, given):
-        with suppress(OSError):  # what cannot be read at all, the command itself reports
+        with suppress(OSError):  # the command itself reports what cannot be read at all
             unread += list_unread_images(path)
     if unread:
         print(f"kornia-lift: {describe_unread(unread)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The parser of the command line: a wrong argument is answered in one line, with the name that was probably meant."""
+"""The parser of the command line: one line about a wrong argument, with the name that was probably meant."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ _CHOICE = re.compile(r"invalid choice: '(?P<given>[^']*)' \(choose from (?P<choi
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a wrong argument by the command that it was given to, what was probably meant, and where to read more."""
+    """Reports a wrong argument with the command it was given to, what was probably meant, and where to read more."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        """Keep the line breaks of descriptions, and refuse abbreviated options, unless the options say otherwise."""
+        super().__init__(
+            *args, **{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False, **options}
+        )
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Parse all arguments: what a command does not know is its error, not that of the program."""
+        """Parse all arguments: the command that does not know an argument reports it, not the program."""
         found: Any
         found, unknown = super().parse_known_args(args, namespace)
         if unknown:

@@ -28,8 +28,6 @@ def add_parser(commands: Any) -> None:
         help="convert published weights (DeepDesc, LIFT, TILDE, learned orientation) from your own copy",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("source", type=Path, metavar="WEIGHTS", help="the published file, or folder of .npy files")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors", help="the file to write")
@@ -39,7 +37,7 @@ def add_parser(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Convert, and say what the licence says."""
+    """Convert, and print the licence."""
     from kornia_lift._io import check_writable, read_text
     from kornia_lift.convert import convert
     from kornia_lift.weights import read_safetensors

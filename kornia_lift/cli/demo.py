@@ -28,8 +28,6 @@ def add_parser(commands: Any) -> None:
         "demo",
         help="match an image with a warped copy of itself; needs no files",
         description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--out",

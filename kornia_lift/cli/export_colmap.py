@@ -34,8 +34,6 @@ def add_parser(commands: Any) -> None:
         help="write a COLMAP database from a feature file",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("features", type=Path, metavar="FEATURES.h5", help="file of `kornia-lift extract`, or of hloc")
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the images")

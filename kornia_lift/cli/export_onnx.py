@@ -31,8 +31,6 @@ def add_parser(commands: Any) -> None:
         "export-onnx",
         help="write the networks of a model as ONNX files",
         description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files; made if needed")
     parser.add_argument(
@@ -81,12 +79,12 @@ def run(args: argparse.Namespace) -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / f"{name}.onnx"
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter of torch warns of its own code
+            warnings.simplefilter("ignore")  # torch's exporter warns about its own code
             export_onnx(network, path, size)
         line = f"{path}  {path.stat().st_size / 2**20:.1f} MiB"
         if compare:
             x = example_input(network, size)
-            with torch.no_grad(), fast_paths(False):  # in float32, as the file
+            with torch.no_grad(), fast_paths(False):  # in float32, like the file
                 expected = network(x)
             found = tuple(map(torch.from_numpy, run_onnx(path, x)))
             if size is None:
@@ -100,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 def found_again(expected: torch.Tensor, found: torch.Tensor) -> float:
     """Return the share of the centres of some LAFs (1, N, 2, 3) that others have too, within 0.1 pixels.
 
-    In any order: of keypoints with nearly equal responses rounding decides which comes first.
+    The order does not count: rounding decides it for keypoints with nearly equal responses.
     """
     distances = (expected[0, :, None, :, 2] - found[0, None, :, :, 2]).norm(dim=-1)
     return float((distances.amin(1) < 0.1).double().mean())

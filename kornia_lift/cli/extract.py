@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_lift.cli._options import CommandError, add_feature_options, positive, report_unread
+from kornia_lift.cli._options import CommandError, add_feature_options, add_workers_option, report_unread
 
 if TYPE_CHECKING:
     from kornia_lift.extraction import Job, Tally
@@ -40,21 +40,13 @@ def add_parser(commands: Any) -> None:
         help="extract features from images or folders into one h5 file (hloc)",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("inputs", type=Path, nargs="+", metavar="PATH", help="image files, or folders of them")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="the feature file")
     parser.add_argument(
         "--overwrite", action="store_true", help="extract everything again; an old file stays until then"
     )
-    parser.add_argument(
-        "--workers",
-        type=positive,
-        default=min(4, os.cpu_count() or 1),
-        metavar="N",
-        help="threads that read images ahead (default: %(default)s)",
-    )
+    add_workers_option(parser)
     parser.add_argument(
         "--shard",
         type=_shard,
@@ -99,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
             try:
                 extract_images(todo, feature, file, options, tally, bar.update)
             except BaseException as error:
-                if not isinstance(error, OSError):  # a disk that took no image takes no feature file
+                if not isinstance(error, OSError):  # a disk without room for an image has none for the feature file
                     _keep_what_is_done(file, mine, tally)
                 raise
         _finish(file, mine, tally)
@@ -125,7 +117,7 @@ def _about_exif(tally: Tally, applied: bool) -> str:
 
 
 def _keep_what_is_done(file: FeatureFile, mine: Sequence[Job], tally: Tally) -> None:
-    """Pack the images of a run that was stopped. What goes wrong here must not hide why it was stopped."""
+    """Pack the images of a run that was stopped. An error here must not hide why it was stopped."""
     from kornia_lift.files import FeatureFileError
 
     try:
@@ -165,7 +157,7 @@ def _is_unicode(name: str) -> bool:
 
 
 def _shard_file(out: Path, index: int, count: int) -> Path:
-    """The feature file of a shard, once it is clear that it can be written."""
+    """Return the feature file of a shard, after checking that it can be written."""
     from kornia_lift._io import check_writable
 
     if out.suffix.lower() not in (".h5", ".hdf5"):
@@ -184,7 +176,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _torchrun_shard() -> tuple[int, int]:
-    """The part of the work that this process of torchrun does; everything otherwise."""
+    """Return the part of the work that this process of torchrun does; everything otherwise."""
     try:
         return int(os.environ.get("RANK", "0")), max(1, int(os.environ.get("WORLD_SIZE", "1")))
     except ValueError as error:

@@ -35,8 +35,6 @@ def add_parser(commands: Any) -> None:
         help="match two images and draw the matches",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("first", type=Path, metavar="A", help="first image (JPEG, PNG, TIFF, WebP, ...)")
     parser.add_argument("second", type=Path, metavar="B", help="second image")
@@ -82,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _drawn(count: int, most: int) -> str:
-    """How many of so many matches the picture shows."""
+    """Say how many of the matches the picture shows."""
     return f"{most} of the {count} verified matches, evenly chosen" if count > most else f"{count} verified matches"
 
 
@@ -108,7 +106,7 @@ def match_as_asked(args: argparse.Namespace, first: Any, second: Any, clock: Sta
 
 
 def _filter_as_asked(args: argparse.Namespace, device: Any) -> CorrespondenceFilter | None:
-    """Return the learned filter, or ``None`` where the ratio test does.
+    """Return the learned filter, or ``None`` for the ratio test.
 
     Raises:
         CommandError: if there are no such weights.
@@ -126,7 +124,7 @@ def _filter_as_asked(args: argparse.Namespace, device: Any) -> CorrespondenceFil
 
 
 def as_text(args: argparse.Namespace, match: PairMatch, clock: StageClock) -> str:
-    """Return the report that a person reads."""
+    """Return the report for a person."""
     lines = []
     for side, features in zip("AB", (match.first, match.second), strict=True):
         width, height = features.image_size or (0, 0)
@@ -156,7 +154,7 @@ def as_text(args: argparse.Namespace, match: PairMatch, clock: StageClock) -> st
 
 
 def as_json(args: argparse.Namespace, match: PairMatch, clock: StageClock, picture: Path | None) -> dict[str, Any]:
-    """Return the report that a program reads; JSON has no infinity, which becomes ``None``."""
+    """Return the report for a program; JSON has no infinity, which becomes ``None``."""
     import numpy as np
 
     from kornia_lift import __version__

@@ -1,4 +1,4 @@
-"""``kornia-lift merge``: the feature files of several processes become one."""
+"""``kornia-lift merge``: the feature files of several processes in, one file out."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ def add_parser(commands: Any) -> None:
         help="merge the feature files of several shards into one",
         description="Merge the feature files that shards of `kornia-lift extract` wrote into one.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("parts", type=Path, nargs="+", metavar="SHARD", help="feature files to merge")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE.h5", help="the file to write")

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from pathlib import Path
 from typing import Any
 
 from kornia_lift.cli import export_colmap, extract
-from kornia_lift.cli._options import CommandError, add_feature_options, positive
+from kornia_lift.cli._options import CommandError, add_feature_options, add_workers_option
 
 _DESCRIPTION = """\
 Reconstruct a scene: extract LIFT features, match every pair of images (or those of a list), verify the matches by
@@ -31,8 +30,6 @@ def add_parser(commands: Any) -> None:
         help="reconstruct a scene from a folder of images, with COLMAP's mapper",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of the images")
     parser.add_argument(
@@ -43,13 +40,7 @@ def add_parser(commands: Any) -> None:
         help="folder for features.h5, database.db and the models 0, 1, ...",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the robust estimators (default: %(default)s)")
-    parser.add_argument(
-        "--workers",
-        type=positive,
-        default=min(4, os.cpu_count() or 1),
-        metavar="N",
-        help="threads that read images ahead (default: %(default)s)",
-    )
+    add_workers_option(parser)
     export_colmap.add_pair_options(parser)
     # COLMAP reads the stored pixels
     add_feature_options(parser, num_features=4000, resize=1600, apply_exif=False)

@@ -19,13 +19,13 @@ def build_descriptor(
 
     Args:
         convolutions: weights (O, I, kh, kw) and biases (O,) of the three layers.
-        mean: of the training patches, in gray values 0 to 255; scalar or (64, 64).
-        std: likewise.
+        mean: mean of the training patches, in gray values 0 to 255; scalar or (64, 64).
+        std: their standard deviation, of the same shape.
         where: the file, for messages.
         normalize: see :class:`~kornia_lift.LIFTDescriptor`.
 
     Raises:
-        WeightFileError: if shapes differ from those of the network, or values are not finite or not possible.
+        WeightFileError: if a shape is not that of the network, a value not finite, or a deviation not positive.
 
     """
     if mean.shape not in _MEAN_SHAPES or std.shape != mean.shape or not bool((std > 0).all()):

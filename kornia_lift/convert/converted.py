@@ -23,7 +23,7 @@ from kornia_lift.weights import WeightFileError, read_safetensors, write_safeten
 
 Kind = Literal["deepdesc", "lift-descriptor", "tilde", "learned-orientation"]
 
-#: What is known of the licences; the text that came with the files decides.
+#: What is known of the licences; the text that came with the files takes precedence.
 LICENCES: dict[str, str] = {
     "deepdesc": "DeepDesc (Simo-Serra et al., ICCV 2015): the authors' release; read the licence that came with it",
     "lift-descriptor": "LIFT (Yi et al., ECCV 2016): academic use only, and the method is patented by EPFL; read the "
@@ -67,17 +67,14 @@ def guess_kind(path: str | os.PathLike[str]) -> Kind:
 
 
 def convert(
-    source: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    kind: Kind | None = None,
-    licence: str = "",
+    source: str | os.PathLike[str], out: str | os.PathLike[str], kind: Kind | None = None, licence: str = ""
 ) -> nn.Module:
     """Read published weights and write them as a ``.safetensors`` file for :func:`load_converted`.
 
     Args:
         source: the user's copy: a file, or a folder for ``"learned-orientation"``.
         out: the file to write. That of a descriptor is also accepted by :class:`~kornia_lift.LIFTDescriptor`.
-        kind: what the source is; ``None``: by its name.
+        kind: what the source is. ``None``: guessed from its name.
         licence: text of the licence that came with the source; kept in the file after what is known of it.
 
     Returns:
@@ -85,7 +82,7 @@ def convert(
 
     Raises:
         FileNotFoundError: if the source does not exist.
-        kornia_lift.weights.WeightFileError: if the source is damaged or something else.
+        kornia_lift.weights.WeightFileError: if the source is damaged, or not what ``kind`` says.
         ValueError: if the kind is unknown.
         MissingExtraError: if safetensors is not installed: ``pip install 'kornia_lift[convert]'``.
 

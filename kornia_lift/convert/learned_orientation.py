@@ -20,7 +20,7 @@ from kornia_lift.networks.layers import ghh
 from kornia_lift.weights import WeightFileError
 
 PATCH_SIZE = 28
-KEPT = 0.7  # by the release's dropout of the first fully-connected layer, which scales at test time
+KEPT = 0.7  # share kept by the dropout of the first fully-connected layer; the release scales by it
 MAX_BYTES = 16 * 2**20  # of one file; the largest released one has 320 kB
 _SHAPES = {
     "input_mean": (),

@@ -45,7 +45,7 @@ def load_lift_descriptor(path: str | os.PathLike[str], *, normalize: bool = Fals
 
             convolutions = [(read(f"l-{k}-weights"), read(f"l-{k}-bias").flatten()) for k in (1, 5, 9)]
             mean, std = read("patch-mean"), read("patch-std")
-    except FeatureFileError as error:  # what no h5 file of anybody may hold
+    except FeatureFileError as error:  # damaged, or with links and sizes that no h5 file may have
         raise WeightFileError(f"{path} is not a readable LIFT descriptor file: {error}") from error
     if mean.numel() == std.numel() == 1:
         mean, std = mean.squeeze(), std.squeeze()

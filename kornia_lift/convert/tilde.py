@@ -21,12 +21,12 @@ BLUR_SIZE, _BLUR_SIGMA = 21, 2.0
 class TILDEResponse(nn.Module):
     r"""Score every pixel by TILDE's filters: a ``resp_module`` for :class:`~kornia_lift.LIFTDetector`.
 
-    TILDE knows one scale, and its score has hardly a maximum over scale: kornia's ``ScaleSpaceDetector``, which demands
-    one, finds next to nothing with it.
+    TILDE has one scale, and its score rarely has a maximum over scale: kornia's ``ScaleSpaceDetector``, which requires
+    one, finds hardly anything with it.
 
     .. math:: s = g \, G_2 * \sum_{i} (-1)^{i+1} \max_j (w_{ij} * c + b_{ij})
 
-    with the channels c of the image the Gaussian G of 2 pixels, and the gain g.
+    with the channels c of the image, a Gaussian G of 2 pixels, and the gain g.
 
     Args:
         num_sum: number of maxima in the signed sum.
@@ -38,7 +38,7 @@ class TILDEResponse(nn.Module):
             Newton steps of detectors in float32.
 
     Shape:
-        - Input: :math:`(B, 1|3, H, W)`, RGB or gray, values in [0, 1]; gray images have the colours of gray
+        - Input: :math:`(B, 1|3, H, W)`, RGB or gray, values in [0, 1]; gray images count as colourless RGB
         - ``sigmas``: accepted as kornia passes it, not used: the filters have one size
         - Output: :math:`(B, 1, H, W)`
 
@@ -72,7 +72,7 @@ class TILDEResponse(nn.Module):
         return f"num_sum={self.num_sum}, num_max={self.num_max}, channels={self.channels}, rank={self.rank}"
 
     def channels_of(self, image: Tensor) -> Tensor:
-        """Return what the filters see of images in [0, 1], values around 0 to 255, shape (B, channels, H, W)."""
+        """Return the channels that the filters see of images in [0, 1]: about 0 to 255, shape (B, channels, H, W)."""
         return tilde_channels(image) if self.channels == 6 else _gray(image)
 
     def responses(self, image: Tensor) -> Tensor:
@@ -92,7 +92,7 @@ class TILDEResponse(nn.Module):
         return self.score(self.responses(x))
 
     def score(self, responses: Tensor) -> Tensor:
-        """Return the score (B, 1, H, W) that linear responses amount to; it is blurred by a window of 21 pixels."""
+        """Return the score (B, 1, H, W) of linear responses, blurred by a window of 21 pixels."""
         largest = responses.unflatten(1, (self.num_sum, self.num_max)).amax(2)
         score = largest[:, 1::2].sum(1, keepdim=True) - largest[:, 0::2].sum(1, keepdim=True)
         return self.gain * _blur(score)

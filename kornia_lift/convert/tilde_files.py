@@ -1,4 +1,4 @@
-"""Read TILDE's filters: the text files of the release, and those that were trained here."""
+"""Read TILDE's filters: the text files of the release, and files that this package trained."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kornia_lift.convert.tilde import TILDEResponse
 from kornia_lift.weights import WeightFileError, load_network, load_tensors
 
 MAX_BYTES = 64 * 2**20  # the largest released file has 1 MB
-_MOST = 256  # of any number in a header
+_MOST = 256  # largest number in a header
 
 
 def load_tilde(path: str | os.PathLike[str]) -> TILDEResponse:
@@ -49,16 +49,16 @@ def load_tilde(path: str | os.PathLike[str]) -> TILDEResponse:
 
 
 def _trained(path: Path) -> TILDEResponse:
-    """Read filters that were trained here; the file says how many there are of each."""
+    """Read filters that this package trained; their number and size are in the metadata."""
     metadata = load_tensors(path)[1]
     try:
         options = parse_json(metadata.get("config", ""))
         shape = tuple(int(options[name]) for name in ("num_sum", "num_max", "channels", "filter_size"))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise WeightFileError(f"{path} does not say which filters of TILDE it holds") from None
-    if not all(0 < n <= _MOST for n in shape):
-        raise WeightFileError(f"{path} describes filters of an impossible size: {shape}")
     num_sum, num_max, channels, size = shape
+    if not all(0 < n <= _MOST for n in shape) or channels not in (1, 6) or size % 2 == 0:
+        raise WeightFileError(f"{path} describes filters of an impossible size: {shape}")
     network = TILDEResponse(num_sum, num_max, channels, size, rank=0, gain=1.0)
     load_network(network, "tilde", path)
     return network

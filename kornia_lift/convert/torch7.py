@@ -15,7 +15,7 @@ from kornia_lift.weights import WeightFileError
 _NIL, _NUMBER, _STRING, _TABLE, _OBJECT, _BOOLEAN = range(6)
 _STORAGES = {"Float": "<f4", "Double": "<f8", "Long": "<i8", "Int": "<i4", "Byte": "u1"}
 MAX_BYTES = 2**28  # of a file; the largest released one has 2 MB
-_MAX_DEPTH = 64  # of nested tables: a damaged file may not exhaust the stack
+_MAX_DEPTH = 64  # of nested tables: a damaged file must not exhaust the stack
 
 
 def read_t7(path: str | os.PathLike[str]) -> Any:
@@ -27,7 +27,7 @@ def read_t7(path: str | os.PathLike[str]) -> Any:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        WeightFileError: if the file is damaged or no Torch7 binary file.
+        WeightFileError: if the file is damaged or not a Torch7 binary file.
 
     """
     if not Path(path).exists():
@@ -116,6 +116,8 @@ class _Reader:
         storage = self.value()
         if storage is None:
             return np.empty(0, np.float32)
+        if not isinstance(storage, np.ndarray):
+            raise ValueError(f"a tensor whose storage is a {type(storage).__name__}")
         last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
         # a stride of 0 would make a tensor of any size from a single number
         if min(size, default=0) < 1 or min(stride) < 1 or not 0 <= offset <= last < len(storage):

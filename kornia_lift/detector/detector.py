@@ -27,7 +27,7 @@ from kornia_lift.networks._fast.folded import Precision
 from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.response import LIFTResponse
 
-CURVATURE_WEIGHTS = 8  # a curvature is a sum of so many scores, and has as many of their rounding errors at most
+CURVATURE_WEIGHTS = 8  # a curvature is a sum of this many scores, and has at most as many of their rounding errors
 ROUNDING = 1e-5  # of the largest score: the assumed rounding errors of a response that does not report its own
 
 
@@ -36,22 +36,22 @@ class LIFTDetector(nn.Module):
 
     The image is resized to every level, scored there by one and the same filter, and a keypoint is a pixel whose score
     exceeds its neighbourhood on its own level (and, with ``scale_nms``, on the neighbouring ones), and that no
-    stronger keypoint of any level suppresses. It has the interface of kornia's
-    ``ScaleSpaceDetector`` and can be used in its place.
+    stronger keypoint of any level suppresses. It has the interface of kornia's ``ScaleSpaceDetector`` and can be used
+    in its place.
 
     Args:
         num_features: number of slots in the output; the keypoints with the highest scores are kept.
         config: scales and tests, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`;
             ``ScaleSpaceConfig.lift()`` are those of LIFT's release. ``None``: what suits the response.
-        resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. Default: :class:`~kornia_lift.LIFTResponse`, or
-            the response of another make that ``pretrained`` has, with its weights.
-        ori_module: as in kornia, ``(lafs, img) -> lafs``; default ``PassLAF``: upright frames.
-        aff_module: as in kornia, runs before ``ori_module``; default ``PassLAF``.
+        resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. ``None``: the response of ``pretrained``,
+            :class:`~kornia_lift.LIFTResponse` or another one, with its weights.
+        ori_module: assigns orientations as in kornia, ``(lafs, img) -> lafs``. ``None``: ``PassLAF``, upright frames.
+        aff_module: as in kornia, runs before ``ori_module``. ``None``: ``PassLAF``.
         localizer: corrects position and scale of the keypoints, ``(lafs, img) -> lafs``; those that turn out to be the
-            same are suppressed. ``None``: what ``pretrained`` has for its response, ``PassLAF`` where it has none.
+            same are suppressed. ``None``: that of ``pretrained``, if it has one and ``resp_module`` is ``None``.
         pretrained: for the default ``resp_module`` and ``localizer``; see :class:`~kornia_lift.LIFTResponse`.
-        precision: of the products of these on a CPU, without gradient; LIFT's response is in float32 always.
-            ``"auto"``: ``"bfloat16"`` where the CPU multiplies in it.
+        precision: number format of the products of these two on a CPU, without gradient; LIFT's response always
+            computes in float32. ``"auto"``: ``"bfloat16"`` where the CPU multiplies in it.
 
     Shape:
         - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`
@@ -64,10 +64,10 @@ class LIFTDetector(nn.Module):
 
     Convention:
         Pixel centres lie at integers. The LAF of a keypoint of SIFT scale sigma has the scale
-        ``6 * 64/63 * sigma``: its 64-pixel patch is the one that LIFT describes. Keypoints come by
-        decreasing response, then empty slots: zero LAFs with zero response (``kornia.feature.laf_is_filled``). The
-        score may have any sign and there is no threshold. LAFs are float32 for half-precision images; responses have
-        the dtype of the images.
+        ``6 * 64/63 * sigma``: its 64-pixel patch is the one that LIFT describes. Keypoints are sorted by decreasing
+        response; empty slots follow, zero LAFs with zero response (``kornia.feature.laf_is_filled``). The score may
+        have any sign and there is no threshold. LAFs are float32 for half-precision images; responses have the dtype of
+        the images.
 
         The mask is kornia's: boolean or integer masks keep what is not 0; floating-point masks are weights that move
         scores away from the best. A level pixel takes the smallest value of the mask pixels it covers.
@@ -136,10 +136,10 @@ class LIFTDetector(nn.Module):
 
         Args:
             img: images, shape (B, 1, H, W).
-            paddings: of each level, which of its pixels (B, h, w) do not belong to the image; ``None``: none.
+            paddings: for each level, which of its pixels do not belong to the image, shape (B, h, w). ``None``: all do.
 
         """
-        if isinstance(self.resp, CompactResponse):  # resizing in half precision leaves ripples, which it would see
+        if isinstance(self.resp, CompactResponse):  # it would react to the ripples of resizing in half precision
             img = img.to(torch.promote_types(img.dtype, torch.float32))
         resize = self._sampling.resizer(img)
         levels = plan_levels(img.shape[-2], img.shape[-1], self.config)
@@ -150,8 +150,8 @@ class LIFTDetector(nn.Module):
     def _noise(self, img: Tensor, scores: list[Tensor]) -> Tensor:
         """Return the curvature of the score that rounding errors reach in each image, shape (B,).
 
-        It follows from what the scores are summed from, not from the scores: those of a black image may be near 0,
-        where all differences are rounding errors.
+        It is derived from the summands of the scores, not from the scores: those of a black image may be near 0, where
+        all differences are rounding errors.
         """
         if isinstance(self.resp, (LIFTResponse, CompactResponse)):
             return CURVATURE_WEIGHTS * self.resp.rounding_error(img)  # no pixel of a level exceeds those of the image
@@ -234,7 +234,7 @@ class LIFTDetector(nn.Module):
         def best(part: Refined) -> tuple[Tensor, Tensor]:
             return select.best(searched.candidates(part, config, self._sampling), len(img), count, config)
 
-        # few of the maxima are needed, where their order is that of the scores found so far
+        # few of the maxima are needed, unless a mask or the sampling may still change their order
         ranked = mask is None and not self._sampling.equal_scores_stay_equal
         few, rest = select.strongest(found, len(img), count) if ranked else (found, None)
         responses, lafs = best(few)
@@ -258,7 +258,7 @@ class LIFTDetector(nn.Module):
 
 
 def _up_to_the_last_keypoint(responses: Tensor, lafs: Tensor) -> tuple[Tensor, Tensor]:
-    """Leave out the slots (B, N) behind the last keypoint of every image, of which one stays at least."""
+    """Drop the last slots of (B, N) that are empty in all images; at least one slot is kept."""
     if torch.compiler.is_compiling() or not len(lafs):  # a graph has the same shapes for all images
         return responses, lafs
     used = max(int(laf_is_filled(lafs).sum(1).max()), 1)  # empty slots are last

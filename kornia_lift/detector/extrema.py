@@ -49,11 +49,11 @@ def max_filter(score: Tensor, radius: int) -> Tensor:
 
 
 def strict_maxima(score: Tensor, radius: int) -> Tensor:
-    """Say which pixels exceed every other pixel of their window: plateaus have no position.
+    """Return which pixels exceed every other pixel of their window: plateaus have no position.
 
     Args:
         score: score maps, shape (B, H, W), larger than a window.
-        radius: of the window of ``2 radius + 1`` pixels.
+        radius: the window has a side of ``2 radius + 1`` pixels.
 
     Returns:
         Booleans of shape (B, H - 2 radius, W - 2 radius): for the pixels whose window lies in the map.
@@ -73,14 +73,14 @@ def strict_maxima(score: Tensor, radius: int) -> Tensor:
 def level_maxima(
     scores: list[Tensor], pooled: list[Tensor], i: int, config: ScaleSpaceConfig, sampling: Sampling, border: int
 ) -> Tensor:
-    """Say which pixels of level ``i`` exceed their neighbourhood on their own level and on the neighbouring ones.
+    """Return which pixels of level ``i`` exceed their neighbourhood on their own level and on the neighbouring ones.
 
     Args:
         scores: score maps of all levels, each (B, h, w); level ``i`` is larger than its border and a window.
-        pooled: their :func:`max_filter`; read with ``config.scale_nms`` only.
+        pooled: their :func:`max_filter`; used only with ``config.scale_nms``.
         i: the level.
-        config: says how large the neighbourhood is.
-        sampling: which pixel of another level lies at the same location.
+        config: defines the neighbourhood.
+        sampling: maps pixels to the same location on another level.
         border: width of the frame without scores.
 
     Returns:
@@ -114,10 +114,10 @@ def strongest_pixels(maxima: Tensor, margin: int, score: Tensor, count: int) -> 
         maxima: see :func:`level_maxima`.
         margin: what it leaves out on each side.
         score: maps of the level, shape (B, h, w).
-        count: how many at most, where that many fit into the level.
+        count: number of pixels, or all pixels of a level that has fewer.
 
     Returns:
-        The pixels, M in all, and which of them are marked, shape (M,): the rest fill up.
+        The pixels, M in all, and which of them are marked, shape (M,).
 
     """
     batch, height, width = maxima.shape

@@ -49,8 +49,8 @@ class LFNetDetector(nn.Module):
             with tensors ``detector.*``, or ``False`` for random weights, in train mode.
         joint: suppress over all scales at once, as the authors' code does; otherwise every scale by itself, at its own
             resolution, as their paper describes it.
-        refine_strength: of the soft maximum that moves keypoints by fractions of a pixel. The published 1 moves them by
-            hundredths only; it is there for the gradient.
+        refine_strength: strength of the soft maximum that moves keypoints by fractions of a pixel. The published value,
+            1, moves them by hundredths only; its purpose is the gradient.
         grid: how maps are resized; ``"legacy"`` for published weights, see
             :func:`~kornia_lift.networks.lfnet.resize_maps`.
 
@@ -65,12 +65,12 @@ class LFNetDetector(nn.Module):
 
     Convention:
         Pixel centres lie at integers. A LAF has the scale 16.516 s, so that its 32-pixel patch spans +-16 s between the
-        centres of its outer pixels, and minus the network's angle, which runs clockwise on screen. Keypoints come by
-        decreasing response, then empty slots: zero LAFs with zero response. None lies within 16 pixels of the border:
-        images of fewer than 33 pixels have no keypoints, nor has a constant image.
+        centres of its outer pixels, and the negative of the network's angle, which runs clockwise on screen. Keypoints
+        are sorted by decreasing response; empty slots follow, zero LAFs with zero response. There are no keypoints
+        within 16 pixels of the border, hence none in images with a side below 33 pixels, nor in constant images.
 
         Boolean and integer masks keep what is not 0, floating-point masks are factors of the score. Gradients reach the
-        network through response, scale, orientation and position. Several angles or scales per pixel do not exist.
+        network through response, scale, orientation and position. A pixel has only one angle and one scale.
 
     Example:
         >>> lafs, responses = LFNetDetector(100).eval()(torch.rand(1, 1, 96, 128))
@@ -135,7 +135,7 @@ class LFNetDetector(nn.Module):
         worth = score
         if mask is not None:
             worth = score * (mask[:, 0].to(score.dtype) if mask.is_floating_point() else (mask[:, 0] != 0))
-        # of a constant image the score differs by rounding errors only
+        # the score of a constant image varies by rounding errors only
         worth = torch.where((img.amax((1, 2, 3)) > img.amin((1, 2, 3)))[:, None, None], worth, 0)
         found = self.choose(score, worth, count)
         if not len(found.image):
@@ -149,12 +149,12 @@ class LFNetDetector(nn.Module):
     def choose(score: Tensor, worth: Tensor, count: int) -> ChosenPixels:
         """Choose the maxima of the score, the best ``count`` of each image by ``worth``.
 
-        A mask does not move maxima: its edges would become maxima.
+        Maxima are found without the mask: its edges would become maxima.
 
         Args:
             score: shape (B, H, W).
             worth: the score where a mask allows it, else 0; shape (B, H, W).
-            count: keypoints of an image at most.
+            count: largest number of keypoints of an image.
 
         """
         kept = strict_maxima(score) & (worth.detach() > 0)

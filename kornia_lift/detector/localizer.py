@@ -21,7 +21,7 @@ SPARE = 1.15  # keypoints per slot that are localized: some of them turn out to 
 
 
 class LAFLocalizer(nn.Module):
-    """Move and rescale frames as a network says, in the manner of kornia's ``LAFAffineShapeEstimator``.
+    """Move and rescale frames as a network predicts, with the interface of kornia's ``LAFAffineShapeEstimator``.
 
     Args:
         network: patches (N, 1, S, S) -> (N, 4), see
@@ -62,7 +62,7 @@ class LAFLocalizer(nn.Module):
 
 
 def spare_slots(count: int) -> int:
-    """Return how many keypoints to localize for so many slots."""
+    """Return how many keypoints to localize for ``count`` slots."""
     return math.ceil(SPARE * count)
 
 
@@ -74,10 +74,11 @@ def localized(localizer: nn.Module, img: Tensor, responses: Tensor, lafs: Tensor
         img: images, shape (B, 1, H, W).
         responses: shape (B, N).
         lafs: upright frames, shape (B, N, 2, 3).
-        mask: of the detector, shape (1 or B, 1, H, W).
+        mask: mask given to the detector, shape (1 or B, 1, H, W).
 
     Returns:
-        All slots; those that are empty, moved out of the image, or to where the mask is 0, do not count.
+        A candidate for each slot; those of empty slots, and those moved out of the image or to where the mask is 0, do
+        not count.
 
     """
     keep = laf_is_filled(lafs)

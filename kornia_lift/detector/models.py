@@ -16,7 +16,7 @@ from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.weights import load_tensors
 
 LOCALIZATION = "localization."  # prefix of the tensors of a network that some models have
-OWN_TENSORS = "response.at_eighth."  # that only the compact response has
+OWN_TENSORS = "response.at_eighth."  # prefix of tensors that only the compact response has
 
 
 def response_of(
@@ -26,19 +26,23 @@ def response_of(
 
     Args:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the network is LIFT's.
-        precision: of the products on a CPU of the compact response; LIFT's are in float32.
+        precision: number format of the compact response's products on a CPU; LIFT's are in float32.
 
     """
     product_dtype(precision)  # refuses an unknown one, which LIFT's response would ignore
     if not isinstance(pretrained, (str, os.PathLike)):
-        return LIFTResponse(pretrained)  # which refuses what is no path
-    # the orientation and the descriptor decide the family of a model; a response serves either
-    own = any(name.startswith(OWN_TENSORS) for name in load_tensors(pretrained)[0])
-    return CompactResponse(pretrained, precision=precision) if own else LIFTResponse(pretrained)
+        return LIFTResponse(pretrained)  # which refuses anything else
+    compact = has_compact_response(pretrained)
+    return CompactResponse(pretrained, precision=precision) if compact else LIFTResponse(pretrained)
+
+
+def has_compact_response(pretrained: str | os.PathLike[str]) -> bool:
+    """Return whether a model has the compact response, which may belong to either family of models."""
+    return any(name.startswith(OWN_TENSORS) for name in load_tensors(pretrained)[0])
 
 
 def has_localization(pretrained: bool | str | os.PathLike[str]) -> bool:
-    """Say whether a model has a network that corrects keypoints."""
+    """Return whether a model has a network that corrects keypoints."""
     return any(name.startswith(LOCALIZATION) for name in load_tensors(pretrained)[0])
 
 
@@ -46,8 +50,8 @@ def localizer_of(pretrained: bool | str | os.PathLike[str], precision: Precision
     """Build what corrects the keypoints of a model.
 
     Args:
-        pretrained: see :class:`~kornia_lift.LIFTFeature`; nothing does without weights.
-        precision: of the products on a CPU.
+        pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights it is ``PassLAF``.
+        precision: number format of the products on a CPU.
 
     """
     if pretrained is False or not has_localization(pretrained):

@@ -1,4 +1,4 @@
-"""What is no part of the scene: black padding around a rotated or rectified image, and what a mask excludes."""
+"""Pixels that show no part of the scene: black padding around a rotated or rectified image, and masked pixels."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from kornia_lift.detector.extrema import max_filter
 from kornia_lift.detector.sampling import LevelMaps
 
 BLACK = 0.5 / 255  # 0 in 8 bits
-LEAST_PADDING = 0.01  # of the image: less lies where the border of the image keeps keypoints off anyway
-LEAST_CONTENT = 0.4  # of the image: a 2.6:1 panorama rotated by 45 degrees; less is a shape on a black ground
-GAPS = 0.03  # of the rows of the content: where bent edges end in corners that stick out
-BENT = 0.02  # of the larger side: how far an edge may bend inwards, as rectified lenses make it
+LEAST_PADDING = 0.01  # share of the image: less lies near its border, where there are no keypoints anyway
+LEAST_CONTENT = 0.4  # share of the image: a 2.6:1 panorama rotated by 45 degrees; less is an object on black
+GAPS = 0.03  # share of the pixels between the ends of rows: corners stick out where edges are bent
+BENT = 0.02  # share of the larger side: how far an edge may bend inwards, as after lens rectification
 
 
 def find_padding(img: Tensor) -> Tensor | None:
     """Find the black regions between the border of the image and content that does not fill it.
 
     A pixel is padding when all pixels from it to the border, along its row or its column, are black: that reaches
-    everything outside convex content. What remains has to be convex and at least two fifths of the image,
-    and all but a hundredth at most; otherwise the black belongs to the content: a night sky, say, has a skyline.
+    everything outside convex content. What remains has to be convex and to cover at least two fifths of the image,
+    and at most all but a hundredth; otherwise the black belongs to the content: a night sky, say, has a skyline.
 
     Args:
         img: grayscale images, shape (B, 1, H, W), values in [0, 1].
@@ -32,10 +32,10 @@ def find_padding(img: Tensor) -> Tensor | None:
 
     """
     content = img.detach()[:, 0] > BLACK
-    if not torch.compiler.is_compiling():  # a graph has no choice: it always looks
+    if not torch.compiler.is_compiling():  # a graph cannot choose: it always searches
         frame = (content[:, 0], content[:, -1], content[:, :, 0], content[:, :, -1])
         if img.numel() == 0 or bool(torch.stack([side.all() for side in frame]).all()):
-            return None  # nearly all images, at the price of looking at their border
+            return None  # nearly all images: only their border is read
     outside = _before_content(content) | _before_content(content.mT).mT
     padding = outside & _is_content(~outside)[:, None, None]
     return padding if torch.compiler.is_compiling() or bool(padding.any()) else None
@@ -44,7 +44,7 @@ def find_padding(img: Tensor) -> Tensor | None:
 def cover_max(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize maps (..., H, W) to ``size`` (rows, columns): the largest of the pixels that each new pixel covers.
 
-    It is ``F.adaptive_max_pool2d``, which ONNX does not have.
+    Same as ``F.adaptive_max_pool2d``, which ONNX does not have.
     """
     for dim, count in zip((-2, -1), size, strict=True):
         length = x.shape[dim]
@@ -104,13 +104,13 @@ def read_mask(weights: LevelMaps, level: Tensor, image: Tensor, position: Tensor
 
 
 def weighted(value: Tensor, weight: Tensor) -> Tensor:
-    """Move scores of any sign away from the best; a weight of 0 leaves them."""
+    """Lower scores of either sign by weights from 0 to 1; a weight of 0 leaves them as they are."""
     weight = torch.where(weight > 0, weight, torch.ones_like(weight)).to(value)
     return torch.where(value >= 0, value * weight, value / weight)
 
 
 def _ends(content: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the first and the last column of every row that is content; a row without has the last before the first.
+    """Return the first and last column of content in every row; in a row without, the last comes before the first.
 
     Shape:
         - Input: (..., H, W), boolean
@@ -130,7 +130,7 @@ def _before_content(content: Tensor) -> Tensor:
 
 
 def _is_content(content: Tensor) -> Tensor:
-    """Say whether what is left of images (B, H, W) can be their content: large, whole, and convex; shape (B,)."""
+    """Return whether what is left of images (B, H, W) can be their content: large, whole and convex; shape (B,)."""
     share = content.float().mean((1, 2))
     first, last = _ends(content)
     filled = last >= first

@@ -15,7 +15,7 @@ MAX_SCALE_STEP = 1.0  # levels: beyond the neighbouring level the parabola throu
 
 
 def _derivatives(around: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient (M, D) and Hessian (M, D, D) in (x, y[, scale]) by central differences."""
+    """Return gradient (M, D) and Hessian (M, D, D) in (x, y[, scale]) by central differences."""
     v = around.unbind(1)
     dx, dy = (v[5] - v[3]) / 2, (v[7] - v[1]) / 2
     dxx, dyy = v[5] + v[3] - 2 * v[4], v[7] + v[1] - 2 * v[4]
@@ -31,9 +31,9 @@ def _derivatives(around: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def is_peak(around: Tensor, floor: Tensor) -> Tensor:
-    """Say where the score curves down in all directions by more than ``floor``, shape (M,).
+    """Return where the score curves down in all directions by more than ``floor``, shape (M,).
 
-    Rounding errors make maxima where there are none: of a flat score, and along a ridge of equal scores.
+    Rounding errors create maxima of a flat score, and along a ridge of equal scores.
     """
     _, hessian = _derivatives(around[:, : len(OWN)])
     mean = (hessian[:, 0, 0] + hessian[:, 1, 1]) / 2
@@ -42,7 +42,7 @@ def is_peak(around: Tensor, floor: Tensor) -> Tensor:
 
 
 def is_blob(around: Tensor, edge_threshold: float) -> Tensor:
-    """Say where the ratio of the score's principal curvatures is below ``edge_threshold`` (Lowe 2004, Sec. 4.1)."""
+    """Return where the ratio of the principal curvatures is below ``edge_threshold`` (Lowe 2004, Sec. 4.1); (M,)."""
     _, hessian = _derivatives(around[:, : len(OWN)])
     trace = hessian[:, 0, 0] + hessian[:, 1, 1]
     edge = trace**2 / (hessian[:, 0, 0] * hessian[:, 1, 1] - hessian[:, 0, 1].square())
@@ -79,12 +79,12 @@ def _solve(matrix: Tensor, right: Tensor) -> Tensor:
 
 
 def is_trusted(around: Tensor, floor: Tensor | None, config: ScaleSpaceConfig) -> Tensor:
-    """Say which candidates pass the test for edges, and can be refined.
+    """Return which candidates pass the tests for rounding errors, for edges, and for the length of the Newton step.
 
     Args:
         around: see :func:`newton_step`.
         floor: curvature that rounding errors reach, shape (M,); ``None`` where every maximum counts.
-        config: says which tests apply.
+        config: defines which tests apply.
 
     Returns:
         Booleans (M,). The choice carries no gradient.
@@ -109,7 +109,7 @@ def refine(around: Tensor, config: ScaleSpaceConfig) -> tuple[Tensor, Tensor]:
 
 
 def make_safe(around: Tensor, keep: Tensor) -> Tensor:
-    """Give a bowl to candidates that are not kept: their own steps may be infinite, and would reach the gradient."""
+    """Give candidates that are not kept the scores of a bowl: their own steps may be infinite, in the gradient too."""
     bowl = around.new_tensor([-1.0, -0.5, -1.0, -0.5, 0.0, -0.5, -1.0, -0.5, -1.0])
     if around.shape[1] > len(OWN):
         bowl = torch.cat([bowl, around.new_tensor([-0.5, -1.0, -1.0, -1.0, -1.0]).repeat(2)])
@@ -126,7 +126,7 @@ def scale_step(scores: LevelMaps, level: Tensor, image: Tensor, position: Tensor
         level: of the keypoints, shape (M,).
         image: index of the image, shape (M,).
         position: x, y in pixels of the level, shape (M, 2).
-        sampling: where that is on the other levels.
+        sampling: maps positions to the other levels.
 
     Returns:
         The step in levels, shape (M,), differentiable in scores and location; 0 where the scores have no maximum over
@@ -164,7 +164,7 @@ def _read(
     """
     (rows, cols), (height, width) = scores.sizes(level), scores.sizes(other)
     x, y = sampling.to_other_level(position[:, 0], cols, width), sampling.to_other_level(position[:, 1], rows, height)
-    # no keypoint is so close to the border, and a level has more than 25 pixels
+    # this moves nothing: keypoints keep away from the border, and a level has more than 25 pixels
     col, row = (
         torch.minimum(at.detach().round().long().clamp(min=1), size - 2) for at, size in ((x, width), (y, height))
     )

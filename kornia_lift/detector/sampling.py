@@ -23,10 +23,10 @@ from kornia_lift.geometry.pyramid import one_behind_the_other
 
 
 class LevelMaps:
-    """Maps of all levels, one behind the other, so that pixels of any levels are read by the same few operations.
+    """Maps of all levels, joined so that pixels of any levels are read by the same few operations.
 
     Args:
-        maps: of each level, shape (B, h, w).
+        maps: map of each level, shape (B, h, w).
 
     """
 
@@ -62,8 +62,8 @@ class Sampling(ABC):
     """How the levels are sampled and read.
 
     Attributes:
-        equal_scores_stay_equal: what looks alike must get the same score to the bit, since the tests of keypoints know
-            no rounding errors; otherwise maxima that rounding errors can make are dropped.
+        equal_scores_stay_equal: pixels that look alike must get the same score to the bit, since the tests for
+            keypoints do not allow for rounding errors; otherwise maxima that rounding errors can cause are dropped.
 
     """
 
@@ -71,7 +71,7 @@ class Sampling(ABC):
 
     @abstractmethod
     def resizer(self, img: Tensor) -> Callable[[Level], Tensor]:
-        """Return what resizes images (B, 1, H, W) to one level after another, finest first."""
+        """Return a function that resizes images (B, 1, H, W) to one level after another, finest first."""
 
     @abstractmethod
     def to_other_level(self, index: Tensor, size: int | Tensor, other: int | Tensor) -> Tensor:
@@ -90,11 +90,11 @@ class Sampling(ABC):
 
     @abstractmethod
     def report(self, scores: LevelMaps, level: Tensor, image: Tensor, position: Tensor, fitted: Tensor) -> Tensor:
-        """Return the scores that keypoints have.
+        """Return the scores to report for keypoints.
 
         Args:
             scores: score maps of all levels.
-            level: of each keypoint, shape (M,).
+            level: level of each keypoint, shape (M,).
             image: index of the image, shape (M,).
             position: refined x, y in pixels of the level, and scale in levels relative to it, shape (M, 3).
             fitted: scores of the quadratic there, shape (M,).
@@ -137,7 +137,7 @@ class CentredSampling(Sampling):
 
 
 class ReleasedSampling(Sampling):
-    """What LIFT's release does: corners of images coincide, and the nearest pixel and level stand for any position."""
+    """Sampling of LIFT's release: corners of images coincide, and positions are rounded to pixels and levels."""
 
     equal_scores_stay_equal = True
 
@@ -183,8 +183,8 @@ def sampling_of(config: ScaleSpaceConfig) -> Sampling:
 class _Halving:
     """Resize one batch of images to levels, finest level first.
 
-    Levels below half the image size come from an image halved with antialiasing, so that what a level costs depends
-    on its own size and nothing is aliased.
+    Levels below half the image size come from an image halved with antialiasing, so that the cost of a level
+    depends on its own size and nothing is aliased.
     """
 
     def __init__(self, img: Tensor) -> None:

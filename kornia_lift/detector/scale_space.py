@@ -32,7 +32,7 @@ class ScaleSpaceConfig:
             nothing. 0 searches every level by itself; then ``suppression_sigma`` decides between levels.
         suppression_sigma: across all levels, a keypoint suppresses the weaker ones that are closer than this many times
             its own sigma: one keypoint for each location, of the scale with the highest score. 0 keeps all of them.
-        suppression_pixels: the same in pixels of the image; the larger of both radii counts.
+        suppression_pixels: the same radius in pixels of the image; the larger of the two counts.
         edge_threshold: largest ratio of the principal curvatures of the score; ``None`` keeps edges too.
         subpixel: refine position and score by one Newton step, and the scale too, or, without ``scale_nms``, by a
             parabola through three levels; without it keypoints sit on pixels of levels.
@@ -47,7 +47,7 @@ class ScaleSpaceConfig:
 
     Raises:
         TypeError: if a number of levels or the window is not a whole number.
-        ValueError: if a value makes no sense.
+        ValueError: if a value is out of range.
 
     """
 
@@ -84,15 +84,15 @@ class ScaleSpaceConfig:
         ):
             if not least <= getattr(self, name) < math.inf:
                 raise ValueError(f"ScaleSpaceConfig expects {name} >= {least}, got {getattr(self, name)}")
-        if self.edge_threshold is not None and self.edge_threshold < 1:
+        if self.edge_threshold is not None and not 1 <= self.edge_threshold < math.inf:
             raise ValueError(
-                "ScaleSpaceConfig expects edge_threshold >= 1 (a ratio of curvatures) or None, "
+                "ScaleSpaceConfig expects a finite edge_threshold >= 1 (a ratio of curvatures), or None to keep edges, "
                 f"got {self.edge_threshold}"
             )
 
     @classmethod
     def lift(cls) -> ScaleSpaceConfig:
-        """Return the settings of LIFT's release: 21 levels, NMS of 7x7 pixels and 5 levels, edge test 10."""
+        """Return the settings of LIFT's release: 21 levels, NMS over 7x7 pixels and 5 levels, edge threshold 10."""
         return cls(
             min_sigma=1.0,
             max_sigma=16.0,
@@ -113,12 +113,7 @@ class ScaleSpaceConfig:
 
         The image itself is the finest level, and there are two levels per octave.
         """
-        return cls(
-            min_sigma=LEVEL_SIGMA,
-            max_sigma=8 * LEVEL_SIGMA,
-            levels_per_octave=2,
-            nms_radius=3,
-        )
+        return cls(min_sigma=LEVEL_SIGMA, max_sigma=8 * LEVEL_SIGMA, levels_per_octave=2, nms_radius=3)
 
     def sigmas(self, height: int, width: int) -> tuple[float, ...]:
         """Return the scales of the levels of an image of ``height`` x ``width`` pixels, finest first, in its pixels."""

@@ -1,7 +1,7 @@
-"""Which maxima become keypoints: all of them, as many as there are, or a fixed number, as a graph needs it.
+"""Which maxima become keypoints: chosen from all of them, or from a fixed number, as a graph needs it.
 
-What ``torch.compile`` and ``torch.export`` make of the detector has no shape that depends on values: there every level
-yields equally many candidates, of which some do not count.
+In the graphs of ``torch.compile`` and ``torch.export`` no shape may depend on values: there every level yields the same
+number of candidates, of which some do not count.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Refined(NamedTuple):
     """Refined maxima of all levels.
 
     Attributes:
-        level: of each, shape (M,).
+        level: level of each, shape (M,).
         image: index of the image, shape (M,).
         position: x, y in pixels of the level, and scale in levels relative to it, shape (M, 3).
         value: scores of the quadratics fitted there, shape (M,).
@@ -60,13 +60,13 @@ class Candidates(NamedTuple):
 
 @dataclass(frozen=True)
 class SearchedLevels:
-    """The levels of a batch of images, and what says which of their maxima count.
+    """The levels of a batch of images, and what decides which of their maxima count.
 
     Args:
         levels: their scales and sizes.
         scores: their score maps.
-        paddings: of each level, which of its pixels (B, h, w) do not belong to the image; ``None``: none.
-        mask: of the images, shape (1 or B, 1, H, W).
+        paddings: for each level, which of its pixels do not belong to the image, shape (B, h, w). ``None``: all do.
+        mask: mask of the images, shape (1 or B, 1, H, W).
         size: height and width of the images.
 
     """
@@ -78,7 +78,7 @@ class SearchedLevels:
     size: Sequence[int]
 
     def candidates(self, found: Refined, config: ScaleSpaceConfig, sampling: Sampling) -> Candidates:
-        """Interpolate the scales of refined maxima, and say which of them count."""
+        """Interpolate the scales of refined maxima, and decide which of them count."""
         level, image, position, value, keep = found
         if config.subpixel and not config.scale_nms:
             scale = scale_step(self.scores, level, image, position[:, :2], sampling)
@@ -107,7 +107,7 @@ class SearchedLevels:
         return torch.stack([x, y, sigma * torch.exp2(position[:, 2] / config.levels_per_octave)], 1)
 
     def _contain(self, frames: Tensor, border: float) -> Tensor:
-        """Say which boxes of half-width ``border * sigma`` lie in the image, shape (M,)."""
+        """Return which boxes of half-width ``border * sigma`` lie in the image, shape (M,)."""
         x, y, sigma = frames.unbind(1)
         radius, (height, width) = border * sigma, self.size
         return (torch.minimum(x, y) - radius >= 1) & (x + radius < width - 1) & (y + radius < height - 1)
@@ -118,15 +118,15 @@ class Selection(ABC):
 
     @abstractmethod
     def pixels(self, maxima: Tensor, margin: int, score: Tensor) -> tuple[Pixels, Tensor]:
-        """Turn a map of maxima (:func:`~kornia_lift.detector.extrema.level_maxima`) into candidates; which count?"""
+        """Return candidates of a map of :func:`~kornia_lift.detector.extrema.level_maxima`, and which of them count."""
 
     @abstractmethod
     def join(self, levels: Sequence[Tensor], batch: int) -> Tensor:
-        """Join what the candidates of each level have, shape (M, ...)."""
+        """Join a property of the candidates of all levels, shape (M, ...) for each level."""
 
     @abstractmethod
     def drop(self, keep: Tensor, around: Tensor, at: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Drop candidates that do not count: from ``keep``, the scores around them, and what says where they are."""
+        """Drop the candidates that do not count from ``keep``, from the scores around them and from their positions."""
 
     @abstractmethod
     def strongest(self, found: Refined, batch: int, count: int) -> tuple[Refined, Tensor | None]:
@@ -138,7 +138,8 @@ class Selection(ABC):
             count: keypoints wanted of each.
 
         Returns:
-            The strongest, or all; and of which images some were left out, shape (batch,), ``None`` if of none.
+            The strongest, or all; and the images some of whose maxima were left out, shape (batch,), ``None`` if there
+            are none.
 
         """
 
@@ -150,7 +151,7 @@ class Selection(ABC):
             found: the candidates.
             batch: number of images.
             count: number of slots.
-            config: says which keypoints suppress others.
+            config: defines which keypoints suppress others.
 
         Returns:
             Responses (batch, count) and upright frames (batch, count, 2, 3), empty slots last.
@@ -169,7 +170,7 @@ class AnyNumber(Selection):
         return torch.cat(list(levels))
 
     def drop(self, keep: Tensor, around: Tensor, at: Sequence[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
-        kept = keep.nonzero()[:, 0]  # once, since a GPU is waited for
+        kept = keep.nonzero()[:, 0]  # once, since it waits for a GPU
         return keep[kept], around[kept], [each[kept] for each in at]
 
     def strongest(self, found: Refined, batch: int, count: int) -> tuple[Refined, Tensor | None]:
@@ -202,8 +203,8 @@ class AnyNumber(Selection):
 class FixedNumber(Selection):
     """The strongest maxima of each level, always equally many.
 
-    Two limits keep it from the exact result, far beyond what images need: the keypoints must be among so many
-    candidates of the highest scores, and chains of suppressed suppressors have a greatest length.
+    The result is exact within two limits, both far beyond what images need: keypoints are among a certain number of
+    candidates with the highest scores, and chains of suppressed suppressors do not exceed a certain length.
 
     Args:
         count: number of slots.
@@ -243,12 +244,12 @@ class FixedNumber(Selection):
 
 
 def selection_for(count: int) -> Selection:
-    """Return what suits the way that the detector runs: in a graph that is being built, or not."""
+    """Return the selection for a graph if one is being built, else the exact one."""
     return FixedNumber(count) if torch.compiler.is_compiling() else AnyNumber()
 
 
 def _candidates_for(count: int) -> int:
-    """Return among how many of the best candidates so many keypoints are.
+    """Return the number of best candidates among which ``count`` keypoints are found.
 
     On 14 images of our training scenes the best N were among the best 2.3 N to 2.8 N.
     """
@@ -256,5 +257,5 @@ def _candidates_for(count: int) -> int:
 
 
 def _radius(frames: Tensor, config: ScaleSpaceConfig) -> Tensor:
-    """Return within how many pixels each keypoint (..., 3) suppresses weaker ones."""
+    """Return the radius, in pixels, within which each keypoint (..., 3) suppresses weaker ones."""
     return (config.suppression_sigma * frames[..., 2].detach()).clamp(min=config.suppression_pixels)

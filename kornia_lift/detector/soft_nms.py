@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kornia_lift.detector import extrema
+
 WINDOW = 15  # of the soft suppression, pixels
 NMS_STRENGTH = 3.0
 MERGE_STRENGTH = 100.0
@@ -43,35 +45,30 @@ def merge_scales(maps: Tensor, scales: Sequence[float], strength: float = MERGE_
     Args:
         maps: P of every scale, shape (B, S, H, W).
         scales: the scales.
-        strength: of the softmax; where all scores are small the scale tends to the mean of the scales.
+        strength: factor in the softmax; where all scores are small the scale tends to the mean of the scales.
 
     Returns:
         Scores (B, H, W) and scales (B, H, W).
 
     """
     weight = torch.softmax(strength * maps, 1)
-    # factor by factor: a tensor of them would have to be sent to the device, which waits for it
+    # factor by factor: a tensor of them would have to be copied to the device, which would wait for it
     scale = sum(w * s for w, s in zip(weight.unbind(1), scales, strict=True))
     return (weight * maps).sum(1), torch.as_tensor(scale)
 
 
 def strict_maxima(score: Tensor, radius: int = 2) -> Tensor:
-    """Say which pixels exceed all others of their window and 0; plateaus have no maximum.
+    """Return which pixels exceed all others of their window and 0; plateaus have no maximum.
 
     Args:
         score: shape (B, H, W); beyond the image it counts as 0.
-        radius: of the square window.
+        radius: the window has a side of ``2 radius + 1`` pixels.
 
     Returns:
         Booleans of shape (B, H, W).
 
     """
-    side = 2 * radius + 1
-    positive = F.pad(score.detach().clamp(min=0)[:, None], (radius,) * 4)
-    around = F.unfold(positive, side).unflatten(-1, score.shape[-2:])  # B, side^2, H, W
-    middle = side**2 // 2
-    others = torch.cat([around[:, :middle], around[:, middle + 1 :]], 1).amax(1)
-    return around[:, middle] > others
+    return extrema.strict_maxima(F.pad(score.detach().clamp(min=0), (radius,) * 4), radius)
 
 
 def sample_squares(
@@ -110,7 +107,7 @@ def sample_squares(
 
 
 def soft_argmax(patches: Tensor, strength: float = 1.0) -> Tensor:
-    """Mean position, (x, y) in [-1, 1], of patches weighted by the softmax of their values.
+    """Return the mean position, (x, y) in [-1, 1], of patches weighted by the softmax of their values.
 
     Args:
         patches: shape (M, n, n).

@@ -23,8 +23,8 @@ def suppress(image: Tensor, xy: Tensor, score: Tensor, radius: Tensor, count: in
         image: index of the image of each keypoint, shape (M,).
         xy: locations in pixels, shape (M, 2).
         score: shape (M,).
-        radius: within which each keypoint suppresses weaker ones, pixels, shape (M,).
-        count: keypoints wanted per image: candidates too weak to be among them need not be looked at. All by default.
+        radius: radius in pixels within which each keypoint suppresses weaker ones, shape (M,).
+        count: keypoints wanted per image: candidates too weak to be among them are not looked at. ``None``: all.
 
     Returns:
         Indices of the kept keypoints, by image and decreasing score; at least the ``count`` strongest of each image.
@@ -52,15 +52,15 @@ def suppress(image: Tensor, xy: Tensor, score: Tensor, radius: Tensor, count: in
 
 
 def suppress_all(xy: Tensor, radius: Tensor, valid: Tensor) -> Tensor:
-    """Do what :func:`suppress` does by operations that are the same for all values, as a graph needs them.
+    """Same as :func:`suppress`, by operations that are the same for all values, as a graph needs them.
 
-    All pairs are compared: memory grows with the square of the number of keypoints. What a keypoint's survival follows
-    from may be a chain of keypoints, each of which would suppress the next: up to :data:`ROUNDS` of them are followed.
+    All pairs are compared: memory grows with the square of the number of keypoints. The survival of a keypoint may
+    depend on a chain of keypoints, each of which would suppress the next: up to :data:`ROUNDS` of them are followed.
 
     Args:
         xy: locations in pixels, keypoints of each image by decreasing score, shape (B, N, 2).
-        radius: within which each keypoint suppresses weaker ones, pixels, shape (B, N).
-        valid: which keypoints there are, shape (B, N).
+        radius: radius in pixels within which each keypoint suppresses weaker ones, shape (B, N).
+        valid: which of the keypoints exist, shape (B, N).
 
     Returns:
         Which keypoints survive, shape (B, N).
@@ -78,7 +78,7 @@ def suppress_all(xy: Tensor, radius: Tensor, valid: Tensor) -> Tensor:
 
 
 def _greedy(image: Tensor, xy: Tensor, radius: Tensor) -> Tensor:
-    """Say which keypoints, the strongest of each image first, survive; shape (M,)."""
+    """Return which keypoints, the strongest of each image first, survive; shape (M,)."""
     weaker, stronger = _close_pairs(image, xy, radius)
     state = torch.full_like(image, UNDECIDED)
     while len(weaker):
@@ -87,7 +87,7 @@ def _greedy(image: Tensor, xy: Tensor, radius: Tensor) -> Tensor:
         state.masked_fill_((state == UNDECIDED) & ~waiting, KEPT)
         hit = torch.zeros_like(state).index_add_(0, weaker, (state[stronger] == KEPT).long()) > 0
         state.masked_fill_(hit, SUPPRESSED)
-        # one list of what is left, since a GPU is waited for at each
+        # a single list of what is left, since each waits for a GPU
         left = ((state[weaker] == UNDECIDED) & (state[stronger] == UNDECIDED)).nonzero()[:, 0]
         weaker, stronger = weaker[left], stronger[left]
     return state != SUPPRESSED

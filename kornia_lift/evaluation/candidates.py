@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import nn
 
 from kornia_lift.evaluation.features.peers import PEERS, Extractor, local_feature
 from kornia_lift.feature import feature_of
+from kornia_lift.files import FeatureFileError
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ def candidate(spec: str) -> Candidate:
     Raises:
         ValueError: if it is none of these.
     """
-    label, _, spec = spec.rpartition("=")
+    label = ""
+    if "=" in spec and not Path(spec).is_file():  # a path may contain "=" itself: lr=0.1/lift.safetensors
+        label, _, spec = spec.partition("=")
     if spec in PEERS:
         return Candidate(label or spec, PEERS[spec], identity={"peer": spec})
     path = Path(spec)
@@ -60,6 +64,13 @@ def candidate(spec: str) -> Candidate:
     return lift_candidate(name, lambda n: feature_of(spec, n), feature)
 
 
+def check_names(candidates: Sequence[Candidate]) -> None:
+    """Raise ``FeatureFileError`` if two features have one name, by which tables tell them apart."""
+    for name, count in Counter(entry.name for entry in candidates).items():
+        if count > 1:
+            raise FeatureFileError(f"{count} features are called {name!r}; rename them with NAME=FEATURE")
+
+
 def lift_candidate(name: str, build: Callable[[int], nn.Module], sample: nn.Module | None = None) -> Candidate:
     """A kornia ``LocalFeature`` whose weights and options distinguish it from others of its name.
 
@@ -71,7 +82,7 @@ def lift_candidate(name: str, build: Callable[[int], nn.Module], sample: nn.Modu
     sample = sample if sample is not None else build(1)
     identity = {
         "weights_sha256": weights_hash(sample),
-        # the printed module shows the options of all parts: the scale space, which no weight knows
+        # the printed module shows the options of all parts, such as the scale space, which the weights do not contain
         "options_sha256": hashlib.sha256(re.sub(" at 0x[0-9a-f]+", "", repr(sample)).encode()).hexdigest(),
     }
     return Candidate(name, lambda n: local_feature(build(n), n), identity=identity)

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from kornia_lift.evaluation.candidates import Candidate
+from kornia_lift.evaluation.candidates import Candidate, check_names
 from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.features.peers import Extractor
@@ -46,9 +46,10 @@ def run(
         progress: called with a line of text for each image that is extracted.
 
     Raises:
-        FeatureFileError: if a feature file cannot be used, or different images have one name.
+        FeatureFileError: if a feature file cannot be used, or different images or features have one name.
         FileNotFoundError: if a feature file does not exist.
     """
+    check_names(candidates)
     options = options or Options()
     rows = []
     for entry in candidates:
@@ -77,8 +78,10 @@ def run_sfm(
         progress: called with a line of text for each step.
 
     Raises:
+        FeatureFileError: if a feature file cannot be used, or different images or features have one name.
         ValueError: if a scene has no cameras.
     """
+    check_names(candidates)
     options = options or SfmOptions()
     scenes = [all_pairs(scene) for scene in scenes]
     rows = {}
@@ -148,7 +151,7 @@ def feature_path(cache: Path, entry: Candidate, num_features: int) -> Path:
 
 
 class _Lazy:
-    """Builds the extractor at the first image: models that are not needed are not loaded."""
+    """Builds the extractor at the first image, so that models that are not needed are not loaded."""
 
     def __init__(self, build: Callable[[int], Extractor], count: int) -> None:
         self._build, self._count = build, count

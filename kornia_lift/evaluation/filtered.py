@@ -25,7 +25,7 @@ def putative_pair(scene: HasPose, pair: Pair, features: tuple[Features, Features
     """Match a pair of images of a scene: all nearest neighbours, without lens distortion.
 
     Raises:
-        ValueError: if the descriptors are packed bits, of which the ratio means something else.
+        ValueError: if the descriptors are packed bits, for which the ratio has another meaning.
 
     """
     if any(f.is_binary for f in features):
@@ -53,7 +53,7 @@ def filtered_poses(
     Args:
         scene: with cameras.
         pair: its images.
-        features: of the first and of the second image; of packed bits nothing is measured.
+        features: of the first and of the second image; nothing is measured for packed bits.
         network: a trained network in eval mode.
         estimator: robust estimator.
 

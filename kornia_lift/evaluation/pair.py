@@ -128,7 +128,7 @@ def _match_values(
 def _epipolar_values(
     scene: Scene, pair: Pair, matches: tuple[FloatArray, FloatArray, FloatArray], options: Options
 ) -> dict[str, float]:
-    """The same by the cameras alone: a match counts if it lies near the epipolar lines."""
+    """The same from the cameras alone: a match counts if it lies near the epipolar lines."""
     assert isinstance(scene, HasPose)
     distance = scene_epipolar_distance(scene, (pair.i, pair.j), *matches[:2])
     kept = correct_matches(matches, distance, options.epipolar_threshold)
@@ -173,7 +173,7 @@ def _geometry(
 
 
 def zeros(scene: Scene, options: Options) -> dict[str, float]:
-    """What a failed pair scores: zero in every measure of which a good pair of this scene has more."""
+    """Scores of a failed pair: zero in every measure that a good pair of this scene has and where larger is better."""
     if isinstance(scene, CalibratedScene):
         values = dict.fromkeys(("epipolar_matches", "epipolar_coverage", "epipolar_precision"), 0.0)
     else:

@@ -1,4 +1,4 @@
-"""The comparisons that the LIFT paper prints as tables: detectors, parts exchanged for SIFT's or for others."""
+"""The tables of the LIFT paper: detectors compared, and parts replaced by SIFT's or by others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from kornia_lift.geometry import lafs_from_lift
 #: Parts of the rows of Table 3: detector, orientation, descriptor.
 TABLE3 = [(d, o, r) for d in ("sift", "lift") for o in ("sift", "lift") for r in ("sift", "lift")]
 
-#: Each part of LIFT against others that do the same, the rest the same: detector, orientation, descriptor.
+#: Each part of LIFT replaced by alternatives, the other parts unchanged: detector, orientation, descriptor.
 PARTS: tuple[tuple[Detector, Orientation, Descriptor], ...] = (
     ("lift", "lift", "lift"),
     ("dog", "lift", "lift"),
@@ -75,7 +75,7 @@ def table3(model: str) -> list[Candidate]:
 
 
 def parts(model: str) -> list[Candidate]:
-    """Each part of LIFT exchanged for kornia's: ``dog`` and ``hessian`` are ``ScaleSpaceDetector``.
+    """Each part of LIFT replaced by kornia's: ``dog`` and ``hessian`` are ``ScaleSpaceDetector``.
 
     The names are those of :func:`~kornia_lift.mix_features`; ``sift`` is RootSIFT here.
     """

@@ -35,12 +35,12 @@ def only_second_images(scene: Scene, names: Sequence[str]) -> Scene:
 def spread_pairs(scene: Scene, count: int, *, min_overlap: float = 0.0) -> Scene:
     """The same scene with at most ``count`` pairs, evenly spread from the smallest overlap to the largest.
 
-    Pairs of which the overlap is not known keep their order and are spread over it.
+    Pairs without a known overlap keep their order and are spread over it.
 
     Args:
         scene: the scene.
         count: pairs to keep, at least 1.
-        min_overlap: pairs of less overlap are left out.
+        min_overlap: pairs with less overlap are left out.
 
     Raises:
         ValueError: if ``count`` is less than 1, or no pair is left.
@@ -55,7 +55,7 @@ def spread_pairs(scene: Scene, count: int, *, min_overlap: float = 0.0) -> Scene
     pairs.sort(key=lambda p: 0.0 if p.overlap is None else p.overlap)
     if len(pairs) > count:
         middle = len(pairs) // 2
-        # of one pair the middle, of more the two ends and what lies between
+        # one pair: the middle; more: both ends and evenly spaced ones between
         index = [middle] if count == 1 else [round(k * (len(pairs) - 1) / (count - 1)) for k in range(count)]
         pairs = [pairs[k] for k in index]
     return only_pairs(scene, tuple(pairs), scene.skipped)

@@ -25,9 +25,9 @@ from kornia_lift.files.colmap import map_database, verify, write_database
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import FloatArray, HasPose, Scene
 
-#: Least images that make a model.
+#: Least number of images of a model.
 MIN_IMAGES = 3
-#: COLMAP's guess of a focal length that nothing is known of, over the longer side of the image.
+#: COLMAP's guess of an unknown focal length, as a multiple of the longer side of the image.
 _FOCAL_GUESS = 1.2
 
 
@@ -76,9 +76,9 @@ class SfmScores:
         track_length: mean number of images that see a point.
         reprojection_error: mean, pixels; None without a model.
         centre_error: mean distance of the registered cameras from the true ones after alignment by the best
-            similarity, in the unit of the scene (metres where there is depth); None below three registered images.
+            similarity, in the unit of the scene (see ``metric``); None below three registered images.
         focal_error: mean relative error of the focal length; None if the intrinsics were known, or without a model.
-        verified_pairs: pairs of images that hold after geometric verification.
+        verified_pairs: pairs of images that pass geometric verification.
         reason: why there is no model.
         known_intrinsics: whether the true cameras were given.
         metric: whether the unit of the scene is the metre.
@@ -114,7 +114,7 @@ def reconstruct_scene(
     Args:
         source: features by scene and image.
         scene: a scene with cameras.
-        options: see there.
+        options: how the scene is reconstructed.
         progress: called with a line of text for each step.
 
     Raises:
@@ -126,7 +126,10 @@ def reconstruct_scene(
         raise ValueError(f"{scene.name} has no cameras, so a reconstruction cannot be compared with it")
     pycolmap = require("pycolmap", extra="colmap")
     nothing = SfmScores(
-        scene.name, len(scene.names), known_intrinsics=options.known_intrinsics, metric=isinstance(scene, PosedScene)
+        scene.name,
+        len(scene.names),
+        known_intrinsics=options.known_intrinsics,
+        metric=isinstance(scene, PosedScene) and scene.metric,
     )
     try:
         features = _read_all(source, scene, options.num_features)

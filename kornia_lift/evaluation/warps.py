@@ -163,7 +163,7 @@ class WarpedAffineScene(WarpedScene):
             points = apply_homography(before, points)
         if to_copy:
             after = self.warp.matrix(self.base.image_size(second))
-        assert isinstance(self.base, HasLocalAffine)  # as warp_scene saw to
+        assert isinstance(self.base, HasLocalAffine)  # ensured by warp_scene
         return np.asarray(after[:2, :2] @ self.base.local_affine(first, second, points) @ before[:2, :2])
 
 

@@ -21,7 +21,7 @@ class LFNetFeature(LIFTFeature):
         num_features: number of slots in the output; the best keypoints are kept.
         pretrained: ``True`` for the weights that the package ships (``"lf-net"``), the path of a ``.safetensors`` file
             with tensors ``detector.*`` and ``descriptor.*``, or ``False`` for random weights, in train mode.
-        device: where to put the weights. ``None``: they stay where they were made.
+        device: device of the weights. ``None``: the one where they are created.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
@@ -67,7 +67,7 @@ class LFNetFeature(LIFTFeature):
         """Build the feature with the weights ``name``: the shipped ones or the path of a ``.safetensors`` file.
 
         Args:
-            name: see ``pretrained``.
+            name: name or path, see ``pretrained``.
             kwargs: further arguments of the constructor.
 
         """

@@ -35,7 +35,7 @@ class LIFTFeature(LocalFeature):
         num_features: number of slots in the output; the best keypoints are kept.
         upright: leave the frames upright instead of assigning an orientation: better where cameras are not rotated.
             ``None``: as the shipped model says, ``"lift"`` assigns one, ``"lift-upright"`` does not.
-        device: where to put the weights, as in kornia's features. ``None``: they stay where they were made.
+        device: device of the weights, as in kornia's features. ``None``: the one where they are created.
         pretrained: ``True`` for the weights that the package ships (``"lift"``), the name of a shipped model, a path
             to a ``.safetensors`` file, or ``False`` for random weights. With weights the feature is in eval mode; parts
             that you give keep their mode.
@@ -47,19 +47,18 @@ class LIFTFeature(LocalFeature):
         scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described. 1 is
             the paper's support region of 12 sigma x 12 sigma. ``None``: as the model says, 1.5 for LIFT's descriptor,
             2 for the compact one.
-        pooled_sizes: support regions of several sizes, over that of the frame, whose descriptors are averaged: more
-            matches for as many times the work (:class:`~kornia_lift.feature.patches.PatchDescriptor`). ``None``: as the
+        pooled_sizes: sizes of several support regions, relative to the frame, whose descriptors are averaged: more
+            matches for a multiple of the work (:class:`~kornia_lift.feature.patches.PatchDescriptor`). ``None``: as the
             shipped model says, one size, three for ``"lift-pooled"``.
-        angles: angles of a keypoint, at most, whose descriptors are averaged, weighted by how likely each is: where an
-            angle is ambiguous, two images choose differently, and only the mean is found again. The frame has the most
-            likely one. ``None``: as the model says, 1 for LIFT's orientation, which has no others, 4 for the polar one
-            (2 in ``"lift-fast"``).
-        precision: of the products of the default networks on a CPU, without gradient; LIFT's response and orientation
-            are in float32 always. ``None``: ``"float32"`` for LIFT's descriptor, ``"auto"`` for the compact networks:
-            8-bit integers (descriptor) and ``"bfloat16"`` where the CPU multiplies in them.
-        compile: compile the default patch networks by ``torch.compile`` at their first use: for training, and for GPUs.
-            The inference paths of CPUs stay as they are, nothing is faster there; neither is the detector compiled,
-            which gains nothing.
+        angles: largest number of angles of a keypoint whose descriptors are averaged, weighted by the probability of
+            each: where the angle is ambiguous, two images may choose different ones, but the means agree. The frame
+            has the most likely one. ``None``: as the model says, 1 for LIFT's orientation, which knows no others, 4 for
+            the polar one (2 in ``"lift-fast"``).
+        precision: number format of the products of the default networks on a CPU, without gradient; LIFT's response and
+            orientation always compute in float32. ``None``: ``"float32"`` for LIFT's descriptor, ``"auto"`` for the
+            compact networks: 8-bit integers (descriptor) and ``"bfloat16"`` where the CPU multiplies in them.
+        compile: compile the default patch networks with ``torch.compile`` at their first use, for training and for
+            GPUs. The CPU's inference paths and the detector are not compiled: it would not make them faster.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
@@ -68,12 +67,13 @@ class LIFTFeature(LocalFeature):
     Raises:
         kornia.core.exceptions.ShapeError: if images or mask have another shape.
         TypeError: if the images are not floating point, or ``num_features`` is not a whole number.
-        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or an argument makes no sense.
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or an argument is out of range.
         kornia.core.exceptions.DeviceError: if images, mask and weights lie on different devices.
 
     Convention:
-        Keypoints come by decreasing response. Slots beyond the last keypoint hold zeros: LAF, response and descriptor;
-        drop them by ``kornia.feature.laf_is_filled(lafs)`` before matching (``LocalFeatureMatcher`` does).
+        Keypoints are sorted by decreasing response. Slots after the last keypoint hold zeros in LAF, response and
+        descriptor; drop them with ``kornia.feature.laf_is_filled(lafs)`` before matching, as ``LocalFeatureMatcher``
+        does.
         LAF scale = ``6 * 64/63 * scaling_coef`` times the SIFT scale of the default detector: half the side of the
         support region, in pixels; angles are kornia's, counter-clockwise on screen (:mod:`kornia_lift.geometry`
         converts). Descriptors are unit vectors.
@@ -144,7 +144,7 @@ class LIFTFeature(LocalFeature):
         """Build the feature with the weights ``name``: a shipped model or the path of a ``.safetensors`` file.
 
         Args:
-            name: see ``pretrained``.
+            name: name or path, see ``pretrained``.
             kwargs: further arguments of the constructor.
 
         """

@@ -72,7 +72,7 @@ def mix_features(
 
     Raises:
         ValueError: if a name is unknown.
-        TypeError: if a network is given without what searches its scores or cuts its patches.
+        TypeError: if a bare network is given, without the stage that searches its scores or cuts its patches.
 
     Convention:
         Before ``scale_laf``, the frames of ``"lift"``, ``"dog"`` and ``"hessian"`` have the size of the paper's
@@ -97,7 +97,7 @@ def mix_features(
 
 
 def _refuse_bare(detector: object, orientation: object, descriptor: object) -> None:
-    """Refuse networks without what cuts their patches or searches their scores."""
+    """Refuse bare networks, without the stage that cuts their patches or searches their scores."""
     for part, given, networks, wrapped in (
         ("detector", detector, (LIFTResponse, CompactResponse), "LIFTDetector(1000, resp_module={})"),
         ("orientation", orientation, (LIFTOrientation, PolarOrientation), "PatchOrienter({})"),

@@ -1,4 +1,4 @@
-"""The feature that a model is: LIFT's or LF-Net's, as its weights say."""
+"""The feature of a model: LIFT's or LF-Net's, depending on its weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def feature_of(
     """Build the feature of a model, in eval mode.
 
     Args:
-        pretrained: name of a shipped model, as ``"lift-plus"`` or ``"lf-net"``, or path of a ``.safetensors`` file.
+        pretrained: name of a shipped model (``"lift-plus"``, ``"lf-net"``, ...), or path of a ``.safetensors`` file.
         num_features: number of slots in the output; the best keypoints are kept.
         upright: see :class:`~kornia_lift.LIFTFeature`; LF-Net's detector assigns the orientation itself.
 
     Raises:
-        ValueError: if there is no such model, or an LF-Net is to be upright.
+        ValueError: if there is no such model, or ``upright`` is given for LF-Net.
         FileNotFoundError: if there is no such file.
 
     Example:

@@ -1,6 +1,6 @@
 """The stages that orient and describe frames, on patches cut from one pyramid.
 
-Where a gradient is needed everything is left to kornia, in chunks whose activations are computed again in the backward
+Where a gradient is needed, kornia cuts the patches, in chunks whose activations are computed again in the backward
 pass.
 """
 
@@ -13,13 +13,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from kornia.core.check import KORNIA_CHECK_LAF
-from kornia.feature import (
-    LAFDescriptor,
-    LAFOrienter,
-    get_laf_orientation,
-    scale_laf,
-    set_laf_orientation,
-)
+from kornia.feature import LAFDescriptor, LAFOrienter, get_laf_orientation, scale_laf, set_laf_orientation
 from torch import Tensor
 
 from kornia_lift._gray import as_gray
@@ -32,7 +26,7 @@ from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angles
 
 CHUNK = 512  # patches that exist at once on a CPU, whose caches hold what is made of them
-GPU_CHUNK = 2048  # on other devices, which few patches leave idle: 170 MB
+GPU_CHUNK = 2048  # on other devices, which would be idle with fewer: 170 MB
 GRADIENT_CHUNK = 128  # the same while gradients are recorded: 2.2 MB of activations for each
 
 
@@ -41,11 +35,12 @@ class PatchOrienter(LAFOrienter):
 
     Args:
         angle_detector: the network.
-        context: side of the region that the network sees over that of the frame.
-        angles: number of angles of a keypoint that :meth:`candidates` returns at most.
+        context: side of the region that the network sees, relative to that of the frame.
+        angles: largest number of angles of a keypoint that :meth:`candidates` returns.
 
     Raises:
-        ValueError: if the context is not positive, or the network does not know of several angles.
+        ValueError: if ``context`` or ``angles`` is not positive, or several angles are asked of a network that
+            estimates one.
 
     Shape:
         - Input: LAFs (B, N, 2, 3); images (B, 1, H, W)
@@ -58,8 +53,10 @@ class PatchOrienter(LAFOrienter):
     ) -> None:
         super().__init__(angle_detector.patch_size, angle_detector=angle_detector)
         if not 0 < context < math.inf:
-            raise ValueError(f"the context is a factor above 0, got {context!r}")
-        if angles < 1 or (angles > 1 and not isinstance(angle_detector, PolarOrientation)):
+            raise ValueError(f"context expects a factor above 0, got {context!r}")
+        if angles < 1:
+            raise ValueError(f"angles expects a number of at least 1, got {angles!r}")
+        if angles > 1 and not isinstance(angle_detector, PolarOrientation):
             raise ValueError(
                 f"{type(angle_detector).__name__} estimates one angle for each patch, got angles={angles!r}; several "
                 "need a PolarOrientation"
@@ -84,14 +81,14 @@ class PatchOrienter(LAFOrienter):
         return _rotate(laf, self.angle_detector(patches).view(laf.shape[:2]))
 
     def candidates(self, laf: Tensor, img: Tensor | PatchPyramid) -> tuple[list[Tensor], Tensor]:
-        """Return the frames at each of several angles, and how likely each angle is.
+        """Return the frames at several angles, and the probability of each angle.
 
         Args:
             laf: frames, shape (B, N, 2, 3).
             img: images, shape (B, 1, H, W), or their pyramid.
 
         Returns:
-            ``angles`` times LAFs (B, N, 2, 3), the first of which are what the call returns, and weights
+            A list of ``angles`` tensors of LAFs (B, N, 2, 3), the first of which is what a call returns, and weights
             (B, N, angles) that sum to 1; a weight is 0 where a keypoint has no further angle.
 
         """
@@ -132,9 +129,9 @@ class PatchDescriptor(LAFDescriptor):
 
     Args:
         descriptor: the network.
-        sizes: sides of the support regions, over that of the frame. The descriptors of several are averaged
-            (domain-size pooling, Dong and Soatto, CVPR 2015): they agree better where scales err, and take as many
-            times longer.
+        sizes: sides of the support regions, relative to that of the frame. The descriptors of several are averaged
+            (domain-size pooling, Dong and Soatto, CVPR 2015): they agree better where scales are wrong, and the time
+            grows with their number.
 
     Raises:
         ValueError: if there are no sizes, or one is not positive.
@@ -149,7 +146,7 @@ class PatchDescriptor(LAFDescriptor):
         super().__init__(descriptor, patch_size=descriptor.patch_size)
         self.sizes = tuple(float(size) for size in sizes)
         if not self.sizes or not all(0 < size < math.inf for size in self.sizes):
-            raise ValueError(f"pooled sizes are one or more factors above 0, got {sizes!r}")
+            raise ValueError(f"sizes expects one or more factors above 0, got {sizes!r}")
 
     def forward(self, img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor:
         img = shared_pyramid(img, lafs)
@@ -159,12 +156,12 @@ class PatchDescriptor(LAFDescriptor):
     def average(self, img: Tensor | PatchPyramid, frames: Sequence[Tensor], weights: Tensor) -> Tensor:
         """Describe keypoints by the mean over several frames of each.
 
-        Where an angle is ambiguous, two images choose differently; the means stay similar. Frames of weight 0 are
-        not described.
+        Where an angle is ambiguous, two images may choose different ones; the means stay similar. Frames of weight 0
+        are not described.
 
         Args:
             img: images, shape (B, 1, H, W), or their pyramid.
-            frames: K times LAFs (B, N, 2, 3).
+            frames: K tensors of LAFs (B, N, 2, 3).
             weights: shape (B, N, K).
 
         Returns:
@@ -181,7 +178,7 @@ class PatchDescriptor(LAFDescriptor):
                 used = shares > 0
                 first = used.int().argsort(dim=1, descending=True, stable=True)[:, : int(used.sum(1).amax())]
                 described = total.new_zeros(*shares.shape, total.shape[-1])
-                if first.numel():  # as many of each image as the one has that has most
+                if first.numel():  # the same number of each image: that of the image with most
                     lafs = others.gather(1, first[..., None, None].expand(-1, -1, 2, 3))
                     part = self(img, lafs) * shares.gather(1, first)[..., None]
                     described = described.scatter(1, first[..., None].expand_as(part), part)
@@ -200,7 +197,7 @@ class PatchDescriptor(LAFDescriptor):
         return self._describe_patches(lafs, partial(extract_patches, img, size=self.patch_size))
 
     def _describe_patches(self, lafs: Tensor, cut: Callable[[Tensor], Tensor]) -> Tensor:
-        """Describe the patches, one channel for each region that the network sees, that ``cut`` gives of frames."""
+        """Describe frames by the patches that ``cut`` returns for them, one for each region that the network sees."""
         regions = self.descriptor.regions if isinstance(self.descriptor, CompactDescriptor) else (1.0,)
         patches = [cut(lafs if region == 1 else scale_laf(lafs, region)) for region in regions]
         descriptors: Tensor = self.descriptor(torch.cat(patches, 2).flatten(0, 1))

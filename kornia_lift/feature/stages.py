@@ -1,4 +1,4 @@
-"""The patch stages of a model: which networks its weights belong to, and on which region they look."""
+"""The patch stages of a model: which networks its weights belong to, and which region they see."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class _Stages(NamedTuple):
 
     Args:
         orientation: the network.
-        context: side of the region that it sees over the paper's 12 sigma.
-        angles: of a keypoint, at most, whose descriptors are averaged.
+        context: side of the region that it sees, relative to the paper's 12 sigma.
+        angles: largest number of angles of a keypoint whose descriptors are averaged.
         descriptor: the network.
-        region: side of the region that it sees over the paper's 12 sigma: more matches on our training scenes.
-        precision: of its products.
+        region: side of the region that it sees, relative to the paper's 12 sigma; chosen on our training scenes.
+        precision: number format of its products.
 
     """
 
@@ -53,7 +53,7 @@ def _stages(pretrained: bool | str | os.PathLike[str]) -> _Stages:
 
 
 def described_region(pretrained: bool | str | os.PathLike[str]) -> float:
-    """Return the side of the region that the descriptor of a model sees over the paper's 12 sigma."""
+    """Return the side of the region that the descriptor of a model sees, relative to the paper's 12 sigma."""
     return _stages(pretrained).region
 
 
@@ -64,8 +64,8 @@ def orienter_of(
 
     Args:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the networks are LIFT's.
-        angles: of a keypoint, at most. ``None``: as the model says.
-        precision: of the products on a CPU of the polar network; LIFT's are in float32. ``None``: ``"auto"``.
+        angles: largest number of angles of a keypoint. ``None``: as the model says.
+        precision: number format of the polar network's products on a CPU; LIFT's are in float32. ``None``: ``"auto"``.
 
     """
     family = _stages(pretrained)
@@ -88,7 +88,8 @@ def descriptor_of(
     Args:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the networks are LIFT's.
         sizes: see :class:`~kornia_lift.feature.patches.PatchDescriptor`. ``None``: as the model says.
-        precision: of the products on a CPU. ``None``: ``"float32"`` for LIFT's network, ``"auto"`` for the compact one.
+        precision: number format of the products on a CPU. ``None``: ``"float32"`` for LIFT's network, ``"auto"`` for
+            the compact one.
 
     """
     sizes = pooled_sizes(pretrained) if sizes is None else sizes

@@ -13,12 +13,13 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from kornia_lift._extras import require
+from kornia_lift.features import Features
 
 #: Sigma written for features without scale, pixels. COLMAP's mapper does not use it; its viewer draws it.
 DEFAULT_SIGMA = 1.0
@@ -26,37 +27,8 @@ DEFAULT_SIGMA = 1.0
 SIFT_LENGTH = 128
 
 
-class HasKeypoints(Protocol):
-    """What is read of the features of an image: :class:`~kornia_lift.evaluation.Features` has it."""
-
-    @property
-    def keypoints(self) -> NDArray[np.floating]:
-        """Positions (x, y) in pixels, pixel centres at integers, shape (N, 2)."""
-        ...
-
-    @property
-    def descriptors(self) -> NDArray[Any]:
-        """Descriptors, shape (N, D)."""
-        ...
-
-    @property
-    def scales(self) -> NDArray[np.floating] | None:
-        """Sigma in pixels, shape (N,), or None."""
-        ...
-
-    @property
-    def angles(self) -> NDArray[np.floating] | None:
-        """Degrees, counter-clockwise on screen, shape (N,), or None."""
-        ...
-
-    @property
-    def image_size(self) -> tuple[int, int] | None:
-        """Width and height in pixels, or None."""
-        ...
-
-
-def keypoint_rows(features: HasKeypoints) -> NDArray[np.float32]:
-    """Keypoints as COLMAP stores them: x + 0.5, y + 0.5, sigma, orientation in radians clockwise; shape (N, 4)."""
+def keypoint_rows(features: Features) -> NDArray[np.float32]:
+    """Return keypoints as COLMAP stores them: x + 0.5, y + 0.5, sigma, radians clockwise; shape (N, 4)."""
     count = len(features.keypoints)
     rows = np.zeros((count, 4), dtype=np.float32)
     rows[:, :2] = features.keypoints + 0.5
@@ -67,7 +39,7 @@ def keypoint_rows(features: HasKeypoints) -> NDArray[np.float32]:
 
 
 def descriptor_bytes(descriptors: NDArray[Any]) -> NDArray[np.uint8] | None:
-    """Descriptors as the bytes of COLMAP's SIFT, 512 times the unit vector; None if that would destroy them.
+    """Return descriptors as bytes like COLMAP's SIFT, 512 times the unit vector; None if that would destroy them.
 
     Only 128 non-negative numbers can be stored: SIFT's, RootSIFT's. COLMAP has no type for other float descriptors.
     """
@@ -82,7 +54,7 @@ def descriptor_bytes(descriptors: NDArray[Any]) -> NDArray[np.uint8] | None:
 
 def write_database(
     path: str | os.PathLike[str],
-    features: Mapping[str, HasKeypoints],
+    features: Mapping[str, Features],
     matches: Mapping[tuple[str, str], NDArray[np.integer]],
     *,
     images: str | os.PathLike[str] | None = None,
@@ -108,7 +80,7 @@ def write_database(
     Raises:
         FileExistsError: if the database exists.
         ValueError: if there are no features, an image has no camera or was described at another size, or a match
-            points to an image or a keypoint that is not there.
+            refers to an image or a keypoint that does not exist.
         MissingExtraError: if pycolmap is not installed.
     """
     pycolmap = require("pycolmap", extra="colmap")
@@ -155,7 +127,7 @@ def verify(path: str | os.PathLike[str], *, seed: int = 0, threads: int = -1) ->
 
     Args:
         path: the database.
-        seed: of the estimator.
+        seed: seed of the estimator.
         threads: for pycolmap, -1 for all.
 
     Returns:
@@ -190,7 +162,7 @@ def map_database(
         images: folder of the images, for the colours of the points; None leaves them out.
         refine_intrinsics: False keeps the cameras of the database.
         min_model_size: models of fewer images are dropped.
-        seed: of the estimators.
+        seed: seed of the estimators.
         threads: for pycolmap, -1 for all.
 
     Returns:
@@ -223,11 +195,11 @@ def errors_only(pycolmap: Any) -> Iterator[None]:
 
 
 def _write_images(pycolmap: Any, database: Any, names: list[str], cameras: Mapping[str, Any] | Any) -> None:
-    """Cameras, rigs, frames and images: since version 4 an image belongs to a frame of a rig of at least one camera."""
+    """Write cameras, rigs, frames and images: since COLMAP 4 an image belongs to a frame of a rig of cameras."""
     given: Mapping[str, Any] = cameras if isinstance(cameras, Mapping) else dict.fromkeys(names, cameras)
     rig = camera = None
     for name in names:
-        if camera is None or rig is None or given is cameras:  # of one shared camera there is one rig
+        if camera is None or rig is None or given is cameras:  # a shared camera has one rig
             if name not in given:
                 raise ValueError(f"image {name} has no camera")
             camera = pycolmap.Camera(given[name].todict())
@@ -243,13 +215,12 @@ def _write_images(pycolmap: Any, database: Any, names: list[str], cameras: Mappi
         database.write_frame(frame)
 
 
-def _check_matches(
-    features: Mapping[str, HasKeypoints], matches: Mapping[tuple[str, str], NDArray[np.integer]]
-) -> None:
+def _check_matches(features: Mapping[str, Features], matches: Mapping[tuple[str, str], NDArray[np.integer]]) -> None:
     for pair, index in matches.items():
         unknown = [name for name in pair if name not in features]
         if unknown or pair[0] == pair[1]:
-            raise ValueError(f"matches of the pair {pair[0]}, {pair[1]}: {', '.join(unknown) or 'one image'} not known")
+            reason = f"no features of {', '.join(unknown)}" if unknown else "expected two different images"
+            raise ValueError(f"matches of the pair {pair[0]}, {pair[1]}: {reason}")
         index = np.asarray(index).reshape(-1, 2)
         limit = np.array([len(features[name].keypoints) for name in pair])
         if (index < 0).any() or (index >= limit).any():
@@ -258,7 +229,7 @@ def _check_matches(
             )
 
 
-def _check_size(name: str, features: HasKeypoints, size: tuple[int, int]) -> None:
+def _check_size(name: str, features: Features, size: tuple[int, int]) -> None:
     if features.image_size is not None and tuple(features.image_size) != size:
         found = features.image_size
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A full disk is reported with the name of the file, before the work where that is possible."""
+"""Report a full disk with the name of the file, if possible before the work begins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def naming(path: Path, advice: str = "") -> Iterator[None]:
 
     Args:
         path: the file.
-        advice: what is left, and what to do.
+        advice: what was kept, and what to do.
     """
     try:
         yield

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -57,9 +56,7 @@ class H5File:
     def __enter__(self) -> H5File:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -67,7 +64,7 @@ class H5File:
         self.root.close()
 
     def error(self, where: str, what: str) -> FeatureFileError:
-        """An error that names the file and the object in it."""
+        """Return an error that names the file and the object in it."""
         return FeatureFileError(f"{self.path}: {where.strip('/') or 'the file'}: {what}")
 
     @contextmanager
@@ -82,7 +79,7 @@ class H5File:
             raise self.error(where, f"damaged, or not readable by h5py ({reason})") from error
 
     def kind(self, group: Any, name: str) -> str | None:
-        """What a member of a group is: ``"group"``, ``"dataset"``, or ``None`` if there is none.
+        """Return what a member of a group is: ``"group"``, ``"dataset"``, or ``None`` if there is none.
 
         Raises:
             FeatureFileError: if it is a link, or an object of another kind.
@@ -103,10 +100,10 @@ class H5File:
         raise self.error(where, "neither a group nor a dataset")
 
     def group(self, name: str) -> Any:
-        """The group of this name, ``None`` if there is none."""
+        """Return the group of this name, ``None`` if there is none."""
         node = self.root
         for part in name.split("/"):
-            # "." and ".." are names as any other in h5, but "." is the group itself
+            # ".." is a name like any other in h5, but "." is the group itself
             if part in ("", ".") or self.kind(node, part) != "group":
                 return None
             with self.reading(f"{node.name}/{part}"):
@@ -114,7 +111,7 @@ class H5File:
         return node
 
     def members(self, group: Any) -> list[str]:
-        """Names in a group."""
+        """Return the names in a group."""
         with self.reading(group.name):
             names = list(group)
         if not all(isinstance(name, str) for name in names):
@@ -122,17 +119,17 @@ class H5File:
         return names
 
     def address(self, group: Any) -> int:
-        """Where a group lies in the file: groups of the same address are one."""
+        """Return where a group lies in the file: groups of the same address are the same group."""
         with self.reading(group.name):
             return int(self._h5py.h5o.get_info(group.id).addr)
 
     def has_attribute(self, name: str) -> bool:
-        """Whether the file has an attribute of this name."""
+        """Return whether the file has an attribute of this name."""
         with self.reading(f"attribute {name!r}"):
             return name in self.root.attrs
 
     def attribute(self, node: Any, name: str) -> Any:
-        """An attribute, ``None`` if there is none; texts as :func:`text` writes them.
+        """Return an attribute, ``None`` if there is none; texts as :func:`text` writes them.
 
         Raises:
             FeatureFileError: if it is damaged, of variable length, or larger than 1 MiB.
@@ -145,13 +142,13 @@ class H5File:
             if handle.get_storage_size() > _MAX_ATTRIBUTE_BYTES:
                 raise self.error(where, f"{handle.get_storage_size()} bytes, expected at most {_MAX_ATTRIBUTE_BYTES}")
             if handle.dtype.kind == "O":
-                # it would be looked up in a heap, and in a damaged one HDF5 (2.0) may search forever
+                # it would be searched for in a heap, and in a damaged heap HDF5 (2.0) may search forever
                 raise self.error(where, "a value of variable length, expected a number or a text of fixed length")
             value = node.attrs[name]
             return value.decode() if isinstance(value, bytes) else value
 
     def json_object(self, name: str) -> dict[str, Any] | None:
-        """An attribute of the file that holds a JSON object, ``None`` if there is none."""
+        """Return an attribute of the file that holds a JSON object, ``None`` if there is none."""
         text = self.attribute(self.root, name)
         if text is None:
             return None
@@ -159,7 +156,7 @@ class H5File:
         try:
             found = json.loads(text) if isinstance(text, str) else None
         except (ValueError, RecursionError) as error:
-            raise self.error(where, f"no JSON ({error})") from error
+            raise self.error(where, f"not JSON ({error})") from error
         if not isinstance(found, dict):
             raise self.error(where, "expected a JSON object")
         return found
@@ -192,7 +189,7 @@ class H5File:
             return np.asarray(dataset[()])
 
     def checked(self, group: Any, name: str) -> Any:
-        """A dataset of numbers that may be read: its size is bounded, and it lies in this file."""
+        """Return a dataset of numbers after checking that its size is bounded and that it lies in this file."""
         where = f"{group.name}/{name}"
         if self.kind(group, name) != "dataset":
             raise self.error(where, "expected a dataset")
@@ -213,8 +210,8 @@ class H5File:
 
 
 def text(value: str) -> np.bytes_:
-    """An attribute of fixed length, cut to what h5 stores beside an object (64 KiB for all of them)."""
-    return np.bytes_(value.encode()[:_MAX_TEXT_BYTES].decode(errors="ignore").encode())
+    """Return an attribute of fixed length, cut to fit the 64 KiB that h5 has for all attributes of an object."""
+    return np.bytes_(value.encode(errors="backslashreplace")[:_MAX_TEXT_BYTES].decode(errors="ignore").encode())
 
 
 def open_h5(path: Path, mode: str) -> Any:

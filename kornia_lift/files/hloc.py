@@ -12,8 +12,9 @@ N keypoints; a group may hold further datasets, which are kept but not used:
 
 Attributes are numbers and texts of fixed length. Of the file: ``options`` holds, as JSON, what the features were made
 with; ``format`` is the number :data:`FORMAT`; ``shard`` is (index, count); ``missing`` counts the images that the last
-run was to add but could not. Of a group: ``fingerprint`` identifies the pixels that the features belong to; ``error``
-says why there are none, and ``unreadable`` that the image file is to blame. Files of other programs need no attributes.
+run should have added but could not. Of a group: ``fingerprint`` identifies the pixels that the features belong to;
+``error`` says why there are none, and ``unreadable`` whether the image file is the reason. Files of other programs need
+no attributes.
 """
 
 from __future__ import annotations
@@ -63,12 +64,12 @@ def sign(file: Any, options: Mapping[str, Any], shard: tuple[int, int], missing:
 
 
 def opposite(degrees: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Clockwise angles from counter-clockwise ones and vice versa, in [-180, 180)."""
+    """Convert counter-clockwise angles to clockwise ones or vice versa, in [-180, 180)."""
     return (180 - degrees) % 360 - 180
 
 
 def read_options(file: H5File) -> dict[str, Any]:
-    """What the features of a file were made with; empty if another program made the file.
+    """Return what the features of a file were made with; empty if another program made the file.
 
     Raises:
         FeatureFileError: if another version of this package wrote the file, in another format.
@@ -87,7 +88,7 @@ def read_options(file: H5File) -> dict[str, Any]:
 
 
 def read_shard(file: H5File) -> tuple[int, int]:
-    """Index and count of the shards of a run; (0, 1) if there is only this one."""
+    """Return the index of the shard and the number of shards of its run; (0, 1) if there is only this one."""
     value = file.attribute(file.root, "shard")
     if value is None:
         return 0, 1
@@ -98,7 +99,7 @@ def read_shard(file: H5File) -> tuple[int, int]:
 
 
 def read_missing(file: H5File) -> int:
-    """How many images the last run was to add but could not."""
+    """Return how many images the last run should have added but could not."""
     value = file.attribute(file.root, "missing")
     if value is None:
         return 0
@@ -136,7 +137,7 @@ def image_names(file: H5File) -> Iterator[str]:
 
 
 def is_image(file: H5File, group: Any) -> bool:
-    """Whether a group is that of an image: a folder of images may have any name, too."""
+    """Return whether a group is that of an image: a folder of images may have any name, too."""
     return file.kind(group, "keypoints") == "dataset" or file.attribute(group, "error") is not None
 
 
@@ -162,7 +163,7 @@ def read_features(file: H5File, group: Any) -> Features:
         raise file.error(f"{name}/keypoints", f"shape {keypoints.shape}, expected (N, 2)")
     descriptors = file.array(group, "descriptors", kinds="fu", ndim=(2,))
     if descriptors.shape[1] == len(keypoints):
-        descriptors = descriptors.T  # channels first, hloc's way; (N, D) is taken too where it is unambiguous
+        descriptors = descriptors.T  # channels first, as in hloc; (N, D) is accepted too where it is unambiguous
     if len(descriptors) != len(keypoints):
         raise file.error(
             f"{name}/descriptors", f"shape {descriptors.shape}, expected (D, N) with N = {len(keypoints)} keypoints"
@@ -223,7 +224,7 @@ def check_folders(holder: Mapping[str, Path]) -> None:
 
 
 def check_image(file: H5File, group: Any) -> list[str]:
-    """Names of the datasets of an image; raises if one of them cannot be used."""
+    """Return the names of the datasets of an image; raises if one of them cannot be used."""
     if file.attribute(group, "error") is None:
         read_features(file, group)
     names = file.members(group)

@@ -7,10 +7,9 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 # Not the package filelock: it leaves its lock file behind, and fails where the file system has no locks (ENOLCK).
-# As some network mounts have none: a single run must still work there
+# Some network mounts have no locks: a single run must still work there.
 NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
@@ -59,7 +58,7 @@ class FileLock:
             os.close(descriptor)  # the last holder removed the file between our opening and our locking it
 
     def close(self) -> None:
-        """Give the right back."""
+        """Release the lock."""
         if self._descriptor < 0:
             return
         with suppress(OSError):  # Windows removes no open file; a lock file without a lock does no harm
@@ -70,9 +69,7 @@ class FileLock:
     def __enter__(self) -> FileLock:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -1,4 +1,4 @@
-"""Several feature files become one."""
+"""Merge several feature files into one."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _NAMED = 10  # missing shards that an error lists
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge made: the number of images, and how many the shards were to hold but do not."""
+    """Result of a merge: the number of images, and the number that the shards should hold but do not."""
 
     images: int
     missing: int
 
 
 def merge_feature_files(parts: Sequence[Path], target: Path) -> Merged:
-    """Put the images of several feature files into one; ``target`` appears when it is complete.
+    """Merge the images of several feature files into one; ``target`` appears when it is complete.
 
     Args:
         parts: files made with the same options. They may hold equal copies of an image.
-        target: the new file; it may exist and is replaced then.
+        target: the new file; an existing one is replaced.
 
     Raises:
         FeatureFileError: if a file is damaged, options differ, a shard is missing, or two files hold different

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any, Self
 
 from kornia_lift.features import Features
@@ -35,7 +34,7 @@ class FeatureReader:
         self._file = H5File(path)
         self.path = self._file.path
         try:
-            #: What the features are made with, empty if the file does not say.
+            #: What the features were made with, empty if the file does not say.
             self.options: dict[str, Any] = read_options(self._file)
         except BaseException:
             self._file.close()
@@ -44,13 +43,11 @@ class FeatureReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def names(self) -> Iterator[str]:
-        """Names of the images, in the order of the file."""
+        """Return the names of the images, in the order of the file."""
         return image_names(self._file)
 
     def __contains__(self, name: str) -> bool:
@@ -58,7 +55,7 @@ class FeatureReader:
         return group is not None and is_image(self._file, group)
 
     def read(self, name: str) -> Features:
-        """The features of one image.
+        """Return the features of one image.
 
         Raises:
             UnreadableImageError: if the image file could not be read when the features were extracted.

@@ -1,4 +1,4 @@
-"""A feature file that is made image by image, and that no crash can damage."""
+"""A feature file that is written image by image, and that no crash can damage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from kornia_lift._extras import require
@@ -34,10 +33,10 @@ class FeatureFile:
     """Writes an h5 file in hloc's layout; several runs may add to it, one at a time.
 
     Each image is first a small file of its own in the folder ``<path>.parts``, complete or absent. :meth:`finish`
-    packs them: the feature file changes in one step, from what it was to what it is to be. A run that was killed
+    packs them: the feature file changes in one step, from the old content to the new. A run that was killed
     leaves its parts; the next one continues from there.
 
-    Use it as a context manager: from the construction to the end nobody else can write the file.
+    Use it as a context manager: until it ends, no other process can write the file.
 
     Args:
         path: the file; it need not exist.
@@ -83,9 +82,7 @@ class FeatureFile:
     def __enter__(self) -> FeatureFile:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -101,7 +98,7 @@ class FeatureFile:
         return [name for name in names if self.replaces and name in self._held and name not in self]
 
     def fingerprint(self, name: str) -> str | None:
-        """The fingerprint that an image was written with; ``None`` if there is none, or the image is damaged."""
+        """Return the fingerprint that an image was written with; ``None`` if there is none, or the image is damaged."""
         part = self._part(name)
         path = part if part.name in self._expected else self.path
         if path == self.path and not (self._keeps and name in self._held):
@@ -150,7 +147,7 @@ class FeatureFile:
 
     @contextmanager
     def _writing(self, name: str, fingerprint: str | None) -> Iterator[Any]:
-        """The group of one image, in a file of its own that is made in memory: the disk sees a single write."""
+        """Yield the group of one image, in a file of its own that is made in memory and written to the disk at once."""
         if not name or not all(name.split("/")) or "." in name.split("/") or "\0" in name:
             raise FeatureFileError(f"{name!r} cannot be the name of an image in an h5 file")
         part = self._part(name)
@@ -170,14 +167,14 @@ class FeatureFile:
         self._expected.add(part.name)
 
     def finish(self, missing: int = 0) -> None:
-        """Pack what was written into the feature file. Without any image there will be no file, except a shard's.
+        """Pack what was written into the feature file. Without any image there is no file, except for a shard.
 
         Args:
-            missing: how many images the file was to hold but does not; kept, so that a merge can report them.
+            missing: how many images the file should hold but does not; stored, so that a merge can report them.
 
         Raises:
-            FeatureFileError: if a part is damaged, as by a power failure, or was removed by somebody else; run again
-                to make it anew.
+            FeatureFileError: if a part was damaged, as by a power failure, or removed by somebody else; run again to
+                make it anew.
             OSError: if the file cannot be written; the parts stay.
         """
         parts = list(self._part_files())

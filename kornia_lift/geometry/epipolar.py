@@ -22,8 +22,8 @@ from torch.autograd.function import once_differentiable
 from kornia_lift._kornia import ShapeError
 
 MIN_MATCHES = 8
-UNDETERMINED = 1e-12  # gap of the two smallest eigenvalues over the largest: below, rounding decides on the vector
-STARTS, ANNEALING = (1.0, 0.5, 0.2), 1.4  # shares of the matches that an estimate starts from, fall of its scale
+UNDETERMINED = 1e-12  # gap of the two smallest eigenvalues over the largest: below, rounding decides the vector
+STARTS, ANNEALING = (1.0, 0.5, 0.2), 1.4  # shares of the matches to start from, divisor of the scale per step
 MAX_NORMALISED = 20.0  # a ray 87 degrees off the optical axis; no pixel of an image lies so near its corner
 
 
@@ -33,8 +33,8 @@ class EightPoint(NamedTuple):
     Attributes:
         essential: E of unit norm, its entry of largest magnitude positive; zero where the matches do not determine
             it. Shape (B, 3, 3).
-        gap: distance of the two smallest eigenvalues over the largest one, shape (B,): how well E is determined. The
-            gradient grows with its inverse. 0 where there are fewer than 8 matches.
+        gap: difference of the two smallest eigenvalues, divided by the largest one, shape (B,): how well E is
+            determined. The gradient grows with its inverse. 0 where there are fewer than 8 matches.
     """
 
     essential: Tensor
@@ -102,7 +102,7 @@ def weighted_eight_point(matches: Tensor, weights: Tensor) -> EightPoint:
     """
     rows = epipolar_rows(matches.double())
     positive = weights.double()
-    # weights of a common factor give the same matrix; where all are tiny the product would underflow
+    # a common factor of the weights does not change the matrix, but the product of tiny ones would underflow
     positive = positive / positive.detach().amax(1, keepdim=True).clamp(min=1e-30) if weights.shape[1] else positive
     enough = (weights > 0).sum(1) >= MIN_MATCHES
     matrix = rows.mT @ (rows * positive[..., None])
@@ -139,7 +139,7 @@ def check_matches(matches: Tensor, mask: Tensor | None, who: str) -> None:
 
 
 def normalise_matches(matches: Tensor, intrinsics: tuple[Tensor, Tensor]) -> Tensor:
-    r"""Carry matches from pixels to normalised coordinates :math:`K^{-1} (u, v, 1)^T`.
+    r"""Convert matches from pixels to normalised coordinates :math:`K^{-1} (u, v, 1)^T`.
 
     Args:
         matches: pixels, shape (B, N, 4).
@@ -166,7 +166,7 @@ def assumed_intrinsics(size: tuple[int, int]) -> Tensor:
         size: width and height in pixels.
 
     Returns:
-        K, float64, shape (3, 3). A result that depends on it ranks matches; it is not a calibrated pose.
+        K, float64, shape (3, 3). Results that depend on it can rank matches, but are not calibrated poses.
 
     """
     width, height = size
@@ -192,7 +192,7 @@ def robust_essential(matches: Tensor, weights: Tensor, *, tolerance: float = 1e-
     Args:
         matches: normalised coordinates, shape (N, 4).
         weights: not negative; 0 leaves a match out. Shape (N,).
-        tolerance: distance of an inlier, normalised coordinates: pixels over the focal length.
+        tolerance: largest distance of an inlier in normalised coordinates: pixels divided by the focal length.
         iterations: reweightings of each start.
 
     Returns:
@@ -225,7 +225,7 @@ def robust_essential(matches: Tensor, weights: Tensor, *, tolerance: float = 1e-
 def _reweighted_essential(
     points: Tensor, base: Tensor, start: Tensor, tolerance: float, iterations: int
 ) -> Tensor | None:
-    """One start of :func:`robust_essential`; ``None`` where it breaks down."""
+    """Run one start of :func:`robust_essential`; ``None`` if it breaks down."""
     first, second = points[None, :, :2], points[None, :, 2:]
     current, scale, essential = start, 0.0, None
     for _ in range(iterations + 1):
@@ -240,7 +240,7 @@ def _reweighted_essential(
 
 
 def _nearest_essential(matrix: Tensor) -> Tensor:
-    """Nearest matrix (3, 3) of singular values (1, 1, 0), of unit norm."""
+    """Return the nearest matrix (3, 3) of singular values (1, 1, 0), of unit norm."""
     u, _, v = torch.linalg.svd(matrix)
     e = u @ torch.diag(matrix.new_tensor([1.0, 1.0, 0.0])) @ v
     return e / e.norm()

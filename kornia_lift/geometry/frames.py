@@ -66,7 +66,7 @@ def lift_from_lafs(lafs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def rotation_matrix(theta: Tensor) -> Tensor:
-    """Matrices (N, 2, 2) that rotate pixel coordinates clockwise on screen by ``theta`` (N,), radians."""
+    """Return matrices (N, 2, 2) that rotate pixel coordinates clockwise on screen by ``theta`` (N,), radians."""
     cosine, sine = torch.cos(theta), torch.sin(theta)
     return torch.stack([cosine, -sine, sine, cosine], dim=1).view(-1, 2, 2)
 
@@ -105,7 +105,7 @@ def softargmax_margin(map_size: int = DETECTOR_SIZE - 24) -> int:
 
 
 def softargmax(score: Tensor, beta: float = 10.0) -> Tensor:
-    """Soft location of the maximum of the central part of score maps (paper Sec. 3.1, Eq. 7).
+    """Return the soft location of the maximum of the central part of score maps (paper Sec. 3.1, Eq. 7).
 
     Args:
         score: score maps of 48-pixel patches, shape (B, 1, 24, 24).
@@ -126,7 +126,7 @@ def softargmax(score: Tensor, beta: float = 10.0) -> Tensor:
 
 
 def patch_score(score: Tensor, k: float = 10.0) -> Tensor:
-    """Soft maximum of the central part of score maps, ``(1/k) log mean exp(k S)`` (paper Eq. 9).
+    """Return the soft maximum of the central part of score maps, ``(1/k) log mean exp(k S)`` (paper Eq. 9).
 
     Args:
         score: score maps, shape (B, 1, 24, 24).

@@ -2,8 +2,8 @@
 
 On a CPU ``extract_patches_from_pyramid`` spends nine tenths of its time on the pyramid and on sampling grids; here the
 pyramid is built once per image, only as far as it is needed, and the grids come from two products per patch. On a GPU
-it spends its time on starting a thousand small operations, and waits for the image at every level; there all patches
-are cut from all levels at once.
+it spends its time on starting a thousand small operations, and waits for the GPU at every level; there all patches are
+cut from all levels at once.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class PatchPyramid:
         img: gray images, floating point, shape (B, 1, H, W); the patches have their dtype.
 
     Convention:
-        That of ``extract_patches_from_pyramid``: the same samples from the same levels, up to rounding. Of images in
+        That of ``extract_patches_from_pyramid``: the same samples from the same levels, up to rounding. For images in
         half precision, which does not resolve positions, they are computed in float32.
 
     """
@@ -62,8 +62,8 @@ class PatchPyramid:
 
         Args:
             lafs: frames, shape (B, N, 2, 3).
-            level: of each, shape (B, N).
-            finite: which are not black, shape (B, N).
+            level: pyramid level of each frame, shape (B, N).
+            finite: which frames are finite, shape (B, N); the patches of others are black.
             size: side of the patches in pixels.
 
         """
@@ -83,8 +83,8 @@ class PatchPyramid:
 
         Args:
             lafs: frames, shape (B, N, 2, 3).
-            level: of each, shape (B, N).
-            finite: which are not black, shape (B, N).
+            level: pyramid level of each frame, shape (B, N).
+            finite: which frames are finite, shape (B, N); the patches of others are black.
             size: side of the patches in pixels.
             depth: number of levels.
 
@@ -131,8 +131,8 @@ class PatchPyramid:
 def _sample(image: Tensor, grid: Tensor) -> Tensor:
     """Read one image (1, 1, H, W) at the positions of patches (N, S, S, 2); shape (N, 1, S, S).
 
-    ``grid_sample`` gives each thread images of its own: of a single image as many are made as there are threads, all of
-    them the same memory.
+    ``grid_sample`` gives each thread images of its own: a single image is expanded to as many as there are threads, all
+    of the same memory.
     """
     count, size = grid.shape[:2]
     threads = min(torch.get_num_threads(), max(count, 1))
@@ -161,9 +161,9 @@ def one_behind_the_other(maps: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def extract_patches(img: Tensor, lafs: Tensor, size: int) -> Tensor:
-    """Do what ``kornia.feature.extract_patches_from_pyramid`` of kornia 0.9 does, with every kornia that is allowed.
+    """Same as ``kornia.feature.extract_patches_from_pyramid`` of kornia 0.9, with every supported version of kornia.
 
-    Positions keep their precision where that of the images is lower: half precision has steps of pixels there.
+    Positions are computed in float32 at least: half precision would round them to whole pixels.
 
     Args:
         img: gray images, shape (B, 1, H, W).
@@ -182,7 +182,7 @@ def extract_patches(img: Tensor, lafs: Tensor, size: int) -> Tensor:
 
 
 def halve(x: Tensor) -> Tensor:
-    """Do what ``kornia.geometry.transform.pyrdown`` does, in a tenth of its time on a CPU."""
+    """Same as ``kornia.geometry.transform.pyrdown``, in a tenth of its time on a CPU."""
     size = [side // 2 for side in x.shape[-2:]]
     x = F.pad(x, (2, 2, 2, 2), mode="reflect")
     for dim in (-2, -1):

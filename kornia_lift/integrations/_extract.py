@@ -1,8 +1,10 @@
-"""What the extractors for other programs share: tensors of one image, in the conventions that most of them have."""
+"""What the extractors for other programs share: tensors of one image in common conventions, and their registration."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -51,3 +53,12 @@ def extract(feature: nn.Module, image: Tensor) -> list[Keypoints]:
         unit = torch.nn.functional.normalize(described[keep], dim=-1)
         found.append(Keypoints(xy[0], score[keep].reshape(-1), unit, sigma[0] / coefficient, angle[0]))
     return found
+
+
+def add_module(package: ModuleType, name: str, extractor: type) -> None:
+    """Add the module ``name`` to a program's package of extractors, in memory; it defines the class ``extractor``."""
+    module = ModuleType(f"{package.__name__}.{name}", extractor.__doc__)
+    extractor.__module__ = module.__name__  # programs take the one class that the module itself defines
+    setattr(module, extractor.__name__, extractor)
+    sys.modules[module.__name__] = module
+    setattr(package, name, module)

@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from importlib.util import find_spec
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,11 +24,11 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift.feature import LIFTFeature
-from kornia_lift.integrations._extract import extract
+from kornia_lift.integrations._extract import add_module, extract
 
 _HINT = "pip install git+https://github.com/3DOM-FBK/deep-image-matching"
 
-# deep-image-matching 2.0 imports all its matchers, and a LoFTR among them this module, which kornia 0.8.3 renamed
+# deep-image-matching 2.0 imports all its matchers, and its LoFTR imports a module that kornia 0.8.3 renamed
 if find_spec("kornia.geometry.grid"):
     sys.modules.setdefault("kornia.utils.grid", import_module("kornia.geometry.grid"))
 _ExtractorBase = require("deep_image_matching.extractors.extractor_base", hint=_HINT).ExtractorBase
@@ -53,7 +52,7 @@ class LIFTExtractor(_ExtractorBase):  # type: ignore[misc, valid-type]
 
     _default_conf = {"name": NAME, "max_keypoints": 4096, "weights": "lift", "upright": None}  # noqa: RUF012
     required_inputs: list[str] = []  # noqa: RUF012
-    grayscale = False  # its conversion takes red for blue; ours is kornia's
+    grayscale = False  # its own conversion swaps red and blue; ours is kornia's
     as_float = True
     descriptor_size = 128
     features_as_half = False
@@ -84,13 +83,7 @@ class LIFTExtractor(_ExtractorBase):  # type: ignore[misc, valid-type]
 
 def register(name: str = NAME) -> None:
     """Make the pipeline and the extractor ``name`` known to deep-image-matching, in this process."""
-    extractors = require("deep_image_matching.extractors", hint=_HINT)
-    module = ModuleType(f"{extractors.__name__}.{name}", LIFTExtractor.__doc__)
-    # the one class that the module defines is taken
-    LIFTExtractor.__module__ = module.__name__
-    module.LIFTExtractor = LIFTExtractor  # type: ignore[attr-defined]
-    sys.modules[module.__name__] = module
-    setattr(extractors, name, module)
+    add_module(require("deep_image_matching.extractors", hint=_HINT), name, LIFTExtractor)
     config = require("deep_image_matching.config", hint=_HINT)
     config.confs[name] = {**PIPELINE, "extractor": {**PIPELINE["extractor"], "name": name}}
     if name not in config.opt_zoo["extractors"]:

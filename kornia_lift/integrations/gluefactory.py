@@ -35,8 +35,8 @@ class LIFT(_BaseModel):  # type: ignore[misc, valid-type]
     Args:
         conf: ``weights``: name of a shipped model or path of a ``.safetensors`` file; ``max_num_keypoints``;
             ``upright``: assign no orientation (``None``: as the model says); ``force_num_keypoints``: fill up to
-            ``max_num_keypoints`` with random locations of score 0. Images of one batch always get equally many: those
-            of the image with most.
+            ``max_num_keypoints`` with random locations of score 0. All images of a batch get the same number: that of
+            the image with most.
 
     """
 
@@ -67,7 +67,7 @@ class LIFT(_BaseModel):  # type: ignore[misc, valid-type]
         }
 
     def loss(self, pred: dict[str, Tensor], data: dict[str, Tensor]) -> dict[str, Tensor]:
-        raise NotImplementedError("train LIFT by `kornia-lift train`, not by glue-factory")
+        raise NotImplementedError("train LIFT with `kornia-lift train`, not with glue-factory")
 
 
 def _padded(found: Keypoints, count: int, size: torch.Size) -> Keypoints:

@@ -11,20 +11,18 @@ hloc looks for extractors in its own folder; :func:`register` puts this one ther
 Convention:
     Keypoints at integers for pixel centres, as hloc expects them: it adds half a pixel when it imports them into
     COLMAP. ``scales`` are sigma in pixels; ``oris`` are degrees, clockwise on screen, as those of hloc's ``dog``. Store
-    them by ``as_half=False``: float16 rounds locations beyond 1024 pixels to whole pixels.
+    them with ``as_half=False``: float16 rounds locations beyond 1024 pixels to whole pixels.
 """
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift.feature import LIFTFeature
-from kornia_lift.integrations._extract import extract
+from kornia_lift.integrations._extract import add_module, extract
 
 _HINT = (
     "git clone --recursive https://github.com/cvg/Hierarchical-Localization && pip install ./Hierarchical-Localization"
@@ -70,12 +68,6 @@ class LIFT(_BaseModel):  # type: ignore[misc, valid-type]
 
 def register(name: str = NAME) -> None:
     """Make ``extract_features.confs[name]`` and the extractor of this name known to hloc, in this process."""
-    extractors = require("hloc.extractors", hint=_HINT)
-    module = ModuleType(f"{extractors.__name__}.{name}", LIFT.__doc__)
-    # hloc takes the one class that its module defines
-    LIFT.__module__ = module.__name__
-    module.LIFT = LIFT  # type: ignore[attr-defined]
-    sys.modules[module.__name__] = module
-    setattr(extractors, name, module)
+    add_module(require("hloc.extractors", hint=_HINT), name, LIFT)
     confs = require("hloc.extract_features", hint=_HINT).confs
     confs[name] = {**CONF, "model": {**CONF["model"], "name": name}}

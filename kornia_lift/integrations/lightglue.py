@@ -60,6 +60,6 @@ class LIFT(_Extractor):  # type: ignore[misc, valid-type]
     def extract(self, img: Tensor, **conf: Any) -> dict[str, Tensor]:
         """Resize, extract, and return keypoints and scales in pixels of ``img``, (1 or 3, H, W)."""
         found: dict[str, Tensor] = super().extract(img, **conf)
-        # LightGlue brings back the keypoints only
+        # LightGlue converts the keypoints only
         found["scales"] = found["scales"] * (found["image_size"] / found.pop("searched_size")).mean()
         return found

@@ -53,7 +53,7 @@ def export_program(network: nn.Module, image_size: tuple[int, int] | None = None
         image_size: rows and columns, for detector and feature only.
 
     Raises:
-        TypeError: if it is another module.
+        TypeError: if it is a module of another class.
         ValueError: if the size is missing, or given for a network.
         MissingExtraError: if torch is older than 2.6, for the networks.
 
@@ -63,7 +63,7 @@ def export_program(network: nn.Module, image_size: tuple[int, int] | None = None
         raise TypeError(f"export expects one of {known}, got {type(network).__name__}")
     if isinstance(network, _SIZED) != (image_size is not None):
         raise ValueError(
-            f"image_size is for detector and feature, which have one, and for nothing else; got {image_size!r} for "
+            f"image_size is needed for a detector or a feature, and not accepted for a network; got {image_size!r} for "
             f"{type(network).__name__}"
         )
     shapes = None if image_size is not None else (_dynamic(network),)
@@ -87,12 +87,12 @@ def export_onnx(network: nn.Module, path: str | os.PathLike[str], image_size: tu
     """Write a module as one ONNX file, weights included.
 
     Args:
-        network: see :func:`export_program`; moved nowhere, so that CPU weights give a file for any machine.
+        network: see :func:`export_program`; it stays on its device: weights on the CPU give a file for any machine.
         path: the file to write.
         image_size: see :func:`export_program`.
 
     Raises:
-        TypeError: if it is none of the modules that are exported.
+        TypeError: if a module of this class cannot be exported.
         ValueError: if the size is missing, or given for a network.
         MissingExtraError: if onnxscript is not installed: ``pip install 'kornia_lift[onnx]'``.
 

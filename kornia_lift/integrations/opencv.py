@@ -40,7 +40,7 @@ def to_opencv(features: Features) -> tuple[list[Any], NDArray[Any]]:
     if features.scales is None:
         raise ValueError("to_opencv expects features with scales: cv2.KeyPoint has a size")
     count = len(features)
-    angles = np.full(count, _NO_ANGLE) if features.angles is None else -features.angles % 360
+    angles = np.full(count, _NO_ANGLE) if features.angles is None else (-features.angles % 360).astype(np.float32) % 360
     scores = np.zeros(count) if features.scores is None else features.scores
     keypoints = [
         cv2.KeyPoint(x=float(x), y=float(y), size=2 * float(sigma), angle=float(angle), response=float(score))
@@ -53,11 +53,11 @@ def to_opencv(features: Features) -> tuple[list[Any], NDArray[Any]]:
 def from_opencv(
     keypoints: Sequence[Any], descriptors: NDArray[Any] | None, image_size: tuple[int, int] | None = None
 ) -> Features:
-    """Return what an OpenCV feature found as the record of this package.
+    """Convert the keypoints and descriptors of an OpenCV feature to the record of this package.
 
     Args:
         keypoints: ``cv2.KeyPoint`` objects.
-        descriptors: shape (N, D); ``None``, as OpenCV gives for no keypoints, is accepted for none only.
+        descriptors: shape (N, D); ``None``, as OpenCV returns it, is accepted only without keypoints.
         image_size: width and height of the image.
 
     Raises:

@@ -5,7 +5,7 @@
     result = LIFTMatcher(device="cpu")("left.jpg", "right.jpg")
     result["num_inliers"], result["inlier_kpts0"]
 
-vismatch 1.4 asks for kornia below 0.8.3, which this package runs with.
+vismatch 1.4 requires kornia below 0.8.3, which this package supports.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class LIFTMatcher(_BaseMatcher):  # type: ignore[misc, valid-type]
         ratio: nearest over second-nearest descriptor distance at most, in both directions; 1 switches the test off.
         weights: name of a shipped model, or path of a ``.safetensors`` file.
         upright: assign no orientation; ``None``: as the model says.
-        kwargs: of ``BaseMatcher``: ``ransac_iters``, ``ransac_conf``, ``ransac_reproj_thresh``.
+        kwargs: options of ``BaseMatcher``: ``ransac_iters``, ``ransac_conf``, ``ransac_reproj_thresh``.
 
     """
 
@@ -53,7 +53,7 @@ class LIFTMatcher(_BaseMatcher):  # type: ignore[misc, valid-type]
         self.feature = LIFTFeature(max_num_keypoints, upright, device, pretrained=weights)
 
     def _forward(self, img0: Tensor, img1: Tensor) -> tuple[Tensor | None, ...]:
-        """Match two images (3, H, W); returns what vismatch's base class asks for."""
+        """Match two images (3, H, W); returns what vismatch's base class expects."""
         first, second = (extract(self.feature, image[None])[0] for image in (img0, img1))
         pairs, confidence = match_descriptors(
             first.descriptors.float().cpu(), second.descriptors.float().cpu(), self.ratio

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from kornia.feature import match_mnn, match_smnn
 from numpy.typing import NDArray
 from torch import Tensor
 
 
+@torch.no_grad()
 def match_descriptors(first: Tensor, second: Tensor, ratio: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Mutual nearest neighbours, best first.
+    """Match descriptors by mutual nearest neighbours, best first; no gradient is recorded.
 
     Args:
         first: unit vectors, shape (N, D).

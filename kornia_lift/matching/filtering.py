@@ -17,18 +17,18 @@ class CorrespondenceFilter(nn.Module):
     """Score putative matches between the keypoints of two images.
 
     Args:
-        network: a trained :class:`~kornia_lift.networks.correspondence.CorrespondenceNet`. A random one scores at
-            random.
+        network: a trained :class:`~kornia_lift.networks.correspondence.CorrespondenceNet`; with random weights the
+            scores are random.
 
     Shape:
-        - Input: keypoints :math:`(N_1, 2)` and :math:`(N_2, 2)` in pixels; pairs :math:`(M, 2)` of their indices; where
-          the network wants them, its ``side`` columns :math:`(M, 2)`
+        - Input: keypoints :math:`(N_1, 2)` and :math:`(N_2, 2)` in pixels; pairs :math:`(M, 2)` of their indices; for a
+          network with ``side``, its columns :math:`(M, 2)`
         - Output: :class:`~kornia_lift.networks.correspondence.Consensus` of the M matches, without batch dimension
 
     Convention:
-        The network wants all nearest neighbours of the first image, without ratio or mutual test, as
-        :func:`~kornia_lift.matching.putative.putative_matches` gives them. A robust estimator on the kept matches
-        should follow. Without intrinsics the essential matrix is none: rank by logits only.
+        The network expects all nearest neighbours of the first image, without ratio or mutual test, as
+        :func:`~kornia_lift.matching.putative.putative_matches` returns them. A robust estimator on the kept matches
+        should follow. Without intrinsics the essential matrix has no meaning: use only the logits, to rank matches.
 
     Example:
         >>> matches = CorrespondenceFilter(CorrespondenceNet().eval())
@@ -56,9 +56,9 @@ class CorrespondenceFilter(nn.Module):
             keypoints1: (x, y) in pixels of the first image, pixel centres at integers, shape (N1, 2).
             keypoints2: those of the second image, shape (N2, 2).
             pairs: indices into both, shape (M, 2).
-            cameras: of each image its intrinsics K (3, 3), or its width and height where K is unknown; then a focal
-                length of the longer side is assumed.
-            side: what a network with ``side`` sees of each match beside coordinates, shape (M, 2); others ignore it.
+            cameras: for each image its intrinsics K (3, 3), or, if they are unknown, its width and height: the focal
+                length is then assumed to be the longer side.
+            side: columns for a network with ``side``, shape (M, 2); others ignore them.
 
         Raises:
             kornia.core.exceptions.ShapeError: if a shape differs.
@@ -81,7 +81,7 @@ class PutativeMatcher(nn.Module):
     """The descriptor matcher for a ``LocalFeatureMatcher`` inside a :class:`FilteredMatcher`: all nearest neighbours.
 
     Kornia's matchers return one number per match. This one is the ratio of the distances of the nearest and of the
-    second-nearest descriptor, plus 1 where the match is not mutual: 1 minus it, kornia's confidence, holds both.
+    second-nearest descriptor, plus 1 where the match is not mutual. Kornia's confidence, 1 minus it, holds both.
 
     Shape:
         - Input: descriptors :math:`(N, D)` and :math:`(M, D)`
@@ -92,7 +92,7 @@ class PutativeMatcher(nn.Module):
     def forward(self, desc1: Tensor, desc2: Tensor) -> tuple[Tensor, Tensor]:
         found = putative_matches(desc1, desc2)
         ratio, mutual = found.side.unbind(1)
-        # 1 + a smaller ratio would be 1, which is mutual
+        # 1 + a smaller ratio would be rounded to 1, which means mutual
         least = 2 * max(torch.finfo(dtype).eps for dtype in (desc1.dtype, ratio.dtype))
         number = torch.where(mutual > 0, ratio, 1 + ratio.clamp(min=least))
         return number[:, None].to(desc1.dtype), found.pairs
@@ -106,11 +106,11 @@ class PutativeMatcher(nn.Module):
 
 
 class FilteredMatcher(nn.Module):
-    """Match images by any of kornia's matchers, then keep what :class:`CorrespondenceFilter` takes for inliers.
+    """Match images by any of kornia's matchers, then keep the inliers that :class:`CorrespondenceFilter` finds.
 
-    It takes and gives what ``LocalFeatureMatcher`` and ``LoFTR`` do, so that it stands in for either. Kornia hands no
-    positions to the matcher inside a ``LocalFeatureMatcher``, so the filter comes after it. That matcher is to be a
-    :class:`PutativeMatcher`; for a network without ``side`` columns ``DescriptorMatcher("nn")`` does too.
+    It has the interface of ``LocalFeatureMatcher`` and ``LoFTR``, so that it can replace either. Kornia passes no
+    positions to the matcher inside a ``LocalFeatureMatcher``, so the filter follows it. That matcher has to be a
+    :class:`PutativeMatcher`; for a network without ``side``, ``DescriptorMatcher("nn")`` will do.
 
     Args:
         matcher: maps a dictionary with ``image0`` and ``image1`` to one with ``keypoints0``, ``keypoints1``,
@@ -118,8 +118,7 @@ class FilteredMatcher(nn.Module):
         network: a trained :class:`~kornia_lift.networks.correspondence.CorrespondenceNet`.
 
     Raises:
-        ValueError: if the network wants ratio and mutuality, and the matcher is a ``LocalFeatureMatcher`` whose
-            matches do not tell them.
+        ValueError: if the network needs ratio and mutuality of the matches, and the matcher does not give them.
 
     Convention:
         The dictionary may hold ``intrinsics0`` and ``intrinsics1``, K of shape (B, 3, 3); without, a focal length of
@@ -142,7 +141,7 @@ class FilteredMatcher(nn.Module):
         inner = getattr(matcher, "matcher", None)
         if network.side and not isinstance(inner, PutativeMatcher):
             raise ValueError(
-                "this network wants ratio and mutuality of every match: FilteredMatcher expects "
+                "this network needs ratio and mutuality of every match: FilteredMatcher expects "
                 f"LocalFeatureMatcher(feature, PutativeMatcher()), got {type(matcher).__name__} with "
                 f"{type(inner).__name__}"
             )

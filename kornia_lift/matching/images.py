@@ -95,11 +95,11 @@ def _check_options(
         )
     check_geometry(geometry)
     if isinstance(max_size, bool) or not isinstance(max_size, Integral) or int(max_size) < 0:
-        raise ValueError(f"max_size is a longer side in pixels, 0 for any, got {max_size!r}")
+        raise ValueError(f"max_size expects a longer side in pixels, or 0 for any, got {max_size!r}")
     if not 0 < ratio <= 1:
-        raise ValueError(f"ratio is above 0 and at most 1, which switches the test off, got {ratio!r}")
+        raise ValueError(f"ratio expects a number above 0 and at most 1, which switches the test off, got {ratio!r}")
     if not 0 < threshold < math.inf:
-        raise ValueError(f"threshold is an error in pixels above 0, got {threshold!r}")
+        raise ValueError(f"threshold expects an error in pixels above 0, got {threshold!r}")
 
 
 def _kind(value: object) -> str:
@@ -110,7 +110,7 @@ def _tensor(image: Image) -> Tensor:
     if not isinstance(image, (Tensor, str, os.PathLike)):
         raise TypeError(
             "match_images expects a path or a tensor (1, 1|3, H, W) with values in [0, 1], got "
-            f"{type(image).__name__}; kornia.image.image_to_tensor(array).float() / 255 makes one of an array"
+            f"{type(image).__name__}; kornia.image.image_to_tensor(array).float() / 255 converts an array"
         )
     pixels = image if isinstance(image, Tensor) else load_image(image)
     pixels = pixels[None] if pixels.dim() == 3 else pixels

@@ -1,4 +1,4 @@
-"""Putative matches that a trained correspondence network takes for inliers."""
+"""Putative matches that a trained correspondence network classifies as inliers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from kornia_lift.matching.putative import putative_matches
 def filter_matches(
     first: Features, second: Features, sizes: tuple[tuple[int, int], tuple[int, int]], keep: CorrespondenceFilter
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], int]:
-    """Match every keypoint of the first image to its nearest neighbour and keep what the network takes for inliers.
+    """Match every keypoint of the first image to its nearest neighbour and keep the inliers that the network finds.
 
-    Cameras are taken as unknown: the focal length is the longer side of the image.
+    The cameras are unknown: the focal length is assumed to be the longer side of the image.
 
     Args:
         first: features of the first image, with float descriptors.
@@ -36,7 +36,7 @@ def filter_matches(
     with torch.inference_mode():
         found = keep(points[0], points[1], putative.pairs.to(device), sizes, putative.side.to(device))
     weights = found.weights.cpu()
-    # several keypoints of the first image may have one nearest neighbour: mutual ones are one-to-one
+    # several keypoints of the first image may share a nearest neighbour: mutual ones are one-to-one
     mutual = putative.side[:, 1] > 0
     chosen = ((weights > 0) & mutual).nonzero()[:, 0]
     order = chosen[weights[chosen].argsort(descending=True, stable=True)]

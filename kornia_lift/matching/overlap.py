@@ -1,8 +1,8 @@
-"""Whether two images show the same scene: the number of verified matches against what chance gives.
+"""Whether two images show the same scene: the number of verified matches compared with what chance gives.
 
-A robust estimator finds a model for any matches: two unrelated images have a dozen "verified" ones.
-How many are too many for chance follows from the number of putative matches, the threshold and the size of the images
-(Moisan and Stival, "A probabilistic criterion to detect rigid point matches between two images", IJCV 2004).
+A robust estimator finds a model for any matches: two unrelated images have a dozen "verified" ones. The number that
+chance does not explain follows from the number of putative matches, the threshold and the size of the images (Moisan
+and Stival, "A probabilistic criterion to detect rigid point matches between two images", IJCV 2004).
 """
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def match_pair(
         ratio: see :func:`match_descriptors`.
         geometry: see :func:`verify`.
         threshold: see :func:`verify`.
-        keep: a learned filter that chooses among all nearest neighbours; instead of the ratio test.
+        keep: a learned filter that chooses among all nearest neighbours, instead of the ratio test.
         clock: adds the seconds of the stages ``matching`` and ``verification``.
 
     Raises:
@@ -143,6 +143,6 @@ def match_pair(
 
 
 def _extent(features: Features) -> tuple[int, int]:
-    """Width and height that hold all keypoints, for features of an image of unknown size."""
+    """Return the width and height that hold all keypoints, for features of an image of unknown size."""
     width, height = np.ceil(features.keypoints.max(axis=0, initial=0)).astype(int) + 1
     return int(width), int(height)

@@ -17,8 +17,8 @@ class PutativeMatches(NamedTuple):
 
     Attributes:
         pairs: indices into the keypoints of the first and of the second image, in the order of the first; shape (N, 2).
-        side: distance over the second-nearest one's, 0 to 1, and 1 where the match is mutual, else 0: the columns of
-            :data:`~kornia_lift.networks.correspondence.SIDE_COLUMNS`, shape (N, 2).
+        side: distance divided by the second-nearest one, 0 to 1, and 1 where the match is mutual, else 0: the columns
+            of :data:`~kornia_lift.networks.correspondence.SIDE_COLUMNS`, shape (N, 2).
     """
 
     pairs: Tensor
@@ -34,7 +34,7 @@ def putative_matches(first: Tensor, second: Tensor) -> PutativeMatches:
 
     Returns:
         One match for each descriptor of ``first``; none where either image has none. With a single descriptor in
-        ``second`` there is no second-nearest one, and the ratio is 1: nothing is known.
+        ``second`` there is no second-nearest one, and the ratio is 1.
 
     Raises:
         kornia.core.exceptions.ShapeError: if a shape differs.
@@ -54,7 +54,7 @@ def putative_matches(first: Tensor, second: Tensor) -> PutativeMatches:
         distance = torch.cdist(first[start : start + CHUNK].float(), second.float())
         two = distance.topk(min(2, len(second)), 1, largest=False)
         nearest.append(two.indices[:, 0])
-        # two that are equal to the descriptor are as good as each other
+        # two neighbours at distance 0 are equally good
         ratios.append(torch.where(two.values[:, -1] > 0, two.values[:, 0] / two.values[:, -1], 1.0))
         closest = distance.min(0)
         closer = closest.values < best

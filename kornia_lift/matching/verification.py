@@ -13,14 +13,14 @@ Geometry = Literal["fundamental", "homography"]
 
 
 def check_geometry(geometry: str) -> None:
-    """Refuse what is no geometry.
+    """Check the name of a geometry.
 
     Raises:
-        ValueError: if it is none of ``Geometry``.
+        ValueError: if it is not one of ``Geometry``.
 
     """
     if geometry not in get_args(Geometry):
-        raise ValueError(f"geometry is one of {', '.join(get_args(Geometry))}, got {geometry!r}")
+        raise ValueError(f"geometry expects one of {', '.join(get_args(Geometry))}, got {geometry!r}")
 
 
 def verify(
@@ -38,15 +38,12 @@ def verify(
         Booleans of shape (M,), and the 3x3 matrix or ``None`` if there are too few matches to estimate one.
 
     Raises:
-        ValueError: if the geometry is none of these.
+        ValueError: if the geometry is unknown.
     """
     check_geometry(geometry)
     cv2 = require("cv2", extra="cli")
-    # As many as the minimal model plus one that can disagree: fewer verify nothing.
-    needed, estimate = {
-        "fundamental": (8, cv2.findFundamentalMat),
-        "homography": (5, cv2.findHomography),
-    }[geometry]
+    # The matches of a minimal model and one that can disagree: fewer verify nothing.
+    needed, estimate = {"fundamental": (8, cv2.findFundamentalMat), "homography": (5, cv2.findHomography)}[geometry]
     nothing = np.zeros(len(first), dtype=bool)
     if len(first) < needed:
         return nothing, None

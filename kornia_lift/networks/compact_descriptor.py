@@ -34,12 +34,12 @@ from kornia_lift.weights import load_network, widths_of
 
 PATCH_SIZE = 32
 DESCRIPTOR_DIM = 128
-REGIONS = (1.0, 2.0, 4.0)  # sides of what is seen, over that of the frame
-LARGE = int(PATCH_SIZE * REGIONS[-1])  # side of one patch that holds them all
-CHANNELS = (32, 64, 64, 128, 128)  # of the layers of the main part, but for the last
-FEWEST_LAYERS = 3  # one of stride 2, another one, and one behind it
-MOST_LAYERS = 16  # that are looked for in a file
-SMALL_CHANNELS = (32, 48, 96, 128)  # the same with half of the products
+REGIONS = (1.0, 2.0, 4.0)  # sides of the regions seen, relative to the frame
+LARGE = int(PATCH_SIZE * REGIONS[-1])  # side of the patch of the largest region
+CHANNELS = (32, 64, 64, 128, 128)  # of the layers of the main part, without the last
+FEWEST_LAYERS = 3  # two of stride 2, and one after them
+MOST_LAYERS = 16  # searched for in a file
+SMALL_CHANNELS = (32, 48, 96, 128)  # the smaller form, with half of the products
 
 
 class PatchEncoder(Layers):
@@ -48,9 +48,9 @@ class PatchEncoder(Layers):
     Without gradient, on a CPU, the normalisations are folded into the weights.
 
     Args:
-        channels: of the input and of every layer but the last.
+        channels: channels of the input and of every layer but the last.
         kernels: sides of the filters of these layers.
-        strides: of these layers.
+        strides: strides of these layers.
         size: side of the map that the last layer sees.
         outputs: length of the vector.
         precision: number format of the products on a CPU without gradient. ``"auto"``: ``"int8"`` where the CPU
@@ -81,7 +81,7 @@ class PatchEncoder(Layers):
         self._plan = PlanCache(partial(_build, placements=placements, precision=_known(precision)))
 
     def pairs(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-        """Return every convolution with the normalisation behind it."""
+        """Return every convolution with the normalisation after it."""
         convolutions = [layer for layer in self if isinstance(layer, nn.Conv2d)]
         return list(zip(convolutions, (m for m in self if isinstance(m, nn.BatchNorm2d)), strict=True))
 
@@ -103,10 +103,10 @@ class CompactDescriptor(nn.Module):
     Args:
         pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
             for random weights (the module then stays in train mode, where batch statistics normalise).
-        channels: of the layers of the main part but the last; the first and the last but one of them have stride 2.
-            ``None``: those of the weights, 32, 64, 64, 128 and 128 without any.
+        channels: channels of the layers of the main part, without the last layer; the first and the last but one of
+            these have stride 2. ``None``: as in the weights, or 32, 64, 64, 128 and 128 without weights.
         precision: number format of the products on a CPU without gradient. ``"auto"``: ``"int8"`` where the CPU
-            multiplies 8-bit integers (AVX-VNNI, AVX512-VNNI, AMX), with a cosine to ``"float32"`` of .9998 in the mean;
+            multiplies 8-bit integers (AVX-VNNI, AVX512-VNNI, AMX), with a mean cosine of 0.9998 to ``"float32"``;
             else ``"bfloat16"`` where it multiplies in that (AVX512-BF16). Input, output and weights stay float32.
         chunk_size: patches that go through the network at once when no gradient is recorded; bounds the memory, does
             not change the result.
@@ -226,7 +226,7 @@ def _known(precision: str) -> IntegerPrecision:
     if precision not in get_args(IntegerPrecision):
         raise ValueError(f"precision must be one of {', '.join(get_args(IntegerPrecision))}, got {precision!r}")
     if precision == "int8" and not has_integers():
-        raise ValueError("precision 'int8' needs a torch with oneDNN's quantized convolutions; take 'auto'")
+        raise ValueError("precision 'int8' needs a torch with oneDNN's quantized convolutions; use 'auto'")
     return cast(IntegerPrecision, precision)
 
 

@@ -30,12 +30,12 @@ from kornia_lift.weights import load_network, widths_of
 WIDTHS = (16, 32, 32)  # channels at the half, quarter and eighth of the resolution
 SMALL_WIDTHS = (8, 16, 32)  # the same with half of the weights
 COARSEST = 8  # pixels per pixel of the coarsest maps
-LIMIT = 3.0  # local deviations: what is brighter or darker counts as that much
-GAIN = 160.0  # of errors by the network: a seventh was the most on constant images, resized ramps have larger ones
-REACH = 56  # pixels: how far a score depends on its surroundings, after the contrast; a multiple of COARSEST
-MARGIN = 40  # pixels of continued image: what lies farther out changes no score 12 pixels inside or more
-PLAIN_STEP = 64  # pixels: maps of few sizes, since oneDNN keeps what it made for each, up to a megabyte
-STRIP_PIXELS = 5 << 19  # of a strip of a large image: the maps of whole images would take 50 bytes a pixel
+LIMIT = 3.0  # local deviations: values beyond are clamped
+GAIN = 160.0  # of rounding errors in the network: constant images reached a seventh of it, resized ramps more
+REACH = 56  # pixels: radius on which a score depends, after the contrast; a multiple of COARSEST
+MARGIN = 40  # pixels of continued image: what lies farther out changes no score 12 or more pixels inside
+PLAIN_STEP = 64  # pixels: few sizes of maps, since oneDNN caches up to a megabyte for each
+STRIP_PIXELS = 5 << 19  # of a strip of a large image: the maps of a whole image would take 50 bytes per pixel
 
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> list[nn.Module]:
@@ -48,12 +48,12 @@ def _enlarge(x: Tensor) -> Tensor:
 
 
 def _enlarge_rounded(x: Tensor) -> Tensor:
-    """Do what :func:`_enlarge` does, to the bit, in two thirds of its time in bfloat16 on a CPU."""
+    """Same as :func:`_enlarge`, to the bit, in two thirds of its time in bfloat16 on a CPU."""
     return _enlarge(x.float()).to(x.dtype)
 
 
 def _smooth(score: Tensor) -> Tensor:
-    """Filter by (1, 2, 1) / 4 along both axes: what differs between the pixels of a block everywhere is left out."""
+    """Filter by (1, 2, 1) / 4 along both axes, which removes constant differences between the pixels of a block."""
     score = extended(score, (1, 1, 1, 1))
     for dim in (-1, -2):
         for _ in range(2):
@@ -66,7 +66,7 @@ def _widths_of(pretrained: bool | str | os.PathLike[str]) -> tuple[int, int, int
     """Return the channels of the response of a model."""
     found = widths_of(pretrained, (f"response.{name}.0.weight" for name in ("at_half", "at_quarter", "at_eighth")))
     if len(found) != len(WIDTHS):
-        return WIDTHS  # what has none of them is refused where it is loaded
+        return WIDTHS  # a model without them is refused when it is loaded
     half, quarter, eighth = found
     return half, quarter, eighth
 
@@ -77,20 +77,20 @@ class CompactResponse(nn.Module):
     Local contrast is normalised first (:class:`~kornia_lift.networks.contrast.LocalContrast`), so that the score does
     not grow with it. Blocks of 2x2 pixels become the channels of maps of half of the resolution; 3x3 convolutions with
     16, 32 and 32 channels follow at the half, quarter and eighth of it, and the four channels of the last one are the
-    scores of the pixels of a block; 58 thousand weights. Nothing is added anywhere: k times the local deviations have k
-    times the score. The score is filtered by (1, 2, 1) / 4 along both axes, since the pixels of a block have weights of
-    their own, which would decide on maxima where the image is smooth. Without gradient, on a CPU, large images are
+    scores of the pixels of a block; 58 thousand weights. No layer has a bias: k times the local deviations give k times
+    the score. The score is filtered by (1, 2, 1) / 4 along both axes, since the pixels of a block have weights of their
+    own, which would otherwise decide on the maxima of smooth regions. Without gradient, on a CPU, large images are
     scored in strips.
 
     Args:
         pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
             for random weights (the module then stays in train mode).
-        widths: channels at the half, quarter and eighth of the resolution. ``None``: those of the weights, 16, 32 and
-            32 without any.
+        widths: channels at the half, quarter and eighth of the resolution. ``None``: as in the weights, or 16, 32 and
+            32 without weights.
         contrast: how local contrast is normalised; the window must be ``"gaussian"``.
         sigma_ratio: for kornia's scale space only: the keypoints scored on a level have the scale ``sigma_ratio`` times
             the blur of the level.
-        precision: number format of the products on a CPU without gradient, but for the last layer, which is in
+        precision: number format of the products on a CPU without gradient, except in the last layer, which is in
             float32. ``"auto"``: ``"bfloat16"`` where the CPU multiplies in it, twice as fast.
 
     Shape:
@@ -106,9 +106,9 @@ class CompactResponse(nn.Module):
 
     Convention:
         A keypoint is a maximum of the score of its level. The level of the image's own size finds corners of a few
-        pixels; which SIFT scale their frames get is a matter of the scale space
-        (:meth:`~kornia_lift.detector.scale_space.ScaleSpaceConfig.compact`). Beyond the border 40 pixels replicate the
-        image, what follows is flat.
+        pixels; the scale space defines the SIFT scale of their frames
+        (:meth:`~kornia_lift.detector.scale_space.ScaleSpaceConfig.compact`). The image is continued by 40 replicated
+        pixels beyond its border, and flat farther out.
 
     Example:
         >>> response = CompactResponse().eval()
@@ -168,7 +168,7 @@ class CompactResponse(nn.Module):
         return gaussian_contrast(x, self.contrast, content).clamp(-LIMIT, LIMIT).to(x.dtype)
 
     def rounding_error(self, x: Tensor) -> Tensor:
-        """Bound the rounding errors of the scores of images: lesser differences of scores mean nothing.
+        """Bound the rounding errors of the scores of images: smaller differences between scores are meaningless.
 
         Local contrast raises the last digit of the gray values by up to 1 / eps, and the network that by up to
         :data:`GAIN`.
@@ -177,7 +177,7 @@ class CompactResponse(nn.Module):
             x: the images, shape (B, 1, H, W).
 
         Returns:
-            For each image what errors stay below, shape (B,), float32 or wider.
+            An upper bound for each image, shape (B,), float32 or wider.
 
         """
         wide = torch.promote_types(x.dtype, torch.float32)
@@ -217,7 +217,7 @@ class CompactResponse(nn.Module):
         eighth = self.at_eighth(quarter)
         quarter = self.merge_quarter(quarter + _enlarge(self.to_quarter(eighth)))
         half = self.merge_half(half + _enlarge(self.to_half(quarter)))
-        with torch.autocast(half.device.type, enabled=False):  # keypoints lie where small differences of the score say
+        with torch.autocast(half.device.type, enabled=False):  # small differences of scores make keypoints
             weight = self.head.weight.to(torch.promote_types(self.head.weight.dtype, torch.float32))
             return exact_conv2d(half.to(weight.dtype), weight, padding=(1, 1))
 

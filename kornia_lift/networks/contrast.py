@@ -14,7 +14,7 @@ from kornia_lift.networks.layers import exact_conv2d
 
 DEVIATION = 0.15  # gray values: contrast that the Gaussian form gives to each location, before it is clamped to [0, 1]
 TINY = 1e-12  # variance below which a deviation has no gradient
-STRIP_ROWS = 64  # of the sums over windows: what stays in the cache
+STRIP_ROWS = 64  # rows of window sums, few enough for the cache
 CELL = 4  # pixels: local means are smooth, they are filtered on cells of this side
 REACH = 3.0  # standard deviations at which the Gaussian is cut off
 
@@ -34,7 +34,7 @@ class LocalContrast:
         sigma: standard deviation of G in pixels of the level that is scored; for ``"gaussian"`` only.
 
     Raises:
-        ValueError: if a value makes no sense.
+        ValueError: if the window is unknown, or ``eps`` or ``sigma`` is out of range.
 
     """
 
@@ -59,8 +59,8 @@ class LocalContrast:
 def window_sums(x: Tensor, size: int) -> Tensor:
     """Sum the values of each square window that lies in the image.
 
-    Partial sums are doubled, 12 additions a pixel for 25x25 windows; unlike differences of running sums they keep all
-    digits.
+    Sums over windows are doubled step by step: 12 additions per pixel for 25x25 windows and, unlike with differences of
+    running sums, no loss of digits.
 
     Shape:
         - Input: (..., H, W)
@@ -93,8 +93,8 @@ def window_deviation(x: Tensor, size: int) -> Tensor:
         size: side of the windows in pixels.
 
     Returns:
-        Deviations, shape (B, 1, H - size + 1, W - size + 1), float32 or wider. Windows of next to no variance have a
-        small constant instead, with gradient 0.
+        Deviations, shape (B, 1, H - size + 1, W - size + 1), float32 or wider. Windows with hardly any variance
+        get a small constant instead, with gradient 0.
 
     """
     x = x.to(torch.promote_types(x.dtype, torch.float32))
@@ -120,14 +120,14 @@ def gaussian_contrast(
 ) -> Tensor:
     r"""Subtract the local mean and divide by the local deviation, under a Gaussian window.
 
-    What lies beyond the image, or outside of ``content``, has no weight. The Gaussian is made of a box, a Gaussian on
-    cells of 4x4 pixels, and bilinear interpolation.
+    What lies beyond the image, or outside of ``content``, has no weight. The Gaussian is composed of a box, a
+    Gaussian on cells of 4x4 pixels, and bilinear interpolation.
 
     Args:
         x: images, shape (B, 1, H, W).
         contrast: width of the window and least contrast.
         content: booleans, which pixels belong to the image, shape (1|B, 1, H, W). ``None``: all.
-        scale: factor of the result.
+        scale: factor that the result is multiplied by.
 
     Returns:
         :math:`(x - G * x) / (\sqrt{G * (x - G * x)^2} + eps)`, shape (B, 1, H, W), float32 or wider; zero outside of
@@ -172,13 +172,13 @@ class _CellFilter:
         # whole cells by padding: ONNX has no pooling with a divisor of its own
         height, width = x.shape[-2:]
         cells = F.avg_pool2d(F.pad(x, (0, -width % CELL, 0, -height % CELL)), CELL)
-        # a frame of cells beyond the image: pixels at its border lie between cells, too
+        # a frame of cells beyond the image, so that pixels at its border lie between cells too
         cells, radius = F.pad(cells, (1, 1, 1, 1)), len(self._kernel) // 2
         cells = exact_conv2d(cells, self._kernel.view(1, 1, -1, 1), padding=(radius, 0))
         return exact_conv2d(cells, self._kernel.view(1, 1, 1, -1), padding=(0, radius))
 
     def _blur_line(self, x: Tensor) -> Tensor:
-        """Do along a line (1, 1, N) what :meth:`_blur` does along either axis of an image."""
+        """Apply the filter of :meth:`_blur` along a line (1, 1, N)."""
         cells = F.pad(F.avg_pool1d(F.pad(x, (0, -x.shape[-1] % CELL)), CELL), (1, 1))
         kernel, radius = self._kernel.view(1, 1, 1, -1), len(self._kernel) // 2
         return exact_conv2d(cells[:, :, None], kernel, padding=(0, radius))[:, :, 0]

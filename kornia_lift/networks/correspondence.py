@@ -18,14 +18,14 @@ ADVICE = "train one (kornia_lift.training.correspondences.recipe) and give its f
 EPSILON = 1e-3  # of both normalisations
 CHANNELS = 128
 BLOCKS = 12
-#: What a network with ``side`` sees of a match beside its coordinates: the distance of the descriptors over that of
-#: the second-nearest one, 0 to 1, and 1 where each is the other's nearest neighbour, else 0.
+#: What a network with ``side`` gets for a match beside its coordinates: the distance of the descriptors divided by that
+#: of the second-nearest one, 0 to 1; and 1 if each is the other's nearest neighbour, else 0.
 SIDE_COLUMNS = ("ratio", "mutual")
 SIDE_CENTRE, SIDE_SCALE = (0.9, 0.5), (5.0, 1.0)  # to about the range of the coordinates
 
 
 class Consensus(NamedTuple):
-    r"""What :class:`CorrespondenceNet` says of a set of matches.
+    r"""Output of :class:`CorrespondenceNet` for a set of matches.
 
     Attributes:
         weights: :math:`w = \max(0, \tanh l)` in [0, 1); 0 for outliers and padding. Shape (B, N).
@@ -45,7 +45,7 @@ def context_normalise(x: Tensor, mask: Tensor | None = None) -> Tensor:
 
     .. math:: \mathrm{CN}(o_i) = (o_i - \mu) / \sqrt{\sigma^2 + 10^{-3}}
 
-    The variance is biased and there is nothing to learn. Only here do matches see each other.
+    The variance is biased and there is nothing to learn. This is the only step in which matches influence each other.
 
     Args:
         x: shape (B, C, N).
@@ -53,7 +53,7 @@ def context_normalise(x: Tensor, mask: Tensor | None = None) -> Tensor:
 
     """
     if mask is None:
-        if x.shape[2] < 2:  # of one match nothing is left, which torch's kernel takes for an error
+        if x.shape[2] < 2:  # torch's kernel refuses a single match, of which nothing would be left
             return x - x
         return F.instance_norm(x, eps=EPSILON)
     kept = mask[:, None].to(x.dtype)
@@ -82,7 +82,7 @@ class SetBatchNorm(nn.BatchNorm1d):
 
 
 class CorrespondenceBlock(nn.Module):
-    """Residual block: twice perceptron, context normalisation, batch normalisation, ReLU; nothing after the sum."""
+    """Residual block: perceptron, context and batch normalisation, ReLU, all of it twice; nothing follows the sum."""
 
     def __init__(self, channels: int = CHANNELS) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class CorrespondenceBlock(nn.Module):
         if self.training or mask is not None or x.shape[2] < 2 or norm.running_mean is None or norm.running_var is None:
             return F.relu(norm(context_normalise(conv(x), mask), mask))
         # batch normalisation is affine at run time, so that one kernel does both; the bias of the perceptron is left
-        # out, as context normalisation takes it away
+        # out, since context normalisation cancels it
         scale = (norm.running_var + norm.eps).rsqrt()
         y = F.instance_norm(conv.weight[:, :, 0] @ x, weight=scale, bias=-norm.running_mean * scale, eps=EPSILON)
         return F.relu(y, inplace=not y.requires_grad)
@@ -106,17 +106,17 @@ class CorrespondenceBlock(nn.Module):
 class CorrespondenceNet(nn.Module):
     r"""Separate inliers from outliers in a set of putative matches, and estimate the essential matrix from them.
 
-    A perceptron of shared weights looks at every match alone; 12 residual blocks with context normalisation let it know
-    how it stands to the others. One logit per match gives its weight, and the weighted eight-point algorithm the
+    A perceptron with shared weights processes every match by itself; the context normalisation of 12 residual blocks
+    relates it to the others. One logit per match gives its weight. The weighted eight-point algorithm computes the
     essential matrix, through which gradients reach the network.
 
     Args:
         pretrained: ``True`` or the name of shipped weights, the path of a ``.safetensors`` file with tensors
             ``correspondence.*``, or ``False`` for random weights (the module then stays in train mode).
-        channels: width of the perceptrons; where ``None``, that of the weights, or 128 as in the paper.
-        blocks: number of residual blocks; where ``None``, that of the weights, or 12 as in the paper.
-        side: the network also sees how good every match is: the columns of :data:`SIDE_COLUMNS`. Not in the paper;
-            where ``None``, as the weights have it, or not.
+        channels: width of the perceptrons. ``None``: as in the weights, or 128 without weights, as in the paper.
+        blocks: number of residual blocks. ``None``: as in the weights, or 12 without weights, as in the paper.
+        side: the network also gets the quality of every match, the columns of :data:`SIDE_COLUMNS`; not in the paper.
+            ``None``: as in the weights, or ``False`` without weights.
 
     Shape:
         - Input: matches :math:`(B, N, 4)` as (x1, y1, x2, y2); ``mask`` :math:`(B, N)`, False for padding;
@@ -133,8 +133,8 @@ class CorrespondenceNet(nn.Module):
     Convention:
         Normalised coordinates are :math:`K^{-1} (u, v, 1)^T`, pixel centres at integers. With fewer than 8 inliers, or
         where they do not determine it, the essential matrix is zero; nothing is NaN. Planes and pure rotations are
-        degenerate: with noise they give some essential matrix, with a small gap. The network depends on the set: it is
-        to be given what it was trained with, nearest neighbours without ratio test.
+        degenerate: with noise they give some essential matrix, with a small gap. The network depends on the set
+        of matches: give it the kind that it was trained with, nearest neighbours without ratio test.
 
     Example:
         >>> network = CorrespondenceNet().eval()
@@ -172,7 +172,7 @@ class CorrespondenceNet(nn.Module):
 
     @classmethod
     def name_of(cls, weights: str) -> str:
-        """Return what ``"learned"`` means on the command line, the weights of ``pretrained=True``; others as they are.
+        """Return the name of the weights of ``pretrained=True`` for ``"learned"``, and any other name as it is.
 
         Raises:
             ValueError: if the package ships none.
@@ -186,7 +186,7 @@ class CorrespondenceNet(nn.Module):
         Args:
             matches: normalised coordinates, shape (B, N, 4).
             mask: False for padding, shape (B, N).
-            side: what a network with ``side`` sees of each match beside its coordinates, shape (B, N, 2).
+            side: the columns of :data:`SIDE_COLUMNS`, for a network with ``side``, shape (B, N, 2).
 
         """
         x = matches.to(self.input.weight.dtype)
@@ -224,7 +224,7 @@ class CorrespondenceNet(nn.Module):
         return Consensus(weights, essential, logits, gap)
 
     def _check_side(self, matches: Tensor, side: Tensor | None) -> None:
-        """Raise unless the columns of :data:`SIDE_COLUMNS` are given where they are wanted, and only there."""
+        """Raise unless the columns of :data:`SIDE_COLUMNS` are given exactly if the network uses them."""
         wanted = (*matches.shape[:2], len(SIDE_COLUMNS)) if self.side else None
         got = None if side is None else tuple(side.shape)
         if wanted == got:
@@ -239,9 +239,9 @@ class CorrespondenceNet(nn.Module):
 
 
 def _shape_of_weights(pretrained: str | os.PathLike[str]) -> tuple[int, int, bool]:
-    """Width, number of blocks and whether there are side columns; the published shape where the file holds no network.
+    """Return width, number of blocks and whether there are side columns; those of the paper if a file has no network.
 
-    What is wrong with the file :func:`~kornia_lift.weights.load_network` says.
+    :func:`~kornia_lift.weights.load_network` reports what is wrong with the file.
     """
     tensors, _ = load_tensors(pretrained, PART)
     weight = tensors.get(f"{PART}.input.weight")
@@ -252,7 +252,7 @@ def _shape_of_weights(pretrained: str | os.PathLike[str]) -> tuple[int, int, boo
 
 
 def _check_units(matches: Tensor, intrinsics: tuple[Tensor, Tensor] | None, who: str) -> None:
-    """Raise where pixels are given as normalised coordinates or the reverse."""
+    """Raise if pixels are given as normalised coordinates, or vice versa."""
     if not matches.numel():
         return
     largest = float(matches.detach().abs().amax())

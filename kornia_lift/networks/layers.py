@@ -22,9 +22,9 @@ def normalize_patches(patch: Tensor, mean: Tensor | None, std: Tensor | None) ->
 
     Args:
         patch: shape (B, 1, H, W), values in [0, 1].
-        mean: of the training patches, anything that broadcasts. ``None``, with ``std``: every patch is normalised by
-            its own mean and standard deviation (an option of the authors' TensorFlow code).
-        std: of the training patches.
+        mean: mean of the training patches, of any shape that broadcasts. ``None``, together with ``std``: every patch
+            is normalised by its own mean and standard deviation (an option of the authors' TensorFlow code).
+        std: standard deviation of the training patches.
 
     """
     if mean is None or std is None:
@@ -51,7 +51,7 @@ def register_statistics(network: nn.Module, mean: float | Tensor | None, std: fl
 
 
 def _take_statistics(network: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Have the buffers that a state dict has, so that weights are never used with another normalisation."""
+    """Register the buffers that a state dict has, so that weights are never used with another normalisation."""
     if not any(name.startswith(prefix) for name in state):
         return
     weight = next(network.parameters())
@@ -71,9 +71,10 @@ def normalised_convolution(inputs: int, outputs: int, kernel: int = 3, stride: i
 
 
 def in_chunks(function: Callable[[Tensor], Tensor], patches: Tensor, size: int, training: bool) -> Tensor:
-    """Call a network on ``size`` patches at a time, where its result for one does not depend on the others.
+    """Call a network on ``size`` patches at a time, to save memory.
 
-    Batch statistics, in training, are those of the whole batch; while gradients are recorded nothing is saved.
+    In training it is called once, since batch statistics are those of the whole batch; and while gradients are
+    recorded, since chunks would save nothing.
     """
     if training or torch.is_grad_enabled() or len(patches) <= size:
         return function(patches)
@@ -81,7 +82,7 @@ def in_chunks(function: Callable[[Tensor], Tensor], patches: Tensor, size: int, 
 
 
 class Layers(nn.Sequential):
-    """``nn.Sequential`` that ``Layers.compile()`` compiles as one graph: dynamo passes over torch's own ``forward``."""
+    """``nn.Sequential`` that ``Layers.compile()`` compiles as one graph: dynamo skips torch's own ``forward``."""
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self:
@@ -199,16 +200,16 @@ class SubtractiveNorm2d(nn.Module):
 
 
 def exact_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: tuple[int, int] = (0, 0)) -> Tensor:
-    """``F.conv2d`` of which float32 keeps all digits, also on CUDA.
+    """``F.conv2d`` in full float32 precision, also on CUDA.
 
-    There cuDNN rounds the factors to the 10 bits of TensorFloat-32 unless a call forbids it: errors of the size of half
-    precision, where keypoints follow from small differences of scores, and ``LIFTResponse.rounding_error`` gives
-    those of float32.
+    There cuDNN rounds the factors to the 10 bits of TensorFloat-32 unless a call forbids it. The errors would be those
+    of half precision, while keypoints depend on small differences of scores, and ``LIFTResponse.rounding_error``
+    assumes float32.
     """
     if not _would_round(x):
         return F.conv2d(x, weight, bias, padding=padding)
     cudnn = torch.backends.cudnn
-    # an argument of this call, since a switch for the whole process would be one for other threads too
+    # an argument of this call: a switch of the whole process would affect other threads too
     out = torch.cudnn_convolution(
         x, weight, padding, (1, 1), (1, 1), 1, cudnn.benchmark, cudnn.deterministic, allow_tf32=False
     )
@@ -216,7 +217,7 @@ def exact_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding:
 
 
 def _would_round(x: Tensor) -> bool:
-    """Say whether ``F.conv2d`` may round ``x``: float32 by cuDNN, where nobody compiles or asked for autocast."""
+    """Return whether ``F.conv2d`` may round ``x``: float32 by cuDNN, outside of graphs and autocast."""
     if torch.compiler.is_compiling() or x.device.type != "cuda" or x.dtype != torch.float32 or not x.numel():
         return False
     return torch.version.hip is None and torch.backends.cudnn.enabled and not torch.is_autocast_enabled("cuda")
@@ -236,7 +237,7 @@ def score_blurred(response: nn.Module, x: Tensor, sigmas: Tensor, sigma_ratio: f
         response: scores every pixel of images (N, 1, h, w), for keypoints of one size in their pixels.
         x: levels, shape (B, 1, H, W).
         sigmas: the blur of each, in pixels, shape (B,).
-        sigma_ratio: scale of the keypoints that are looked for on a level, over its blur.
+        sigma_ratio: scale of the keypoints searched for on a level, divided by its blur.
 
     Returns:
         Scores of the shape of ``x``.
@@ -254,7 +255,7 @@ def score_blurred(response: nn.Module, x: Tensor, sigmas: Tensor, sigma_ratio: f
         index = (sigmas == sigma).nonzero()[:, 0]
         size = [max(1, round(side * level_resize(sigma_ratio * sigma))) for side in (height, width)]
         level = F.interpolate(x[index], size=size, mode="bilinear", align_corners=False)
-        # cubic: the maps of a linear one have their maxima on the pixels of the level
+        # cubic: linear interpolation would have all its maxima on pixels of the level
         scores = F.interpolate(response(level), size=(height, width), mode="bicubic", align_corners=False)
         out = out.index_copy(0, index, scores)
     return out

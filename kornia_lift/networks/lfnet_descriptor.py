@@ -34,9 +34,9 @@ class LFNetDescriptor(nn.Module):
         TypeError: if the input is not floating point.
 
     Convention:
-        The patches are those of the image whose mean is 0 and whose variance is 1, not of the image itself:
-        :class:`LFNetPatchDescriptor` cuts them so. In kornia's ``LAFDescriptor`` of an image in [0, 1] the network
-        works, but is not what was published.
+        The patches come from the image after it was normalised to mean 0 and variance 1, as
+        :class:`LFNetPatchDescriptor` does. In kornia's ``LAFDescriptor``, on an image in [0, 1], the network works, but
+        does not give the published descriptor.
 
     Example:
         >>> LFNetDescriptor().eval()(torch.randn(4, 1, 32, 32)).shape

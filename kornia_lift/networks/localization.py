@@ -1,7 +1,7 @@
 """KeypointLocalization: where in a patch the keypoint really is, and how large. It is not part of the LIFT paper.
 
-A response decides by wide windows on few levels where a keypoint is; two images agree on its position within a quarter
-of sigma, and on its scale within a sixth. This network looks at the patch once more and corrects both.
+A response locates a keypoint by wide windows on few levels: two images agree on its position only within a quarter of
+sigma, and on its scale within a sixth. This network looks at the patch once more and corrects both.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ class KeypointLocalization(nn.Module):
     Args:
         pretrained: the name of a shipped model that has this network, a path to a ``.safetensors`` file, or ``False``
             for initial weights (the module then stays in train mode, where batch statistics normalise).
-        blocks: whether blocks of 2x2 pixels are the channels of the first layer. ``None``: as in the weights, ``False``
-            without any.
+        blocks: whether blocks of 2x2 pixels are the channels of the first layer. ``None``: as in the weights, or
+            ``False`` without weights.
         precision: number format of the products on a CPU without gradient, see
-            :class:`~kornia_lift.networks.compact_descriptor.CompactDescriptor`. Positions differ by less than .005
-            sigma.
+            :class:`~kornia_lift.networks.compact_descriptor.CompactDescriptor`. Positions differ by less than
+            0.005 sigma.
         chunk_size: patches that go through the network at once when no gradient is recorded.
 
     Shape:
@@ -109,7 +109,7 @@ class KeypointLocalization(nn.Module):
         return [(cast(nn.Conv2d, a), cast(nn.BatchNorm2d, b)) for a, b in zip(layers[::3], layers[1::3], strict=True)]
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Features on 16x16 cells, and their summary on 8x8."""
+        """Return features on 16x16 cells, and their summary on 8x8."""
         pairs = self._pairs()
         tensors = normalised_tensors(pairs)
         if len(x) and not self.training and is_plain(x, *tensors):
@@ -140,7 +140,7 @@ class KeypointLocalization(nn.Module):
 
 
 def _has_blocks(pretrained: bool | str | os.PathLike[str]) -> bool:
-    """Say whether the localization of a model sees blocks of pixels."""
+    """Return whether the first layer of a model's localization sees blocks of pixels."""
     if not isinstance(pretrained, (str, os.PathLike)):
         return False
     first = load_tensors(pretrained)[0].get("localization.features.0.weight")

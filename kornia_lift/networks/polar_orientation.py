@@ -24,12 +24,12 @@ from kornia_lift.weights import load_network, widths_of
 
 PATCH_SIZE = 32
 RADII = 16
-LAYERS = 7  # of the full form, but for the last
+LAYERS = 7  # of the full form, without the last
 DIRECTIONS = 72  # samples on each circle, and bins of the distribution
 
 
 def polar_sampling(size: int, radii: int, directions: int) -> Tensor:
-    """Bilinear weights that resample a square patch on circles around its centre.
+    """Return the bilinear weights that resample a square patch on circles around its centre.
 
     Args:
         size: side of the patch in pixels.
@@ -60,10 +60,10 @@ class PolarConvolution(nn.Module):
     Args:
         inputs: channels of the input.
         outputs: channels of the output.
-        kernel: extent over radii and over directions; the directions are a circle, beyond the radii are zeros.
+        kernel: extent over radii, padded with zeros, and over directions, which are circular.
         stride: over radii.
         dilation: over directions.
-        whole: the kernel covers all radii, one remains.
+        whole: the kernel covers all radii, of which one remains.
 
     """
 
@@ -91,7 +91,7 @@ class PolarConvolution(nn.Module):
         return F.relu(self.norm(self.convolution(self._close(x))))
 
     def folded(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Do the same in eval mode, with the normalisation folded into the weights."""
+        """Same as the call in eval mode, with the normalisation folded into the weights."""
         c = self.convolution
         return F.conv2d(
             self._close(x),
@@ -115,7 +115,7 @@ class PolarOrientation(nn.Module):
             for random weights (the module then stays in train mode, where batch statistics normalise).
         width: channels of the middle layers.
         small: sample 8 circles instead of 16, and leave out the third layer: half of the time. ``None``: as in the
-            weights, ``False`` without any.
+            weights, or ``False`` without weights.
         precision: number format of the products on a CPU without gradient, see
             :class:`~kornia_lift.networks.compact_descriptor.CompactDescriptor`.
         chunk_size: patches that go through the network at once when no gradient is recorded.
@@ -158,7 +158,7 @@ class PolarOrientation(nn.Module):
         # a constant, not a weight
         self.register_buffer("sampling", polar_sampling(PATCH_SIZE, self.radii, DIRECTIONS), persistent=False)
         self.sampling: Tensor
-        # no stride over the directions: it would alias, and a patch rotated by half a step be another patch
+        # no stride over the directions: by aliasing, a patch rotated by half a step would become another patch
         self.features = Layers(
             PolarConvolution(1, width // 2, (3, 3)),  # 16 or 8 radii x 72 directions
             PolarConvolution(width // 2, width, (3, 3), stride=2),  # 8 or 4
@@ -219,17 +219,17 @@ class PolarOrientation(nn.Module):
 
 
 def _is_small(pretrained: bool | str | os.PathLike[str]) -> bool:
-    """Say whether the orientation of a model has the smaller form."""
+    """Return whether the orientation of a model has the smaller form."""
     layers = (f"orientation.features.{n}.convolution.weight" for n in range(LAYERS))
     return 0 < len(widths_of(pretrained, layers)) < LAYERS
 
 
 def peak_angle(distribution: Tensor, at: Tensor | None = None) -> Tensor:
-    """Return the angle of a bin and its two neighbours, their mean weighted by the probabilities.
+    """Return the mean angle of a bin and its two neighbours, weighted by their probabilities.
 
     Args:
         distribution: probabilities of the directions, shape (B, n).
-        at: number of the bin, shape (B,); the largest one when ``None``.
+        at: number of the bin, shape (B,); ``None``: the most probable one.
 
     Returns:
         Clockwise angles in radians in (-pi, pi], shape (B,).
@@ -250,12 +250,12 @@ def peak_angles(distribution: Tensor, count: int, apart: int = 7, least: float =
         distribution: probabilities of the directions, shape (B, n).
         count: number of peaks.
         apart: bins nearer than this to a peak belong to it.
-        least: probability of a peak over that of the first one below which it does not count.
+        least: a peak counts if its probability, divided by that of the first one, is at least this.
 
     Returns:
         Clockwise angles in radians in (-pi, pi], shape (B, count), and weights that sum to 1, shape (B, count), in
-        proportion to the square root of the probability of the peak's bin and its two neighbours (means of descriptors
-        by it find more matches than by the probability itself); 0 where there is no further peak.
+        proportion to the square root of the probability of the peak's bin and its two neighbours (descriptors averaged
+        by the root find more matches than by the probability itself); 0 where there is no further peak.
 
     """
     n = distribution.shape[1]

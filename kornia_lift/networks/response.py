@@ -34,8 +34,8 @@ class LIFTResponse(nn.Module):
             to a ``.safetensors`` file, or ``False`` for random weights (the module then stays in train mode).
         mean: mean gray value of the training patches, subtracted from the input, in [0, 1] units.
         std: standard deviation of the training patches; the input is divided by it.
-        contrast: normalise local contrast, so that the score does not grow with it. ``None``, the paper's: by ``mean``
-            and ``std`` alone. Kept with the weights; a weight file decides what its filters were trained with.
+        contrast: normalise local contrast, so that the score does not grow with it. ``None``, as in the paper: ``mean``
+            and ``std`` alone. It is stored with the weights, and that of a weight file replaces this argument.
         sigma_ratio: for kornia's scale space only: the keypoints scored on a level have the scale ``sigma_ratio`` times
             the blur of the level.
 
@@ -49,7 +49,7 @@ class LIFTResponse(nn.Module):
         TypeError: if the input is not floating point.
 
     Convention:
-        The filter has one size, so the response of one pixel speaks about one scale: sigma = 1.958 pixels of the map.
+        The filter has one size, so the response of one pixel describes one scale: sigma = 1.958 pixels of the map.
         With ``sigmas``, the blur of every map, as kornia's ``ScaleSpaceDetector`` passes it, the map is resized so that
         keypoints of ``sigma_ratio * sigma`` get that size, scored and resized back: responses of all levels and octaves
         are then comparable, as on LIFT's image pyramid. Give such a detector
@@ -65,7 +65,7 @@ class LIFTResponse(nn.Module):
 
     """
 
-    optional_buffers = ("window_eps", "gaussian_sigma_eps")  # how a weight file says ``contrast``
+    optional_buffers = ("window_eps", "gaussian_sigma_eps")  # how a weight file stores ``contrast``
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class LIFTResponse(nn.Module):
         return z.clamp(-mean / std, (1 - mean) / std).to(x.dtype)
 
     def score_windows(self, windows: Tensor) -> Tensor:
-        """Score single windows of images, as the images' pixels in their middle are scored.
+        """Score single windows of images: each gets the score of the pixel in its middle.
 
         Args:
             windows: cut from images after :meth:`normalize`, shape (N, 1, 25, 25).
@@ -173,7 +173,7 @@ class LIFTResponse(nn.Module):
 
     @torch.no_grad()
     def rounding_error(self, x: Tensor) -> Tensor:
-        """Bound the rounding errors of the scores of images: lesser differences of scores mean nothing.
+        """Bound the rounding errors of the scores of images: smaller differences between scores are meaningless.
 
         A score is a sum of products that may be far larger than itself: black images have scores near 0 from filter
         responses that cancel, and normalisation raises contrast by up to 1 / eps. So the bound follows the summands.
@@ -182,7 +182,7 @@ class LIFTResponse(nn.Module):
             x: the images, as in :meth:`valid`.
 
         Returns:
-            For each image what errors stay below, shape (B,), float32 or wider.
+            An upper bound for each image, shape (B,), float32 or wider.
 
         """
         wide = torch.promote_types(x.dtype, torch.float32)
@@ -192,7 +192,7 @@ class LIFTResponse(nn.Module):
         value = (x.to(wide).abs().amax((1, 2, 3)) + self.mean.to(wide)) / std
         if self.contrast is not None:
             gain = 1 / max(self.contrast.eps, math.sqrt(TINY))
-            # by the Gaussian form the image's own last digit is raised, by the other the responses
+            # the Gaussian form amplifies the last digit of the image, the other form that of the responses
             value = value * gain * (std if self.contrast.window == "filter" else DEVIATION)
         precise, given = (torch.finfo(dtype).eps for dtype in (wide, x.dtype))
         error = precise * weight.abs().sum((1, 2, 3)).max() * value + precise * bias.abs().max().to(wide)
@@ -204,14 +204,14 @@ class LIFTResponse(nn.Module):
         return NUM_SUM * error
 
     def _filters(self) -> tuple[Tensor, Tensor]:
-        """Return the filters and biases; windows lose their mean by filters without mean."""
+        """Return the filters and biases; filters without mean subtract the mean of a window."""
         weight, bias = self.conv.weight, cast(Tensor, self.conv.bias)
         if self.contrast is not None and self.contrast.window == "filter":
             weight = weight - weight.mean((-2, -1), keepdim=True)
         return weight, bias
 
     def _gain(self, z: Tensor) -> Tensor | None:
-        """Return what the filter responses of each window are multiplied by, shape (B, 1, H - 24, W - 24)."""
+        """Return the factor of each window's filter responses, shape (B, 1, H - 24, W - 24); ``None``: 1."""
         if self.contrast is None or self.contrast.window != "filter":
             return None
         deviation = window_deviation(z, FILTER_SIZE)
@@ -238,7 +238,7 @@ class LIFTResponse(nn.Module):
     def score_normalized(self, z: Tensor) -> Tensor:
         """Score every pixel of images that went through :meth:`normalize`; (B, 1, H, W) as the input."""
         margin = FILTER_SIZE // 2
-        return self._score(extended(z, (margin, margin, margin, margin)))
+        return self._score(extended(z, (margin,) * 4))
 
     def forward(self, x: Tensor, sigmas: Tensor | None = None) -> Tensor:
         check_floating(x, type(self).__name__)
@@ -261,7 +261,7 @@ def _convolve(z: Tensor, weight: Tensor, bias: Tensor, gain: Tensor | None) -> T
 
 
 def _take_contrast(network: LIFTResponse, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Have the buffers that a state dict has, so that filters are never used with another normalisation."""
+    """Register the buffers that a state dict has, so that filters are never used with another normalisation."""
     if any(name.startswith(prefix) for name in state):
         for name in network.optional_buffers:
             loaded = state.get(prefix + name)
@@ -269,7 +269,7 @@ def _take_contrast(network: LIFTResponse, state: dict[str, Tensor], prefix: str,
 
 
 def _read_contrast(network: LIFTResponse, _: Any) -> None:
-    """Say in Python what the buffers hold."""
+    """Set ``contrast`` to what the buffers hold."""
     stored: dict[str, list[float]] = {}
     for name, count in zip(network.optional_buffers, (1, 2), strict=True):
         buffer = getattr(network, name)

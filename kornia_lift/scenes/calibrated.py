@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift._io import load_image, read_text
-from kornia_lift.scenes.colmap import read_model_files
+from kornia_lift.scenes.colmap import camera_matrix, observed_points, read_model_files, undistort
 from kornia_lift.scenes.images import IMAGE_SUFFIXES, image_file_size
 from kornia_lift.scenes.scene import UNKNOWN, FloatArray, Pair, SkippedPair, Transferred, as_points
 
@@ -32,7 +32,7 @@ class CalibratedScene:
         cameras: pycolmap cameras that undo the lens distortion; None if there is none.
         names: names of the images, unique; the file names without suffix by default.
 
-    Convention: cameras are of the pixels as they are stored, so an EXIF orientation is not applied.
+    Convention: the cameras refer to the pixels as stored; EXIF orientation is not applied.
 
     Raises:
         ValueError: if two images have one name.
@@ -77,7 +77,7 @@ class CalibratedScene:
             ValueError: if one cannot be read.
         """
         root = Path(folder)
-        files = sorted(p for p in root.rglob("*.camera"))
+        files = sorted(root.rglob("*.camera"))
         if not files:
             raise FileNotFoundError(f"{root} has no *.camera files")
         images = {p.name: p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES}
@@ -92,7 +92,7 @@ class CalibratedScene:
             sizes.append(size)
         every = [Pair(i, j) for i in range(len(paths)) for j in range(i + 1, len(paths))]
         labels = [file.relative_to(root).with_suffix("").as_posix() for file in files]
-        short = [str(Path(label).with_suffix("").as_posix()) for label in labels]
+        short = [Path(label).with_suffix("").as_posix() for label in labels]
         pairs, skipped = _existing(every, paths, labels)
         return cls(
             names=short if len(set(short)) == len(short) else labels,
@@ -119,7 +119,7 @@ class CalibratedScene:
             min_shared: pairs are images that share at least this many points. Their overlap is the share of the
                 points of the image that has fewer.
 
-        Convention: COLMAP puts the centre of the first pixel at (0.5, 0.5); K is shifted to ours.
+        Convention: pixel centres at integers; K is shifted by half a pixel from COLMAP's.
 
         Raises:
             ValueError: if the model is damaged, or has no image with a pose.
@@ -130,10 +130,9 @@ class CalibratedScene:
         if not entries:
             raise ValueError(f"the COLMAP model {model} holds no image with a pose")
         cameras = [reconstruction.cameras[image.camera_id] for image in entries]
-        shift = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
         poses = [image.cam_from_world() for image in entries]
         paths = [Path(images) / image.name for image in entries]
-        seen = [{p.point3D_id for p in image.points2D if p.has_point3D()} for image in entries]
+        seen = [observed_points(image) for image in entries]
         close = [
             Pair(i, j, overlap=shared / min(len(seen[i]), len(seen[j])))
             for i in range(len(entries))
@@ -146,7 +145,7 @@ class CalibratedScene:
             names=names,
             name=name or Path(images).resolve().parent.name,
             paths=paths,
-            intrinsics=np.stack([camera.calibration_matrix() - shift for camera in cameras]),
+            intrinsics=np.stack([camera_matrix(camera) for camera in cameras]),
             rotations=np.stack([pose.rotation.matrix() for pose in poses]),
             translations=np.stack([pose.translation for pose in poses]),
             sizes=[(camera.width, camera.height) for camera in cameras],
@@ -183,11 +182,7 @@ class CalibratedScene:
 
     def undistort(self, index: int, points: FloatArray) -> FloatArray:
         """Points (N, 2) as a camera without lens distortion and with the same K would see them."""
-        if self.cameras is None or len(points) == 0:
-            return points
-        rays = np.asarray(self.cameras[index].cam_from_img(points + 0.5))  # COLMAP's pixel centres
-        k = self.intrinsics[index]
-        return np.asarray(rays @ k[:2, :2].T + k[:2, 2])
+        return points if self.cameras is None else undistort(self.cameras[index], points)
 
     def transfer(self, i: int, j: int, points: NDArray[np.floating] | Tensor) -> Transferred:
         """Unknown for all points: there is no depth."""
@@ -205,11 +200,11 @@ def _read_camera(file: Path) -> tuple[FloatArray, FloatArray, FloatArray, tuple[
         if not np.allclose(rotation @ rotation.T, np.eye(3), atol=1e-3) or np.linalg.det(rotation) < 0:
             raise ValueError("R is not a rotation")
         size = int(numbers[24]), int(numbers[25])
-        if not (0 < size[0] < 2**20 and 0 < size[1] < 2**20 and k[0, 0] > 0 and k[1, 1] > 0):
+        if not (0 < size[0] < 2**20 and 0 < size[1] < 2**20 and (np.diag(k) > 0).all()):
             raise ValueError("the size or K is not that of a camera")
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{file} is no .camera file: expected K, distortion, R, C and size ({error})") from None
-    return k, rotation, centre, size
+        raise ValueError(f"{file} is not a .camera file: expected K, distortion, R, C and size ({error})") from None
+    return k / k[2, 2], rotation, centre, size
 
 
 def _existing(

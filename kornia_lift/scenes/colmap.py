@@ -1,7 +1,7 @@
 """Read COLMAP models, after checking that their files are complete.
 
-pycolmap reads a truncated file as far as it goes: depending on where the cut is, it silently returns wrong cameras, or
-takes the bytes after the end for a length and allocates as much memory.
+pycolmap does not check for truncated files: depending on where the file ends, it silently returns wrong cameras, or
+reads a length beyond the end and allocates that much memory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from kornia_lift._extras import require
 from kornia_lift._io import check_regular
 from kornia_lift.scenes.images import is_inside
+from kornia_lift.scenes.scene import FloatArray
 
 MAX_SIDE = 2**20  # pixels
 _COUNT = struct.Struct("<Q")
@@ -24,7 +25,7 @@ _SHORTEST_CAMERA = 24 + 8 * 3  # id, model, width, height, and the fewest parame
 
 
 def sfm_root(folder: Path) -> Path | None:
-    """Return the folder in which the ``images/`` and ``sparse/`` of a scene lie; None if it is no such scene.
+    """Return the folder that holds ``images/`` and ``sparse/`` of a scene; None if there is none.
 
     That is the folder itself (COLMAP, MegaDepth_v1_SfM), or ``dense`` in it (PhotoTourism of the Image Matching
     Challenge).
@@ -60,7 +61,7 @@ def read_model(scene: Path) -> Any:
 
 
 def read_model_files(folder: Path) -> Any:
-    """Read the COLMAP model, binary or text, whose files lie in a folder; see :func:`read_model`."""
+    """Read the COLMAP model, binary or text, whose files are in ``folder``; see :func:`read_model`."""
     pycolmap = require("pycolmap", extra="colmap")
     try:
         for path in folder.iterdir():
@@ -76,6 +77,27 @@ def read_model_files(folder: Path) -> Any:
     return model
 
 
+def camera_matrix(camera: Any) -> FloatArray:
+    """Return K (3, 3) of a ``pycolmap.Camera``, without lens distortion.
+
+    Convention: pixel centres at integers; COLMAP puts the centre of the first pixel at (0.5, 0.5).
+    """
+    return np.asarray(camera.calibration_matrix()) - np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+
+
+def undistort(camera: Any, points: FloatArray) -> FloatArray:
+    """Return points (N, 2) as a camera without lens distortion and with the same :func:`camera_matrix` sees them."""
+    if len(points) == 0:
+        return points
+    rays, k = np.asarray(camera.cam_from_img(points + 0.5)), camera_matrix(camera)
+    return np.asarray(rays @ k[:2, :2].T + k[:2, 2])
+
+
+def observed_points(image: Any) -> set[int]:
+    """Return the ids of the 3-D points that a ``pycolmap.Image`` observes."""
+    return {p.point3D_id for p in image.points2D if p.has_point3D()}
+
+
 def check_image_names(folder: Path, model: Any) -> None:
     """Check that the image names of a ``pycolmap.Reconstruction`` stay inside the folder of the images.
 
@@ -89,10 +111,10 @@ def check_image_names(folder: Path, model: Any) -> None:
 
 
 def check_geometry(model: Any) -> None:
-    """Check that the cameras of a ``pycolmap.Reconstruction`` can be computed with.
+    """Check that the cameras, poses and points of a ``pycolmap.Reconstruction`` are usable numbers.
 
     Raises:
-        ValueError: naming a camera without a positive size and focal length, or a pose that is not finite.
+        ValueError: naming a camera without a positive size and focal length, or a pose or point that is not finite.
 
     """
     for number, camera in model.cameras.items():
@@ -120,7 +142,7 @@ def check_binary_files(folder: Path) -> None:
         if (folder / name).is_file():
             _walk(folder / name, end_of_record)
     cameras = folder / "cameras.bin"
-    if cameras.is_file():  # how long a camera is, only pycolmap knows; see check_cameras
+    if cameras.is_file():  # only pycolmap knows how long a camera is; see check_cameras
         with cameras.open("rb") as file:
             count = int.from_bytes(file.read(_COUNT.size), "little")
         if count * _SHORTEST_CAMERA > cameras.stat().st_size:

@@ -9,19 +9,19 @@ from kornia_lift.scenes.scene import FloatArray, inside
 
 #: Inverse depth in any unit, 0 where it is unknown.
 InverseDepth = NDArray[np.uint16] | NDArray[np.float32]
-#: Relative difference of depth up to which two measurements are of one surface.
+#: Two depths are of one surface if they differ by at most this fraction.
 DEPTH_TOLERANCE = 0.02
 
 
 def interpolate_inverse_depth(inverse: InverseDepth, points: FloatArray) -> tuple[FloatArray, NDArray[np.bool_]]:
     """Look up an inverse depth map between pixels.
 
-    Inverse depth is what is interpolated because it is linear in the pixel position over any plane; between
-    four neighbours that differ by more than 2 % runs a depth edge, where nothing is known.
+    Inverse depth is interpolated because it is linear in the pixel position on any plane. Where four neighbours differ
+    by more than 2 %, there is a depth edge between them and the depth is unknown.
 
     Args:
         inverse: inverse z-depth in any unit, 0 = unknown, shape (H, W).
-        points: (x, y) in pixels, shape (N, 2); may lie outside.
+        points: (x, y) in pixels, shape (N, 2); they may lie outside.
 
     Returns:
         The values, shape (N,), NaN where unknown, and whether they are known, shape (N,).

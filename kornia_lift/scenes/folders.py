@@ -13,7 +13,7 @@ from torch import Tensor
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.colmap import model_folder, sfm_root
 from kornia_lift.scenes.dtu import DTUScan, is_dtu_scan
-from kornia_lift.scenes.homographies import HomographySequence, has_numbered_images
+from kornia_lift.scenes.homographies import HomographySequence, has_homographies, has_numbered_images
 from kornia_lift.scenes.megadepth import MegaDepthScene, is_dense_folder
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import Pair, Scene, SkippedPair, Transferred
@@ -24,9 +24,9 @@ _DEPTH = 3
 
 
 class UnreadableScene:
-    """Stands for a scene whose description is damaged, so that it is reported beside those that are whole.
+    """Stands for a scene whose description is damaged, so that it is reported beside the intact ones.
 
-    It has one skipped pair, of images called ``*``, for all that cannot be evaluated.
+    It has one skipped pair, of images called ``*``, that stands for everything that cannot be evaluated.
 
     Args:
         name: name of the scene.
@@ -57,7 +57,7 @@ class UnreadableScene:
 class _Found(NamedTuple):
     group: str
     scene: Scene
-    #: It only looks like a scene that lost its ground truth; worth reporting beside real scenes.
+    #: It looks like a scene without its ground truth; only worth reporting beside real scenes.
     guess: bool = False
 
 
@@ -70,7 +70,7 @@ def load_scenes(folders: Iterable[str | Path]) -> dict[str, list[Scene]]:
     ``*.camera`` files (Strecha as published), or with a COLMAP model in ``sparse`` beside ``images``, has cameras only,
     which measures poses.
 
-    Beside whole scenes, one that is damaged or lacks its ground truth is listed as an :class:`UnreadableScene` or
+    Beside intact scenes, one that is damaged or lacks its ground truth is listed as an :class:`UnreadableScene` or
     with skipped pairs only, so that it is reported.
 
     Args:
@@ -115,7 +115,7 @@ def is_posed(folder: Path) -> bool:
 
 
 def load_posed(folder: Path) -> PosedScene:
-    """Load such a folder; see the readers for what they raise."""
+    """Load a folder for which :func:`is_posed` holds; see the readers for what they raise."""
     if (folder / "cameras.npz").is_file():
         return PosedScene.load(folder)
     return MegaDepthScene.load(folder) if is_dense_folder(folder) else DTUScan.load(folder)
@@ -134,10 +134,10 @@ def _search(folder: Path, depth: int) -> list[_Found]:
 
 
 def _scene(folder: Path) -> _Found | None:
-    """The scene that a folder is, if it is one."""
+    """Load the folder if it is a scene."""
     if is_posed(folder):
         return _load(POSED, folder, load_posed)
-    if any(folder.glob("H_1_*")) or any(folder.glob("H1to*p")):
+    if has_homographies(folder):
         return _load(HOMOGRAPHY, folder, HomographySequence.load)
     if (folder / "test" / "image_color").is_dir():
         return _load(STATIC, folder, StaticSequence.load)
@@ -160,7 +160,7 @@ def _load(group: str, folder: Path, load: Callable[[Path], Scene]) -> _Found:
 
 
 def _remains(folder: Path) -> _Found | None:
-    """What may be a scene without its ground truth."""
+    """Return what looks like a scene whose ground truth is missing."""
     if (folder / "images").is_dir() and (folder / "depth").is_dir():
         lost = UnreadableScene(folder.resolve().name, f"{folder / 'cameras.npz'} is missing")
         return _Found(POSED, lost, guess=True)

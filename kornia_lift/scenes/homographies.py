@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kornia_lift._io import ImageFileError, read_text
-from kornia_lift.scenes.images import IMAGE_SUFFIXES, find_image, image_file_size, read_image
+from kornia_lift._io import ImageFileError, load_image, read_text
+from kornia_lift.scenes.images import IMAGE_SUFFIXES, find_image, image_file_size
 from kornia_lift.scenes.scene import (
     INVISIBLE,
     UNKNOWN,
@@ -24,7 +24,7 @@ from kornia_lift.scenes.scene import (
     inside,
 )
 
-#: A homography whose local change of area leaves [1 / this, this] anywhere in the image is degenerate.
+#: A homography is degenerate if its largest local change of area in the image is outside [1 / this, this].
 MAX_AREA_CHANGE = 1e4
 _IMAGE = re.compile(r"(?:img)?(\d+)")
 _HOMOGRAPHY = re.compile(r"H_1_(\d+)|H1to(\d+)p")
@@ -155,7 +155,7 @@ class HomographySequence:
 
     def image(self, index: int) -> Tensor:
         """Image ``index``, float in [0, 1], shape (1, C, H, W)."""
-        return read_image(self.image_path(index))
+        return load_image(self.image_path(index))
 
     def image_size(self, index: int) -> tuple[int, int]:
         """Width and height in pixels."""
@@ -198,6 +198,11 @@ def homography_jacobian(homography: FloatArray, points: FloatArray) -> FloatArra
     w = np.concatenate([points, np.ones((len(points), 1))], axis=1) @ homography[2]
     linear = homography[None, :2, :2] - mapped[:, :, None] * homography[2, :2]
     return np.asarray(linear / w[:, None, None])
+
+
+def has_homographies(folder: Path) -> bool:
+    """Whether a folder holds files ``H_1_k``, or ``H1tokp`` (Oxford's own names)."""
+    return any(folder.glob("H_1_*")) or any(folder.glob("H1to*p"))
 
 
 def has_numbered_images(folder: Path) -> bool:

@@ -8,16 +8,15 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from kornia_lift._io import SUFFIXES, ImageFileError, header, load_image, opened
+from kornia_lift._io import SUFFIXES, ImageFileError, header, opened
 
 #: Suffixes looked for, in this order, where a layout names an image without one.
 IMAGE_SUFFIXES = tuple(written for suffix in SUFFIXES for written in (suffix, suffix.upper()))
 
 
 def is_inside(name: str) -> bool:
-    """Whether a name from a file stays below the folder that it is put behind: not absolute, without ``..``."""
+    """Whether a name from a file stays inside the folder it is joined to: not absolute, without ``..``."""
     paths = PurePosixPath(name), PureWindowsPath(name)
     return bool(name) and "\0" not in name and not any(p.is_absolute() or p.drive or ".." in p.parts for p in paths)
 
@@ -32,12 +31,7 @@ def find_image(folder: Path, stem: str) -> Path:
         path = folder / f"{stem}{suffix}"
         if path.is_file():
             return path
-    raise FileNotFoundError(f"No image {folder / stem} with one of the suffixes {', '.join(IMAGE_SUFFIXES)}")
-
-
-def read_image(path: Path) -> Tensor:
-    """Read a colour or gray image, float in [0, 1], shape (1, C, H, W)."""
-    return load_image(path)
+    raise FileNotFoundError(f"no image {folder / stem} with one of the suffixes {', '.join(IMAGE_SUFFIXES)}")
 
 
 def image_file_size(path: Path, *, apply_exif: bool = True) -> tuple[int, int]:
@@ -49,7 +43,7 @@ def image_file_size(path: Path, *, apply_exif: bool = True) -> tuple[int, int]:
 
     Raises:
         FileNotFoundError: if the file does not exist.
-        ImageFileError: if the file is damaged or no image.
+        ImageFileError: if the file is damaged or not an image.
     """
     with _reading(path):
         width, height, orientation = header(path)
@@ -58,7 +52,7 @@ def image_file_size(path: Path, *, apply_exif: bool = True) -> tuple[int, int]:
 
 
 def read_depth_png(path: Path) -> NDArray[np.uint16]:
-    """A 16-bit one-channel PNG as it is stored, shape (H, W).
+    """Read a 16-bit one-channel PNG as it is stored, shape (H, W).
 
     Raises:
         FileNotFoundError: if the file does not exist.

@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kornia_lift._io import load_image
 from kornia_lift.scenes.depth import DEPTH_TOLERANCE, InverseDepth, interpolate_inverse_depth
-from kornia_lift.scenes.images import find_image, image_file_size, read_depth_png, read_image
+from kornia_lift.scenes.images import find_image, image_file_size, read_depth_png
 from kornia_lift.scenes.posed_files import check_cameras, check_files, read_arrays, read_pairs
 from kornia_lift.scenes.scene import (
     INVISIBLE,
@@ -40,9 +41,13 @@ class PosedScene:
         size: width and height of every image in pixels.
         depth_scale: inverse depth of one gray level, 1 / metres.
         pairs: pairs to evaluate.
+        skipped: pairs that lack a file.
 
     Convention: x ~ K (R X + t), no lens distortion; pixel centres at integers; z-depth, not ray length.
     """
+
+    #: Whether lengths are in metres.
+    metric = True
 
     def __init__(
         self,
@@ -88,7 +93,7 @@ class PosedScene:
         path = root / "cameras.npz"
         if not path.exists():
             raise FileNotFoundError(
-                f"{path} does not exist. A posed scene is a folder with cameras.npz, images/ and depth/"
+                f"{path} does not exist; a posed scene is a folder with cameras.npz, images/ and depth/"
             )
         stored = read_arrays(path)
         names = tuple(str(n) for n in stored["names"].reshape(-1))
@@ -104,6 +109,7 @@ class PosedScene:
         if len(set(names)) != n:
             raise ValueError(f"{path}: names must be unique; got {', '.join(names)}")
         check_cameras(path, intrinsics, rotations, names)
+        intrinsics = intrinsics / intrinsics[:, 2:, 2:]
         pairs, skipped = check_files(root, names, read_pairs(root / "pairs.txt", len(names)))
         return cls(
             name=name or root.resolve().name,
@@ -135,7 +141,7 @@ class PosedScene:
         Raises:
             ValueError: if its size is not the one of the cameras.
         """
-        image = read_image(self.image_path(index))
+        image = load_image(self.image_path(index))
         self._check_size("image", index, (image.shape[-1], image.shape[-2]))
         return image
 
@@ -239,5 +245,5 @@ class PosedScene:
         if size != expected:
             raise ValueError(
                 f"{self.name}: the {what} {self.names[index]!r} is {size[0]}x{size[1]}, the cameras are for "
-                f"{expected[0]}x{expected[1]}. Resize one of them (and K with the images)"
+                f"{expected[0]}x{expected[1]}; resize one of them (and K with the images)"
             )

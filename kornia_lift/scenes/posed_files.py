@@ -21,10 +21,10 @@ _CAMERAS = {
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Everything that ``cameras.npz`` must hold.
+    """Read everything that ``cameras.npz`` must hold.
 
     Raises:
-        ValueError: if something is missing, of a wrong shape, or no number.
+        ValueError: if something is missing, has a wrong shape, or is not a number.
 
     """
     try:
@@ -91,7 +91,7 @@ def read_pairs(path: Path, count: int) -> tuple[Pair, ...]:
 def check_files(
     root: Path, names: tuple[str, ...], pairs: tuple[Pair, ...]
 ) -> tuple[tuple[Pair, ...], tuple[SkippedPair, ...]]:
-    """Return the pairs whose images and depth maps exist, and those that are skipped for want of a file."""
+    """Return the pairs whose images and depth maps exist, and those that are skipped because a file is missing."""
     errors: dict[int, str] = {}
     for index, name in enumerate(names):
         if not any((root / "images" / f"{name}{suffix}").is_file() for suffix in IMAGE_SUFFIXES):

@@ -13,7 +13,7 @@ from torch import Tensor
 VISIBLE = 1
 #: The point lies outside the other image, behind its camera, or something stands in front of it.
 INVISIBLE = 0
-#: The ground truth does not say (no depth measured). Never counts as a miss.
+#: The ground truth does not say, for example because no depth was measured. Never counts as a miss.
 UNKNOWN = -1
 
 FloatArray = NDArray[np.float64]
@@ -141,6 +141,6 @@ def inside(points: FloatArray, size: tuple[int, int]) -> NDArray[np.bool_]:
     """Whether points lie on the pixel grid [0, width-1] x [0, height-1]; NaN is outside."""
     width, height = size
     x, y = points[:, 0], points[:, 1]
-    # Half a thousandth of a pixel of slack: a corner pixel that was warped exactly stays inside after rounding.
+    # Slack of 0.0005 pixels: a corner pixel that was warped exactly stays inside after rounding.
     eps = 5e-4
     return (x >= -eps) & (y >= -eps) & (x <= width - 1 + eps) & (y <= height - 1 + eps)

@@ -1,6 +1,7 @@
 """Training options: frozen dataclasses to and from TOML and JSON. An unknown key is an error, never ignored.
 
-No library for it: the error names the option by its path in the file, what is valid there and what was given.
+Written here rather than taken from a library, so that an error names the option by its path in the file, what is valid
+there and what was given.
 """
 
 from __future__ import annotations
@@ -29,31 +30,31 @@ class LoopConfig:
     """Options of :func:`kornia_lift.training.loop.fit`.
 
     Args:
-        steps: optimiser steps in all.
+        steps: total number of optimiser steps.
         optimizer: ``"adam"`` (the authors' TensorFlow code), ``"adamw"`` or ``"sgd"`` (DeepDesc).
         learning_rate: highest learning rate.
         weight_decay: of the optimiser.
         momentum: of SGD.
         schedule: ``"constant"``, or ``"linear"`` or ``"cosine"`` down to 0 at the last step.
-        warmup_steps: steps of linear increase at the start; with ``max_minutes`` it ends after a tenth of them at the
-            latest.
+        warmup_steps: steps of linear increase at the start; with ``max_minutes`` it ends after a tenth of the time at
+            the latest.
         clip_norm: largest norm of the gradient; ``None`` does not clip.
         precision: type of the matrix products: ``"float32"``, ``"bfloat16"``, or ``"float16"`` (CUDA only, with loss
             scaling). Weights and optimiser stay in float32.
         ema_decay: keep an exponential moving average of the weights, used for validation and the result; shorter at
             the start, ``min(ema_decay, n / (n + 10))`` after n steps.
-        validate_every: steps between two validations; with ``max_minutes`` there is also one every tenth of them, as
-            long as these take a quarter of the time at most.
-        checkpoint_every: steps between two checkpoints, at most.
-        checkpoint_minutes: minutes between two checkpoints, at most.
+        validate_every: steps between two validations; with ``max_minutes`` there is also one after every tenth of the
+            time, as long as validations take at most a quarter of it.
+        checkpoint_every: largest number of steps between two checkpoints.
+        checkpoint_minutes: longest time between two checkpoints, minutes.
         log_every: steps between two lines of the log.
         max_minutes: time for this stage from its first step on, all resumptions together; it then stops as if killed,
             after saving. A schedule that decays then follows the clock where that is ahead of the steps: such a run is
-            not repeated to the bit, and raising the minutes of a run that was begun raises its rate again.
-        seed: the batches are a function of it and of the step.
+            not repeated to the bit, and raising the minutes of an earlier run raises its rate again.
+        seed: of the batches, at least 0; a batch depends on it and on the step only.
         prefetch: draw the next batch in a thread while this one trains; changes no result.
-        workers: draw batches ahead in that many processes instead, where a GPU trains faster than one
-            process draws; changes no result. Systems that fork only, and stages whose batches need no GPU.
+        workers: draw batches ahead in this many processes instead, where a GPU trains faster than one
+            process draws; changes no result. Only on systems that fork, and for stages whose batches need no GPU.
         tensorboard: also write TensorBoard files.
 
     """
@@ -81,7 +82,7 @@ class LoopConfig:
     def __post_init__(self) -> None:
         whole = ("steps", "validate_every", "checkpoint_every", "log_every")
         check_limits(self, *whole, at_least=1, error=ConfigError)
-        check_limits(self, "warmup_steps", "weight_decay", "workers", at_least=0, error=ConfigError)
+        check_limits(self, "warmup_steps", "weight_decay", "workers", "seed", at_least=0, error=ConfigError)
         check_limits(self, "momentum", at_least=0, below=1, error=ConfigError)
         check_limits(
             self, "learning_rate", "clip_norm", "max_minutes", "checkpoint_minutes", above=0, error=ConfigError
@@ -141,7 +142,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str = "", base
     values = {key: _convert(hints[key], value, prefix + key, defaults[key]) for key, value in mapping.items()}
     try:
         return cls(**(defaults | values))
-    except ValueError as error:  # also from options that know nothing of this module
+    except ValueError as error:  # also from options that do not use ConfigError
         raise ConfigError(f"{where}: {error}" if where else str(error)) from None
 
 

@@ -77,7 +77,7 @@ def read_folder_run(
 def train_from_folders(
     run: FolderRun, out: Path, say: Callable[[str], object] = lambda text: None
 ) -> tuple[Result, Path]:
-    """Train and write the weights; started again, it goes on where it was.
+    """Train and write the weights; started again, it continues where it stopped.
 
     Args:
         run: what to train.

@@ -66,7 +66,7 @@ def weights_digest(model: Model) -> str:
 
 
 def check_initial(out: Path, init: Model | None, begun: bool) -> None:
-    """Check that a run that was begun goes on from the weights that it was begun from.
+    """Check that a run continues from the weights that it was started from.
 
     Args:
         out: folder of the run.
@@ -74,7 +74,7 @@ def check_initial(out: Path, init: Model | None, begun: bool) -> None:
         begun: whether the folder holds a run already.
 
     Raises:
-        ValueError: if it was begun from others.
+        ValueError: if it was started from other weights.
 
     """
     if not begun:
@@ -83,10 +83,10 @@ def check_initial(out: Path, init: Model | None, begun: bool) -> None:
     now = weights_digest(init) if init is not None else None
     if (before[1] if before else None) != now:
         was = f"the weights {before[0]}" if before else "random weights"
-        again = f"--init {before[0]}" if before else "without --init"
+        again = f"with --init {before[0]}" if before else "without --init"
         asked = f"the weights {init}" if init is not None else "random ones"
         raise ValueError(
-            f"{out} was begun from {was}, not from {asked}; go on {again}"
+            f"{out} was started from {was}, not from {asked}; continue {again}"
             f"{' (the file must not have changed)' if before else ''}, or choose another --out"
         )
 

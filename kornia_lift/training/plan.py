@@ -1,4 +1,4 @@
-"""What a run is about to do, in a line: until the first validation of a stage, which may take minutes, it is silent."""
+"""What a run is about to do, in one line: until the first validation, which may take minutes, a stage is silent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def describe_plan(recipe: Recipe[Any], stages: Sequence[str]) -> str:
     ]
     return (
         f"stages: {', '.join(times)}; trained on {_count(recipe.data)}, held out: {_count(recipe.held_out)}. "
-        "Every stage cuts its patches and validates first, which takes its time"
+        "Every stage first cuts its patches and validates, which takes a while"
     )
 
 

@@ -54,12 +54,12 @@ class Recipe(ABC, Generic[Config]):
         data: training data.
         out: folder of the run.
         config: options, :attr:`OPTIONS` by default.
-        validation: held-out data; where absent, a part of ``data`` is held out as ``config.split`` says.
+        validation: held-out data; if None, a part of ``data`` is held out as ``config.split`` says.
         device: where the networks are trained.
-        init: weights to start from, the name of a shipped model or a ``.safetensors`` file; random ones where absent.
+        init: weights to start from, the name of a shipped model or a ``.safetensors`` file; None for random ones.
 
     Raises:
-        ValueError: if nothing is left to train on or to validate with, the run was begun with another split or from
+        ValueError: if nothing is left to train on or to validate with, the run was started with another split or from
             other weights, or the weights are of other networks.
 
     """
@@ -72,7 +72,7 @@ class Recipe(ABC, Generic[Config]):
     OPTIONAL: ClassVar[tuple[str, ...]] = ()
     #: The network that a stage trains, where it is not the one of its own name.
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({})
-    #: The stages whose networks a stage learns through, or goes on with.
+    #: The stages whose networks a stage learns through, or continues to train.
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
     #: Which networks it trains, see :func:`kornia_lift.weights.network_family`.
     FAMILY: ClassVar[str] = "lift"
@@ -93,8 +93,10 @@ class Recipe(ABC, Generic[Config]):
         self.config: Config = config if config is not None else self.OPTIONS()
         self.out, self.device, self.init = out, torch.device(device), init
         given, data = len(data.images), self.usable(data)
-        posed = "; {} images with depth maps are used only where use_posed (lfnet: posed) says so"
-        unused = posed.format(given - len(data.images)) if given > len(data.images) else ""
+        unused = ""
+        if given > len(data.images):
+            count = given - len(data.images)
+            unused = f"; {count} images with depth maps are used only where use_posed (lfnet: posed) says so"
         if validation is None:
             self.data, self.held_out = split_store(data, self.config.split)
         else:
@@ -184,7 +186,7 @@ class Recipe(ABC, Generic[Config]):
             folder = self.out / name
             if name in order:
                 title = f"{name} ({order.index(name) + 1}/{len(order)})"
-                if progress and rank() == 0:  # of a detector stage this can take minutes
+                if progress and rank() == 0:  # preparing a detector stage can take minutes
                     print(f"{title}: preparing", file=sys.stderr)
                 stage = self.make_stage(name)
                 loop: LoopConfig = getattr(self.config, name)
@@ -225,7 +227,7 @@ class Recipe(ABC, Generic[Config]):
         return decided
 
     def _check_split(self) -> None:
-        """Check that nothing has changed sides since the run was begun."""
+        """Check that nothing has changed sides since the run was started."""
         path = self.out / SPLIT
         if not path.exists():
             return
@@ -241,8 +243,8 @@ class Recipe(ABC, Generic[Config]):
         if crossed:
             raise ValueError(
                 f"{', '.join(sorted(crossed)[:5])} changed between training and held-out data since {self.out} was "
-                "begun (the data or the options of the split are others); choose another --out, or name what is held "
-                f"out by split.held_out as in {path}"
+                "started (other data, or other options of the split); choose another --out, or name the held-out data "
+                f"in split.held_out as in {path}"
             )
 
     def _keep_split(self) -> None:
@@ -262,7 +264,7 @@ def _count(store: Store) -> str:
 def best_weights(folder: Path) -> dict[str, Tensor] | None:
     """Return the best weights of the stage in ``folder``, or ``None`` where it was not trained.
 
-    Of several processes the first reads them for all, so that other machines need not see the folder.
+    With several processes, the first reads them for all, so that other machines need not see the folder.
     """
     path = folder / BEST
     found = from_first(load_checkpoint(path)["network"] if rank() == 0 and path.is_file() else None)

@@ -165,7 +165,7 @@ def make_recipe(config: RunConfig, out: Path, say: Callable[[str], object] = lam
     check_needs(out, config.chosen_stages, kind.NEEDS, config.all_stages if config.init is not None else ())
     if config.init is not None:
         if kind.FAMILY not in SHIPPED:
-            raise ConfigError(f"the recipe {config.recipe!r} begins with random weights; leave out --init")
+            raise ConfigError(f"the recipe {config.recipe!r} starts from random weights only; leave out --init")
         network_family(config.init)  # an early error where there is no such model
     data = load_data(config.data, config.read, say)
     held_out = load_data(config.validation, config.read, say) if config.validation else None
@@ -195,7 +195,7 @@ class Outcome:
 
 
 def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda text: None) -> Outcome:
-    """Train the chosen stages and write ``out/weights.safetensors``; started again, it goes on where it was.
+    """Train the chosen stages and write ``out/weights.safetensors``; started again, it continues where it stopped.
 
     Args:
         config: the run.

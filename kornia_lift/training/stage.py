@@ -18,9 +18,9 @@ class Measure:
     """What the validation error of a stage is.
 
     Args:
-        what: in words.
+        what: its description.
         chance: its value where nothing was learned: the nearest neighbour, the angle or the location is a random one.
-        samples: held-out samples that it is the mean of, those that are not independent counted once.
+        samples: number of held-out samples that it is the mean of; samples that depend on each other count once.
 
     """
 

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from kornia_lift.weights._registry import DEFAULT_MODEL, FOLDER, MODELS, NETWORKS, Family, ShippedModel, ShippedNetwork
 from kornia_lift.weights._safetensors import WeightFileError, parse_safetensors, read_safetensors
 
-LARGEST_WIDTH = 1024  # channels of a network that is made as a file says
+LARGEST_WIDTH = 1024  # channels that a file may ask a network to have
 
 
 def available_models() -> tuple[str, ...]:
     """Return the names of the models that the package ships.
 
-    :class:`~kornia_lift.LIFTFeature` takes all as ``pretrained`` but ``"lf-net"``, which is for
+    :class:`~kornia_lift.LIFTFeature` takes all as ``pretrained`` except ``"lf-net"``, which is for
     :class:`~kornia_lift.feature.lfnet.LFNetFeature`; :func:`~kornia_lift.feature.feature_of` takes any.
     """
     return tuple(MODELS)
@@ -45,7 +45,7 @@ def averaged_angles(pretrained: bool | str | os.PathLike[str]) -> int | None:
 
 
 def network_family(pretrained: bool | str | os.PathLike[str]) -> Family:
-    """Return which networks a model has; files say so in their metadata, random weights are for LIFT's.
+    """Return which networks a model has: a file says so in its metadata, random weights are for LIFT's.
 
     Raises:
         WeightFileError: if a file names networks that this version does not have; see also :func:`load_tensors`.
@@ -65,7 +65,7 @@ def network_family(pretrained: bool | str | os.PathLike[str]) -> Family:
 
 
 def _shipped(pretrained: bool | str | os.PathLike[str]) -> ShippedModel | None:
-    # what is not a name at all is refused where it is loaded
+    # other types are refused when the weights are loaded
     return MODELS.get(os.fspath(pretrained)) if isinstance(pretrained, (str, os.PathLike)) else None
 
 
@@ -76,13 +76,13 @@ def load_tensors(
 
     Args:
         pretrained: ``True`` for the default model, the name of a shipped model, or the path of a file.
-        part: prefix of the tensors that are wanted; an unknown name is answered by those that have them.
+        part: prefix of the wanted tensors: the error about an unknown name lists what has them.
 
     Returns:
         Tensors by name (``response.*``, ``orientation.*``, ``descriptor.*``) and the metadata of the file.
 
     Raises:
-        TypeError: if it is none of these.
+        TypeError: if ``pretrained`` is none of these.
         ValueError: if the name is unknown.
         FileNotFoundError: if the path does not exist.
         WeightFileError: if the file is damaged, or a shipped file does not have the registered checksum.
@@ -117,7 +117,7 @@ def load_tensors(
 
 
 def default_network(part: str, who: str, advice: str) -> str:
-    """Return the name of the shipped weights that ``pretrained=True`` means to a network beside the features.
+    """Return the name of the shipped weights of ``pretrained=True`` for a network that is not part of a feature.
 
     Args:
         part: prefix of the tensors, such as ``"correspondence"``.
@@ -135,11 +135,11 @@ def default_network(part: str, who: str, advice: str) -> str:
 
 
 def widths_of(pretrained: bool | str | os.PathLike[str], layers: Iterable[str]) -> list[int]:
-    """Return the output channels of layers of a model, whose networks have the widths that its weights say.
+    """Return the output channels of layers of a model, so that a network of the same widths can be built.
 
     Args:
         pretrained: as in :func:`load_tensors`.
-        layers: full names of their weights; what follows the first one that is missing does not count.
+        layers: full names of their weights; names after the first missing one are ignored.
 
     Raises:
         WeightFileError: if a layer has so many channels that the network might not fit into memory, however small the
@@ -166,8 +166,8 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
     """Load the tensors ``<part>.*`` of a model into ``network`` and switch it to eval mode.
 
     Args:
-        network: the module to fill; every parameter and persistent buffer must be in the file, but those of its
-            ``optional_buffers``, of which the file decides whether there are any.
+        network: the module to fill; every parameter and persistent buffer must be in the file, except those among its
+            ``optional_buffers``, which the module has if the file has them.
         part: ``"response"``, ``"orientation"`` or ``"descriptor"``.
         pretrained: as in :func:`load_tensors`.
 
@@ -205,6 +205,6 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
 
 
 def _some(names: list[str], most: int = 3) -> str:
-    """List names, of many the first few."""
+    """List names, only the first few if there are many."""
     listed = ", ".join(names[:most]) or "nothing"
     return f"{listed} and {len(names) - most} more" if len(names) > most else listed

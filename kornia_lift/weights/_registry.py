@@ -8,7 +8,7 @@ from typing import Literal
 
 FOLDER = Path(__file__).parent
 DEFAULT_MODEL = "lift"
-LFNET_MODEL = "lf-net"  # what pretrained=True means to LF-Net's networks
+LFNET_MODEL = "lf-net"  # pretrained=True of LF-Net's networks
 
 #: Which networks orient and describe: LIFT's on 64x64 patches, the compact ones on 32x32, or those of LF-Net, whose
 #: detector orients.
@@ -25,7 +25,7 @@ class ShippedModel:
         upright: the model was made for images that are not rotated: the feature then assigns no orientation.
         sizes: sides of the support regions whose descriptors are averaged, see
             :class:`~kornia_lift.feature.patches.PatchDescriptor`.
-        angles: of a keypoint, at most, whose descriptors are averaged. ``None``: as its networks have by default.
+        angles: largest number of angles of a keypoint whose descriptors are averaged. ``None``: that of its networks.
         family: the networks that the file has tensors for.
         licence: SPDX identifier of the licence of the weights.
 
@@ -51,10 +51,10 @@ MODELS: dict[str, ShippedModel] = {
     "lift-upright": ShippedModel("lift.safetensors", _LIFT_SHA256, upright=True),
     # the same networks; the descriptor is the mean over three sizes of the support region
     "lift-pooled": ShippedModel("lift.safetensors", _LIFT_SHA256, sizes=(0.7, 1.0, 1.43)),
-    # the same detector; orientation and descriptor of another make, on 32x32 patches
+    # the same detector; other networks for orientation and descriptor, on 32x32 patches
     "lift-plus": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, family="compact"),
     "lift-plus-upright": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, upright=True, family="compact"),
-    # a convolutional detector and smaller networks of the same make
+    # a convolutional detector and smaller networks of the same kind
     "lift-fast": ShippedModel("lift-fast.safetensors", _LIFT_FAST_SHA256, angles=2, family="compact"),
     # detector and descriptor learned from whole images
     LFNET_MODEL: ShippedModel("lf-net.safetensors", _LFNET_SHA256, family="lfnet"),
@@ -63,7 +63,7 @@ MODELS: dict[str, ShippedModel] = {
 
 @dataclass(frozen=True)
 class ShippedNetwork:
-    """Weights of one network beside the features: no :class:`~kornia_lift.feature.LIFTFeature` is made of them.
+    """Weights of a network that is not part of a :class:`~kornia_lift.feature.LIFTFeature`.
 
     Args:
         file: file name inside ``kornia_lift/weights``.
@@ -80,7 +80,7 @@ class ShippedNetwork:
 
 
 _CNE_SMALL_SHA256 = "907de40fc786e0909ff4b7e44f3b6de8ae9cb20a747f69a0d4d564ee3ab144b9"
-#: By name; the first one of a part is what ``pretrained=True`` means to its network.
+#: By name; the first one of a part has the weights of ``pretrained=True``.
 NETWORKS: dict[str, ShippedNetwork] = {
     # 64 channels, 8 blocks, ratio and mutuality of each match
     "cne-small": ShippedNetwork("cne-small.safetensors", _CNE_SMALL_SHA256, "correspondence"),

@@ -111,7 +111,7 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     to_bytes = require("safetensors.torch", extra="train").save
     if CHECKSUM in metadata:
         raise ValueError(f"metadata name {CHECKSUM!r} is reserved for the checksum")
-    # contiguous and on the CPU: the file does not tell of strides or devices
+    # contiguous and on the CPU: the file stores neither strides nor devices
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     for name, tensor in plain.items():
         counter = tensor.ndim == 0 and tensor.dtype in _COUNTERS.values()
@@ -123,7 +123,7 @@ def write_safetensors(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     header.pop(_METADATA, None)
     texts = {**metadata, CHECKSUM: _checksum(header, metadata, data)}
     with atomic_write(path) as temporary:
-        temporary.write_bytes(to_bytes(plain, texts))  # save_file hides the file from other users
+        temporary.write_bytes(to_bytes(plain, texts))  # save_file would make it unreadable for other users
 
 
 def _split(raw: bytes) -> tuple[dict[str, Any], memoryview]:
@@ -161,7 +161,7 @@ def _tensor(name: str, entry: Any, data: memoryview) -> tuple[Tensor, tuple[int,
 
 
 def _checksum(header: Mapping[str, Any], metadata: Mapping[str, str], data: memoryview) -> str:
-    """SHA-256 of everything in a file but the checksum itself."""
+    """Return the SHA-256 of everything in a file except the checksum itself."""
     digest = hashlib.sha256(json.dumps([header, dict(metadata)], sort_keys=True).encode())
     digest.update(data)
     return digest.hexdigest()

@@ -13,12 +13,12 @@ from kornia_lift.weights._safetensors import write_safetensors
 def save_model(path: Path, parts: Mapping[str, nn.Module], metadata: Mapping[str, str] | None = None) -> None:
     """Write networks to one ``.safetensors`` file, with a checksum, complete or not at all.
 
-    Parameters are written in half precision. Buffers keep their dtype: what normalises an image is not rounded, and
-    counts may exceed what half precision can hold.
+    Weights of two or more dimensions are written in half precision. Biases, which are few, and buffers keep their
+    dtype: what normalises an image is not rounded, and counts may exceed what half precision can hold.
 
     Args:
         path: the file.
-        parts: networks by the names before those of their tensors, as ``response``, ``orientation``, ``descriptor``.
+        parts: networks by the prefix of their tensors: ``response``, ``orientation``, ``descriptor``, ...
         metadata: text for the header of the file.
 
     Raises:
@@ -28,7 +28,7 @@ def save_model(path: Path, parts: Mapping[str, nn.Module], metadata: Mapping[str
     """
     tensors: dict[str, Tensor] = {}
     for part, network in parts.items():
-        parameters = {name for name, _ in network.named_parameters()}
+        large = {name for name, weight in network.named_parameters() if weight.dim() > 1}
         for name, tensor in network.state_dict().items():
-            tensors[f"{part}.{name}"] = tensor.detach().half() if name in parameters else tensor.detach()
+            tensors[f"{part}.{name}"] = tensor.detach().half() if name in large else tensor.detach()
     write_safetensors(path, tensors, metadata or {})

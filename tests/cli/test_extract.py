@@ -6,6 +6,7 @@ import argparse
 import os
 import shutil
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from kornia_lift import LIFTFeature
+from kornia_lift._io import opened
 from kornia_lift.files import FeatureReader
 from kornia_lift.geometry import lafs_from_lift
 from tests.helpers.cli import NAMES, OPTIONS, Call, astronaut, contents, one_line, options_of, save
@@ -58,6 +60,19 @@ def test_mirrored_image_has_mirrored_keypoints(call: Call, tmp_path: Path) -> No
     assert same.sum() >= 10
     change = (a["oris"][same] - b["oris"][nearest[same]]) % 360
     assert np.median(np.abs(change - 180)) < 10
+
+
+def test_each_image_is_opened_once(call: Call, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tag that asks for a rotation comes with the pixels: of a PNG it may lie behind them."""
+    names: list[str] = []
+
+    def counting(path: Path) -> AbstractContextManager[object]:
+        names.append(path.name)
+        return opened(path)
+
+    monkeypatch.setattr("kornia_lift._io.decode.opened", counting)
+    assert call("extract", folder, "--out", "f.h5", *OPTIONS).code == 0
+    assert sorted(names) == sorted(Path(name).name for name in NAMES)
 
 
 def test_continues_past_broken_images(call: Call, folder: Path) -> None:

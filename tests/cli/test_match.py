@@ -14,6 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from kornia_lift import LIFTDetector
+from kornia_lift.cli import build_parser
+from kornia_lift.cli._feature import make_lift_feature, provenance
 from tests.helpers.cli import Call, astronaut, one_line, save
 
 SHIFT = 12  # pixels to the left in the second image
@@ -175,6 +178,14 @@ def test_bad_options_end_with_one_line(call: Call, pair: tuple[Path, Path], opti
     assert answer.code == 2
     assert message in one_line(answer.err)
     assert sorted(p.name for p in Path().iterdir()) == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+def test_results_record_the_scale_space_of_the_model(model: str) -> None:
+    args = build_parser().parse_args(["match", "a.png", "b.png", "--model", model, "-n", "10"])
+    detector = make_lift_feature(args).detector
+    assert isinstance(detector, LIFTDetector)
+    assert provenance(args)["scale_space"] == repr(detector.config)
 
 
 @pytest.mark.parametrize("how", ["itself", "link", "default"])

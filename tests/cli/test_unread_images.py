@@ -8,7 +8,7 @@ import pytest
 
 from kornia_lift.cli import main
 
-SAID = "left out 2 .heic, 1 .nef (a.heic, ...): convert by"
+SAID = "left out 2 .heic, 1 .nef (a.heic, ...): convert with"
 
 
 @pytest.fixture

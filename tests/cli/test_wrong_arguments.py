@@ -28,10 +28,12 @@ from tests.helpers.cli import Call, one_line
         ),
         ("match a.png b.png --modle=lift", "unrecognized arguments: --modle=lift; did you mean --model?"),
         ("match a.png b.png --num 3", "unrecognized arguments: --num 3; did you mean --num-features?"),
+        ("evaluate scenes --feat lift", "unrecognized arguments: --feat lift; did you mean --features?"),
+        ("compare r.json a b --oth s.json", "unrecognized arguments: --oth s.json; did you mean --other?"),
         ("match a.png b.png --geometry homografy", "did you mean homography?"),
         ("demo picture.png", "kornia-lift demo: unrecognized arguments: picture.png (see"),
         ("train modrn", "no recipe 'modrn': expected one of compact, correspondences, lfnet, modern, paper, tilde"),
-        ("train lfnet --init lift", "the recipe 'lfnet' begins with random weights; leave out --init"),
+        ("train lfnet --init lift", "the recipe 'lfnet' starts from random weights only; leave out --init"),
         ("train modern", "modern reads 'data', which does not exist here; name your data: --data PATH"),
         ("train tilde", "tilde reads 'data', which does not exist here; name your data: --data PATH"),
         ("train modern --data d --max-minutes ten", "expected a number above 0, got 'ten'"),
@@ -61,6 +63,14 @@ def test_a_device_that_is_none(call: Call, tmp_path: Path) -> None:
     answer = call("train", "paper", "--data", "a.png", "--device", "gpu")
     assert answer.code == 2
     assert "'gpu' is not a device; use auto, cpu, cuda or cuda:1" in one_line(answer.err)
+
+
+@pytest.mark.parametrize("option", ["--num-features", "--max-pairs"])
+@pytest.mark.parametrize("value", ["-3", "1.5", "many"])
+def test_counts_of_evaluate_are_checked_before_anything_is_read(call: Call, option: str, value: str) -> None:
+    answer = call("evaluate", "absent", f"{option}={value}")
+    assert answer.code == 2
+    assert f"{option}: expected a whole number" in one_line(answer.err)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,23 @@ def test_endless_nesting_is_refused(tmp_path: Path) -> None:
     path.write_bytes(nested)
     with pytest.raises(WeightFileError, match="nested deeper"):
         read_t7(path)
+
+
+@pytest.mark.parametrize("storage", ["boolean", "number", "string", "table"])
+def test_tensors_without_a_storage_are_refused(tmp_path: Path, storage: str) -> None:
+    def text(value: str) -> bytes:
+        return struct.pack("<i", len(value)) + value.encode()
+
+    stored = {
+        "boolean": struct.pack("<ii", 5, 1),
+        "number": struct.pack("<id", 1, 3.0),
+        "string": struct.pack("<i", 2) + text("abcdef"),
+        "table": struct.pack("<iii", 3, 2, 2) + b"".join(struct.pack("<idid", 1, k, 1, 0) for k in (1, 2)),
+    }[storage]
+    head = struct.pack("<ii", 4, 1) + text("V 1") + text("torch.FloatTensor")
+    (tmp_path / "odd.t7").write_bytes(head + struct.pack("<iqqq", 1, 2, 1, 1) + stored)
+    with pytest.raises(WeightFileError, match=r"odd\.t7 is not a readable Torch7 .*a tensor whose storage is"):
+        read_t7(tmp_path / "odd.t7")
 
 
 def test_values_of_every_kind(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from kornia_lift import LIFTDetector
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift.convert import TILDEResponse, load_learned_orientation, load_tilde, tilde_channels
 from kornia_lift.convert.tilde import GAIN
-from kornia_lift.weights import WeightFileError
+from kornia_lift.weights import WeightFileError, write_safetensors
 from tests.helpers.pictures import texture
 
 UPSTREAM = "weights_upstream"
@@ -109,6 +110,28 @@ def test_other_files_are_no_tilde(tmp_path: Path, content: bytes) -> None:
         load_tilde(tmp_path / "file.txt")
     with pytest.raises(FileNotFoundError, match="absent"):
         load_tilde(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_sum": float("inf")},
+        {"num_max": 1e300},
+        {"channels": 5},
+        {"filter_size": 4},
+        {"filter_size": -3},
+        {"num_sum": None},
+        {"num_sum": "four"},
+    ],
+)
+def test_trained_filters_of_impossible_options_are_refused(tmp_path: Path, options: dict[str, object]) -> None:
+    pytest.importorskip("safetensors")
+    config = {"num_sum": 4, "num_max": 4, "channels": 1, "filter_size": 5} | options
+    network = TILDEResponse(4, 4, 1, 5, rank=0)
+    tensors = {f"tilde.{name}": tensor for name, tensor in network.state_dict().items()}
+    write_safetensors(tmp_path / "tilde.safetensors", tensors, {"config": json.dumps(config)})
+    with pytest.raises(WeightFileError, match=r"tilde\.safetensors"):
+        load_tilde(tmp_path / "tilde.safetensors")
 
 
 def test_huge_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

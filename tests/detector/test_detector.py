@@ -248,7 +248,7 @@ def test_masks_that_do_not_fit_are_named(shape: tuple[int, ...]) -> None:
         ({"levels_per_octave": 0}, "levels_per_octave >= 1"),
         ({"nms_radius": 0}, "nms_radius >= 1"),
         ({"scale_nms": -1}, "scale_nms >= 0"),
-        ({"edge_threshold": 0.5}, "edge_threshold >= 1"),
+        ({"edge_threshold": 0.5}, "finite edge_threshold >= 1"),
         ({"border": -1.0}, "border >= 0"),
     ],
 )

@@ -74,6 +74,8 @@ def test_the_scales_of_the_compact_response() -> None:
         {"enlarge_to": -1.0},
         {"border": math.nan},
         {"edge_threshold": 0.9},
+        {"edge_threshold": math.inf},  # no ratio of curvatures would pass
+        {"edge_threshold": math.nan},
     ],
 )
 def test_impossible_options_are_named_with_their_value(options: dict[str, Any]) -> None:

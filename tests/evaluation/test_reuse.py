@@ -17,7 +17,7 @@ import torch
 
 from kornia_lift import LIFTFeature, ScaleSpaceConfig
 from kornia_lift.evaluation.candidates import Candidate, candidate, lift_candidate
-from kornia_lift.evaluation.comparison import feature_path, run
+from kornia_lift.evaluation.comparison import feature_path, run, run_sfm
 from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.pair import Options
@@ -99,6 +99,23 @@ def test_numbers_of_features_and_renamed_peers_have_files_of_their_own(tmp_path:
         for n in (20, 40)
     }
     assert len(paths) == 6
+
+
+def test_two_features_of_one_name_are_refused(tmp_path: Path) -> None:
+    scenes = [HomographySequence.load(write_sequence(tmp_path / "seq", {2: np.eye(3)}))]
+    entries = [candidate("sift=opencv-sift"), candidate("sift=opencv-rootsift")]
+    for measured in (lambda: run("t", entries, {"g": scenes}, tmp_path), lambda: run_sfm(entries, scenes, tmp_path)):
+        with pytest.raises(FeatureFileError, match="2 features are called 'sift'; rename them with NAME=FEATURE"):
+            measured()
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_path_may_hold_an_equals_sign(tmp_path: Path, named: bool) -> None:
+    path = tmp_path / "lr=0.1" / "mine.h5"
+    path.parent.mkdir()
+    path.touch()
+    found = candidate(f"other={path}" if named else str(path))
+    assert (found.name, found.file) == ("other" if named else "mine", path)
 
 
 def test_other_options_of_one_model_have_a_file_of_their_own(tmp_path: Path) -> None:

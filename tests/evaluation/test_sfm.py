@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import numpy as np
@@ -13,7 +14,10 @@ from kornia_lift.evaluation.sfm import SfmOptions, SfmScores, align_error, recon
 from kornia_lift.features import Features
 from kornia_lift.files import FeatureFileError
 from kornia_lift.scenes.calibrated import CalibratedScene
+from kornia_lift.scenes.dtu import DTUScan
 from kornia_lift.scenes.homographies import HomographySequence
+from kornia_lift.scenes.megadepth import MegaDepthScene
+from kornia_lift.scenes.posed import PosedScene
 from tests.helpers.small_scenes import rotation, write_plane_scene, write_sequence
 
 pycolmap = pytest.importorskip("pycolmap")
@@ -141,6 +145,20 @@ def test_the_table_shows_millimetres() -> None:
     table = sfm_table({"lift": scores})
     assert list(table.rows[0]) == ["lift", "8 of 8", "1757", "6.10", "0.69", "7.5"]
     assert "camera centres, mm" in table.markdown()
+
+
+def test_only_metres_become_millimetres(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    class Nothing:
+        def read(self, scene: str, image: str) -> Features:
+            raise FeatureFileError("none")
+
+    scene = PosedScene.load(write_plane_scene(tmp_path / "plane"))
+    assert reconstruct_scene(Nothing(), scene).metric
+    for kind in (DTUScan, MegaDepthScene):  # millimetres, and an arbitrary unit
+        other = kind(**{k: getattr(scene, k) for k in inspect.signature(PosedScene).parameters})
+        scores = reconstruct_scene(Nothing(), other)
+        assert not scores.metric
+        assert "units of the scene" in sfm_table({"a": scores}).markdown()
 
 
 def test_results_survive_the_file(tmp_path) -> None:  # type: ignore[no-untyped-def]

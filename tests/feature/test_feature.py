@@ -115,6 +115,7 @@ def test_empty_mask_gives_empty_slots() -> None:
         (torch.rand(1, 60, 60), ValueError, r"image\[None\]"),
         (torch.rand(1, 2, 60, 60), ValueError, r"got \(1, 2, 60, 60\)"),
         (torch.rand(1, 60, 60, 3), ValueError, r"permute\(0, 3, 1, 2\)"),
+        (torch.rand(1, 3, 0, 60), ValueError, r"got \(1, 3, 0, 60\)$"),  # without advice: it is RGB already
         (torch.zeros(1, 1, 60, 60, dtype=torch.uint8), TypeError, r"uint8.*/ 255"),
         (torch.rand(1, 1, 60, 60) * 255, ValueError, r"\[0, 1\], got values from .* divide 8-bit values by 255"),
         (torch.rand(1, 1, 60, 60) - 3, ValueError, r"\[0, 1\], got values from"),

@@ -172,7 +172,7 @@ def test_an_orienter_with_context_sees_more_and_leaves_the_scale() -> None:
 
 @pytest.mark.parametrize("context", [0.0, -1.0, float("inf"), float("nan")])
 def test_an_impossible_context_is_refused(context: float) -> None:
-    with pytest.raises(ValueError, match="context is a factor above 0"):
+    with pytest.raises(ValueError, match="context expects a factor above 0"):
         PatchOrienter(PolarOrientation(False), context)
 
 
@@ -252,10 +252,16 @@ def test_frames_without_weight_are_not_described(monkeypatch: pytest.MonkeyPatch
     assert counts == [60, 1]
 
 
-@pytest.mark.parametrize("angles", [0, -1, 2])
-def test_several_angles_need_a_distribution(angles: int) -> None:
-    with pytest.raises(ValueError, match=f"estimates one angle for each patch, got angles={angles}"):
-        PatchOrienter(LIFTOrientation(False), angles=angles)
+def test_several_angles_need_a_distribution() -> None:
+    with pytest.raises(ValueError, match="estimates one angle for each patch, got angles=2"):
+        PatchOrienter(LIFTOrientation(False), angles=2)
+
+
+@pytest.mark.parametrize("network", [LIFTOrientation, PolarOrientation])
+@pytest.mark.parametrize("angles", [0, -1])
+def test_there_is_at_least_one_angle(network: type[LIFTOrientation | PolarOrientation], angles: int) -> None:
+    with pytest.raises(ValueError, match=f"angles expects a number of at least 1, got {angles}"):
+        PatchOrienter(network(False), angles=angles)
 
 
 def test_the_feature_averages_over_angles() -> None:

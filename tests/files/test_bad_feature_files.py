@@ -121,9 +121,9 @@ def test_nothing_is_written_through_a_link(good: Path, action: str) -> None:
     ("name", "value", "message"),
     [
         ("options", "{}", "attribute 'options'.*: a value of variable length"),
-        ("options", np.bytes_("{"), "attribute 'options': no JSON"),
+        ("options", np.bytes_("{"), "attribute 'options': not JSON"),
         ("options", np.bytes_("[1]"), "attribute 'options': expected a JSON object"),
-        ("options", np.bytes_("[" * 50_000), "attribute 'options': no JSON"),
+        ("options", np.bytes_("[" * 50_000), "attribute 'options': not JSON"),
         ("options", 3, "attribute 'options': expected a JSON object"),
         ("shard", [0, 10**9], "attribute 'shard': expected .index, count. with at most 1000000"),
         ("options", np.bytes_(b"\xff{}"), "attribute 'options'.*: damaged"),

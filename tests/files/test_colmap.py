@@ -81,7 +81,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("matches", "message"),
     [
-        ({("a", "c"): np.array([[0, 0]])}, "c not known"),
+        ({("a", "c"): np.array([[0, 0]])}, "no features of c"),
         ({("a", "b"): np.array([[0, 2]])}, "point beyond"),
         ({("a", "b"): np.array([[-1, 0]])}, "point beyond"),
     ],

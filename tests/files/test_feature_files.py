@@ -118,6 +118,14 @@ def test_recorded_errors(tmp_path: Path) -> None:
             file.read("b.png")
 
 
+def test_reasons_need_not_be_unicode(tmp_path: Path) -> None:
+    """The path of an image may hold bytes that are not UTF-8, which Python keeps as lone surrogates."""
+    with writing(tmp_path / "f.h5") as file:
+        file.write_error("a.png", "cannot read \udcff/a.png", unreadable=True)
+    with FeatureReader(tmp_path / "f.h5") as file, pytest.raises(UnreadableImageError, match=r"\\udcff/a\.png"):
+        file.read("a.png")
+
+
 def test_parts_removed_during_the_run_are_an_error(tmp_path: Path) -> None:
     path = tmp_path / "f.h5"
     with FeatureFile(path, {}) as file:

@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from kornia_lift import load_image
-from kornia_lift._io import DamagedFileError, check_regular, exif_orientation, read_npz
+from kornia_lift._io import DamagedFileError, check_regular, read_npz
 from kornia_lift.convert.torch7 import read_t7
 from kornia_lift.evaluation.report.results import Results
 from kornia_lift.scenes.calibrated import CalibratedScene
@@ -141,7 +141,6 @@ def test_a_header_alone_takes_no_memory(tmp_path: Path) -> None:
     for read in (image_file_size, load_image, read_depth_png):
         with pytest.raises(ValueError, match="1048576 x 1048576 pixels"):
             read(path)
-    assert exif_orientation(path) == 1
 
 
 @pytest.mark.parametrize(

@@ -95,9 +95,9 @@ def test_an_older_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_other_modules_are_refused() -> None:
     with pytest.raises(TypeError, match="export expects one of LIFTResponse, LIFTOrientation, LIFTDescriptor"):
         export_program(nn.Identity())
-    with pytest.raises(ValueError, match="image_size is for detector and feature"):
+    with pytest.raises(ValueError, match="image_size is needed for a detector or a feature"):
         export_program(LIFTDetector(5, pretrained=False))
-    with pytest.raises(ValueError, match="image_size is for detector and feature"):
+    with pytest.raises(ValueError, match="image_size is needed for a detector or a feature"):
         export_program(LIFTResponse(), (64, 64))
 
 
@@ -142,7 +142,7 @@ def test_the_whole_feature_compiles_to_one_graph(model: str) -> None:
 MADE: dict[str, Callable[[bool | str], nn.Module]] = {
     **{kind.__name__: kind for kind in NETWORKS},
     "CompactDescriptor": lambda weights: CompactDescriptor(weights and "lift-plus"),
-    "KeypointLocalization": lambda weights: KeypointLocalization(weights and "lift-plus"),
+    "KeypointLocalization": lambda weights: KeypointLocalization(weights and "lift-plus", blocks=True),
     "PolarOrientation": lambda weights: PolarOrientation(weights and "lift-plus"),
     "LIFTFeature": lambda weights: LIFTFeature(20, pretrained=weights),
 }

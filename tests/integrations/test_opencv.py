@@ -46,6 +46,14 @@ def test_convention_is_that_of_opencvs_sift() -> None:
     assert from_opencv([down], np.zeros((1, 128), np.float32)).angles == pytest.approx([-90])
 
 
+@pytest.mark.parametrize("angle", [0.0, 1e-20, 1e-6, -1e-6, 180.0, -180.0, 360.0])
+def test_angles_stay_below_360_in_single_precision(angle: float) -> None:
+    features = Features(np.zeros((1, 2)), np.zeros((1, 4), np.float32), scales=np.ones(1), angles=np.array([angle]))
+    (keypoint,), _ = to_opencv(features)
+    assert 0 <= keypoint.angle < 360
+    assert np.cos(np.radians(keypoint.angle)) == pytest.approx(np.cos(np.radians(angle)), abs=1e-6)
+
+
 def test_matcher_of_opencv_takes_them() -> None:
     _, descriptors = to_opencv(some_features())
     matches = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True).match(descriptors, descriptors[::-1].copy())

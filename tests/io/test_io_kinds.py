@@ -14,10 +14,10 @@ from torch import Tensor
 from kornia_lift._io import (
     ImageFileError,
     describe_unread,
-    exif_orientation,
     list_images,
     list_unread_images,
     load_image,
+    load_image_and_orientation,
 )
 from kornia_lift._io.stored import MAX_PIXELS
 from kornia_lift.scenes.images import image_file_size
@@ -83,7 +83,7 @@ def test_orientation_of_every_container(tmp_path: Path, rgb: np.ndarray, orienta
     close(load_image(path, apply_exif=False), stored)
     assert image_file_size(path) == expected.shape[1::-1]
     assert image_file_size(path, apply_exif=False) == (WIDTH, HEIGHT)
-    assert exif_orientation(path) == (1 if kind == "8.bmp" else orientation)
+    assert load_image_and_orientation(path)[1] == (1 if kind == "8.bmp" else orientation)
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
@@ -301,7 +301,7 @@ def test_images_that_are_left_out_are_named(tmp_path: Path) -> None:
     unread = list_unread_images(tmp_path)
     assert [p.name for p in unread] == ["c.heic", "d.HEIC", "e.nef"]
     text = describe_unread(unread)
-    assert text.startswith("left out 2 .heic, 1 .nef (c.heic, ...): convert by `heif-convert`")
+    assert text.startswith("left out 2 .heic, 1 .nef (c.heic, ...): convert with `heif-convert`")
     assert "raw developer" in text
     assert describe_unread([]) == ""
 

@@ -83,6 +83,14 @@ def test_too_few_descriptors(ratio: float, counts: tuple[int, int]) -> None:
     assert len(confidence) == len(pairs)
 
 
+@pytest.mark.parametrize("ratio", [0.9, 1.0])
+def test_descriptors_that_require_a_gradient_are_matched(ratio: float) -> None:
+    first, second = torch.rand(20, 8), torch.rand(20, 8)
+    expected = match_descriptors(first, second, ratio)
+    found = match_descriptors(first.requires_grad_(), second.requires_grad_(), ratio)
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
 @pytest.mark.parametrize("geometry", ["homography", "fundamental"])
 def test_verification_separates_inliers_from_outliers(geometry: str) -> None:
     rng = np.random.default_rng(0)

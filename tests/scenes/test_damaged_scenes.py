@@ -119,7 +119,7 @@ def test_everything_damaged_is_listed_beside_what_is_whole(tmp_path: Path) -> No
     assert sorted(groups["posed"]) == ["cut", "plane", "without"]
     assert isinstance(groups["posed"]["cut"], UnreadableScene)
     assert "cameras.npz is missing" in groups["posed"]["without"].skipped[0].reason
-    assert "is no .camera file" in groups["calibrated"]["urd"].skipped[0].reason
+    assert "is not a .camera file" in groups["calibrated"]["urd"].skipped[0].reason
     with pytest.raises(FileNotFoundError, match="no scene in"):
         load_scenes([lost])  # numbered images alone are no scene
 

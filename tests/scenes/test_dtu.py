@@ -81,7 +81,7 @@ def test_cameras_come_back_from_their_projection() -> None:
             np.testing.assert_allclose(k, K, atol=1e-9)
             np.testing.assert_allclose(r, rotation, atol=1e-9)
             np.testing.assert_allclose(t, translation, atol=1e-7)
-    with pytest.raises(ValueError, match="no camera matrix"):
+    with pytest.raises(ValueError, match="expected a camera matrix"):
         decompose_projection(np.zeros((3, 4)))
 
 
@@ -150,14 +150,16 @@ def test_what_is_damaged_is_named(published: Path, tmp_path: Path) -> None:
         (whole.replace(b"binary_little", b"binary_bigger"), "its format is"),
         (whole.replace(b"element vertex", b"element cortex"), "expected 'vertex'"),
         (b"ply\nformat ascii 1.0\n", "its header does not end"),
+        ((HEADER.format("ascii", 9) + "end_header\n").encode(), "0 of 9 vertices are there"),
+        ((HEADER.format("ascii", 9) + "end_header\n1 2 3 4 5 6\n\n").encode(), "1 of 9 vertices are there"),
     ):
         ply.write_bytes(raw)
-        with pytest.raises(ValueError, match="stl007_total.ply is no readable PLY file") as error:
+        with pytest.raises(ValueError, match="stl007_total.ply is not a readable PLY file") as error:
             DTUScan.load(scan)
         assert message in str(error.value)
     ply.write_bytes(whole)
     (root / "Calibration" / "cal18" / "pos_002.txt").write_text("1 2 3")
-    with pytest.raises(ValueError, match=r"pos_002.txt is no camera file of DTU"):
+    with pytest.raises(ValueError, match=r"pos_002.txt is not a camera file of DTU"):
         DTUScan.load(scan)
 
 

@@ -11,11 +11,20 @@ import pytest
 import torch
 
 from kornia_lift.evaluation.warps import RESCALES, ROTATIONS, ImageWarp, WarpedScene
+from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.depth import interpolate_inverse_depth
 from kornia_lift.scenes.homographies import HomographySequence, apply_homography, homography_jacobian
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import INVISIBLE, UNKNOWN, VISIBLE, Scene
-from tests.helpers.small_scenes import HEIGHT, WIDTH, grid_points, plane_homography, write_plane_scene, write_sequence
+from tests.helpers.small_scenes import (
+    HEIGHT,
+    WIDTH,
+    grid_points,
+    plane_homography,
+    write_plane_scene,
+    write_sequence,
+    write_strecha,
+)
 
 
 def test_depth_agrees_with_the_homography_on_a_plane(plane: PosedScene) -> None:
@@ -62,6 +71,26 @@ def test_no_depth_is_read_across_an_edge() -> None:
     value, known = interpolate_inverse_depth(inverse, np.array([[0.5, 0.5], [1.5, 0.5], [1.0, 1.0]]))
     assert known.tolist() == [True, False, False]
     assert value[0] == 100
+
+
+def test_cameras_are_known_up_to_a_factor(plane: PosedScene, tmp_path: Path) -> None:
+    points = grid_points()
+    expected, affine = plane.transfer(0, 1, points), plane.local_affine(0, 1, points)
+    stored = dict(np.load(plane.root / "cameras.npz"))
+    np.savez(plane.root / "cameras.npz", **(stored | {"K": stored["K"] * 2}))
+    scaled = PosedScene.load(plane.root)
+    np.testing.assert_allclose(scaled.transfer(0, 1, points).points, expected.points)
+    np.testing.assert_array_equal(scaled.transfer(0, 1, points).status, expected.status)
+    np.testing.assert_allclose(scaled.local_affine(0, 1, points), affine)
+    root = write_strecha(tmp_path / "urd", plane)
+    numbers = [line.split() for line in (root / "0.png.camera").read_text().splitlines()]
+    for factor in (2, 0):
+        k = [[f"{factor * float(v)}" for v in line] for line in numbers[:3]]
+        (root / "0.png.camera").write_text("\n".join(" ".join(line) for line in k + numbers[3:]))
+        if factor:
+            np.testing.assert_allclose(CalibratedScene.from_strecha(root).intrinsics, plane.intrinsics)
+    with pytest.raises(ValueError, match="size or K is not that of a camera"):
+        CalibratedScene.from_strecha(root)
 
 
 def test_local_affine_is_the_derivative(sequence: HomographySequence, plane: PosedScene) -> None:

@@ -94,7 +94,7 @@ def test_a_full_disk_is_named(tmp_path: Path) -> None:
     log = TrainingLog(tmp_path, "x", 0, 10, progress=False)
     log._file.close()
     log._file = Path("/dev/full").open("w")  # noqa: SIM115
-    with pytest.raises(OSError, match="make room, and the same command goes on") as error:
+    with pytest.raises(OSError, match="make room, and start the same command again") as error:
         log.write(1, "train", {"loss": 1.0})
     assert "No space left" in str(error.value) and "/dev/full" in str(error.value)
     log.close()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kornia_lift.cli import main
+from kornia_lift.training.data.prepare import build
 from kornia_lift.training.data.store import Store, load_store
 from tests.helpers.training import picture
 
@@ -45,6 +46,21 @@ def test_build_dataset_without_a_scene_says_why(tmp_path: Path, capsys: pytest.C
     (photos / "3.jpg").write_bytes(b"no picture")
     assert "3.jpg as an image" in complaint()
     assert not (tmp_path / "set" / "reconstructions" / "photos").exists()
+
+
+def test_wrong_options_are_said_before_anything_is_reconstructed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(build, "reconstruct", lambda *args, **options: pytest.fail("reconstructs"))
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for option, value, message in (
+        ("--quality", "300", "quality must be at most 100"),
+        ("--max-size", "10", "max_size must be at least 64"),
+        ("--seed", "-1", "seed must be at least 0"),
+    ):
+        assert main(["build-dataset", str(photos), "--out", str(tmp_path / "set"), option, value]) == 2
+        assert message in capsys.readouterr().err
 
 
 def test_build_dataset_never_takes_one_folder_for_another(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

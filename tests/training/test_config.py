@@ -5,10 +5,29 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from kornia_lift.training.compact.config import CompactConfig
+from kornia_lift.training.compact.copies import CopyConfig
+from kornia_lift.training.compact.detections import DetectionConfig
+from kornia_lift.training.compact.observations import ViewConfig
 from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, read_mapping, to_mapping
+from kornia_lift.training.correspondences.config import CorrespondenceConfig
+from kornia_lift.training.data.prepare.options import ReadOptions
+from kornia_lift.training.data.split import SplitConfig
+from kornia_lift.training.held_out.scenes import HeldOutConfig
+from kornia_lift.training.lfnet.config import LFNetConfig
+from kornia_lift.training.modern.config import ModernConfig
+from kornia_lift.training.modern.tracks import CutConfig
+from kornia_lift.training.paper.recipe import PaperConfig
+from kornia_lift.training.tilde.config import TildeConfig
+
+SEEDED = [
+    LoopConfig, SplitConfig, ReadOptions, HeldOutConfig, PaperConfig, ModernConfig, CutConfig, CompactConfig,
+    ViewConfig, DetectionConfig, CopyConfig, LFNetConfig, TildeConfig, CorrespondenceConfig,
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,12 @@ def test_a_required_option_is_named() -> None:
 
     with pytest.raises(ConfigError, match=r"missing option data\.store"):
         from_mapping(Needs, {}, "data")
+
+
+@pytest.mark.parametrize("options", SEEDED, ids=lambda options: options.__name__)
+def test_a_seed_below_zero_is_refused_by_name(options: type[Any]) -> None:
+    with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+        options(seed=-1)
 
 
 @pytest.mark.parametrize(("name", "text"), [("c.toml", "a = "), ("c.json", "{"), ("c.json", "[]"), ("c.yaml", "")])

@@ -187,7 +187,7 @@ def test_a_run_from_weights_ends_with_a_table_and_a_picture(
     assert "by chance" in said.err and "by chance" in said.out
     assert "not trained yet" not in said.out
     assert (out / REPORT).read_text().strip() in said.out
-    assert "What is kept was chosen on these pairs" in said.out
+    assert "The kept weights were chosen on these pairs" in said.out
     assert (out / PICTURE).stat().st_size > 5000
     results = json.loads((out / RESULTS).read_text())
     assert [f["name"] for f in results["features"]] == ["before (lift)", "after", "shipped lift", "SIFT"]
@@ -204,9 +204,10 @@ def test_a_run_goes_on_from_the_weights_that_it_was_begun_from(
     assert main(["train", str(config), "--out", str(begun), "--init", "lift", *stages]) == 0
     assert main(["train", str(config), "--out", str(scratch), *stages]) == 0
     assert main(["train", str(config), "--out", str(begun), *stages]) == 2
-    assert "was begun from the weights lift, not from random ones; go on --init lift" in capsys.readouterr().err
+    said = "was started from the weights lift, not from random ones; continue with --init lift"
+    assert said in capsys.readouterr().err
     assert main(["train", str(config), "--out", str(scratch), "--init", "lift", *stages]) == 2
-    assert "was begun from random weights" in capsys.readouterr().err
+    assert "was started from random weights" in capsys.readouterr().err
     own = str(begun / "weights.safetensors")
     assert main(["train", str(config), "--out", str(tmp_path / "own"), "--init", own, *stages]) == 0
     for model, message in (

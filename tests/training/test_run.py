@@ -112,7 +112,7 @@ def test_a_budget_is_divided_over_the_chosen_stages() -> None:
         ({"paper": {"descriptor_options": {"pairs": 0}}}, "paper.descriptor_options: pairs must be at least 1, got 0"),
         ({"paper": {"orientation_options": {"validation_pairs": 1}}}, "validation_pairs must be at least 2, got 1"),
         ({"paper": {"detector_options": {"validation_quadruplets": 0}}}, "validation_quadruplets must be at least 2"),
-        ({"paper": {"split": {"share": 1.0}}}, "paper.split: the share held out must be"),
+        ({"paper": {"split": {"share": 1.0}}}, "paper.split: share must be below 1"),
         ({"recipe": ["paper"]}, "recipe must be one of 'paper', 'modern', 'compact', 'lfnet', got"),
         ({"paper": {"descriptor": {"learning_rate": 10**400}}}, "learning_rate must be finite, got an integer of 401"),
         ({"paper": {"descriptor": {"steps": 10**400}}}, "steps must have at most 64 bits"),

@@ -261,17 +261,19 @@ def test_a_file_says_which_networks_it_has(tmp_path: Path) -> None:
         network_family(write(tmp_path / "newer.safetensors", one, networks="tiny"))
 
 
-def test_buffers_are_saved_as_they_are(tmp_path: Path) -> None:
-    """A count beyond the largest number of half precision, and a constant that it would round."""
+def test_only_large_weights_are_rounded(tmp_path: Path) -> None:
+    """A count beyond the largest number of half precision, a constant and biases that it would round."""
     pytest.importorskip("safetensors")
     network = torch.nn.BatchNorm1d(2)
+    network.conv = torch.nn.Conv2d(1, 2, 3)
     network.num_batches_tracked.fill_(70_000)
     network.register_buffer("eps_of", torch.tensor(0.0123456))
     save_model(tmp_path / "a.safetensors", {"response": network})
     tensors, _ = load_tensors(tmp_path / "a.safetensors")
     assert int(tensors["response.num_batches_tracked"]) == 70_000
     assert float(tensors["response.eps_of"]) == float(torch.tensor(0.0123456))
-    assert tensors["response.weight"].dtype == torch.float16
+    assert torch.equal(tensors["response.conv.bias"], network.conv.bias)
+    assert torch.equal(tensors["response.conv.weight"], network.conv.weight.half())
 
 
 @pytest.mark.parametrize(

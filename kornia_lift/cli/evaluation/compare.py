@@ -20,6 +20,7 @@ def add_parser(commands: Any) -> None:
         help="say whether one feature beats another",
         description="Say whether feature A is better than feature B: paired bootstrap over the pairs of images that "
         "both were measured on, for each group of scenes and measure.",
+        formatter_class=argparse.HelpFormatter,
     )
     parser.add_argument("results", type=Path, metavar="RESULTS", help="results.json of `kornia-lift evaluate`")
     parser.add_argument("first", metavar="A", help="name of a feature")

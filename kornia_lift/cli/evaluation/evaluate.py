@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_lift.cli._options import CommandError, report_unread
+from kornia_lift.cli._options import CommandError, natural, positive, report_unread
 
 if TYPE_CHECKING:
     from kornia_lift.evaluation.candidates import Candidate
@@ -24,6 +24,7 @@ def add_parser(commands: Any) -> None:
         help="measure features on scenes with known geometry",
         description="Measure features on scenes with known geometry: homography sequences (images 1..n, H_1_k) and "
         "posed scenes with depth (cameras.npz, images/, depth/). Writes results.json, report.md and report.html.",
+        formatter_class=argparse.HelpFormatter,
     )
     parser.add_argument("scenes", nargs="+", metavar="FOLDER", help="scene, or folder of scenes")
     parser.add_argument(
@@ -45,7 +46,7 @@ def add_parser(commands: Any) -> None:
         "pycolmap (default: %(default)s)",
     )
     parser.add_argument(
-        "-n", "--num-features", type=int, metavar="N", help="keypoints per image (default: 1000, of sfm 2000)"
+        "-n", "--num-features", type=positive, metavar="N", help="keypoints per image (default: 1000, of sfm 2000)"
     )
     parser.add_argument(
         "-o",
@@ -64,7 +65,7 @@ def add_parser(commands: Any) -> None:
         "--second-images", nargs="+", metavar="NAME", help="only pairs with one of these as second image"
     )
     parser.add_argument(
-        "--max-pairs", type=int, default=0, metavar="N", help="at most N pairs per scene, spread over their overlap"
+        "--max-pairs", type=natural, default=0, metavar="N", help="at most N pairs per scene, spread over their overlap"
     )
     parser.add_argument("--overlap", action="store_true", help="also the overlap form, 40 and 50 %%, both conventions")
     parser.add_argument(
@@ -100,9 +101,7 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift.networks.correspondence import CorrespondenceNet
     from kornia_lift.scenes.folders import load_scenes
 
-    count = args.num_features if args.num_features is not None else 2000 if args.protocol == "sfm" else 1000
-    if count < 1:
-        raise CommandError(f"--num-features must be at least 1, got {count}")
+    count = args.num_features or (2000 if args.protocol == "sfm" else 1000)
     try:
         groups = load_scenes(args.scenes)
         if args.protocol == "table2":

@@ -23,8 +23,6 @@ def add_parser(commands: Any) -> None:
         description="Area under precision over recall by DeepDesc's protocol: 10 000 points, one matching and 1000 "
         "non-matching\npairs each; the published figures beside it where the set is one of theirs.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "sets",

@@ -28,8 +28,6 @@ def add_parser(commands: Any) -> None:
         help="make training data from images",
         description="Make one file of training data per folder of images.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "folders", type=Path, nargs="+", metavar="FOLDER", help="images, scenes, or a whole data set, see below"

@@ -18,8 +18,6 @@ def add_parser(commands: Any) -> None:
         description="Count images, locations and pairs; say what was dropped and why, what is held out, what is "
         "too little for which stage.",
         epilog="example:\n  kornia-lift check-dataset dataset/",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("data", type=Path, nargs="+", metavar="PATH", help="stores, or folders of images")
     parser.set_defaults(run=run)

@@ -17,8 +17,6 @@ def add_parser(commands: Any) -> None:
         description="Draw training loss, validation error and the other validation figures of every stage.",
         epilog="example:\n  kornia-lift plot-training runs/mine runs/other --out curves.svg\n\n"
         "A run that still goes on can be drawn too.",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of runs, or log.jsonl files")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="figure, .svg, .png or .pdf")

@@ -24,7 +24,7 @@ examples:
 
 With --init, a stage after which the held-out pairs match worse is undone: a run never ends worse than it began on them.
 At the end a table compares the weights before and after, the shipped ones and SIFT on the held-out pairs.
-Started again, a run that was stopped (Ctrl-C, SIGTERM) or killed goes on where it was; one that ran out of time needs
+Started again, a run that was stopped (Ctrl-C, SIGTERM) or killed continues where it was; one that ran out of time needs
 more minutes.
 """
 
@@ -37,8 +37,6 @@ def add_parser(commands: Any) -> None:
         description="Train the networks of a recipe: LIFT (paper, modern, compact), LF-Net, the correspondence\n"
         "network, or TILDE's filters. Writes them as .safetensors into the folder of the run.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "config",
@@ -155,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _check_own_data(mapping: dict[str, Any], config: Path) -> None:
-    """Check that the data that a recipe names itself are there."""
+    """Check that the data that a recipe names itself exist."""
     data = mapping.get("data")
     names = [name for name in data if isinstance(name, str)] if isinstance(data, list) else []
     absent = [name for name in names if not Path(name).exists()]

@@ -1,4 +1,4 @@
-"""Features of the images that a set of scenes asks for: extracted when they are asked for, or all into a file."""
+"""Features of the images of scenes: extracted on demand, or all into a file."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def extract_to_file(
 
 
 def to_features(output: Any, image_size: tuple[int, int]) -> Features:
-    """Understand what an extractor returns; see :data:`Extract`.
+    """Convert what an extractor returns; see :data:`Extract`.
 
     Raises:
         TypeError: if it is none of the three forms.
@@ -160,7 +160,7 @@ def to_features(output: Any, image_size: tuple[int, int]) -> Features:
 
 
 def fingerprint(image: Tensor) -> str:
-    """A fingerprint of the pixels of an image (1, C, H, W): a digest of its shape and values."""
+    """Digest of the shape and pixel values of an image (1, C, H, W)."""
     digest = hashlib.blake2b(f"{tuple(image.shape)} {image.dtype}".encode(), digest_size=16)
     digest.update(image.detach().cpu().contiguous().numpy().data)
     return digest.hexdigest()

@@ -52,7 +52,7 @@ def damaged_entries(path: Path) -> dict[str, str]:
     """What is damaged in a cache file, by image, with the reason; a file that is damaged as a whole is removed.
 
     Returns:
-        The images of which the features cannot be read; the name is empty for the whole file.
+        The images whose features cannot be read; the name is empty for the whole file.
     """
     if not path.exists():
         return {}

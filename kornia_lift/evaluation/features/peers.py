@@ -1,11 +1,12 @@
 """The features that LIFT is measured against, each as a function from an image to :class:`Features`.
 
-Weights of learned peers come from the torch hub cache (``TORCH_HOME``); nothing of them is part of this package.
+Weights of learned peers come from the torch hub cache (``TORCH_HOME``); they are not part of this package.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ def opencv_sift(num_features: int, *, root: bool = False) -> Extractor:
         found = _from_opencv(keypoints, descriptors, 128, np.float32, image)
         if root and len(found):
             l1 = np.abs(found.descriptors).sum(axis=1, keepdims=True)
-            found = _with_descriptors(found, np.sqrt(found.descriptors / np.maximum(l1, 1e-12)))
+            found = replace(found, descriptors=np.sqrt(found.descriptors / np.maximum(l1, 1e-12)))
         return found.top(num_features)
 
     return extract
@@ -131,7 +132,7 @@ def xfeat(num_features: int) -> Extractor:
     """XFeat (Potje et al., CVPR 2024), its sparse keypoints of highest score.
 
     It resizes the image to multiples of 32 and reports pixel ``i`` of the copy at ``i`` times the ratio of the sizes;
-    here it is put at the centre of that pixel, up to half a pixel of the image away.
+    here it is moved to the centre of that pixel, by less than half a pixel of the image.
 
     Args:
         num_features: keypoints per image.
@@ -192,7 +193,7 @@ class HardTFeat(nn.Module):
         path = path or Path(torch.hub.get_dir()) / "checkpoints" / "HardTFeat.pth"
         if not path.is_file():
             raise FileNotFoundError(
-                f"{path} does not exist. Put HardTFeat.pth of github.com/ducha-aiki/affnet there, or set TORCH_HOME"
+                f"{path} does not exist; put HardTFeat.pth of github.com/ducha-aiki/affnet there, or set TORCH_HOME"
             )
         stored = torch.load(path, map_location="cpu", weights_only=True)
         stored = stored.get("state_dict", stored)
@@ -251,10 +252,4 @@ def _from_opencv(keypoints: Any, descriptors: Any, width: int, dtype: Any, image
         # OpenCV's angles run clockwise on screen, kornia's counter-clockwise.
         np.array([-k.angle for k in keypoints], dtype=np.float64),
         image_size=_size(image),
-    )
-
-
-def _with_descriptors(features: Features, descriptors: Any) -> Features:
-    return Features(
-        features.keypoints, descriptors, features.scores, features.scales, features.angles, features.image_size
     )

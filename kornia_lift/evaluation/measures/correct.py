@@ -24,7 +24,7 @@ THRESHOLD = 3.0
 CROWDING_RADIUS = 2.0
 #: Cells along the longer and the shorter side of the image.
 GRID = (16, 12)
-#: A cell is seen by the other image if one of this many points along each of its sides is.
+#: Points along each side of a cell; the other image sees the cell if it sees one of them.
 _SAMPLES = 8
 _ROWS_AT_ONCE = 1024
 
@@ -69,7 +69,7 @@ def crowding(points: FloatArray, radius: float = CROWDING_RADIUS) -> float:
 
 
 def cells(points: FloatArray, size: tuple[int, int]) -> NDArray[np.int64]:
-    """The cell that each point (N, 2) of an image of this width and height lies in: column and row, shape (N, 2)."""
+    """Column and row of the cell of each point (N, 2) in an image of this width and height, shape (N, 2)."""
     grid = _grid(size)
     return np.clip(((points + 0.5) * grid / np.array(size)).astype(np.int64), 0, grid - 1)
 
@@ -119,7 +119,7 @@ def transfer_error(forward: Transferred, matched: NDArray[np.int64], points: Flo
 def correct_matches(
     matches: tuple[FloatArray, FloatArray, FloatArray], error: FloatArray, threshold: float = THRESHOLD
 ) -> NDArray[np.int64]:
-    """The correct ones among mutual nearest neighbours, thinned: indices, best descriptor distance first.
+    """Return the indices of the correct mutual nearest neighbours, thinned, best descriptor distance first.
 
     Args:
         matches: matched points of A (M, 2), of B (M, 2), distance of their descriptors (M,).

@@ -1,4 +1,4 @@
-"""How well the matches of a pair give its homography or relative pose, by a robust estimator that tables name."""
+"""Errors of the homography or relative pose that a robust estimator finds from the matches of a pair."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Estimator:
         homography_threshold: pixels, for the homography.
         confidence: probability at which sampling stops.
         iterations: most samples drawn.
-        orders: in how many orders the matches of a pair are given to it. What it samples depends on the order:
+        orders: in how many orders it is given the matches of a pair. Its samples depend on the order:
             shuffling the matches moves the area under the curve of 40 poses by .02 (standard deviation).
 
     Raises:
@@ -184,5 +184,5 @@ def angular_error(
     cosine = (np.trace(rotation.T @ true_rotation) - 1) / 2
     rotated = np.degrees(np.arccos(np.clip(cosine, -1, 1)))
     cosine = translation @ true_translation / (np.linalg.norm(translation) * np.linalg.norm(true_translation))
-    # The direction is known but for what cheirality decides, so the opposite one counts as wrong.
+    # Cheirality decides the sign of the direction, so the opposite direction counts as wrong.
     return float(max(rotated, np.degrees(np.arccos(np.clip(cosine, -1, 1)))))

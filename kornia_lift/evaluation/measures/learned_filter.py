@@ -2,8 +2,8 @@
 
 Convention:
     Putative matches are all nearest neighbours of the first image. Positions are pixels without lens distortion. Errors
-    are those of :func:`~kornia_lift.evaluation.measures.geometry.pose_error`: the larger angle of rotation and
-    direction of translation, degrees, whose opposite counts as wrong; infinity if no pose was found.
+    are those of :func:`~kornia_lift.evaluation.measures.geometry.pose_error`: the larger of the angles of rotation and
+    translation direction, degrees, where the opposite direction counts as wrong; infinity if no pose was found.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from kornia_lift.geometry.epipolar import normalise_matches, robust_essential
 from kornia_lift.networks.correspondence import Consensus, CorrespondenceNet
 from kornia_lift.scenes.scene import FloatArray
 
-POSE_SHARE = 0.1  # of the matches, those of highest logits, decide which of four poses is the one
+POSE_SHARE = 0.1  # of the matches, those of highest logits, choose among the four poses
 INLIER_PIXELS = 1.5  # tolerance of the reweighting
-#: Of a plain eight-point RANSAC: samples drawn at most are batches times batch size.
+#: A plain eight-point RANSAC draws at most this many batches of this many samples.
 RANSAC_BATCHES, RANSAC_BATCH = 10, 1000
 
 
@@ -60,7 +60,7 @@ def score_matches(network: CorrespondenceNet, pair: PutativePair) -> Consensus:
 
 
 def magsac_errors(pair: PutativePair, estimator: Estimator, kept: Tensor | None = None) -> FloatArray:
-    """Errors of the poses that MAGSAC finds from the matches ``kept``, shape (N,), all where ``None``, in each order.
+    """Errors of the poses that MAGSAC finds from the matches ``kept`` (N,), or from all, in each order.
 
     Returns:
         Degrees, shape (orders,) of the estimator.
@@ -77,7 +77,7 @@ def filter_alone_error(pair: PutativePair, scored: Consensus, *, reweighted: boo
 
     Args:
         pair: the matches.
-        scored: what the network says of them.
+        scored: output of the network for them.
         reweighted: by :func:`~kornia_lift.geometry.epipolar.robust_essential` on the mutual matches, weighted by the
             network; otherwise by its own essential matrix, the plain weighted eight-point algorithm, as in the paper.
 
@@ -98,7 +98,7 @@ def eight_point_ransac_error(pair: PutativePair, threshold: float, seed: int = 0
     """Error of the pose of a fundamental matrix that plain RANSAC finds from samples of eight.
 
     Args:
-        pair: the matches, all of which are used.
+        pair: the matches; all of them are used.
         threshold: pixels within which a match is an inlier.
         seed: of the samples.
 

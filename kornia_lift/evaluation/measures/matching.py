@@ -1,4 +1,4 @@
-"""Plain nearest neighbours, nothing else: no ratio test, no threshold."""
+"""Plain nearest neighbours: no ratio test, no threshold."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def nearest_neighbours(first: Features, second: Features) -> Neighbours:
     n, m = len(a), len(b)
     if n == 0 or m == 0:
         return Neighbours(np.zeros(n, np.int64), np.full(n, np.inf), np.zeros(m, np.int64), np.full(m, np.inf))
-    a, b = _as_vectors(a, first.is_binary), _as_vectors(b, first.is_binary)
+    a, b = as_vectors(a, first.is_binary), as_vectors(b, first.is_binary)
     squares = (b * b).sum(axis=1)
     forward, forward_square = np.empty(n, np.int64), np.empty(n)
     backward, backward_square = np.zeros(m, np.int64), np.full(m, np.inf)
@@ -80,8 +80,9 @@ def nearest_neighbours(first: Features, second: Features) -> Neighbours:
     )
 
 
-def _as_vectors(descriptors: NDArray[Any], binary: bool) -> NDArray[np.float64]:
-    # The squared L2 distance of bits is the number of bits that differ, so one code path serves both.
+def as_vectors(descriptors: NDArray[Any], binary: bool) -> NDArray[np.float64]:
+    """Return descriptors (N, D), or packed bits (N, bytes) unpacked, as float64."""
+    # The squared L2 distance of bits is the number of bits that differ.
     array = np.unpackbits(descriptors, axis=1) if binary else descriptors
     return array.astype(np.float64)
 

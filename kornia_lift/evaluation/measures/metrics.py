@@ -89,7 +89,7 @@ def score_pair(
         forward: ``first.keypoints`` carried to B.
         backward: ``second.keypoints`` carried to A.
         threshold: pixels within which two keypoints are the same.
-        neighbours: nearest neighbours if they are known already.
+        neighbours: nearest neighbours of the descriptors; computed here if None.
 
     Returns:
         The scores; zeros in a direction where the common view region holds no keypoint.

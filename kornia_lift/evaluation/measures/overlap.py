@@ -1,9 +1,9 @@
 """The measures in the overlap form of Mikolajczyk et al. (IJCV 2005), which the tables of the LIFT paper use.
 
 A keypoint is a circle of radius sigma. Keypoints of B are mapped to A, where they become ellipses; two keypoints
-correspond if their regions overlap. The same is done with A mapped to B, and the two are averaged. With the released
-orientation benchmark of the LIFT authors this shares the one-to-one assignments; unlike it, both sets are cropped to
-the common view region first, as in the paper.
+correspond if their regions overlap. The same is done with A mapped to B, and the two are averaged. Assignments are
+one-to-one, as in the released orientation benchmark of the LIFT authors; unlike there, both sets are first cropped to
+the common view region, as in the paper.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from kornia_lift.evaluation.measures.matching import as_vectors
 from kornia_lift.evaluation.measures.one_to_one import greedy_one_to_one
 from kornia_lift.evaluation.measures.precision import trapezoid_precision
 from kornia_lift.features import Features
@@ -60,7 +61,7 @@ def overlap_error(
 ) -> FloatArray:
     """Overlap error between circles and ellipses: 100 (1 - intersection / union).
 
-    The areas are integrated; the benchmark's own code rasters them with 50 steps across and is within 1.2 of this.
+    The areas are integrated; the benchmark's own code rasterises them with 50 steps across and differs by at most 1.2.
 
     Args:
         radius: of the reference circles, pixels, shape (N,).
@@ -103,7 +104,7 @@ def score_overlap(
     moved: tuple[Transferred, Transferred],
     forms: Sequence[OverlapOptions],
 ) -> dict[str, float]:
-    """Repeatability, matching score and NN mAP of one pair in forms of the overlap, from B to A and A to B averaged.
+    """Repeatability, matching score and NN mAP of one pair in the given overlap forms, averaged over both directions.
 
     * repeatability: one-to-one corresponding regions / the smaller number of keypoints in the common view region.
     * matching score: those that the greedy one-to-one assignment by descriptor distance finds / the same number.
@@ -196,9 +197,6 @@ def _error_matrix(
 def _descriptor_distance(
     first: Features, second: Features, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> FloatArray:
-    a, b = first.descriptors[rows], second.descriptors[columns]
-    if first.is_binary:
-        a, b = np.unpackbits(a, axis=1), np.unpackbits(b, axis=1)
-    a, b = a.astype(np.float64), b.astype(np.float64)
+    a, b = (as_vectors(f.descriptors[k], f.is_binary) for f, k in ((first, rows), (second, columns)))
     square = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * a @ b.T
     return np.asarray(np.sqrt(np.maximum(square, 0.0)))

@@ -43,7 +43,7 @@ def retrieval_pairs(
         point_ids: the point of each patch, shape (N,).
         negatives: non-matching pairs per point; DeepDesc takes 1000, Brown's lists have 1.
         seed: of the draw.
-        points: so many points at most, drawn among those with two patches; all of them where ``None``.
+        points: largest number of points, drawn among those with two patches; None for all of them.
 
     Returns:
         Indices of patches, shape (M, 2), and whether they show the same point, shape (M,).
@@ -94,13 +94,14 @@ def evaluate_descriptor(
         seed: of that draw.
 
     Raises:
-        ValueError: if a descriptor is not finite.
+        ValueError: if a descriptor is not finite, or there are no matching or no non-matching pairs.
     """
     if pairs is None or same is None:
         if patches.pairs is not None and patches.same is not None:
             pairs, same = patches.pairs, patches.same
         else:
             pairs, same = retrieval_pairs(patches.point_ids, negatives=negatives, seed=seed)
+    _check_both(same)
     used, position = np.unique(pairs, return_inverse=True)
     position = position.reshape(pairs.shape)
     described = []
@@ -128,9 +129,7 @@ def score_distances(distance: FloatArray, same: NDArray[np.bool_]) -> RetrievalS
     Raises:
         ValueError: if there are no matching or no non-matching pairs.
     """
-    positives, negatives = int(same.sum()), int((~same).sum())
-    if positives == 0 or negatives == 0:
-        raise ValueError(f"matching and non-matching pairs are needed; got {positives} and {negatives}")
+    positives, negatives = _check_both(same)
     # The smallest distance that accepts at least 95 % of the matching pairs.
     threshold = np.sort(distance[same])[int(np.ceil(0.95 * positives)) - 1]
     return RetrievalScores(
@@ -139,3 +138,11 @@ def score_distances(distance: FloatArray, same: NDArray[np.bool_]) -> RetrievalS
         positives,
         negatives,
     )
+
+
+def _check_both(same: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return the numbers of matching and of non-matching pairs, neither of which may be 0."""
+    positives, negatives = int(same.sum()), int((~same).sum())
+    if positives == 0 or negatives == 0:
+        raise ValueError(f"matching and non-matching pairs are needed; got {positives} and {negatives}")
+    return positives, negatives

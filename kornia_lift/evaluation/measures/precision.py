@@ -38,7 +38,7 @@ def trapezoid_precision(correct: NDArray[np.bool_], relevant: int) -> float:
 
     Args:
         correct: of matches in ascending order of distance, whether each is correct, shape (N,).
-        relevant: how many there are to find.
+        relevant: how many correct matches there are to find.
     """
     if relevant == 0 or len(correct) == 0:
         return 0.0
@@ -46,4 +46,5 @@ def trapezoid_precision(correct: NDArray[np.bool_], relevant: int) -> float:
     recall, precision = found / relevant, found / np.arange(1, len(correct) + 1)
     recall = np.concatenate([[0.0], recall, [recall[-1], 1.0]])
     precision = np.concatenate([[precision[0]], precision, [0.0, 0.0]])
-    return float(torch.trapezoid(torch.from_numpy(precision), torch.from_numpy(recall)))  # NumPy's has two names
+    # torch, because NumPy 1 calls it trapz
+    return float(torch.trapezoid(torch.from_numpy(precision), torch.from_numpy(recall)))

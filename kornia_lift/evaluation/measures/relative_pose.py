@@ -20,7 +20,7 @@ NO_ROTATION = 180.0
 
 
 def pose_from_essential(essential: FloatArray, matches: FloatArray) -> tuple[FloatArray, FloatArray, int] | None:
-    """Choose the pose of an essential matrix that has most points in front of both cameras.
+    """Choose the pose of an essential matrix with the most points in front of both cameras.
 
     Args:
         essential: any scale, singular values need not be (1, 1, 0); shape (3, 3).
@@ -41,7 +41,7 @@ def pose_from_essential(essential: FloatArray, matches: FloatArray) -> tuple[Flo
 
 def rotation_error(found: FloatArray, true: FloatArray) -> float:
     """Angle of the rotation between two rotations (3, 3), degrees, 0 to 180."""
-    # from the chord: the arc cosine of the trace has no digits left at small angles
+    # from the chord: the arc cosine of the trace loses all precision at small angles
     half = np.linalg.norm(found - true) / np.sqrt(8)
     return float(np.degrees(2 * np.arcsin(np.clip(half, 0, 1))))
 

@@ -9,7 +9,8 @@ import numpy as np
 from kornia_lift.scenes.scene import FloatArray
 
 _CHUNK = 2000
-FEWEST_PAIRS = 6  # won all of them: as unlikely by chance as a difference that counts, 1 in 32
+#: With fewer pairs not even winning all of them is significant: 6 wins of 6 have a two-sided p of 1 / 32.
+FEWEST_PAIRS = 6
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,8 @@ class Comparison:
         difference: mean of A minus mean of B, with its interval.
         ratio: mean of A over mean of B; infinity if B's is 0.
         wins: share of pairs where A is better, ties counted half.
-        p_value: two-sided bootstrap probability of a difference this far from none; not below that of so many wins in a
-            row by chance.
+        p_value: two-sided bootstrap probability of a difference this far from zero; at least the probability of
+            winning all pairs by chance.
         pairs: number of pairs both were measured on.
         lower_is_better: whether the smaller value is the better one, as for errors.
     """
@@ -52,7 +53,7 @@ class Comparison:
     def verdict(self) -> str:
         """``better``, ``worse`` or ``undecided``: whether the interval of the difference leaves out zero.
 
-        Of fewer than :data:`FEWEST_PAIRS` the interval says nothing: that of one pair is a point.
+        Always undecided for fewer than :data:`FEWEST_PAIRS`, whose interval is too narrow: that of one pair is a point.
         """
         if self.pairs < FEWEST_PAIRS or self.difference.low <= 0 <= self.difference.high:
             return "undecided"

@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from kornia.feature import laf_from_center_scale_ori
 from torch import Tensor
 
 from kornia_lift._extras import require
@@ -24,7 +23,6 @@ from kornia_lift.evaluation.report.plots import plots, svg
 from kornia_lift.evaluation.report.results import Results
 from kornia_lift.evaluation.report.tables import one_measure, report
 from kornia_lift.features import Features
-from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.scenes.scene import VISIBLE, Scene
 from kornia_lift.viz import draw_matches
 
@@ -136,14 +134,9 @@ def _group_pictures(
 
 
 def _frames(features: Features, index: np.ndarray) -> Tensor:
-    count = len(index)
-    sigma = np.full(count, _DEFAULT_SIGMA) if features.scales is None else features.scales[index]
-    angle = np.zeros(count) if features.angles is None else features.angles[index]
-    return laf_from_center_scale_ori(
-        torch.from_numpy(features.keypoints[index])[None],
-        torch.from_numpy(sigma * LAF_SCALE_PER_SIGMA)[None, :, None, None],
-        torch.from_numpy(angle)[None, :, None],
-    )[0]
+    if features.scales is None:
+        features = replace(features, scales=np.full(len(features), _DEFAULT_SIGMA))
+    return features.lafs[index]
 
 
 def _data_url(picture: Any) -> str:

@@ -22,9 +22,9 @@ from kornia_lift.scenes.scene import FloatArray
 
 FORMAT = "kornia_lift.evaluation/1"
 MAX_BYTES = 2**28  # of a result file; ten features on the test scenes take 2 MB
-#: How the names of errors end. Of these the smaller value is better, and a pair may have none.
+#: Suffix of the names of errors: smaller is better, and a pair may have none.
 ERROR_SUFFIX = "_error"
-#: Other measures of which the smaller value is better.
+#: Other measures where smaller is better.
 SMALLER_IS_BETTER = frozenset({"crowding"})
 #: What to compare where a pair has no error, because no match of it is correct.
 _COUNTED_INSTEAD = {"median_error": "correct_matches", "median_epipolar_error": "epipolar_matches"}
@@ -151,11 +151,11 @@ def merge(first: Results, second: Results) -> Results:
 def compare_features(first: FeatureResults, second: FeatureResults, group: str, measure: str) -> Comparison:
     """Whether ``first`` beats ``second``, on the pairs that both were measured on.
 
-    Of errors, and of crowding, the smaller value is the better one.
+    For errors and for crowding, smaller is better.
 
     Raises:
-        ValueError: if they share no pair with this measure; or if an error is infinite, as it is for a pair without
-            an estimate, or does not exist, as for a failed pair: then there is no mean, but the area under the curve.
+        ValueError: if they share no pair with this measure; or if an error has no mean, because it is infinite (a pair
+            without an estimate) or missing (a failed pair): compare the area under the curve instead.
     """
     is_error, smaller = measure.endswith(ERROR_SUFFIX), smaller_is_better(measure)
     tables = [
@@ -230,7 +230,7 @@ def provenance(root: Path | None = None) -> dict[str, Any]:
         "commit": _commit(root or Path(__file__).parent),
         "versions": versions,
         "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {_processor()}",
+        "machine": f"{platform.system()} {platform.machine()}, {processor_name()}",
     }
 
 
@@ -248,7 +248,8 @@ def _commit(folder: Path) -> str | None:
     return done.stdout.strip() or None
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """Return the model of the processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text().splitlines():
@@ -278,7 +279,7 @@ def _from_dict(content: dict[str, Any]) -> FeatureResults:
     groups = {group: [_pair(p) for p in pairs] for group, pairs in content["pairs"].items()}
     name, options = content["name"], content["options"]
     if not isinstance(name, str) or not isinstance(options, dict):
-        raise ValueError("a feature whose name is no text, or whose options are no table")
+        raise ValueError("a feature whose name is not text, or whose options are not a table")
     return FeatureResults(name, groups, options)
 
 

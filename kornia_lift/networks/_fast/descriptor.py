@@ -29,7 +29,7 @@ ROWS = 2  # rows of pooled pixels per step of the first convolution
 
 _SIDE1, _SIDE2, _SIDE3 = 29, 24, 8  # maps after the first pool, after the second convolution, after the second pool
 _HALF = _SIDE1 // 2 + 1  # frequencies along x of a real signal
-_TAPS1, _TAPS2, _TAPS3 = 7, 6, 5
+_TAPS1, _TAPS3 = 7, 5  # sides of the first and third filters
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class DescriptorPlan:
         along_x: Fourier transform along x, (2 * 15, 29).
         along_y: complex Fourier transform along y, (2 * 29, 2 * 29).
         product: weights of the second convolution, per frequency (15, 29, 2 * 64, 2 * 32).
-        constant: its bias, added to frequency 0, (64, 1).
+        constant: bias of the second convolution, added to frequency 0, (64, 1).
         back_y: inverse transform along y, (2 * 24, 2 * 29).
         back_x: inverse transform along x, (24, 2 * 15).
         third: weights of the third convolution, (128, 25 * 64), and its bias, (128, 1).
@@ -79,7 +79,7 @@ def plan_descriptor(
         w3: see ``w1``.
         b3: shape (128,).
         window: the window of the subtractive normalisation, shape (5,).
-        dtype: of the products.
+        dtype: dtype of the products.
 
     """
     n = _SIDE1
@@ -115,7 +115,7 @@ def plan_descriptor(
 
 
 def _local_mean(window: Tensor, side: int) -> Tensor:
-    """Matrix (side, side) of the window at every position, divided by its part inside."""
+    """Return the matrix (side, side) of the window at every position, divided by the part of it inside the map."""
     half = len(window) // 2
     band = torch.zeros(side, side + 2 * half, dtype=window.dtype, device=window.device)
     for position in range(side):

@@ -10,10 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Precision = Literal["auto", "float32", "bfloat16"]
-#: For networks whose layers are all normalised, which 8-bit integers serve as well.
+#: The same for networks whose layers are all normalised, which can also run in 8-bit integers.
 IntegerPrecision = Literal["auto", "float32", "bfloat16", "int8"]
-
-
 #: Stride and padding of a convolution.
 Placement = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -21,10 +19,10 @@ STEP = 32  # patches
 
 
 def padded(patches: Tensor) -> Tensor:
-    """Fill up a batch with zeros to one of a few sizes: powers of two, then multiples of :data:`STEP`.
+    """Pad a batch with zeros to one of a few sizes: powers of two, then multiples of :data:`STEP`.
 
-    oneDNN keeps what it made for each of the last 1024 shapes of convolutions, some hundred kilobytes for each: as many
-    shapes as images have keypoints would take half a gigabyte.
+    oneDNN caches some hundred kilobytes for each of the last 1024 shapes of convolutions: with a shape for every number
+    of keypoints that would be half a gigabyte.
     """
     count = len(patches)
     size = 1 << max(0, count - 1).bit_length() if count <= STEP else -(-count // STEP) * STEP
@@ -49,8 +47,8 @@ def fold(*tensors: Tensor, eps: float, dtype: torch.dtype) -> list[tuple[Tensor,
 
     Args:
         tensors: weight, running mean and running variance of each layer, one layer after the other.
-        eps: of the normalisations.
-        dtype: of the result.
+        eps: eps of the normalisations.
+        dtype: dtype of the result.
 
     Returns:
         Weight (channels last) and bias of each layer.

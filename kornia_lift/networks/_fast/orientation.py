@@ -2,7 +2,8 @@
 
 The batch is the innermost axis of all arrays. A convolution that is pooled by 2x2 afterwards computes the four
 neighbours as four groups of channels, with filters shifted by one pixel: the maximum is then taken between contiguous
-arrays, without looking at single pixels. Its few output channels become four times as many, which the product likes.
+arrays, without looking at single pixels. The few output channels become four times as many, which makes the product
+more efficient.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class OrientationPlan:
         first: the first convolution for 2x2 neighbours, (4 * 10, 6 * 6); columns y, x.
         second: the second, (4 * 20, 6 * 6 * 10); columns y, x, channel.
         third: the third, (50, 3 * 3 * 20).
-        biases: of the three, (C, 1) each.
+        biases: biases of the three, (C, 1) each.
     """
 
     first: Tensor

@@ -35,7 +35,7 @@ def fast_paths(enabled: bool) -> Iterator[None]:
 
 
 class PlanCache(Generic[T]):
-    """Keeps what ``build`` made of some tensors for as long as their values stay the same.
+    """Keeps what ``build`` made from some tensors for as long as their values stay the same.
 
     Values are compared, not version counters: those miss ``parameter.data.copy_(...)`` and do not exist for tensors
     made in inference mode. A copy or a pickle of the owner starts with an empty cache.
@@ -54,7 +54,7 @@ class PlanCache(Generic[T]):
 
     def get(self, *tensors: Tensor) -> T:
         """Return the plan of these tensors."""
-        kept = self._kept  # one read: another thread may put a new plan
+        kept = self._kept  # read once: another thread may replace the plan
         if kept is not None and all(map(torch.equal, kept[0], tensors)):
             return kept[1]
         with torch.no_grad():
@@ -64,10 +64,10 @@ class PlanCache(Generic[T]):
 
 
 def is_inference(*tensors: Tensor) -> bool:
-    """Say whether an inference path may compute with tensors: no gradient, tracing or autocast, on any device."""
-    if torch.compiler.is_compiling():  # first, since a graph cannot hold what follows
+    """Return whether an inference path may compute with tensors: no gradient, tracing or autocast, on any device."""
+    if torch.compiler.is_compiling():  # first, since a graph cannot contain what follows
         return False
-    plain_types = (Tensor, torch.nn.Parameter)  # subclasses have their own way with memory and products
+    plain_types = (Tensor, torch.nn.Parameter)  # subclasses may have their own memory layout and operations
     return (
         _ENABLED.get()
         and not (torch.is_grad_enabled() or torch.jit.is_tracing())  # type: ignore[attr-defined]  # torch does not list it
@@ -81,5 +81,5 @@ def _in_autocast(kind: str) -> bool:
 
 
 def is_plain(x: Tensor, *weights: Tensor) -> bool:
-    """Say whether the CPU's inference path may compute with ``x``: as :func:`is_inference`, float32 on a CPU."""
+    """Return whether the CPU's inference path may compute with ``x``: :func:`is_inference`, and float32 on a CPU."""
     return is_inference(x, *weights) and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, *weights))

@@ -1,4 +1,4 @@
-"""The pyramid from which patches are cut: one for all of them where nothing else is asked for."""
+"""One pyramid from which all patches are cut, where kornia's own extraction is not needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kornia_lift.networks._fast.plan import is_inference, is_plain
 
 
 def shared_pyramid(img: Tensor | PatchPyramid, lafs: Tensor) -> Tensor | PatchPyramid:
-    """Return the pyramid from which all patches of gray images are cut, or what it was given.
+    """Return the pyramid of gray images, from which all their patches are cut, or ``img`` as it is.
 
     Images stay images where kornia's own extraction is needed: for gradients, in graphs, and on a CPU for other dtypes
     than float32.

@@ -14,24 +14,24 @@ from torch import Tensor
 
 from kornia_lift.networks._fast.folded import Placement
 
-INPUT_RANGE = 5.0  # standard deviations of a patch: what is brighter or darker counts as that much
-RANGE = 6.0  # of what a layer gives after its ReLU, standard deviations
+INPUT_RANGE = 5.0  # standard deviations of a patch: values beyond are clamped
+RANGE = 6.0  # the same for the output of a layer after its ReLU
 STEPS, SIGNED_STEPS = 255, 127
 CENTRE = 128  # the integer that stands for the mean of the patch
 
 
 def has_integers() -> bool:
-    """Say whether torch has convolutions of 8-bit integers."""
+    """Return whether torch has convolutions of 8-bit integers."""
     return hasattr(torch.ops.onednn, "qconv2d_pointwise")
 
 
 def has_fast_integers() -> bool:
-    """Say whether this CPU multiplies 8-bit integers and adds up the products in one go, without saturation."""
+    """Return whether this CPU multiplies 8-bit integers and adds up the products in one step, without saturation."""
     return has_integers() and torch.cpu._is_vnni_supported()
 
 
 class _Layer(NamedTuple):
-    """Weights as oneDNN wants them, their scale in every channel, the bias, and the value and the zero of the input."""
+    """Weights in oneDNN's format, scale and zero of every channel of them, bias, and step and zero of the input."""
 
     weight: Tensor
     scales: Tensor

@@ -29,7 +29,7 @@ class ResponsePlan:
 
     Attributes:
         margin: K - 1.
-        bias: of the 8 pairs, real and imaginary part, shape (8, 1, 1, 2).
+        bias: biases of the 8 pairs, real and imaginary part, shape (8, 1, 1, 2).
 
     """
 
@@ -41,7 +41,7 @@ class ResponsePlan:
         self.margin = weight.shape[-1] - 1
 
     def spectrum(self, rows: int, cols: int) -> tuple[Tensor, Tensor]:
-        """Return the transforms of the 8 pairs for a tile, shape (8, rows, cols), and what to add at frequency 0."""
+        """Return the transforms of the 8 pairs for a tile, shape (8, rows, cols), and their biases at frequency 0."""
         if (rows, cols) not in self._spectra:
             transforms = [torch.fft.fft2(part, s=(rows, cols)).conj() for part in (self._pairs.real, self._pairs.imag)]
             self._spectra[rows, cols] = transforms[0] + 1j * transforms[1]
@@ -67,8 +67,8 @@ def score(z: Tensor, plan: ResponsePlan, gain: Tensor | None = None) -> Tensor:
     Args:
         z: images minus mean, over standard deviation, float32, shape (B, 1, H, W).
         plan: the filters.
-        gain: of each window, by which the responses of its filters are multiplied before the biases are added, shape
-            (B, 1, H - K + 1, W - K + 1); then no filter has a mean.
+        gain: factor of the filter responses of each window, applied before the biases are added, shape
+            (B, 1, H - K + 1, W - K + 1); the filters then have no mean.
 
     Returns:
         Scores, shape (B, 1, H - K + 1, W - K + 1).
@@ -91,10 +91,10 @@ def score(z: Tensor, plan: ResponsePlan, gain: Tensor | None = None) -> Tensor:
             pairs[:, 0, 0] += constant
             responses = torch.view_as_real(torch.fft.ifft2(pairs)[:, : rows - margin, : cols - margin])
         else:
-            # filters without mean do not see the mean of the tile, rounding errors grow with it
+            # the mean of the tile has no effect on filters without mean, but would increase rounding errors
             pairs = torch.fft.fft2(tile - tile.mean()) * spectrum
             responses = torch.view_as_real(torch.fft.ifft2(pairs)[:, : rows - margin, : cols - margin])
-            # real and imaginary parts as one row: the loop over it is a long one
+            # real and imaginary parts as one row: a long inner loop
             row = gain[image, 0][inner].repeat_interleave(2, dim=-1)
             bias = plan.bias.repeat(1, 1, cols - margin, 1).flatten(2)
             responses = torch.addcmul(bias, responses.flatten(2), row).unflatten(2, (-1, 2))

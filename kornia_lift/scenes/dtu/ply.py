@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import IO
 
@@ -23,14 +24,14 @@ def read_ply_points(path: Path) -> FloatArray:
     """Read the positions of the vertices.
 
     Args:
-        path: the file; ``vertex`` has to be its first element, as in all point clouds.
+        path: the file; ``vertex`` must be its first element, as in all point clouds.
 
     Returns:
         Positions, shape (N, 3).
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is no PLY file, is cut off, or is of a kind that is not read.
+        ValueError: if it is not a PLY file, is truncated, or has an unsupported format.
 
     """
     check_regular(path)
@@ -38,7 +39,10 @@ def read_ply_points(path: Path) -> FloatArray:
         try:
             form, count, names, types = _header(file)
             if form == "ascii":
-                table = np.loadtxt(file, max_rows=count, ndmin=2, usecols=[names.index(axis) for axis in "xyz"])
+                columns = [names.index(axis) for axis in "xyz"]
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", UserWarning)  # about empty lines; the vertices are counted below
+                    table = np.loadtxt(file, max_rows=count, ndmin=2, usecols=columns)
             else:
                 kind = np.dtype(list(zip(names, types, strict=True)))
                 if path.stat().st_size < file.tell() + count * kind.itemsize:
@@ -48,7 +52,7 @@ def read_ply_points(path: Path) -> FloatArray:
             if len(table) != count:
                 raise ValueError(f"{len(table)} of {count} vertices are there")
         except (ValueError, IndexError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is no readable PLY file: {error}; copy or unpack it again") from None
+            raise ValueError(f"{path} is not a readable PLY file: {error}; copy or unpack it again") from None
     points = table.astype(np.float64)
     return points[np.isfinite(points).all(axis=1)]
 

@@ -17,11 +17,11 @@ from kornia_lift.scenes.scene import FloatArray, Pair, SkippedPair
 
 #: Illumination of the images that are read: 0 to 6, or ``max``, the brightest of all.
 ILLUMINATION = "3"
-#: Images whose views of the object differ by more are not paired, degrees.
+#: Largest angle between the viewing rays of a pair, degrees.
 MAX_ANGLE = 45.0
-#: A point is hidden by others that are nearer by this share of their distance.
+#: A point is hidden by a neighbour that is nearer by more than this fraction of the depth.
 _HIDDEN = 0.02
-_CELL = 4  # pixels of a cell in which the nearest point is looked for
+_CELL = 4  # pixels; side of the cells in which the nearest point is searched
 _CODES = 60_000  # values of the inverse depth
 _IMAGE = re.compile(r"rect_(\d{3})_(\d|max)(?:_r5000)?\.png")
 _SCAN = re.compile(r"scan(\d+)")
@@ -45,14 +45,15 @@ class DTUScan(PosedScene):
     ``Calibration`` and ``Points`` are looked for beside ``Rectified``, and in ``SampleSet/MVS Data`` and ``MVS Data``
     there.
 
-    The depth of a pixel is that of the nearest points that project near it. Where there are none it is unknown, and
-    so is what the scanner could not see.
+    The depth of a pixel is that of the nearest points that project near it. It is unknown where there are none, which
+    includes everything that the scanner could not see.
 
     Convention:
         The published pages do not say where the first pixel lies; its centre is taken to be (0, 0). Lengths are
         millimetres.
     """
 
+    metric = False
     _cloud_path: Path
     _cloud: FloatArray | None = None
 
@@ -63,7 +64,7 @@ class DTUScan(PosedScene):
         Args:
             folder: the folder of the images.
             name: name of the scene; that of the folder by default.
-            illumination: which one, ``"0"`` to ``"6"`` or ``"max"``.
+            illumination: ``"0"`` to ``"6"`` or ``"max"``.
 
         Raises:
             FileNotFoundError: if images of this illumination, the calibration or the point cloud are missing.
@@ -116,7 +117,8 @@ class DTUScan(PosedScene):
         rays = middle - centres
         distance = np.linalg.norm(rays, axis=1)
         rays /= distance[:, None]
-        self.depth_scale = 1.0 / (0.3 * float(distance.min()) * _CODES)  # nothing is nearer than a third of the object
+        # nothing is nearer than 0.3 of the distance to the object
+        self.depth_scale = 1.0 / (0.3 * float(distance.min()) * _CODES)
         angles = np.rad2deg(np.arccos(np.clip(rays @ rays.T, -1, 1)))
         count = len(self.names)
         near = [(i, j) for i in range(count) for j in range(i + 1, count) if angles[i, j] <= MAX_ANGLE]
@@ -141,8 +143,8 @@ class DTUScan(PosedScene):
 def splat_inverse_depth(points: FloatArray, intrinsics: FloatArray, size: tuple[int, int]) -> FloatArray:
     """Inverse depth of the pixels from a point cloud.
 
-    Points that others stand in front of are left out; they would shine through between those. A pixel into which no
-    point falls takes the mean of those around it, where at least five of them are known.
+    Points behind nearer points are left out; otherwise they would show through the gaps between those. A pixel without
+    a point gets the mean of its neighbours if at least five of them are known.
 
     Args:
         points: in camera coordinates, shape (N, 3).
@@ -177,11 +179,11 @@ def decompose_projection(matrix: FloatArray) -> tuple[FloatArray, FloatArray, Fl
     """Return K (3, 3), R (3, 3) and t (3,) of a camera matrix P = s K [R | t], (3, 4), K[2, 2] = 1.
 
     Raises:
-        ValueError: if it is no camera matrix.
+        ValueError: if it is not a camera matrix.
 
     """
     if matrix.shape != (3, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:, :3])) < 1e-12:
-        raise ValueError("no camera matrix of shape (3, 4)")
+        raise ValueError("expected a camera matrix of shape (3, 4) and rank 3")
     left = matrix[:, :3] * np.sign(np.linalg.det(matrix[:, :3]))
     # RQ by QR of the reversed rows
     q, r = np.linalg.qr(np.flipud(left).T)
@@ -197,7 +199,7 @@ def _filled(inverse: FloatArray) -> FloatArray:
     windows = [padded[dy : dy + len(inverse), dx : dx + inverse.shape[1]] for dy in range(3) for dx in range(3)]
     known = np.sum([w > 0 for w in windows], axis=0)
     mean = np.sum(windows, axis=0) / np.maximum(known, 1)
-    # at a straight edge three are known: silhouettes must not grow
+    # beside a straight edge only three are known: silhouettes must not grow
     return np.where((inverse == 0) & (known >= 5), mean, inverse)
 
 
@@ -221,4 +223,4 @@ def _read_projection(path: Path) -> FloatArray:
     except FileNotFoundError:
         raise
     except ValueError as error:
-        raise ValueError(f"{path} is no camera file of DTU: expected the 12 numbers of P ({error})") from None
+        raise ValueError(f"{path} is not a camera file of DTU: expected the 12 numbers of P ({error})") from None

@@ -51,7 +51,7 @@ def find_model(folder: Path) -> Path:
     match, scene = _DENSE.fullmatch(there.name), there.parent.name
     number = match[1] if match else "0"
     parts = [Path(name) / scene / "sparse" / "manhattan" / number for name in SFM_NAMES]
-    if number == "0":  # of the other parts there are none
+    if number == "0":  # D2-Net's preprocessing has no other parts
         parts += [Path(UNDISTORTED) / scene / name for name in ("sparse", "sparse-txt")]
     above = there.parents[1 : _LEVELS + 1]
     for base in above:
@@ -77,21 +77,21 @@ def read_inverse_depth(path: Path, size: tuple[int, int]) -> NDArray[np.float32]
     Raises:
         FileNotFoundError: if it does not exist.
         NoDepthError: if it holds negative values: an ordinal mask.
-        ValueError: if it is damaged, of another size than its image, or knows no depth at all.
+        ValueError: if it is damaged, of another size than its image, or has no valid depth.
 
     """
     with H5File(path) as file:
         depth = file.array(file.root, "depth", ndim=(2,)).astype(np.float32)
     if depth.shape != size[::-1]:
         raise ValueError(
-            f"{path} is {depth.shape[1]}x{depth.shape[0]}, its image {size[0]}x{size[1]}; both must be those of one "
-            "release, as they were published"
+            f"{path} is {depth.shape[1]}x{depth.shape[0]}, its image {size[0]}x{size[1]}; both must be from the "
+            "same release, as published"
         )
     if (depth < 0).any():
-        raise NoDepthError(f"{path} holds an ordinal mask, no depth")
+        raise NoDepthError(f"{path} holds an ordinal mask instead of depth")
     known = np.isfinite(depth) & (depth > 0)
     if not known.any():
-        raise ValueError(f"{path} knows no depth")
+        raise ValueError(f"{path} has no valid depth")
     inverse = np.zeros_like(depth)
     np.divide(1, depth, out=inverse, where=known)
     return inverse

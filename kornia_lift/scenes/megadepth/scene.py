@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kornia_lift._extras import require
 from kornia_lift._io import ImageFileError, load_image
-from kornia_lift.scenes.colmap import read_model_files
+from kornia_lift.scenes.colmap import camera_matrix, observed_points, read_model_files
 from kornia_lift.scenes.images import image_file_size
 from kornia_lift.scenes.megadepth.files import NoDepthError, dense_name, find_model, read_inverse_depth
 from kornia_lift.scenes.posed import PosedScene
@@ -21,7 +21,7 @@ from kornia_lift.scenes.scene import FloatArray, Pair, SkippedPair
 MAX_IMAGES = 100
 PARTNERS = 10
 MIN_SHARED, MIN_OVERLAP = 50, 0.1
-_ROUNDING = 2.0  # pixels by which sizes of scaled images may differ
+_ROUNDING = 2.0  # pixels by which the sizes of scaled images may differ
 _KEPT = 32  # depth maps in memory
 
 
@@ -46,6 +46,7 @@ class MegaDepthScene(PosedScene):
         as stored (no EXIF orientation). The unit of length is that of the model, which is arbitrary.
     """
 
+    metric = False
     _sizes: tuple[tuple[int, int], ...]
 
     @classmethod
@@ -64,10 +65,10 @@ class MegaDepthScene(PosedScene):
         Args:
             folder: the dense folder.
             name: name of the scene; ``0015-dense0`` by default.
-            max_images: images at most, drawn at random: scenes have up to some thousand.
-            partners: pairs that each image chooses, at most, evenly spread over their overlaps.
-            min_shared: points of the model that a pair shares, at least.
-            min_overlap: share of the points of the image that has fewer, at least.
+            max_images: largest number of images, drawn at random; scenes have up to a few thousand.
+            partners: largest number of pairs that each image chooses, spread evenly over their overlaps.
+            min_shared: least number of points of the model that a pair shares.
+            min_overlap: least share of the points of the image with fewer points that both observe.
 
         Raises:
             FileNotFoundError: if the model is missing.
@@ -81,7 +82,7 @@ class MegaDepthScene(PosedScene):
         entries = {image.name: image for image in model.images.values() if image.has_pose}
         there = sorted(n for n in entries if (root / "imgs" / n).is_file())
         chosen, sizes, errors, masks = _with_depth(root, there, max_images)
-        seen = [{p.point3D_id for p in entries[n].points2D if p.has_point3D()} for n in chosen]
+        seen = [observed_points(entries[n]) for n in chosen]
         pairs, skipped = [], []
         for pair in _choose(seen, partners, min_shared, min_overlap):
             reasons = [errors[chosen[k]] for k in (pair.i, pair.j) if chosen[k] in errors]
@@ -91,7 +92,7 @@ class MegaDepthScene(PosedScene):
                 pairs.append(pair)
         if not pairs:
             raise ValueError(
-                f"{root}: of {len(there)} images that the model has cameras of, no two share {min_shared} points and "
+                f"{root}: no two of the {len(there)} images with a camera in the model share {min_shared} points and "
                 f"have depth; {masks} have ordinal masks, {_first(errors)}"
             )
         poses = [entries[n].cam_from_world() for n in chosen]
@@ -116,7 +117,7 @@ class MegaDepthScene(PosedScene):
         return scene
 
     def camera_size(self, index: int) -> tuple[int, int]:
-        """Width and height of image ``index``, every one has its own."""
+        """Width and height of image ``index``; each image has its own size."""
         return self._sizes[index]
 
     def image_path(self, index: int) -> Path:
@@ -147,10 +148,10 @@ def _depth_path(root: Path, name: str) -> Path:
 def _with_depth(
     root: Path, names: list[str], count: int
 ) -> tuple[list[str], list[tuple[int, int]], dict[str, str], int]:
-    """Draw images until there are enough with depth, or as many that lack it.
+    """Draw images until ``count`` of them have depth, or ``count`` lack it.
 
     Returns:
-        Their names, sorted, and sizes; why some of them cannot be used; how many were left out for their masks.
+        Their names, sorted, and sizes; why some of them cannot be used; how many were left out as ordinal masks.
 
     """
     found: dict[str, tuple[int, int]] = {}
@@ -177,7 +178,7 @@ def _with_depth(
 
 
 def _choose(seen: list[set[int]], partners: int, min_shared: int, min_overlap: float) -> list[Pair]:
-    """Return pairs by their overlap, each image's own choice spread from the least to the largest."""
+    """Return pairs; each image chooses partners spread evenly from the least to the largest overlap."""
     overlap = np.zeros((len(seen), len(seen)))
     for i, mine in enumerate(seen):
         for j in range(i + 1, len(seen)):
@@ -186,7 +187,7 @@ def _choose(seen: list[set[int]], partners: int, min_shared: int, min_overlap: f
                 overlap[i, j] = overlap[j, i] = shared / min(len(mine), len(seen[j]))
     chosen = set()
     for i, row in enumerate(overlap):
-        candidates = [int(j) for j in np.argsort(row, kind="stable") if row[j] >= min_overlap]
+        candidates = [int(j) for j in np.argsort(row, kind="stable") if row[j] >= min_overlap and row[j] > 0]
         spread = np.linspace(0, len(candidates) - 1, min(partners, len(candidates))).round().astype(int)
         chosen |= {(min(i, candidates[n]), max(i, candidates[n])) for n in spread}
     return [Pair(i, j, overlap=float(overlap[i, j])) for i, j in sorted(chosen)]
@@ -196,7 +197,7 @@ def _intrinsics(name: str, camera: Any, size: tuple[int, int]) -> FloatArray:
     """K of an undistorted image, scaled to its size.
 
     Raises:
-        ValueError: if the image has another shape than what the camera sees.
+        ValueError: if the image has another aspect ratio than its camera.
 
     """
     pycolmap = require("pycolmap", extra="colmap")
@@ -208,10 +209,9 @@ def _intrinsics(name: str, camera: Any, size: tuple[int, int]) -> FloatArray:
             "is of other images"
         )
     ideal.rescale(*size)
-    shift = np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])  # COLMAP's centre of the first pixel is (0.5, 0.5)
-    return np.asarray(ideal.calibration_matrix() - shift)
+    return camera_matrix(ideal)
 
 
 def _first(errors: Mapping[str, str]) -> str:
-    """Say how many images cannot be used, and the first reason."""
-    return f"{len(errors)} others none" + (f" ({next(iter(errors.values()))})" if errors else "")
+    """Say how many images have no usable depth, and the first reason."""
+    return f"{len(errors)} no usable depth" + (f" ({next(iter(errors.values()))})" if errors else "")

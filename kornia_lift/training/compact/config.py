@@ -39,13 +39,13 @@ class CompactConfig:
 
     Args:
         detector: model whose response network the result keeps: the name of a shipped one, or a weight file. A run that
-            starts from weights keeps their own.
-        small: make the smaller forms of all networks, those of ``lift-fast``; a run that starts from weights keeps the
-            forms that they have.
+            starts from weights keeps their response.
+        small: make the smaller forms of all networks, those of ``lift-fast``; a run that starts from weights keeps
+            their forms.
         train_response: train the response too: that of the weights to start from, convolutional or LIFT's, else a
-            convolutional one from corners.
+            convolutional one that starts as a corner detector.
         response_matcher: model whose orientation and descriptor say meanwhile which keypoints are matched correctly;
-            as ``detector``.
+            a name or a file, as for ``detector``.
         response_crops: how pairs of crops for the response are drawn.
         response_photometric: photometric augmentation of the crops.
         response_degraded: share of the crops that are strongly compressed, blurred or dark.
@@ -66,8 +66,8 @@ class CompactConfig:
         validation_photometric: photometric augmentation of the held-out data, as in use by default; ``"training"`` for
             that of the training data.
         context: side of the region that the orientation sees over that of the described one.
-        tolerance: within which two angles agree, radians, about a standard deviation. A narrow one makes estimates
-            precise and leaves as many altogether wrong; the descriptor lives with 20 degrees, not with 90.
+        tolerance: within which two angles agree, radians, about a standard deviation. A narrower one makes estimates
+            more precise but leaves as many entirely wrong; the descriptor tolerates 20 degrees, not 90.
         orientation_images: images of an orientation batch.
         orientation_pairs: pairs of each.
         descriptor_images: images of a descriptor batch.
@@ -118,7 +118,7 @@ class CompactConfig:
         )
     )
     descriptor_warp: WarpConfig = field(
-        # the blur in pixels of a patch of half the size, and no quality that leaves nothing of 32 pixels
+        # blur in pixels of a patch of half the size, and no quality so low that nothing is left of 32 pixels
         default_factory=lambda: WarpConfig(angle=0.07, noise=0.02, blur=0.5, jpeg_quality=40)
     )
     refine_warp: WarpConfig = field(
@@ -154,8 +154,7 @@ class CompactConfig:
         check_limits(self, "context", "tolerance", "margin", above=0)
         check_limits(self, "refine_upright", "refine_coarse", at_least=0, at_most=1)
         check_limits(self, "refine_angle", at_least=0)
-        check_limits(self, "orientation_images", "descriptor_images", "orientation_pairs", at_least=1)
-        check_limits(self, "localization_images", "localization_pairs", at_least=1)
-        check_limits(self, "localization_jitter", "response_shapes", "response_corners", at_least=0)
-        check_limits(self, "response_images", at_least=1)
+        counts = ("orientation_images", "orientation_pairs", "localization_images", "localization_pairs")
+        check_limits(self, *counts, "descriptor_images", "response_images", at_least=1)
+        check_limits(self, "localization_jitter", "response_shapes", "response_corners", "seed", at_least=0)
         check_limits(self, "descriptor_pairs", at_least=2)

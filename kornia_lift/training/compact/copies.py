@@ -1,4 +1,4 @@
-"""Keypoints of images and of warped copies of them: pairs of detections of which the exact relation is known."""
+"""Keypoints of images and of their warped copies: pairs of detections whose exact relation is known."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class CopyConfig:
     def __post_init__(self) -> None:
         check_limits(self, "copies", at_least=1)
         check_limits(self, "distance", above=0)
-        check_limits(self, "least_distance", at_least=0)
+        check_limits(self, "least_distance", "seed", at_least=0)
         check_limits(self, "ratio", at_least=1)
 
 

@@ -1,8 +1,8 @@
 """Keypoints of the detector as training locations: pairs of detections that the reconstruction says show one location.
 
-What the networks see at run time are the detector's keypoints, with its errors of position and scale, and not the SIFT
-keypoints of a reconstruction. Next to an observed point the reconstruction says where a location lies in another image,
-and how it is scaled and rotated there; where that image has a detection, on the epipolar line, the two form a pair.
+At run time the networks see the detector's keypoints, with its errors of position and scale, not the SIFT keypoints of
+a reconstruction. Next to an observed point the reconstruction says where a location lies in another image, and its
+change of scale and angle; where that image has a detection, on the epipolar line, the two form a pair.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class DetectionConfig:
 
     Args:
         per_image: detections of an image, those of highest score.
-        per_pair: pairs taken from two images, at most.
-        variety: images that share many of their points show nearly the same; of them fewer pairs are taken:
+        per_pair: largest number of pairs taken from two images.
+        variety: images that share many of their points show nearly the same, so fewer pairs are taken from them:
             ``per_pair`` times the share of points that are not common, to this power.
-        min_shared: points that two images observe both, at least; others are not compared.
+        min_shared: least number of points that both of two images observe; other images are not compared.
         reach: a detection is carried over by the nearest common point, at most this many pixels away.
         distance: largest distance of a detection from where it should be, pixels, at the common point itself.
         slack: by how much that grows with the distance from the common point.
@@ -62,7 +62,7 @@ class DetectionConfig:
     def __post_init__(self) -> None:
         check_limits(self, "per_image", "per_pair", "min_shared", at_least=1)
         check_limits(self, "reach", "distance", "epipolar", above=0)
-        check_limits(self, "slack", "variety", at_least=0)
+        check_limits(self, "slack", "variety", "seed", at_least=0)
         check_limits(self, "scale", at_least=1)
 
 
@@ -186,7 +186,7 @@ def _carry(
     scale = np.abs(np.log(two.sigma[partner] / (one.sigma * ratio)))
     good = (away <= config.reach) & (error <= config.distance + config.slack * ratio * away)
     good &= scale <= np.log(config.scale)
-    # of those that claim one detection of the second image the nearest
+    # of several that claim one detection of the second image, the nearest is kept
     claims = np.flatnonzero(good)
     claims = claims[np.argsort(error[claims], kind="stable")]
     claims = claims[np.unique(partner[claims], return_index=True)[1]]

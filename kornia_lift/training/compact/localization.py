@@ -17,7 +17,7 @@ from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.stage import Measure
 
 FAR = 0.2  # sigmas: pairs farther apart count as errors
-LEAST_SPREAD = 0.02  # sigmas: nothing is known better
+LEAST_SPREAD = 0.02  # sigmas: no position is known better
 POSITION_WEIGHT, SCALE_WEIGHT = 2.0, 20.0
 ROBUST_SCALE = 0.1  # of the logarithm: beyond it the loss of the scale grows linearly
 
@@ -37,11 +37,11 @@ class _CutPairs:
     def draw(
         self, chosen: Sequence[int], per_image: int, generator: Generator, jitter: float = 0.0
     ) -> dict[str, Tensor]:
-        """Cut patches of some images, and return what their frames have to do with each other.
+        """Cut patches of some images, and return the relation between their frames.
 
         Args:
             chosen: numbers of the images.
-            per_image: pairs of each, at most.
+            per_image: largest number of pairs of each.
             generator: of the choice, and of the noise.
             jitter: of the frames, see :class:`LocalizationStage`.
 
@@ -94,7 +94,7 @@ class LocalizationStage:
         pairs: training pairs.
         validation: held-out pairs.
         images: images of a batch.
-        per_image: pairs of each, at most.
+        per_image: largest number of pairs of each.
         jitter: standard deviation by which training frames are moved, in sigmas, and rescaled, logarithmic.
         photometric: photometric augmentation of the patches.
         seed: of the validation batches.

@@ -40,6 +40,7 @@ class ViewConfig:
         check_limits(self, "max_reach", at_least=self.min_reach)
         check_limits(self, "largest_view", at_least=self.max_reach)
         check_limits(self, "points_per_image", at_least=1)
+        check_limits(self, "seed", at_least=0)
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ def load_observations(store: Store, config: ViewConfig) -> Observations:
     table = store.tracks
     if not len(table):
         raise ValueError("the images show no location to learn from: use larger ones, or some with texture")
-    scene_of = np.array([store.scenes.index(image.scene) for image in store.images])[table.image]
+    scene_of = store.scene_numbers[table.image]
     alone = np.array([image.kind in ("single", "exposures") for image in store.images])[table.image]
-    # of single images and exposures a number of locations, of scenes all
+    # all locations of scenes, some of single images and exposures
     chosen = [np.unique(table.point[~alone])]
     for scene in np.unique(scene_of[alone]):
         chosen.append(rng.permutation(np.unique(table.point[scene_of == scene]))[: config.points_per_image])

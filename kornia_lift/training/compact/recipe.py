@@ -88,7 +88,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         return super().parts | {"localization": self.localization}
 
     def initial_parts(self, init: Model) -> dict[str, nn.Module]:
-        """Return the networks to be loaded: the localization is not in all compact models, the response is built so."""
+        """Return the networks to be loaded: not the response, and the localization only where the model has one."""
         parts = self.parts if has_localization(init) else super().parts
         return {name: network for name, network in parts.items() if name != "response"}
 
@@ -209,7 +209,7 @@ class CompactRecipe(Recipe[CompactConfig]):
     def _seen(self) -> tuple[Observations, Observations]:
         seen, found = self._observe(self.data)
         held_out, judged = self._observe(self.held_out)
-        # what is judged by are detections, as at run time, unless there are too few to tell
+        # validation uses detections, as at run time, unless there are too few
         enough = judged.num_locations >= min(FEW_HELD_OUT, held_out.num_locations) > 0
         return join_observations(seen.images, [seen, found]), judged if enough else held_out
 

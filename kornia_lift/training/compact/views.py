@@ -13,17 +13,16 @@ from kornia_lift.geometry import LAF_SCALE_PER_SIGMA, rotation_matrix
 from kornia_lift.training.compact.byte_patches import patches_from
 from kornia_lift.training.compact.observations import Observations, ViewConfig, connected_images
 from kornia_lift.training.data.photometric import augment
-from kornia_lift.training.modern.pairs import WarpConfig
+from kornia_lift.training.modern.pairs import ViewIndex, WarpConfig
 
 
-class ViewPairs:
-    """Draws pairs of views, image by image, so that a batch holds look-alikes of the same image.
+class ViewPairs(ViewIndex):
+    """Draws pairs of views and cuts them from the images.
 
     Args:
         seen: the locations.
         groups: images per batch.
-        per_group: pairs per image. Images that show fewer locations are left out, unless none shows as many: then those
-            that show most give what they have.
+        per_group: pairs per image, see :class:`~kornia_lift.training.modern.pairs.ViewIndex`.
         warp: noise of the frames and photometric augmentation. ``stretch`` is for pairs from one image.
         config: sizes of the support regions.
         size: side of the patches in pixels.
@@ -44,20 +43,8 @@ class ViewPairs:
         size: int = 32,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.seen, self.groups = seen, groups
-        self.warp, self.config, self.size = warp, config, size
-        self.by_track = torch.argsort(seen.track, stable=True)
-        self.track_count = torch.bincount(seen.track)
-        self.track_begin = self.track_count.cumsum(0) - self.track_count
-        self.rank = torch.empty_like(self.by_track)  # position of an observation inside its track
-        self.rank[self.by_track] = torch.arange(len(seen)) - self.track_begin[seen.track[self.by_track]]
-        self.by_image = torch.argsort(seen.image, stable=True)
-        self.image_count = torch.bincount(seen.image, minlength=len(seen.images))
-        self.image_begin = self.image_count.cumsum(0) - self.image_count
-        self.per_group = min(per_group, int(self.image_count.max()))
-        if self.per_group < 2:
-            raise ValueError("no image shows two locations, which a batch needs; use larger ones, or some with texture")
-        self.usable = torch.nonzero(self.image_count >= self.per_group)[:, 0]
+        super().__init__(seen.track, seen.image, groups, per_group, warp)
+        self.seen, self.config, self.size = seen, config, size
         self.per_sigma = LAF_SCALE_PER_SIGMA * config.region
         size_of = torch.tensor([[i.shape[1], i.shape[0]] for i in seen.images])[seen.image]
         # half side of the largest region around the location that lies in the image
@@ -65,25 +52,19 @@ class ViewPairs:
         self.scene = connected_images(seen.image, seen.track, len(seen.images))
         self._patches = patches_from(seen.images, device)
 
-    @property
-    def batch_size(self) -> tuple[int, int]:
-        """Images of a batch, and pairs of each, at most."""
-        return min(self.groups, len(self.usable)), self.per_group
-
     def draw(self, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return anchors, positives (the anchor itself where there is no other view) and half sides of their regions.
 
         All of shape (N,), N at most ``groups * per_group``.
+
+        Raises:
+            ValueError: if no location of the drawn images has room for a support region.
+
         """
         c, seen = self.config, self.seen
-        chosen = self.usable[torch.randperm(len(self.usable), generator=generator)[: self.groups]]
         columns: list[tuple[Tensor, ...]] = []
-        for image in chosen.tolist():
-            mine = self.by_image[int(self.image_begin[image]) :][: int(self.image_count[image])]
-            anchor = mine[torch.randperm(len(mine), generator=generator)[: 3 * self.per_group]]
-            n, count = len(anchor), self.track_count[seen.track[anchor]]
-            jump = (torch.rand(n, generator=generator) * (count - 1).clamp(min=1)).long() + 1
-            positive = self.by_track[self.track_begin[seen.track[anchor]] + (self.rank[anchor] + jump) % count]
+        for anchor in self.draw_anchors(generator, 3 * self.per_group):
+            n, positive = len(anchor), self.draw_positives(anchor, generator)
             ratio = seen.zoom[positive] / seen.zoom[anchor]
             # a region of log-uniform size in the smaller view, as large as both images have room for
             room = torch.minimum(self.room[anchor], self.room[positive] / ratio)
@@ -103,6 +84,11 @@ class ViewPairs:
             good = torch.nonzero((room >= c.min_reach) | own)[:, 0][: self.per_group]
             columns.append((anchor[good], positive[good], scale[good], other[good]))
         anchor, positive, reach, other = (torch.cat(column) for column in zip(*columns, strict=True))
+        if not len(anchor):
+            raise ValueError(
+                f"no location has room for a support region of {c.min_reach:g} pixels on either side; use larger "
+                "images, or lower views.min_reach"
+            )
         return anchor, positive, reach, other
 
     def ambiguous(self, anchor: Tensor, reach: Tensor, radius: float = 0.25) -> Tensor:
@@ -163,11 +149,6 @@ class ViewPairs:
         image = self.seen.image[index]
         frames = [torch.cat([lafs[:, :, :2] * region, lafs[:, :, 2:]], 2) for region in regions]
         return torch.cat([self._patches.cut(image, each, size or self.size) for each in frames], 1)
-
-    def random_stretch(self, anchor: Tensor, positive: Tensor, generator: Generator) -> Tensor:
-        """Draw the slant of pairs from one image; pairs of two real views have their own."""
-        drawn = torch.exp(torch.rand(len(anchor), generator=generator) * math.log(self.warp.stretch))
-        return torch.where(anchor == positive, drawn, torch.ones(()))
 
     def augment(self, patch: Tensor, generator: Generator) -> Tensor:
         """Photometric augmentation; each region of a location (N, C, S, S) has its own."""

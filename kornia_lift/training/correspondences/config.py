@@ -50,7 +50,7 @@ class CorrespondenceConfig:
     Args:
         keypoints: keypoints of an image.
         min_shared: pairs of images share at least this many points of the reconstruction.
-        max_pairs: pairs drawn from a scene, both orders counted, so that no scene outweighs the others.
+        max_pairs: largest number of pairs drawn from a scene, both orders counted: no scene outweighs the others.
         max_size: larger side of the images, pixels; larger ones are scaled down.
         pairs_per_batch: pairs of a batch.
         matches_per_pair: matches drawn from a pair; where there are fewer, the rest is padding.
@@ -95,4 +95,5 @@ class CorrespondenceConfig:
         check_limits(self, *whole, at_least=1)
         check_limits(self, "matches_per_pair", at_least=8)
         check_limits(self, "label_threshold", above=0)
-        check_limits(self, "classification_weight", "essential_weight", "essential_from", "min_gap", at_least=0)
+        weights = ("classification_weight", "essential_weight", "essential_from", "min_gap")
+        check_limits(self, *weights, "seed", at_least=0)

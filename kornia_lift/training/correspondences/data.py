@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from kornia.geometry.epipolar import cross_product_matrix
 from torch import Generator, Tensor
 
+from kornia_lift.evaluation.features.peers import Extractor
 from kornia_lift.feature import shrink
 from kornia_lift.features import Features
 from kornia_lift.matching.putative import putative_matches
@@ -19,7 +21,6 @@ from kornia_lift.scenes.scene import FloatArray
 from kornia_lift.training.correspondences.augmentation import choose_matches, move_cameras
 from kornia_lift.training.correspondences.config import AugmentationConfig, CorrespondenceConfig
 
-Extractor = Callable[[Tensor], Features]
 MIN_BASELINE = 1e-5  # of the reconstruction's unit: below, there is no direction of translation
 
 
@@ -46,9 +47,7 @@ class MatchedPair:
     @property
     def essential(self) -> Tensor:
         """The true essential matrix of unit norm, shape (3, 3)."""
-        x, y, z = self.translation.tolist()
-        cross = self.translation.new_tensor([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-        e = cross @ self.rotation
+        e = cross_product_matrix(self.translation) @ self.rotation
         return e / e.norm()
 
 
@@ -145,7 +144,7 @@ def collate(
         if augmentation is not None:
             pool = choose_matches(moved, pair.side, e, generator, augmentation)
             moved, e = move_cameras(moved, e, generator, augmentation)
-        # at random: the first ones are the largest, or of the highest response
+        # at random: the first ones are the largest keypoints, or those of the highest response
         chosen = pool[torch.randperm(len(pool), generator=generator)[:count]]
         matches[row, : len(chosen)] = moved[chosen]
         side[row, : len(chosen)] = pair.side[chosen]

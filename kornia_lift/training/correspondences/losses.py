@@ -13,7 +13,7 @@ LABEL_THRESHOLD = 1e-4  # squared, normalised coordinates: 0.01 of the focal len
 def epipolar_labels(matches: Tensor, essential: Tensor, threshold: float = LABEL_THRESHOLD) -> Tensor:
     """Label matches by their squared symmetric epipolar distance from the true essential matrix.
 
-    The labels are noisy by design: what lies near its epipolar line is positive, whatever its depth.
+    The labels are noisy by design: a match near its epipolar line is positive, whatever its depth.
 
     Args:
         matches: normalised coordinates, shape (B, N, 4).

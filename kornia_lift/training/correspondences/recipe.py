@@ -8,10 +8,11 @@ from pathlib import Path
 
 import torch
 
+from kornia_lift.evaluation.features.peers import Extractor
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.training.config import to_mapping
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
-from kornia_lift.training.correspondences.data import Extractor, match_pairs
+from kornia_lift.training.correspondences.data import match_pairs
 from kornia_lift.training.correspondences.stage import CorrespondenceStage
 from kornia_lift.training.data.prepare.sources import split_folders
 from kornia_lift.training.loop import Result, fit
@@ -22,12 +23,12 @@ WEIGHTS = "correspondence.safetensors"
 
 
 class CorrespondenceRecipe:
-    """Match the scenes of a folder by a feature and train the network; started again, it goes on where it was.
+    """Match the scenes of a folder by a feature and train the network; started again, it continues where it stopped.
 
     Args:
         data: folder of the training data, or several; only its reconstructed scenes (``sfm/``) are used.
         extract: gives the features of an image, such as ``opencv_sift(2000)`` of
-            :mod:`kornia_lift.evaluation.features.peers`; or several such. The network is then for their matches.
+            :mod:`kornia_lift.evaluation.features.peers`; or several, whose matches the network then filters.
         out: folder of the run.
         config: options.
         device: where the network is trained.
@@ -51,9 +52,10 @@ class CorrespondenceRecipe:
         # the images in colour, which a store does not hold
         roots = [data] if isinstance(data, Path) else data
         train, held_out = split_folders(roots, "sfm", self.config.split)
-        torch.manual_seed(self.config.seed)
         c = self.config
-        self.network = CorrespondenceNet(channels=c.channels, blocks=c.blocks, side=c.side).to(device)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(c.seed)
+            self.network = CorrespondenceNet(channels=c.channels, blocks=c.blocks, side=c.side).to(device)
         self.stage = CorrespondenceStage(
             self.network,
             [pair for feature in features for pair in match_pairs(train, feature, self.config)],

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
+from kornia_lift.evaluation.measures.learned_filter import POSE_SHARE
 from kornia_lift.evaluation.measures.relative_pose import (
     NO_ROTATION,
     mean_accuracy,
@@ -22,7 +23,6 @@ from kornia_lift.training.correspondences.data import MatchedPair, collate
 from kornia_lift.training.correspondences.losses import classification_loss, epipolar_labels, essential_loss
 from kornia_lift.training.stage import Measure
 
-POSE_SHARE = 0.1  # of the matches, those of highest logits, decide which of four poses is the one
 TIE_BREAK = 1e-3
 
 
@@ -52,27 +52,27 @@ class CorrespondenceStage:
     ) -> None:
         for what, part in (("train on", pairs), ("validate with", validation)):
             if not part:
-                raise ValueError(f"no pair of images to {what}: lower min_shared, or give scenes of more common points")
+                raise ValueError(f"no pair of images to {what}: lower min_shared, or use scenes that share more points")
         self.network: nn.Module = network
         self.pairs, self.validation = pairs, validation
         self.config = config or CorrespondenceConfig()
 
     @property
     def measure(self) -> Measure:
-        """Relative poses by chance are hardly ever within the limits."""
+        """Random relative poses are hardly ever within the limits."""
         return Measure("1 - mean accuracy of relative poses up to 20 degrees", 1.0, len(self.validation))
 
     def batch(self, generator: Generator, step: int) -> dict[str, Tensor]:
         chosen = torch.randperm(len(self.pairs), generator=generator)[: self.config.pairs_per_batch].tolist()
         c = self.config
         batch = collate([self.pairs[n] for n in chosen], c.matches_per_pair, generator, c.augmentation)
-        # the loss knows nothing of steps
+        # the loss does not know the step
         batch["regress"] = torch.full((len(chosen),), step >= self.config.essential_from)
         return batch
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         c = self.config
-        # without padding one pass of a fused kernel does
+        # without padding a single pass of a fused kernel is enough
         mask = None if bool(batch["mask"].all()) else batch["mask"]
         found = self.network(batch["matches"], mask, side=batch["side"] if c.side else None)
         labels = epipolar_labels(batch["matches"], batch["essential"], c.label_threshold)
@@ -80,7 +80,7 @@ class CorrespondenceStage:
         loss = c.classification_weight * classification
         figures = {"classification": float(classification.detach())}
         if bool(batch["regress"].all()):
-            # chosen, not multiplied by 0: what is not finite would stay so
+            # selected rather than multiplied by 0, which would keep values that are not finite
             usable = ((found.weights > 0).sum(1) > MIN_MATCHES) & (found.gap > c.min_gap)
             if bool(usable.any()):
                 distance = essential_loss(found.essential[usable], batch["essential"][usable])

@@ -1,4 +1,4 @@
-"""Many gray images and their halvings on one device, sampled anywhere in one pass: what training on a GPU cuts from."""
+"""Many gray images and their halvings on one device, sampled in one pass, from which training on a GPU cuts."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class ImageBank:
         Args:
             image: index of the image of each sample set, shape (N,).
             position: x and y in pixels of the image, pixel centres at integers, shape (N, P, 2).
-            level: how often halved the image is sampled, at most as often as it exists, shape (N,).
+            level: how often the image is halved before it is sampled, shape (N,); at most its last level is used.
 
         Returns:
             Gray values in [0, 1], shape (N, P), float32.

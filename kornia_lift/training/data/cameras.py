@@ -10,6 +10,7 @@ import torch
 from kornia.geometry.calibration import undistort_points
 
 from kornia_lift._extras import require
+from kornia_lift.scenes.colmap import camera_matrix, undistort
 from kornia_lift.scenes.scene import FloatArray
 
 #: COLMAP's models whose lens distortion kornia has too, so that training does not need pycolmap for them: number of
@@ -47,7 +48,7 @@ class Camera:
     def intrinsics(self) -> FloatArray:
         """K without lens distortion, shape (3, 3); pixel centres at integers."""
         if self.model not in _PLAIN_MODELS:
-            return np.asarray(self._camera().calibration_matrix()) - np.array([[0, 0, 0.5], [0, 0, 0.5], [0, 0, 0]])
+            return camera_matrix(self._camera())
         focal, centre, _ = self._plain()
         return np.array([[focal[0], 0, centre[0] - 0.5], [0, focal[-1], centre[1] - 0.5], [0, 0, 1]])
 
@@ -55,7 +56,6 @@ class Camera:
         """Points (N, 2) as a camera without lens distortion and with the same K would see them."""
         if not len(points):
             return points
-        k = self.intrinsics
         if self.model in _PLAIN_MODELS:
             coefficients = torch.zeros(4, dtype=torch.float64)
             distortion = self._plain()[2]
@@ -64,11 +64,10 @@ class Camera:
             coefficients[: len(distortion)] = torch.tensor(distortion, dtype=torch.float64)
             distorted = torch.from_numpy(np.asarray(points, np.float64))
             ideal: FloatArray = undistort_points(
-                distorted, torch.from_numpy(k), coefficients, num_iters=_ITERATIONS
+                distorted, torch.from_numpy(self.intrinsics), coefficients, num_iters=_ITERATIONS
             ).numpy()
             return ideal
-        rays = np.asarray(self._camera().cam_from_img(points + 0.5))
-        return np.asarray(rays @ k[:2, :2].T + k[:2, 2])
+        return undistort(self._camera(), points)
 
     def _plain(self) -> tuple[tuple[float, ...], ...]:
         """Focal lengths, centre, and distortion of one of the plain models."""

@@ -52,7 +52,8 @@ def scale_down(image: Tensor, max_size: int) -> Tensor:
     if max(image.shape) <= max_size:
         return image
     cv2, factor = require("cv2", extra="train"), max_size / max(image.shape)
-    return torch.from_numpy(cv2.resize(image.numpy(), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA))
+    along_y, along_x = (max(factor, 1 / side) for side in image.shape)  # a pixel of the shorter side is left at least
+    return torch.from_numpy(cv2.resize(image.numpy(), None, fx=along_x, fy=along_y, interpolation=cv2.INTER_AREA))
 
 
 def to_gray(image: Tensor) -> Tensor:
@@ -68,6 +69,6 @@ def to_float(image: Tensor) -> Tensor:
 def encode_jpeg(image: Tensor | np.ndarray, quality: int = 88) -> bytes:
     """Compress an 8-bit gray image (H, W)."""
     cv2 = require("cv2", extra="train")
-    return cv2.imencode(".jpg", np.asarray(image), [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1])[
-        1
-    ].tobytes()
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
+    content: bytes = cv2.imencode(".jpg", np.asarray(image), options)[1].tobytes()
+    return content

@@ -16,9 +16,9 @@ class Observations:
 
     Args:
         image: index of the image, int32, shape (M,).
-        point: number of the location; views of one number show one location; -1 nothing distinctive. int32, (M,).
+        point: number of the location; views with one number show one location; -1 for none. int32, shape (M,).
         xy: centre in pixels, pixel centres at integers, float32, shape (M, 2).
-        sigma: SIFT scale in pixels, 0 where no keypoint is confirmed with its whole support, float32, shape (M,).
+        sigma: SIFT scale in pixels; 0 where no keypoint with its whole support is confirmed. float32, shape (M,).
         theta: SIFT angle in radians, clockwise on screen, float32, shape (M,).
         zoom: pixels per unit of length at the location, float32, shape (M,); only ratios within a location have a
             meaning. By default the SIFT scale.

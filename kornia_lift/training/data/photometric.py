@@ -69,10 +69,10 @@ Options = TypeVar("Options", bound=Photometric)
 
 
 def as_in_use() -> Photometric:
-    """Return the change between two images of a camera that nothing is known about: exposure, and a trace of noise.
+    """Return the change between two images of an unknown camera: exposure, and a trace of noise.
 
-    Held-out data get this one. What is learned against strong changes of contrast, blur and noise lowers an error of
-    data that have them, and does nothing for the matches of images that have not.
+    Held-out data use it. Robustness against strong contrast, blur and noise would lower the error of data augmented
+    with them, but does not improve the matches of ordinary images.
     """
     return Photometric(gain=1.1, gamma=1.1, offset=0.02, noise=0.005, blur=0.0, shadow=0.0, jpeg=0.0)
 
@@ -120,7 +120,7 @@ def apply_photometric(patches: Tensor, rows: Tensor, generator: Generator, densi
         patches: (N, 1, S, S) in [0, 1].
         rows: see :func:`draw_photometric`, (N, 9).
         generator: source of the pixel noise.
-        density: pixels per pixel of the descriptor's patch, of which the blur is a multiple.
+        density: pixels per pixel of the descriptor's patch, the unit of the blur.
 
     """
     gain, gamma, offset, noise = rows[:, :4, None, None, None].to(patches).unbind(1)
@@ -132,7 +132,7 @@ def apply_photometric(patches: Tensor, rows: Tensor, generator: Generator, densi
 
 
 def _grain(like: Tensor, generator: Generator) -> Tensor:
-    """Draw normal noise of the shape of a tensor, on its device: copying it there would take longer than the rest."""
+    """Draw normal noise of the shape of a tensor on its device; copying it there would take longer than the rest."""
     if like.device.type != "cpu":
         seed = int(torch.randint(2**62, (), generator=generator))
         generator = torch.Generator(like.device).manual_seed(seed)
@@ -239,7 +239,7 @@ def compress(patches: Tensor, qualities: Tensor) -> Tensor:
 
 
 def compress_on_device(patches: Tensor, qualities: Tensor, chosen: Tensor) -> Tensor:
-    """Do the same where the patches are; ``chosen`` are those that are compressed."""
+    """Compress the ``chosen`` patches on their own device by kornia's codec, see :func:`compress`."""
     there = chosen.to(patches.device)
     color = patches[there].float().expand(-1, 3, -1, -1)
     again = jpeg_codec_differentiable(color, qualities[chosen].to(color)).mean(1, keepdim=True)

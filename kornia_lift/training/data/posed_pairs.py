@@ -1,19 +1,23 @@
-"""Pairs of images with known cameras, without depth: where epipolar lines run, and which region both images see."""
+"""Pairs of images with known cameras but without depth: epipolar distances, and which region both images see."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kornia_lift.evaluation.measures import epipolar
 from kornia_lift.scenes.scene import FloatArray
 from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.images import scale_down
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,11 @@ class PairConfig:
         partners: images that each image is paired with, spread evenly from the least to the largest common view.
         min_shared: least number of points that both images observe.
         min_overlap: least share of the points of the image with fewer points that both observe.
-        max_overlap: largest such share: neighbours of a video differ by nothing.
+        max_overlap: largest such share: neighbouring frames of a video hardly differ.
         max_images: images used of a scene, evenly spread, so that no scene outweighs the others.
         max_size: larger side of the images, pixels; larger ones are scaled down.
         exact: a match within this many pixels of both epipolar lines is fully correct.
-        loose: one beyond this many pixels of one of them is wrong; in between the label falls linearly.
+        loose: a match farther than this many pixels from one of them is wrong; in between the label falls linearly.
         reach: a keypoint counts as seen by the other image when an observation of a common point lies within this
             share of the larger side.
 
@@ -106,11 +110,8 @@ def posed_pairs(store: Store, config: PairConfig | None = None) -> tuple[list[Po
     config = config or PairConfig()
     images: list[PosedImage] = []
     pairs: list[PosedPair] = []
-    for scene in store.scenes:
-        members = [n for n, image in enumerate(store.images) if image.scene == scene and image.camera is not None]
-        if len(members) < 2:
-            continue
-        found_images, found_pairs = _scene_pairs(store, members, config)
+    for chosen in images_with_cameras(store, config):
+        found_images, found_pairs = _scene_pairs(store, chosen, config)
         pairs += [
             PosedPair(p.first + len(images), p.second + len(images), p.fundamental, p.shared) for p in found_pairs
         ]
@@ -118,10 +119,21 @@ def posed_pairs(store: Store, config: PairConfig | None = None) -> tuple[list[Po
     return images, pairs
 
 
-def _scene_pairs(store: Store, members: Sequence[int], config: PairConfig) -> tuple[list[PosedImage], list[PosedPair]]:
-    count = min(config.max_images, len(members))
-    chosen = [members[n] for n in np.linspace(0, len(members) - 1, count).round().astype(int)]
-    observed = [_observations(store, k) for k in chosen]
+def images_with_cameras(store: Store, config: PairConfig) -> Iterator[list[int]]:
+    """Yield the images of each scene with two or more cameras, at most ``config.max_images``, evenly spread."""
+    for scene in store.scenes:
+        members = [n for n, image in enumerate(store.images) if image.scene == scene and image.camera is not None]
+        if len(members) > 1:
+            yield spread(members, config.max_images)
+
+
+def spread(items: Sequence[T], count: int) -> list[T]:
+    """Return at most ``count`` of some items, evenly spread, both ends among them."""
+    return [items[n] for n in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+
+
+def _scene_pairs(store: Store, chosen: Sequence[int], config: PairConfig) -> tuple[list[PosedImage], list[PosedPair]]:
+    observed = [store.observed(k) for k in chosen]
     partners = choose_partners(observed, config)
     cameras = [camera for k in chosen if (camera := store.images[k].camera) is not None]
     images = {
@@ -139,14 +151,8 @@ def _scene_pairs(store: Store, members: Sequence[int], config: PairConfig) -> tu
     return list(images.values()), pairs
 
 
-def _observations(store: Store, image: int) -> dict[int, FloatArray]:
-    """Return the pixel position of each location that an image observes."""
-    mine = store.tracks.take(store.tracks.image == image)
-    return dict(zip(mine.point.tolist(), mine.xy.astype(np.float64), strict=True))
-
-
-def choose_partners(observed: Sequence[dict[int, FloatArray]], config: PairConfig) -> list[tuple[int, int]]:
-    """Choose the pairs (i, j), i < j, of images by the points that both observe."""
+def choose_partners(observed: Sequence[Mapping[int, object]], config: PairConfig) -> list[tuple[int, int]]:
+    """Choose the pairs (i, j), i < j, of images by the points that both observe, the keys of ``observed``."""
     chosen: set[tuple[int, int]] = set()
     for i, mine in enumerate(observed):
         candidates = []
@@ -156,19 +162,15 @@ def choose_partners(observed: Sequence[dict[int, FloatArray]], config: PairConfi
             if j != i and common >= config.min_shared and config.min_overlap <= overlap <= config.max_overlap:
                 candidates.append((overlap, j))
         candidates.sort()
-        count = min(config.partners, len(candidates))
-        for n in np.linspace(0, len(candidates) - 1, count).round().astype(int):
-            j = candidates[n][1]
-            chosen.add((min(i, j), max(i, j)))
+        chosen |= {(min(i, j), max(i, j)) for _, j in spread(candidates, config.partners)}
     return sorted(chosen)
 
 
 def fundamental_matrix(first: Camera, second: Camera) -> FloatArray:
     """F with x_2^T F x_1 = 0 for the undistorted points of two cameras, shape (3, 3)."""
     rotation = second.rotation @ first.rotation.T
-    t = second.translation - rotation @ first.translation
-    cross = np.array([[0, -t[2], t[1]], [t[2], 0, -t[0]], [-t[1], t[0], 0]])
-    return np.asarray(np.linalg.inv(second.intrinsics).T @ cross @ rotation @ np.linalg.inv(first.intrinsics))
+    pose = rotation, second.translation - rotation @ first.translation
+    return epipolar.fundamental_matrix((first.intrinsics, second.intrinsics), pose)
 
 
 def epipolar_distance(

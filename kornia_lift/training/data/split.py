@@ -1,4 +1,4 @@
-"""Hold images out of the training: by name where the split is declared, else a share of each kind by chance."""
+"""Hold images out of the training: by name where the split is declared, else a random share of each kind."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_lift.training.data.store import Kind, Observations, Store
+from kornia_lift.training.limits import check_limits
 
-#: The split that the data of the shipped weights declare; nothing of it may be trained on.
+#: The held-out part of the data of the shipped weights; it must not be trained on.
 DECLARED_SPLIT = (
     "cyprus_arches",
     "golden_statue",
@@ -31,9 +32,8 @@ class SplitConfig:
 
     Args:
         held_out: names of scenes, exposures and single images, with ``*`` and ``?``; ``church`` also names
-            ``sfm/church``. Of the scenes, of the exposures, and of the single images, a share is drawn where none is
-            named.
-        share: that share, at least one of each that has two or more.
+            ``sfm/church``. Of a class (scenes, exposures, single images) of which none is named, a share is drawn.
+        share: that share, at least 0 and below 1; at least one of each class that has two or more.
         seed: of the drawing.
 
     """
@@ -43,8 +43,8 @@ class SplitConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share < 1:
-            raise ValueError(f"the share held out must be at least 0 and below 1, got {self.share}")
+        check_limits(self, "share", at_least=0, below=1)
+        check_limits(self, "seed", at_least=0)
 
 
 def split_store(store: Store, split: SplitConfig | None = None) -> tuple[Store, Store]:
@@ -100,7 +100,7 @@ def _matches(unit: str, pattern: str) -> bool:
 
 
 def _draw(kinds: list[str], groups: list[list[int]], named: set[int], split: SplitConfig) -> set[int]:
-    """Units to hold out: the named ones and, of the classes without any, a share; groups are not divided."""
+    """Units to hold out: the named ones, and a share of each class of which none is named; groups are not divided."""
     held = {n for group in groups if named & set(group) for n in group}
     classes = sorted(set(kinds))
     left = {kind: sum(k == kind for n, k in enumerate(kinds) if n not in held) for kind in classes}
@@ -141,7 +141,7 @@ def _connected_groups(count: int, links: Iterable[tuple[int, int]]) -> list[list
 
 
 def divide_scene(store: Store, scene: str, split: SplitConfig) -> tuple[Store, Store]:
-    """Divide the images and the locations of one scene; what lies on both sides is dropped. The rest is trained on."""
+    """Divide the images and the locations of one scene; what lies on both sides is dropped."""
     rng = np.random.default_rng(split.seed)
     members = rng.permutation([n for n, image in enumerate(store.images) if image.scene == scene])
     none = np.zeros(len(store.images), dtype=bool)
@@ -181,8 +181,8 @@ def take_images(
     single = np.array([image.kind == "single" for image in store.images], dtype=bool)
     count = np.bincount(table.point, minlength=1)
     table = table.take((count[table.point] >= 2) | single[table.image])
-    with_sift = np.bincount(table.point[table.sigma > 0], minlength=1)
-    alone = np.pad(with_sift, (0, max(0, int(table.point.max(initial=0)) + 1 - len(with_sift))))[table.point] < 2
+    with_sift = np.bincount(table.point[table.sigma > 0], minlength=len(count))
+    alone = with_sift[table.point] < 2
     table = dataclasses.replace(table, sigma=np.where(alone & ~single[table.image], 0, table.sigma))
     new = np.cumsum(images) - 1
     empty = store.empty.take(images[store.empty.image])
@@ -201,7 +201,7 @@ def without_kind(store: Store, kind: Kind) -> Store:
 
 
 def check_apart(train: Store, validation: Store) -> None:
-    """Check that no image is in both stores, under whatever name.
+    """Check that no image is in both stores, under any name.
 
     Raises:
         ValueError: naming those that are.

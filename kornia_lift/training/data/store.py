@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ __all__ = ["Camera", "Kind", "Observations", "Store", "StoreError", "StoredImage
 
 VERSION = 2
 _MAX_PIXELS = 2**26  # of one image
-CAMERA_PARAMS = 12  # of the camera model of COLMAP that has most
+CAMERA_PARAMS = 12  # of COLMAP's camera model with the most parameters
 
 #: What an image is part of: a reconstructed scene, a scene with depth maps, a sequence with homographies, aligned
 #: exposures, or nothing else (its second views are synthetic).
@@ -110,9 +111,20 @@ class Store:
         """Names of the scenes, each once, in the order of the images."""
         return tuple(dict.fromkeys(image.scene for image in self.images))
 
+    @property
+    def scene_numbers(self) -> NDArray[np.int64]:
+        """For each image the index of its scene in :attr:`scenes`."""
+        number = {scene: n for n, scene in enumerate(self.scenes)}
+        return np.array([number[image.scene] for image in self.images], dtype=np.int64)
+
     def decode(self, index: int) -> Tensor:
         """Return image ``index``, uint8, shape (H, W)."""
         return self.images[index].decode()
+
+    def observed(self, index: int) -> dict[int, NDArray[np.float64]]:
+        """Return the position (x, y) in pixels of each location that image ``index`` shows, by its number."""
+        mine = self.tracks.take(self.tracks.image == index)
+        return dict(zip(mine.point.tolist(), mine.xy.astype(np.float64), strict=True))
 
     def with_sift_frames(self) -> Observations:
         """Return the views that have a SIFT scale and angle, of locations with two of them or in single images."""
@@ -257,9 +269,7 @@ def join_stores(stores: Sequence[Store]) -> Store:
         join_observations(empty),
         {scene: counts for s in stores for scene, counts in s.counts.items()},
     )
-    repeated = sorted({name for name in joined.names if joined.names.count(name) > 1}) if images < 10**4 else []
-    if repeated or len(set(joined.names)) != images:
-        raise ValueError(
-            f"two images of the training data are called {(repeated or ['the same'])[0]!r}; rename a folder"
-        )
+    repeated = sorted(name for name, count in Counter(joined.names).items() if count > 1)
+    if repeated:
+        raise ValueError(f"two images of the training data are called {repeated[0]!r}; rename a folder")
     return joined

@@ -108,7 +108,7 @@ class Referee:
         out: folder of the run.
         config: which pairs.
         device: where features are computed.
-        say: called with what begins now.
+        say: called with a line of text before each measurement.
 
     """
 
@@ -133,7 +133,7 @@ class Referee:
         return sum(len(scene.pairs) for scenes in self.groups.values() for scene in scenes)
 
     def measure(self, name: str, model: str | Path) -> FeatureResults:
-        """Measure a model by the name of a shipped one or its file, or what is known of the same weights.
+        """Measure a model, or return what was measured of the same weights before.
 
         Args:
             name: what it is called in the results.
@@ -153,7 +153,7 @@ class Referee:
             }
             self._known[identity] = FeatureResults(name, pairs, {"identity": identity})
             self._write()
-            self._known = self._read()  # rounded as a run that goes on finds it, which then decides alike
+            self._known = self._read()  # rounded as a resumed run reads it, so that both decide alike
         return replace(self._known[identity], name=name)
 
     def extractor(self, model: str | Path) -> Extractor:
@@ -189,6 +189,6 @@ class Referee:
 
 
 def _identity(model: str | Path) -> str:
-    """What tells a model from others: its weights, wherever their file lies, and how they are run."""
+    """Identity of a model: its weights, wherever their file lies, and how they are run."""
     how = f"{' upright' if is_upright(model) else ''} {pooled_sizes(model)}"
     return f"weights {weights_digest(model)}{how}"

@@ -81,8 +81,8 @@ def make_report(
             _table(group, rows),
         ]
     how = f"{referee.config.num_features} keypoints, mutual nearest neighbours, OpenCV USAC_MAGSAC."
-    flattered = " What is kept was chosen on these pairs, so that their figures flatter it a little." if chosen else ""
-    blocks.append(Paragraph(how + flattered))
+    biased = " The kept weights were chosen on these pairs, so their figures are slightly optimistic."
+    blocks.append(Paragraph(how + biased if chosen else how))
     blocks += [Paragraph(text) for text in remarks]
     if verdict.pairs < FEWEST_PAIRS:
         blocks.append(Paragraph(f"{verdict.pairs} pairs are too few to tell small differences: hold out more images."))
@@ -128,23 +128,23 @@ def write_picture(referee: Referee, models: Mapping[str, str | Path], row: Featu
 
 
 def draw_pair(scene: Scene, pair: tuple[int, int], features: tuple[Features, Features]) -> tuple[Picture, int, int]:
-    """Draw the mutual nearest neighbours of a pair; those count as correct that the geometry confirms.
+    """Draw the mutual nearest neighbours of a pair; those that the geometry confirms count as correct.
 
     Returns:
         RGB picture (H, W, 3), the number of correct matches, and of all.
 
     """
     first, second = features
-    a, matches = mutual_matches(first.keypoints, second.keypoints, nearest_neighbours(first, second))
+    neighbours = nearest_neighbours(first, second)
+    a, matches = mutual_matches(first.keypoints, second.keypoints, neighbours)
     if hasattr(scene, "homography"):
         error, limit = transfer_error(scene.transfer(*pair, first.keypoints), a, matches[1]), THRESHOLD
     else:
         assert isinstance(scene, HasPose)
         error, limit = scene_epipolar_distance(scene, pair, *matches[:2]), EPIPOLAR_THRESHOLD
-    b = nearest_neighbours(first, second).forward[a]
     order = np.argsort(matches[2], kind="stable")
     correct = (error <= limit)[order]
-    lafs = first.lafs[a[order]], second.lafs[b[order]]
+    lafs = first.lafs[a[order]], second.lafs[neighbours.forward[a][order]]
     picture = draw_matches(
         scene.image(pair[0]), scene.image(pair[1]), lafs, correct=correct, max_width=1160, max_height=500
     )

@@ -19,6 +19,7 @@ from kornia_lift.scenes.scene import FloatArray, Pair, Scene
 from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.images import scale_down, to_float
 from kornia_lift.training.data.photometric import Photometric, as_in_use
+from kornia_lift.training.data.posed_pairs import spread
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.warped.crops import WarpedCrops
@@ -33,11 +34,11 @@ class HeldOutConfig:
     """Which pairs of the held-out images are measured.
 
     Args:
-        pairs: number of pairs with cameras, and of pairs with homographies, at most, spread over the scenes and from
+        pairs: largest number of pairs with cameras, and of pairs with homographies, spread over the scenes and from
             the least to the largest common view.
         images: images used of a scene, evenly spread.
-        min_shared: points that both images of a pair with cameras observe, at least.
-        warped: pairs of warped crops, which are made where there are fewer other pairs than this.
+        min_shared: least number of points that both images of a pair with cameras observe.
+        warped: number of pairs of warped crops, which are made only where there are fewer other pairs than this.
         crops: how they are drawn.
         photometric: their photometric augmentation.
         max_size: larger side of the images, pixels; larger ones are scaled down.
@@ -190,17 +191,6 @@ def _members(store: Store, scene: str, *, posed: bool) -> list[int]:
     return [n for n, image in enumerate(store.images) if image.scene == scene and fits(n)]
 
 
-def _spread(items: Sequence[int], count: int) -> list[int]:
-    """At most ``count`` of a list, evenly spread, the two ends among them."""
-    chosen = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[n] for n in dict.fromkeys(chosen.tolist())]
-
-
-def _seen(store: Store, image: int) -> dict[int, FloatArray]:
-    mine = store.tracks.take(store.tracks.image == image)
-    return dict(zip(mine.point.tolist(), mine.xy.astype(np.float64), strict=True))
-
-
 def _shared_pairs(seen: Sequence[dict[int, FloatArray]], least: int, count: int) -> list[Pair]:
     """Pairs of images that share ``least`` points, spread from the least to the largest overlap."""
     found = []
@@ -210,12 +200,12 @@ def _shared_pairs(seen: Sequence[dict[int, FloatArray]], least: int, count: int)
             if shared >= least:
                 found.append(Pair(i, j, overlap=shared / min(len(mine), len(seen[j]))))
     found.sort(key=lambda pair: pair.overlap or 0.0)
-    return [found[n] for n in _spread(range(len(found)), count)]
+    return spread(found, count)
 
 
 def _with_cameras(store: Store, scene: str, config: HeldOutConfig, count: int) -> Scene | None:
-    members = _spread(_members(store, scene, posed=True), config.images)
-    pairs = _shared_pairs([_seen(store, n) for n in members], config.min_shared, count)
+    members = spread(_members(store, scene, posed=True), config.images)
+    pairs = _shared_pairs([store.observed(n) for n in members], config.min_shared, count)
     if not pairs:
         return None
     used = sorted({k for pair in pairs for k in (pair.i, pair.j)})
@@ -232,8 +222,8 @@ def _with_cameras(store: Store, scene: str, config: HeldOutConfig, count: int) -
 
 def _with_homographies(store: Store, scene: str, config: HeldOutConfig, count: int) -> Scene | None:
     """The homography from the first image to each other, from their common locations, which follow it exactly."""
-    members = _spread(_members(store, scene, posed=False), config.images)
-    seen, images = [_seen(store, n) for n in members], [store.decode(n) for n in members]
+    members = spread(_members(store, scene, posed=False), config.images)
+    seen, images = [store.observed(n) for n in members], [store.decode(n) for n in members]
     cv2 = require("cv2", extra="train")
     maps: list[FloatArray] = [np.eye(3)]
     kept = [0]
@@ -248,7 +238,7 @@ def _with_homographies(store: Store, scene: str, config: HeldOutConfig, count: i
         if homography is not None and check_homography(homography, (images[k].shape[1], images[k].shape[0])) is None:
             kept.append(k)
             maps.append(np.asarray(homography))
-    pairs = [Pair(0, n) for n in _spread(range(1, len(kept)), count)] if len(kept) > 1 else []
+    pairs = [Pair(0, n) for n in spread(range(1, len(kept)), count)]
     if not pairs:
         return None
     names = [store.images[members[k]].name for k in kept]
@@ -256,7 +246,7 @@ def _with_homographies(store: Store, scene: str, config: HeldOutConfig, count: i
 
 
 def _warped(store: Store, config: HeldOutConfig) -> Scene:
-    indices = _spread(range(len(store.images)), config.warped)
+    indices = spread(range(len(store.images)), config.warped)
     crops = WarpedCrops([[store.decode(n)] for n in indices], config.crops, config.photometric)
     generator = torch.Generator().manual_seed(config.seed)
     images: list[Tensor] = []

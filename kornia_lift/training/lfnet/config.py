@@ -29,15 +29,15 @@ class LFNetConfig:
         scale: largest ratio of scale that is added between two views.
         rotation: largest rotation that is added, degrees.
         reach: pixels around a common point of a scene in which its local similarity is taken for the warp.
-        epipolar: pixels within which the warped position must lie of the epipolar line.
+        epipolar: largest distance of the warped position from the epipolar line, pixels.
         score: weight of the distance of the score from its target.
         pair: weight of the distance of descriptors, in the loss of the detector.
         orientation: weight of the consistency of orientations.
         consistent_scale: weight of the consistency of scales.
         margin: of the triplet loss.
-        apart: positives at most this many pixels from one's own are no negatives.
-        pool_rate: factor by which the pool of hard negatives, 64 at first and 5 at least, shrinks per 1000 steps: 0.81
-            as in the authors' code; 0.55 as in their paper, for a run of few thousand steps.
+        apart: positives within this many pixels of one's own are not used as negatives.
+        pool_rate: factor by which the pool of hard negatives, 64 at first and never below 5, shrinks per 1000 steps:
+            0.81 as in the authors' code; 0.55 as in their paper, for a run of a few thousand steps.
         photometric: how the illumination of both views is changed.
         validation_photometric: photometric augmentation of the held-out data, as in use by default; ``"training"`` for
             that of the training data.
@@ -90,4 +90,4 @@ class LFNetConfig:
         check_limits(self, "pool_rate", above=0, at_most=1)
         check_limits(self, "rotation", at_least=0, at_most=180)
         weights = ("score", "pair", "orientation", "consistent_scale", "margin", "apart")
-        check_limits(self, *weights, at_least=0)
+        check_limits(self, *weights, "seed", at_least=0)

@@ -13,9 +13,7 @@ from kornia_lift.detector.soft_nms import strict_maxima
 
 TARGET_WINDOW, TARGET_SIGMA = 15, 0.5
 MAX_SCALE = math.sqrt(2.0)
-UNKNOWN_DEPTH = 500.0  # depths beyond it stand for none
 LARGEST_POOL = 64  # of hard negatives
-DETECTOR_WEIGHTS = {"score": 1.0, "pair": 0.01, "orientation": 0.1, "scale": 0.1}
 
 
 def target_map(score: Tensor, count: int = 512) -> Tensor:
@@ -82,26 +80,6 @@ def orientation_loss(mine: Tensor, other: Tensor, rotation: Tensor, visible: Ten
     x, y = other.unbind(1)
     expected = torch.stack([x * cosine - y * sine, x * sine + y * cosine], 1)
     return masked_mean((mine - expected).square().sum(1), visible)
-
-
-def expected_scale(scale: Tensor, depth: Tensor, other_depth: Tensor, focal_ratio: Tensor) -> Tensor:
-    """Scale that this view predicts in the other one: what is nearer, or seen by a longer lens, is larger.
-
-    It is a map on the grid of this view, to be fetched where the pixels of the other one lie.
-
-    Args:
-        scale: scale of this view, shape (B, H, W).
-        depth: depth of this view, shape (B, H, W).
-        other_depth: depth of the other view, fetched where the pixels of this one lie, shape (B, H, W).
-        focal_ratio: focal length of the other view over that of this one, shape (B,).
-
-    Returns:
-        Scales in [1 / sqrt 2, sqrt 2] without gradient, shape (B, H, W).
-
-    """
-    mine, theirs = (torch.where(d > UNKNOWN_DEPTH, 1.0, d) for d in (depth, other_depth))
-    expected = scale.detach() * focal_ratio[:, None, None] * mine / (theirs + 1e-6)
-    return expected.clamp(1 / MAX_SCALE, MAX_SCALE)
 
 
 def scale_loss(scale: Tensor, expected: Tensor, visible: Tensor) -> Tensor:

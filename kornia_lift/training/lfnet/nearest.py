@@ -1,4 +1,4 @@
-"""Which of some points lies nearest to every pixel of a view."""
+"""The nearest of some points for every pixel of a view."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from kornia_lift._extras import require
 def nearest_point(points: Tensor, size: int, reach: float) -> Tensor:
     """Return the number of the nearest point of every pixel, by a distance transform instead of all distances.
 
-    Points count as the pixels that they lie in: near the middle between two of them the other one may be taken, and of
-    two in one pixel only one is.
+    Points are rounded to pixels: near the middle between two points the other one may be returned, and of two points in
+    one pixel only one is used.
 
     Args:
         points: (x, y) in pixels of a square view, also outside of it; shape (M, 2).

@@ -16,10 +16,18 @@ from kornia_lift.training.data.bank import ImageBank
 from kornia_lift.training.data.images import to_gray
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.losses import inplane_rotation
-from kornia_lift.training.lfnet.views import Views, augment_views, join_views, land_inside, random_similarity
-from kornia_lift.training.warped.crops import crop_bank, sample_crops
+from kornia_lift.training.lfnet.views import (
+    Views,
+    augment_views,
+    cut_around,
+    is_inside,
+    join_views,
+    pixel_positions,
+    random_similarity,
+)
+from kornia_lift.training.warped.crops import crop_bank
 
-ATTEMPTS = 20  # at finding a point of the first image that the second one shows
+ATTEMPTS = 400  # points of the first image among which one is looked for that the second image shows
 
 
 class PosedViews:
@@ -30,7 +38,8 @@ class PosedViews:
         config: options.
 
     Raises:
-        ValueError: if no scene has a pair of images, or a depth map has another size than its image.
+        ValueError: if no scene has a pair of images; when views are drawn, if a depth map has another size than its
+            image.
 
     """
 
@@ -57,17 +66,8 @@ class PosedViews:
         rotation = inplane_rotation(torch.from_numpy(scene.relative_pose(i, j)[0])[None])
         added = random_similarity(generator, c.scale, c.rotation)
         linear = [torch.eye(2) * step, zoom * rotation_matrix(rotation)[0].float() @ added * step]
-        shift = (torch.rand(2, generator=generator) - 0.5) * (c.size / 2)
-        middle = torch.full((2,), (c.size - 1) / 2)
-        maps = []
-        for a, point in zip(linear, (here, there), strict=True):
-            origin = point + a @ shift - a @ middle
-            maps.append(torch.cat([torch.cat([a, origin[:, None]], 1), torch.tensor([[0.0, 0.0, 1.0]])]))
-        views: Views = {}
-        inside = []
-        for name, image, to_image in zip(("first", "second"), (i, j), maps, strict=True):
-            views[name], mask = sample_crops(self._bank(scene, image), torch.tensor([0]), to_image[None], c.size)
-            inside.append(mask[:, 0] > 0)
+        banks = [self._bank(scene, image) for image in (i, j)]
+        views, maps, inside = cut_around(banks, (here, there), linear, c.size, generator)
         views |= self._warp(scene, (i, j), (maps[0], maps[1]), inside[0], "first", "second")
         views |= self._warp(scene, (j, i), (maps[1], maps[0]), inside[1], "second", "first")
         return views
@@ -75,10 +75,10 @@ class PosedViews:
     def _common_point(self, scene: PosedScene, i: int, j: int, generator: Generator) -> tuple[Tensor, Tensor, float]:
         """Draw a point of image i that image j shows; its positions in both, and the change of size there."""
         size, other = (torch.tensor(scene.camera_size(k)) - 1.0 for k in (i, j))
-        points = (torch.rand(ATTEMPTS * 20, 2, generator=generator) * size).double().numpy()
+        points = (torch.rand(ATTEMPTS, 2, generator=generator) * size).double().numpy()
         moved = scene.transfer(i, j, points)
         good = np.flatnonzero(moved.status == VISIBLE)
-        if not len(good):  # an overlap of almost nothing: the middles of both images, where nothing may be seen
+        if not len(good):  # hardly any overlap: the middles of both images, where nothing may be seen
             return size / 2, other / 2, 1.0
         n = good[0]
         zoom = math.sqrt(abs(float(np.linalg.det(scene.local_affine(i, j, points[n : n + 1])[0]))))
@@ -94,17 +94,14 @@ class PosedViews:
         to: str,
     ) -> Views:
         size = self.config.size
-        at = torch.arange(size, dtype=torch.float64)
-        row, column = torch.meshgrid(at, at, indexing="ij")
-        pixels = torch.stack([column, row], -1).view(-1, 2)
-        here = pixels @ maps[0][:2, :2].double().mT + maps[0][:2, 2]
+        here = pixel_positions(size, torch.float64) @ maps[0][:2, :2].double().mT + maps[0][:2, 2]
         moved = scene.transfer(*images, here.numpy())
         back = torch.linalg.inv(maps[1].double())
         xy = torch.from_numpy(moved.points).nan_to_num(nan=-9.0) @ back[:2, :2].mT + back[:2, 2]
         affine = torch.from_numpy(scene.local_affine(*images, here.numpy())).nan_to_num(nan=1.0)
         angle = inplane_rotation(torch.from_numpy(scene.relative_pose(*images)[0])[None])
         whole = back[:2, :2] @ (rotation_matrix(angle)[0].double() * affine[:, :1, :1].abs()) @ maps[0][:2, :2].double()
-        seen = torch.from_numpy(moved.status == VISIBLE) & land_inside(xy, size) & inside.flatten()
+        seen = torch.from_numpy(moved.status == VISIBLE) & is_inside(xy, (size, size)) & inside.flatten()
         square = (1, size, size)
         return {
             f"to_{to}": xy.float().view(*square, 2),

@@ -50,9 +50,9 @@ class MixedViews:
 class LFNetRecipe(Recipe[LFNetConfig]):
     """The only stage of the LF-Net recipe; see the base class.
 
-    Where pairs of views come from is said by the data: two images of a reconstructed scene are related around their
-    common points and checked by epipolar lines, two of a scene with depth maps (``config.posed``) by depth and pose,
-    any image and its synthetic warp by a homography.
+    The data decide where pairs of views come from: two images of a reconstructed scene are related around their common
+    points and checked by epipolar lines, two of a scene with depth maps (``config.posed``) by depth and pose, and any
+    image and its synthetic warp by a homography.
 
     Args:
         data: training data; scenes with depth maps in it are left out, see ``config.posed``.
@@ -82,7 +82,7 @@ class LFNetRecipe(Recipe[LFNetConfig]):
     def make_networks(self) -> None:
         """Make detector and descriptor."""
         networks = LFNetNetworks(LFNetDetector(self.config.keypoints), LFNetDescriptor())
-        # the convolutions of few channels are faster so, the more in bfloat16
+        # convolutions with few channels are faster this way, above all in bfloat16
         self.networks = networks.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def network_of(self, stage: str) -> nn.Module:

@@ -26,8 +26,8 @@ from kornia_lift.training.lfnet.losses import (
     through_inputs,
     triplet_hinge,
 )
-from kornia_lift.training.lfnet.views import Views, ViewSource
-from kornia_lift.training.lfnet.warp import fetch_bilinear, fetch_nearest
+from kornia_lift.training.lfnet.views import Views, ViewSource, fetch_bilinear, fetch_nearest
+from kornia_lift.training.loop.batches import to_device_of
 
 
 class LFNetNetworks(nn.Module):
@@ -79,7 +79,7 @@ class _View(NamedTuple):
 
 
 class _PairScore(NamedTuple):
-    """What the keypoints of a held-out pair are worth.
+    """Scores of the keypoints of a held-out pair.
 
     Attributes:
         matching_score: share of the visible keypoints whose nearest neighbour is correct.
@@ -140,7 +140,7 @@ class LFNetStage:
             + c.orientation * parts["orientation"]
             + c.consistent_scale * parts["scale"]
         )
-        # a map that has gone flat has no strict maxima: training then collapses in silence, hence the counts
+        # a flat map has no strict maxima, and training collapses silently: hence the counts
         return detector + parts["triplet"], _read(parts)
 
     def _view(self, batch: dict[str, Tensor], mine: str, other: str) -> _View:
@@ -168,7 +168,7 @@ class LFNetStage:
         c = self.config
         target = target_map(fetch_bilinear(there.score.detach(), here.landing) * here.seen, c.keypoints)
         seen_there = torch.stack([fetch_nearest(part, here.landing) for part in there.orientation.unbind(1)], 1)
-        # what the other view's keypoints would measure here, and the scale that this view lets expect there
+        # orientations of the other view at the pixels of this one, and the scale that this view predicts there
         expected = fetch_nearest((here.scale.detach() * here.zoom).clamp(1 / MAX_SCALE, MAX_SCALE), there.landing)
         losses = {
             "score": score_loss(here.score, target, here.seen),
@@ -224,8 +224,7 @@ class LFNetStage:
 
     def _score_pair(self, views: Views) -> _PairScore:
         c, detector = self.config, self.networks.detector
-        device = next(self.networks.parameters()).device
-        views = {name: t.to(device) for name, t in views.items()}
+        views = to_device_of(self.networks, views)
         points, descriptors = [], []
         for name in ("first", "second"):
             score, scale, orientation = self.networks(views[name])

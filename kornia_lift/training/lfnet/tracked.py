@@ -2,8 +2,8 @@
 
 A reconstruction knows where its points are in every image, and how much larger and how rotated their neighbourhoods
 are (:class:`~kornia_lift.training.data.observations.Observations`). A pixel near a common point is carried to the other
-image by the similarity of that point. Where the surface is another one it lands elsewhere: it then lies off its
-epipolar line, unless it moved along it, and is taken as not seen.
+image by the similarity of that point. If it lies on another surface it lands elsewhere: off its epipolar line, unless
+it moved along it, and then counts as not seen.
 """
 
 from __future__ import annotations
@@ -25,12 +25,21 @@ from kornia_lift.training.data.posed_pairs import (
     choose_partners,
     epipolar_distance,
     fundamental_matrix,
+    images_with_cameras,
 )
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.nearest import nearest_point
-from kornia_lift.training.lfnet.views import Views, augment_views, join_views, land_inside, random_similarity
-from kornia_lift.training.warped.crops import crop_bank, sample_crops
+from kornia_lift.training.lfnet.views import (
+    Views,
+    augment_views,
+    cut_around,
+    is_inside,
+    join_views,
+    pixel_positions,
+    random_similarity,
+)
+from kornia_lift.training.warped.crops import crop_bank
 
 
 @dataclass(frozen=True)
@@ -64,21 +73,14 @@ class TrackedViews:
         self.config = config
         self.images: list[PosedImage] = []
         self.pairs: list[TrackedPair] = []
-        for scene in store.scenes:
-            members = [n for n, image in enumerate(store.images) if image.scene == scene and image.camera is not None]
-            if len(members) > 1:
-                self._add_scene(store, members, config.pairs)
+        for chosen in images_with_cameras(store, config.pairs):
+            self._add_scene(store, chosen, config.pairs)
         self._banks = [crop_bank([image.gray]) for image in self.images]
 
-    def _add_scene(self, store: Store, members: Sequence[int], config: PairConfig) -> None:
-        count = min(config.max_images, len(members))
-        chosen = [members[n] for n in np.linspace(0, len(members) - 1, count).round().astype(int)]
+    def _add_scene(self, store: Store, chosen: Sequence[int], config: PairConfig) -> None:
         tables = [store.tracks.take(store.tracks.image == k) for k in chosen]
         rows = [dict(zip(t.point.tolist(), range(len(t)), strict=True)) for t in tables]
-        partners = choose_partners(
-            [{p: t.xy[r].astype(np.float64) for p, r in mine.items()} for t, mine in zip(tables, rows, strict=True)],
-            config,
-        )
+        partners = choose_partners(rows, config)
         number = {}
         for n in sorted({n for pair in partners for n in pair}):
             number[n] = len(self.images)
@@ -126,29 +128,16 @@ class TrackedViews:
             torch.eye(2) * step,
             pair.similarity[point] @ random_similarity(generator, c.scale, c.rotation) * step,
         ]
-        # off the centre, so that the network does not learn where keypoints are
-        shift = (torch.rand(2, generator=generator) - 0.5) * (c.size / 2)
-        middle = torch.full((2,), (c.size - 1) / 2)
-        maps = [_affine(a, pair.points[side, point] + a @ shift - a @ middle) for side, a in enumerate(linear)]
-        views: Views = {}
-        inside = []
-        for name, number, to_image in zip(
-            ("first", "second"), (pair.geometry.first, pair.geometry.second), maps, strict=True
-        ):
-            views[name], mask = sample_crops(self._banks[number], torch.tensor([0]), to_image[None], c.size)
-            inside.append(mask[:, 0] > 0)
-        views |= self._warp(pair, maps, (inside[0], inside[1]), flip=False)
-        views |= self._warp(pair, maps, (inside[0], inside[1]), flip=True)
-        return views
+        banks = [self._banks[number] for number in (pair.geometry.first, pair.geometry.second)]
+        views, maps, inside = cut_around(banks, pair.points[:, point].unbind(), linear, c.size, generator)
+        return views | self._warp(pair, maps, inside, flip=False) | self._warp(pair, maps, inside, flip=True)
 
-    def _warp(self, pair: TrackedPair, maps: Sequence[Tensor], inside: tuple[Tensor, Tensor], *, flip: bool) -> Views:
+    def _warp(self, pair: TrackedPair, maps: Sequence[Tensor], inside: Sequence[Tensor], *, flip: bool) -> Views:
         """Carry the pixels of the first view to the second, or, with ``flip``, of the second to the first."""
         c = self.config
         mine, other = (1, 0) if flip else (0, 1)
         similarity = torch.linalg.inv(pair.similarity) if flip else pair.similarity
-        at = torch.arange(c.size, dtype=torch.float32)
-        row, column = torch.meshgrid(at, at, indexing="ij")
-        pixels = torch.stack([column, row], -1).view(-1, 2)
+        pixels = pixel_positions(c.size)
         step = float(torch.linalg.det(maps[mine][:2, :2]).abs().sqrt())
         # points and their similarities in pixels of the views
         forth, back = (torch.linalg.inv(maps[side]) for side in (mine, other))
@@ -158,7 +147,7 @@ class TrackedViews:
         partner = nearest_point(here, c.size, c.reach)
         offset = pixels - here[partner]
         xy = there[partner] + (linear[partner] * offset[:, None]).sum(-1)
-        seen = (offset.square().sum(1) <= c.reach**2) & land_inside(xy, c.size) & inside[mine].flatten()
+        seen = (offset.square().sum(1) <= c.reach**2) & is_inside(xy, (c.size, c.size)) & inside[mine].flatten()
         candidates = seen.nonzero()[:, 0]
         ends: list[FloatArray] = [
             (p[candidates] @ maps[side][:2, :2].mT + maps[side][:2, 2]).double().numpy()
@@ -176,7 +165,3 @@ class TrackedViews:
             f"zoom_{name}": zoom[partner].view(square),
             f"rotation_{name}": rotation[partner].view(square),
         }
-
-
-def _affine(linear: Tensor, origin: Tensor) -> Tensor:
-    return torch.cat([torch.cat([linear, origin[:, None]], 1), torch.tensor([[0.0, 0.0, 1.0]])])

@@ -21,7 +21,7 @@ FREE_OPTIONS = frozenset(
     {"max_minutes", "validate_every", "checkpoint_every", "checkpoint_minutes", "log_every", "prefetch", "workers"}
     | {"tensorboard"}
 )
-#: Option of a recipe that says how held-out data are augmented; a recipe that does not have it leaves them as they are.
+#: Option of a recipe that says how held-out data are augmented; recipes without it do not augment them.
 VALIDATION = "validation_photometric"
 
 
@@ -59,8 +59,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except Exception as error:  # torch raises a dozen types for a damaged file
         reason = str(error) if isinstance(error, (ValueError, zipfile.BadZipFile)) else type(error).__name__
         raise CheckpointError(
-            f"{path} is damaged or not a checkpoint ({reason}); delete it to start the stage anew, or copy {BEST} over "
-            f"{LAST} where that is whole"
+            f"{path} is damaged or not a checkpoint ({reason}); delete it to start the stage again, or copy {BEST} "
+            f"over {LAST} if it is intact"
         ) from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
         found = state.get("version") if isinstance(state, dict) else type(state).__name__
@@ -94,7 +94,7 @@ def check_same_run(
         state: what it holds.
         stage: name of the stage.
         config: options of the loop.
-        recipe: options of the whole recipe, of which those count that change what a validation error means.
+        recipe: options of the whole recipe; only those that change what a validation error means are compared.
 
     """
     if state["stage"] != stage:

@@ -49,7 +49,7 @@ class TrainingLog:
         name: title in front of the progress.
         start: steps already done.
         total: steps in all.
-        resumed: a training goes on: lines up to ``start`` are kept, those of steps that will be done again are not.
+        resumed: whether a training goes on; lines up to ``start`` are then kept, those of steps done again are not.
         tensorboard: also write TensorBoard files to ``folder/tensorboard``.
         progress: show progress on stderr: a bar on a terminal, else one line per validation.
         measure: what the validation error is, said once before the first step of this process.
@@ -81,7 +81,7 @@ class TrainingLog:
             )
         tqdm = require("tqdm", extra="train").tqdm
         bar = progress and sys.stderr.isatty()
-        # without tqdm's own estimate, which knows nothing of a time budget
+        # without tqdm's own estimate, which does not know about a time budget
         form = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
         self._bar = tqdm(total=total, initial=start, desc=name, disable=not bar, bar_format=form)
         self._lines = progress and not bar
@@ -107,7 +107,7 @@ class TrainingLog:
             self._file.flush()
         except OSError as error:
             raise type(error)(
-                f"cannot write {self._file.name}: {error.strerror}; make room, and the same command goes on"
+                f"cannot write {self._file.name}: {error.strerror}; make room, and start the same command again"
             ) from error
         if self._board is not None:
             for key, value in figures.items():

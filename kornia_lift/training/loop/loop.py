@@ -23,8 +23,8 @@ from kornia_lift.training.loop.update import TrainingDivergedError, Update
 from kornia_lift.training.stage import ERROR, Measure, Stage, measure_of
 
 LOGGER = logging.getLogger(__name__)
-BUDGET_VALIDATIONS = 10  # of a stage with max_minutes, where they take at most this share of them:
-VALIDATION_SHARE = 0.25
+BUDGET_VALIDATIONS = 10  # of a stage with max_minutes
+VALIDATION_SHARE = 0.25  # of the minutes, largest share for validations
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,15 @@ def fit(
 ) -> Result:
     """Train ``stage.network``; it then holds the weights of the smallest validation error.
 
-    ``out_dir`` receives ``last.pt``, ``best.pt`` and ``log.jsonl``. A process that is killed at any moment goes on from
-    ``last.pt`` when started again; every batch and every random number is then the same as without the interruption.
+    ``out_dir`` receives ``last.pt``, ``best.pt`` and ``log.jsonl``. A process that is killed at any moment continues
+    from ``last.pt`` when started again; every batch and every random number is then the same as without interruption.
     SIGINT and SIGTERM end the step that runs, save, and raise; a second one interrupts at once.
 
     Args:
         stage: what to train.
         config: how to train it.
         out_dir: folder of this stage, made where it does not exist.
-        resume: continue from ``last.pt`` where there is one; otherwise start anew.
+        resume: continue from ``last.pt`` where there is one; otherwise start from the beginning.
         progress: show progress on stderr: a bar on a terminal, else a line per validation.
         resolved: the whole configuration of the run, stored in the checkpoints for the record.
         title: what the progress is called; the name of the stage by default.
@@ -162,7 +162,7 @@ class _Run:
             )
         stopped: Literal["steps", "time"] = "time" if self._late() else "steps"
         try:
-            if self.best["step"] < 0:  # not of the stage's minutes: a slow one would leave a short budget no steps
+            if self.best["step"] < 0:  # not counted in the minutes: if slow, it would leave a short budget no steps
                 self._validate(log)
                 self._save()
             samples, started = 0, self.clock()
@@ -201,24 +201,18 @@ class _Run:
                 f"stage {self.stage.name!r}: no validation gave a finite error, the last one {self.best['figures']}; "
                 "the held-out data are most likely too few or damaged"
             )
-        self.stage.network.load_state_dict(distributed.from_first(load_checkpoint(best)["network"] if first else None))
-        return Result(
-            self.step,
-            stopped,
-            self.best["figures"][ERROR],
-            self.start,
-            self.best["step"],
-            self.best["figures"],
-            best,
-            self.out_dir / LAST,
-            measure_of(self.stage),
-        )
+        found = distributed.from_first(load_checkpoint(best) if first else None)
+        self.stage.network.load_state_dict(found["network"])
+        # of the file itself: a run that was killed after writing it resumed from a last.pt that did not know it yet
+        step, figures = found["best"]["step"], found["best"]["figures"]
+        last, measure = self.out_dir / LAST, measure_of(self.stage)
+        return Result(self.step, stopped, figures[ERROR], self.start, step, figures, best, last, measure)
 
     def _late(self) -> bool:
         return self.config.max_minutes is not None and self.elapsed > 60 * self.config.max_minutes
 
     def _share(self, elapsed: float) -> int:
-        """Which part of the time budget it is, so that its end validates; 0 without a budget."""
+        """Number of the current tenth of the time budget, whose end validates; 0 without a budget."""
         minutes = self.config.max_minutes
         return 0 if minutes is None else int(elapsed / (60 * minutes) * BUDGET_VALIDATIONS)
 
@@ -254,7 +248,7 @@ class _Run:
                     self.start = error
                 if not math.isfinite(error):
                     LOGGER.warning("stage %r, step %d: the validation error is %s", self.stage.name, self.step, error)
-                # what is not finite is the worst: without this a first NaN would stay the best
+                # an error that is not finite is the worst: without this a first NaN would stay the best
                 if self.best["step"] < 0 or (math.isfinite(error) and not least <= error):
                     self.best = {"step": self.step, "figures": figures}
                     save_checkpoint(self.out_dir / BEST, self._header() | {"network": network.state_dict()})
@@ -292,7 +286,7 @@ class _Run:
         rates = [learning_rate(c, self.step, self.elapsed) for c in (old, new)]
         if distributed.rank() == 0 and self.step < new.steps and not self._late() and rates[0] != rates[1]:
             LOGGER.warning(
-                "stage %r goes on with max_minutes %s instead of %s: its decaying rate changes from %.3g to %.3g",
+                "stage %r continues with max_minutes %s instead of %s: its decaying rate changes from %.3g to %.3g",
                 self.stage.name,
                 new.max_minutes,
                 before,

@@ -16,7 +16,7 @@ WARMUP_SHARE = 0.1  # of max_minutes: a longer warm-up would leave a short run n
 
 
 def learning_rate(config: LoopConfig, step: int, elapsed: float = 0.0) -> float:
-    """Learning rate of step ``step`` (0-based): linear warm-up, then constant, or down to 0 in a line or a cosine.
+    """Learning rate of step ``step`` (0-based): linear warm-up, then constant, or down to 0 linearly or as a cosine.
 
     Args:
         config: the options.

@@ -99,7 +99,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _begin_process(number: int) -> None:
-    """Leave Ctrl-C, and the first SIGTERM, which the whole group of processes gets, to the process that trains."""
+    """Leave Ctrl-C and the first SIGTERM, which the whole group of processes gets, to the process that trains."""
 
     def note(received: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -112,4 +112,4 @@ class ModernConfig:
         )
         check_limits(self, "anchors_per_image", "refine_anchors", at_least=2)
         check_limits(self, "margin", "blob_strength", "tolerance", above=0)
-        check_limits(self, "ranking_weight", "shapes", "warped_pairs", at_least=0)
+        check_limits(self, "ranking_weight", "shapes", "seed", at_least=0)

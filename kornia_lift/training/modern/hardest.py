@@ -34,7 +34,14 @@ def hardest_in_batch_loss(
 
 
 def nearest_measure(images: int, per_image: int, locations: int) -> Measure:
-    """Measure of the share of pairs of a batch, so many of each image, that have a wrong nearest neighbour."""
+    """Measure the share of the pairs of a batch that have a wrong nearest neighbour.
+
+    Args:
+        images: images of a batch.
+        per_image: pairs of each.
+        locations: number of held-out locations.
+
+    """
     size = images * per_image
     # the nearest of 2 N - 1 candidates: the positive, and the others of either side
     return Measure(f"pairs with a wrong nearest neighbour among {size}", 1 - 1 / (2 * size - 1), locations)

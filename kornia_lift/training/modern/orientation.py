@@ -33,7 +33,7 @@ def direction_loss(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def angle_measure(pairs: int) -> Measure:
-    """What an orientation stage is judged by; by chance 40 of 360 degrees are within the limit.
+    """Measure of an orientation stage; by chance 40 of 360 degrees are within the limit.
 
     Args:
         pairs: number of held-out pairs.

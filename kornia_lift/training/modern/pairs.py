@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -38,57 +39,85 @@ class WarpConfig(Photometric):
         check_limits(self, "angle", "shift", at_least=0)
 
 
-class PatchPairs:
-    """Index over tracks that draws anchors image by image, so that a batch holds look-alikes of the same image.
+class ViewIndex:
+    """Index over views of locations from which pairs are drawn image by image: a batch holds look-alikes of one image.
 
     Args:
-        tracks: the stored patches; kept on their device, batches are cut there.
+        track: number of the location of each view, shape (M,).
+        image: image of each view, shape (M,).
         groups: images per batch.
-        per_group: anchors per image. Images that show fewer locations are left out, unless none shows as many: then
+        per_group: pairs per image. Images that show fewer locations are left out, unless none shows as many: then
             those that show most give what they have.
-        warp: noise of frames, and photometric augmentation.
+        warp: noise of the frames and photometric augmentation. ``stretch`` is for pairs from one image.
 
     Raises:
         ValueError: if no image shows two locations.
 
     """
 
-    def __init__(self, tracks: PatchTracks, groups: int = 8, per_group: int = 32, warp: WarpConfig | None = None):
-        self.tracks = tracks
-        self.groups = groups
-        self.warp = warp or WarpConfig()
-        self.by_track = torch.argsort(tracks.track, stable=True)
-        self.track_count = torch.bincount(tracks.track)
-        self.track_begin = self.track_count.cumsum(0) - self.track_count
-        self.rank = torch.empty_like(self.by_track)  # position of a patch inside its track
-        self.rank[self.by_track] = torch.arange(len(tracks)) - self.track_begin[tracks.track[self.by_track]]
-        self.by_image = torch.argsort(tracks.image, stable=True)
-        self.image_count = torch.bincount(tracks.image)
-        self.image_begin = self.image_count.cumsum(0) - self.image_count
-        self.per_group = min(per_group, int(self.image_count.max()) if len(tracks) else 0)
+    def __init__(self, track: Tensor, image: Tensor, groups: int, per_group: int, warp: WarpConfig) -> None:
+        self.groups, self.warp, self._track = groups, warp, track
+        self._by_track = torch.argsort(track, stable=True)
+        self.track_count = torch.bincount(track)
+        self._track_begin = self.track_count.cumsum(0) - self.track_count
+        self._rank = torch.empty_like(self._by_track)  # position of a view inside its track
+        self._rank[self._by_track] = torch.arange(len(track)) - self._track_begin[track[self._by_track]]
+        count = torch.bincount(image)
+        self.per_group = min(per_group, int(count.max()) if len(image) else 0)
         if self.per_group < 2:
             raise ValueError("no image shows two locations, which pairs need; use larger ones, or some with texture")
-        self.usable_images = torch.nonzero(self.image_count >= self.per_group)[:, 0]
+        self._usable = torch.nonzero(count >= self.per_group)[:, 0]
+        self._of_image = torch.argsort(image, stable=True).split(count.tolist())
 
     @property
     def batch_size(self) -> tuple[int, int]:
-        """Images of a batch, and pairs of each."""
-        return min(self.groups, len(self.usable_images)), self.per_group
+        """Images of a batch, and pairs of each, at most."""
+        return min(self.groups, len(self._usable)), self.per_group
+
+    def draw_anchors(self, generator: Generator, per_image: int) -> Iterator[Tensor]:
+        """Draw the images of a batch, and yield up to ``per_image`` of the views of each, (N,)."""
+        chosen = self._usable[torch.randperm(len(self._usable), generator=generator)[: self.groups]]
+        for image in chosen.tolist():
+            mine = self._of_image[image]
+            yield mine[torch.randperm(len(mine), generator=generator)[:per_image]]
+
+    def draw_positives(self, anchor: Tensor, generator: Generator) -> Tensor:
+        """Draw for each view (N,) one of the other views of its track, the view itself where there is none."""
+        track = self._track[anchor]
+        count = self.track_count[track]
+        jump = (torch.rand(len(anchor), generator=generator) * (count - 1).clamp(min=1)).long() + 1
+        return self._by_track[self._track_begin[track] + (self._rank[anchor] + jump) % count]
+
+    def random_stretch(self, anchor: Tensor, positive: Tensor, generator: Generator) -> Tensor:
+        """Draw the slant of pairs from one image; pairs of two real views have their own."""
+        drawn = torch.exp(torch.rand(len(anchor), generator=generator) * math.log(self.warp.stretch))
+        return torch.where(anchor == positive, drawn, torch.ones(()))
+
+
+class PatchPairs(ViewIndex):
+    """Draws pairs of stored patches.
+
+    Args:
+        tracks: the stored patches; kept on their device, batches are cut there.
+        groups: images per batch.
+        per_group: pairs per image, see :class:`ViewIndex`.
+        warp: noise of the frames and photometric augmentation.
+
+    Raises:
+        ValueError: if no image shows two locations.
+
+    """
+
+    def __init__(
+        self, tracks: PatchTracks, groups: int = 8, per_group: int = 32, warp: WarpConfig | None = None
+    ) -> None:
+        super().__init__(tracks.track, tracks.image, groups, per_group, warp or WarpConfig())
+        self.tracks = tracks
 
     def draw(self, generator: Generator) -> tuple[Tensor, Tensor]:
         """Return indices of anchors and of another patch of the same track (itself where there is none), (N,) each."""
-        chosen = self.usable_images[torch.randperm(len(self.usable_images), generator=generator)[: self.groups]]
-        anchors = []
-        for image in chosen.tolist():
-            pick = torch.randperm(int(self.image_count[image]), generator=generator)[: self.per_group]
-            anchors.append(self.by_image[int(self.image_begin[image]) + pick])
-        anchor = torch.cat(anchors)
-        track = self.tracks.track[anchor]
-        count = self.track_count[track]
-        # uniform among the other patches of the track
-        jump = (torch.rand(len(anchor), generator=generator) * (count - 1).clamp(min=1)).long() + 1
-        positive = self.by_track[self.track_begin[track] + (self.rank[anchor] + jump) % count]
-        return anchor, positive
+        anchor = torch.cat(list(self.draw_anchors(generator, self.per_group)))
+        return anchor, self.draw_positives(anchor, generator)
 
     def ambiguous(self, anchor: Tensor, radius: float = 1.5) -> Tensor:
         """Mark pairs of anchors that are not valid negatives: the same location, or nearly, in one image.
@@ -129,8 +158,3 @@ class PatchPairs:
         grid = F.affine_grid(affine, [n, 1, DESCRIPTOR_SIZE, DESCRIPTOR_SIZE], align_corners=False)
         patch = F.grid_sample(source, grid, align_corners=False, padding_mode="border")
         return augment(patch, w, generator)
-
-    def random_stretch(self, anchor: Tensor, positive: Tensor, generator: Generator) -> Tensor:
-        """Draw the slant of pairs from one image; pairs of two real views have their own."""
-        drawn = torch.exp(torch.rand(len(anchor), generator=generator) * math.log(self.warp.stretch))
-        return torch.where(anchor == positive, drawn, torch.ones(()))

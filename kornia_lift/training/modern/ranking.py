@@ -129,7 +129,7 @@ class RankingSetBuilder:
             for side, (index, matched) in enumerate(((pair.first, a), (pair.second, b))):
                 label = torch.zeros(len(xy[side])).index_put((matched,), correct)
                 seen = torch.from_numpy(is_seen(pair, images, side, xy[side], config.reach)).float()
-                # whether the other image sees a detection is not known elsewhere, unless it is matched correctly
+                # elsewhere it is not known whether the other image sees a detection, unless it is matched correctly
                 weight = torch.maximum(seen, (label > 0).float())
                 sums[index] += torch.stack([label * weight, weight])
                 partners[index] += 1
@@ -152,7 +152,7 @@ class RankingSetBuilder:
                 label = torch.zeros(len(moved)).index_put((matches[side],), correct)
                 image = ("first", "second")[side]
                 inside = self._windows(drawn[f"inside_{image}"], found[side], False).amin(1) >= 0.5
-                # the edge of the image itself is nothing that another image would show
+                # no other image would show the edge of the image itself
                 self._add(drawn[image], found[side], label * inside, torch.where(inside, visible.float(), 1.0))
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Patches of one location: cut once from the images, warped and augmented anew for every batch."""
+"""Patches of one location: cut once from the images, warped and augmented again for every batch."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class CutConfig:
     """How locations are chosen.
 
     Args:
-        points_per_scene: locations taken from each scene, at most.
-        views_per_point: observations of each location, at most.
-        points_per_image: locations taken from each single image or set of exposures, at most.
+        points_per_scene: largest number of locations taken from each scene.
+        views_per_point: largest number of observations of each location.
+        points_per_image: largest number of locations taken from each single image or set of exposures.
         min_sigma: smallest scale in pixels of the view that shows the location smallest.
         max_sigma: largest scale in pixels.
         seed: seed of the choice.
@@ -67,6 +67,7 @@ class CutConfig:
         check_limits(self, "points_per_scene", "points_per_image", at_least=1)
         check_limits(self, "views_per_point", at_least=2)
         check_limits(self, "min_sigma", above=0)
+        check_limits(self, "seed", at_least=0)
         check_limits(self, "max_sigma", at_least=self.min_sigma)
 
 
@@ -79,7 +80,7 @@ def cut_tracks(store: Store, config: CutConfig) -> PatchTracks:
     """
     rng = np.random.default_rng(config.seed)
     parts = []
-    scene_of = np.array([store.scenes.index(image.scene) for image in store.images])
+    scene_of = store.scene_numbers
     for number in range(len(store.scenes)):
         table = store.tracks.take(scene_of[store.tracks.image] == number)
         parts.append(_cut_scene(store, table, config, rng))

@@ -1,4 +1,4 @@
-"""Images of any sizes in one tensor, from which patches of many of them are cut at once, on any device."""
+"""Images of any size in one tensor, from which patches of many images are cut at once, on any device."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class PaperDescriptorStage:
         network: descriptor with ``normalize=False``, since the margin refers to norms of about 40.
         train: training data.
         validation: held-out data.
-        options: see there.
+        options: options of the stage.
         seed: seed of the validation pairs.
 
     Raises:

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from kornia_lift.geometry import DETECTOR_SIZE
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.limits import check_limits
+from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.paper.losses import descriptor_loss, detector_loss, overlap_loss, pair_loss
 from kornia_lift.training.paper.mining import DETECTOR_RATIO, mine
 from kornia_lift.training.paper.quadruplets import Quadruplets, QuadrupletSampler, draw_angle, draw_shift
@@ -149,8 +150,7 @@ class _DetectorStage(ABC):
         self.network.eval()
         generator = torch.Generator().manual_seed(self.seed)
         drawn = self.validation.draw(generator, self.options.validation_quadruplets)
-        device = next(self.network.parameters()).device
-        batch = {k: v.to(device) for k, v in self._batch(self.validation, drawn, generator).items()}
+        batch = to_device_of(self.network, self._batch(self.validation, drawn, generator))
         xy, scores = self._locate(batch)
         is_point = torch.ones_like(scores, dtype=torch.bool)
         is_point[:, 3] = False
@@ -169,7 +169,7 @@ class OverlapDetectorStage(_DetectorStage):
         response: the detector network.
         train: training data.
         validation: held-out data.
-        options: see there.
+        options: options of the stage.
         seed: seed of the validation quadruplets.
 
     """
@@ -189,7 +189,7 @@ class PaperDetectorStage(_DetectorStage):
         descriptor: trained descriptor, frozen here.
         train: training data.
         validation: held-out data.
-        options: see there.
+        options: options of the stage.
         seed: seed of the validation quadruplets.
 
     """

@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.training.limits import check_limits
+from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.paper.losses import orientation_loss
 from kornia_lift.training.paper.quadruplets import Quadruplets, QuadrupletSampler, draw_angle, draw_shift
 from kornia_lift.training.paper.siamese import describe, freeze, nearest_is_correct, orient
@@ -47,7 +48,7 @@ class PaperOrientationStage:
             :class:`~kornia_lift.LIFTDescriptor`, kornia's SIFT, HardNet... It is frozen.
         train: training data.
         validation: held-out data.
-        options: see there.
+        options: options of the stage.
         seed: seed of the validation pairs.
 
     """
@@ -71,7 +72,7 @@ class PaperOrientationStage:
 
     @property
     def measure(self) -> Measure:
-        """A pair is one of so many candidates."""
+        """Chance is one in the number of candidates."""
         count = min(self.options.validation_pairs, self.validation.num_points)
         return Measure(f"pairs with a wrong nearest neighbour among {count}, once oriented", 1 - 1 / count, count)
 
@@ -112,8 +113,7 @@ class PaperOrientationStage:
         self.network.eval()
         generator = torch.Generator().manual_seed(self.seed)
         drawn = self.validation.draw(generator, self.options.validation_pairs)
-        batch = self._batch(self.validation, drawn, generator)
-        batch = {key: value.to(next(self.network.parameters()).device) for key, value in batch.items()}
+        batch = to_device_of(self.network, self._batch(self.validation, drawn, generator))
         (d1, d2), theta = self._branches(batch)
         correct = float(nearest_is_correct(d1, d2).float().mean())
         patches, xy = batch["patches"], batch["xy"]

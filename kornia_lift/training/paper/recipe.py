@@ -77,6 +77,7 @@ class PaperConfig:
 
     def __post_init__(self) -> None:
         check_limits(self, "dropout", at_least=0, below=1)
+        check_limits(self, "seed", at_least=0)
 
 
 class PaperRecipe(Recipe[PaperConfig]):

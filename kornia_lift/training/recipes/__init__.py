@@ -20,7 +20,7 @@ def recipe_path(recipe: Path, fine_tuning: bool = False) -> Path:
         fine_tuning: of a name, the file for training from weights that exist.
 
     Raises:
-        ConfigError: if there is no recipe of that name, or it begins with random weights only.
+        ConfigError: if there is no recipe of that name, or it can only start from random weights.
 
     """
     if recipe.name != str(recipe) or recipe.suffix or recipe.exists():
@@ -29,6 +29,6 @@ def recipe_path(recipe: Path, fine_tuning: bool = False) -> Path:
     if shipped.is_file():
         return shipped
     if (FOLDER / shipped.name).is_file():
-        raise ConfigError(f"the recipe {recipe.name!r} begins with random weights; leave out --init")
+        raise ConfigError(f"the recipe {recipe.name!r} starts from random weights only; leave out --init")
     names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.toml")))
     raise ConfigError(f"no recipe {recipe.name!r}: expected one of {names}, or the path of a .toml or .json file")

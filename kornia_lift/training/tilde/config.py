@@ -22,8 +22,8 @@ class TildeConfig:
         repeated: share of the images of a stack in which a location must be found to be a positive.
         within: pixels within which it counts as found again.
         locations: positives of a stack, those that repeat most.
-        apart: negatives are at least so many pixels from every keypoint of the stack.
-        locations_per_batch: positives, and as many negatives, of a batch.
+        apart: least distance of negatives from every keypoint of the stack, pixels.
+        locations_per_batch: number of positives, and of negatives, in a batch.
         images_per_location: images of the stack in which each is seen.
         map_size: side of the score map around a positive whose shape is compared, odd.
         sharpness: of the peak, alpha.
@@ -64,7 +64,7 @@ class TildeConfig:
         check_limits(self, "images_per_location", at_least=2)
         check_limits(self, "repeated", above=0, at_most=1)
         check_limits(self, "within", "sharpness", "reach", above=0)
-        check_limits(self, "apart", "classification", "shape", "temporal", at_least=0)
+        check_limits(self, "apart", "classification", "shape", "temporal", "seed", at_least=0)
         for name in ("filter_size", "map_size"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
                 raise ValueError(f"{name} must be odd, got {getattr(self, name)}")

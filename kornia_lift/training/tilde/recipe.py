@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 
 from kornia_lift.convert.tilde import TILDEResponse
+from kornia_lift.evaluation.features.peers import Extractor
 from kornia_lift.training.config import to_mapping
 from kornia_lift.training.data.prepare.sources import split_folders
 from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.loop.distributed import rank
 from kornia_lift.training.tilde.config import TildeConfig
-from kornia_lift.training.tilde.stacks import Extractor, read_stack
+from kornia_lift.training.tilde.stacks import read_stack
 from kornia_lift.training.tilde.stage import TildeStage, make_response
 from kornia_lift.weights import save_model
 
@@ -22,7 +23,7 @@ WEIGHTS, START = "tilde.safetensors", "untrained.safetensors"
 
 
 class TildeRecipe:
-    """Find locations in aligned stacks and train the filters; started again, it goes on where it was.
+    """Find locations in aligned stacks and train the filters; started again, it continues where it stopped.
 
     Args:
         data: folders of the training data; only their stacks (``illumination/``) are used.

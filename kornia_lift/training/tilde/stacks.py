@@ -1,8 +1,8 @@
-"""Locations of aligned stacks: where keypoints of one view come again under every illumination, and where none are."""
+"""Locations of aligned stacks: where keypoints are found under every illumination, and where there are none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_lift.features import Features
+from kornia_lift.evaluation.features.peers import Extractor
 from kornia_lift.scenes.scene import FloatArray
 from kornia_lift.scenes.static import StaticSequence
 from kornia_lift.training.tilde.config import TildeConfig
-
-Extractor = Callable[[Tensor], Features]
 
 
 @dataclass(frozen=True)
@@ -57,11 +55,11 @@ def read_stack(folder: Path, extract: Extractor, config: TildeConfig, seed: int 
 
 
 def make_stack(name: str, images: Sequence[Tensor], extract: Extractor, config: TildeConfig, seed: int = 0) -> Stack:
-    """Do the same with images (1, C, H, W) in memory; ``name`` is that of the scene."""
+    """Find the locations of images (1, C, H, W) in memory, see :func:`read_stack`; ``name`` is that of the scene."""
     sizes = {tuple(image.shape[-2:]) for image in images}
     if len(sizes) > 1:
         shown = ", ".join(f"{w}x{h}" for h, w in sorted(sizes))
-        raise ValueError(f"{name} is no aligned stack: its images have the sizes {shown}")
+        raise ValueError(f"{name} is not an aligned stack: its images have the sizes {shown}")
     points = [extract(image).top(config.keypoints).keypoints for image in images]
     channels = max(image.shape[1] for image in images)
     stacked = torch.cat([image.expand(-1, channels, -1, -1) for image in images])

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from kornia_lift.convert.tilde import BLUR_SIZE, TILDEResponse
+from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.tilde.config import TildeConfig
 from kornia_lift.training.tilde.losses import classification_loss, shape_loss, temporal_loss
 from kornia_lift.training.tilde.stacks import Stack
@@ -30,8 +31,8 @@ def make_response(config: TildeConfig) -> TILDEResponse:
 class TildeStage:
     """Train TILDE's response (Verdie et al., CVPR 2015).
 
-    The filters are learned on channels of mean 0 and variance 1: of those as they are, up to 255, the gradient consists
-    of the mean of the filters and little else. :meth:`response` returns them as filters of images.
+    The filters are learned on channels of mean 0 and variance 1: with the original channels, up to 255, the gradient
+    would be dominated by the mean of the filters. :meth:`response` returns them as filters of images.
 
     Args:
         network: the response, with full filters, for normalised channels: see :func:`make_response`.
@@ -88,7 +89,7 @@ class TildeStage:
         for label, points in ((True, stack.positives), (False, stack.negatives)):
             chosen = torch.randperm(len(points), generator=generator)[:count].tolist()
             for n in chosen:
-                # positions beyond the border are those of its pixels
+                # positions beyond the border become those of border pixels
                 x, y = (torch.arange(int(v) - half, int(v) + half + 1) for v in points[n].round())
                 images = torch.randperm(len(stack.images), generator=generator)[: c.images_per_location]
                 rows, columns = y.clamp(0, height - 1)[:, None], x.clamp(0, width - 1)
@@ -125,7 +126,7 @@ class TildeStage:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Pairs of a positive and a negative of a held-out stack in the wrong order, by chance half; and the loss.
+        """Share of held-out pairs of a positive and a negative in the wrong order (by chance half), and the loss.
 
         A detector takes the highest maxima: an offset of all scores, which makes many of one class wrong, does
         not matter to it.
@@ -133,9 +134,7 @@ class TildeStage:
         generator = torch.Generator().manual_seed(0)
         disordered, wrong, total = [], [], []
         for stack in self.validation:
-            batch = self._cut(stack, generator, 2 * self.config.locations_per_batch)
-            device = next(self.network.parameters()).device
-            batch = {name: t.to(device) for name, t in batch.items()}
+            batch = to_device_of(self.network, self._cut(stack, generator, 2 * self.config.locations_per_batch))
             middle, positive = self.config.map_size // 2, batch["positive"]
             centre = self.scores(batch["patches"])[:, middle, middle]
             disordered.append(float((centre[positive][:, None] <= centre[~positive]).float().mean()))

@@ -1,1 +1,1 @@
-"""Pairs of warped crops, and what the stages share that train a detector on them."""
+"""Pairs of warped crops, and the common part of the stages that train a detector on them."""

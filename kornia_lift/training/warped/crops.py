@@ -109,7 +109,7 @@ def halve_by_means(x: Tensor) -> Tensor:
     """Halve images (B, C, H, W) by means of 2x2 pixels.
 
     Sampling at most every second pixel of such levels never aliases much. The binomial filter of PatchPyramid (variance
-    1.25 pixels) would blur more than the detector's levels do (0.75). Of odd sides the positions are interpolated.
+    1.25 pixels) would blur more than the detector's levels do (0.75). Odd sides are interpolated.
     """
     return F.interpolate(x, size=[side // 2 for side in x.shape[-2:]], mode="bilinear", align_corners=False)
 

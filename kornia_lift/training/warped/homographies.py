@@ -13,6 +13,7 @@ from kornia_lift.geometry import rotation_matrix
 from kornia_lift.training.limits import check_limits
 
 NEAREST = 1e-3  # depth from which points count as in front of the camera
+SMALL_ROTATION = 0.35  # radians
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ class CropConfig:
         stretch: largest ratio of the axes (slant of the second view).
         perspective: largest relative change of scale from the centre to the border.
         shift: largest displacement of the second crop, in pixels.
-        full_circle: share of pairs rotated by any angle; the others by up to 20 degrees.
+        full_circle: share of pairs rotated by up to ``rotation``; the others by up to 20 degrees, if that is less.
+        rotation: largest rotation between the two crops, degrees.
         black_corner: share of second crops of which a corner is black, as in a rotated or rectified image.
 
     """
@@ -42,6 +44,7 @@ class CropConfig:
     perspective: float = 0.25
     shift: float = 12.0
     full_circle: float = 0.5
+    rotation: float = 180.0
     black_corner: float = 0.0
 
     def __post_init__(self) -> None:
@@ -51,6 +54,7 @@ class CropConfig:
         check_limits(self, "scale", "stretch", at_least=1)
         check_limits(self, "perspective", "shift", at_least=0)
         check_limits(self, "full_circle", "black_corner", at_least=0, at_most=1)
+        check_limits(self, "rotation", at_least=0, at_most=180)
 
 
 def random_homography(generator: Generator, c: CropConfig, size: tuple[int, int]) -> Tensor:
@@ -76,7 +80,8 @@ def random_homographies(generator: Generator, count: int, c: CropConfig, size: t
         return low + (high - low) * torch.rand(count, generator=generator)
 
     full = uniform(0, 1) < c.full_circle
-    angle = uniform() * torch.where(full, math.pi, 0.35)
+    largest = math.radians(c.rotation)
+    angle = uniform() * torch.where(full, largest, min(largest, SMALL_ROTATION))
     scale = torch.exp(uniform() * math.log(c.scale))
     ratio = torch.exp(uniform(0, 1) * math.log(c.stretch)).sqrt()
     axis = rotation_matrix(uniform() * math.pi)
@@ -109,7 +114,7 @@ def depths(matrix: Tensor, xy: Tensor) -> Tensor:
 
 
 def warp_points(matrix: Tensor, xy: Tensor) -> Tensor:
-    """Carry points over; what lies behind the camera goes far away.
+    """Map points by homographies; points behind the camera go far away.
 
     Not ``kornia.geometry.linalg.transform_points``, which mirrors points behind the camera to its front.
 
@@ -126,9 +131,9 @@ def warp_points(matrix: Tensor, xy: Tensor) -> Tensor:
 
 
 def zooms(matrix: Tensor, xy: Tensor) -> Tensor:
-    """How many times larger things become that lie at points (P, 2) or (N, P, 2).
+    """Return the magnification at points (P, 2) or (N, P, 2), shape (N, P).
 
-    It is the root of the determinant of the Jacobian of homographies (N, 3, 3); shape (N, P).
+    It is the root of the determinant of the Jacobian of homographies (N, 3, 3).
     """
     return (torch.linalg.det(matrix).abs()[:, None] / depths(matrix, xy).clamp(min=NEAREST) ** 3).sqrt()
 

@@ -35,7 +35,7 @@ def keypoint_probability(score: Tensor, threshold: Tensor, inside: Tensor, radiu
 
     """
     # float64 holds exp of 600: a plain sum over the window, five times faster than a logsumexp of each window. Relative
-    # to the threshold, since scores far below it do not matter, whatever the best one is
+    # to the threshold, since scores far below it do not matter, however high the best one is
     above = score - threshold.view(-1, 1, 1, 1)
     exponential = above.double().clamp(-60, 600).exp()
     wins = (exponential / window_sum(exponential, radius)).to(score.dtype)

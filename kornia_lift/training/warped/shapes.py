@@ -15,8 +15,8 @@ _SIDE = 512
 def draw_shapes(count: int, seed: int = 0) -> list[Tensor]:
     """Draw images of lines, bands and polygons on a smooth background.
 
-    Images show few edges that are straight over the whole reach of a filter. Here nearly all contrast is of that
-    kind: a keypoint along an edge lies anywhere, one at a corner or at an end does not.
+    Photographs show few edges that are straight over the whole reach of a filter. Here nearly all contrast is of that
+    kind: a keypoint on an edge may lie anywhere along it, one at a corner or at an end may not.
 
     Args:
         count: number of images.
@@ -40,7 +40,7 @@ def _draw(rng: np.random.Generator) -> np.ndarray:
         image = _polygon(image, rng)
     for _ in range(rng.integers(4, 12)):
         start, reach = rng.uniform(-0.1, 1.1, 2) * side, rng.uniform(0.2, 1.2) * side
-        # what people build runs along the image's axes as often as in all other directions together
+        # man-made edges run along the image axes as often as in all other directions together
         angle = rng.integers(4) * np.pi / 2 + rng.normal(0, 0.04) if rng.random() < 0.5 else rng.uniform(0, 2 * np.pi)
         stop = start + reach * np.array([np.cos(angle), np.sin(angle)])
         ends = [tuple(int(v) for v in point) for point in (start, stop)]

@@ -1,4 +1,4 @@
-"""What stages share that train a response on pairs of warped crops."""
+"""Common part of the stages that train a response on pairs of warped crops."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ VALIDATION_BUDGET = 60  # keypoints: of an image over all of its crops, or of a 
 
 
 class WarpedCropsStage(ABC):
-    """What stages share that train a response on pairs of warped crops, without any other network.
+    """Common part of the stages that train a response on pairs of warped crops, without any other network.
 
     Args:
         network: the response.
         crops: training crops.
         validation: held-out crops.
         num_images: images per batch, each with several crops.
-        budget: smallest and largest number of keypoints per image, over all of its crops; drawn anew for every batch,
+        budget: smallest and largest number of keypoints per image, over all of its crops; drawn for every batch,
             so that the ranking is right at any cut.
         tolerance: standard deviation, in pixels, of where a keypoint may be found again.
         seed: seed of the validation batches.

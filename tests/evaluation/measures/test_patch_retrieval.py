@@ -74,6 +74,14 @@ def test_brown_folder(tmp_path: Path) -> None:
         PatchSet.from_brown(tmp_path / "nowhere")
 
 
+def test_pairs_of_one_kind_are_refused() -> None:
+    patches = PatchSet(np.zeros((4, 8, 8), np.uint8), np.array([0, 0, 1, 1]))
+    for same in (np.ones(2, bool), np.zeros(2, bool), np.zeros(0, bool)):
+        pairs = np.zeros((len(same), 2), np.int64)
+        with pytest.raises(ValueError, match="matching and non-matching pairs are needed; got"):
+            evaluate_descriptor(lambda p: p.flatten(1), patches, pairs, same)
+
+
 def test_own_sets(tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", patches=np.zeros((4, 8, 8), np.uint8), point_ids=np.array([0, 0, 1, 1]))
     assert evaluate_descriptor(lambda p: p.flatten(1), PatchSet.from_npz(tmp_path / "p.npz")).pr_auc == 0.5  # all tie

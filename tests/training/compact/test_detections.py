@@ -156,6 +156,23 @@ def test_locations_of_two_images_of_one_place_are_no_negatives() -> None:
     assert not_negative.int().tolist() == [[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 1, 0], [0, 0, 0, 1]]
 
 
+def test_locations_without_room_are_refused() -> None:
+    images = (torch.zeros(60, 60, dtype=torch.uint8),)
+    n = 5
+    seen = Observations(
+        images,
+        torch.zeros(n, dtype=torch.long),
+        torch.arange(n),
+        torch.full((n, 2), 4.0),
+        torch.ones(n),
+        torch.zeros(n),
+        torch.zeros(n),
+    )
+    pairs = ViewPairs(seen, 1, 4, WarpConfig(), ViewConfig())
+    with pytest.raises(ValueError, match="no location has room for a support region of 11 pixels"):
+        pairs.draw(torch.Generator().manual_seed(0))
+
+
 def test_images_are_rotated_as_a_whole() -> None:
     """Otherwise the angle alone would tell two locations of one image apart."""
 

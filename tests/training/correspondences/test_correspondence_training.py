@@ -188,7 +188,9 @@ def test_recipe_runs_from_scenes_to_a_weight_file(shared: Path, tmp_path: Path) 
     )
     results = []
     for _ in range(2):
+        before = torch.get_rng_state()
         recipe = CorrespondenceRecipe(tmp_path / "data", opencv_sift(80), tmp_path / "run", config)
+        assert torch.equal(torch.get_rng_state(), before)  # the caller's generator is left alone
         assert {p.scene for p in recipe.stage.pairs} == {"castle_facade"}
         assert {p.scene for p in recipe.stage.validation} == {"reichstag"}
         results.append(recipe.run())

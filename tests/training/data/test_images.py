@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from kornia_lift import ImageFileError
-from kornia_lift.training.data.images import read_gray
+from kornia_lift.training.data.images import read_gray, scale_down
 from tests.helpers.rotated_scene import texture
 
 
@@ -31,6 +31,12 @@ def test_the_orientation_tag_is_applied_where_asked(tmp_path: Path, suffix: str)
     stored, shown = read_gray(path), read_gray(path, apply_exif=True)
     assert stored.shape == (40, 60)
     assert torch.equal(shown, stored.rot90(-1))
+
+
+@pytest.mark.parametrize("shape", [(1, 3000), (3000, 1), (40, 80)])
+def test_the_shorter_side_keeps_a_pixel(shape: tuple[int, int]) -> None:
+    small = scale_down(torch.zeros(shape, dtype=torch.uint8), 64)
+    assert max(small.shape) == 64 and min(small.shape) == max(1, 64 * min(shape) // max(shape))
 
 
 def test_colour_becomes_luma(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_declared_names_win_class_by_class() -> None:
     assert names(store, own)[1] == ["photos/3.jpg", "sfm/a", "sfm/b"]
     with pytest.raises(ValueError, match="held_out names 'sfm/c', which is not in the data"):
         names(store, SplitConfig(held_out=("sfm/c",)))
-    with pytest.raises(ValueError, match="at least 0 and below 1, got 1"):
+    with pytest.raises(ValueError, match="share must be below 1, got 1"):
         SplitConfig(share=1.0)
 
 

@@ -111,6 +111,14 @@ def test_joined_stores_keep_images_and_points_apart(tiny_store: Store) -> None:
     assert both.empty.point.tolist() == [-1, -1]
 
 
+def test_the_repeated_name_is_said_however_many_images_there_are(tiny_store: Store) -> None:
+    image = tiny_store.images[0]
+    many = [dataclasses.replace(image, name=f"many/{n}") for n in range(10_000)]
+    store = Store((*many, image, image), Observations.none(), Observations.none())
+    with pytest.raises(ValueError, match=f"two images of the training data are called {image.name!r}"):
+        join_stores([store])
+
+
 def test_packs_keep_the_limit_and_everything(tiny_store: Store, tmp_path: Path) -> None:
     size = store_bytes(tiny_store)
     save_store(tmp_path / "one.npz", tiny_store)

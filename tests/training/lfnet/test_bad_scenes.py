@@ -11,7 +11,6 @@ import torch
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.posed import PosedViews
-from kornia_lift.training.lfnet.warp import Warp, visibility
 from tests.helpers.small_scenes import write_plane_scene
 
 CONFIG = LFNetConfig(size=64, min_step=1.0, max_step=1.5)
@@ -26,12 +25,6 @@ def test_depth_of_another_size_is_refused(tmp_path: Path) -> None:
     small.save(depth)
     with pytest.raises(ValueError, match="the depth map .* the cameras are for"):
         PosedViews([PosedScene.load(root)], CONFIG).draw(torch.Generator().manual_seed(0), 2)
-
-
-def test_visibility_needs_maps_of_one_size() -> None:
-    warp = Warp(torch.zeros(1, 8, 8, 2), torch.ones(1, 8, 8))
-    with pytest.raises(ValueError, match="visibility expects depth"):
-        visibility(warp, torch.ones(1, 8, 9))
 
 
 def test_scene_without_depth_is_refused(tmp_path: Path) -> None:

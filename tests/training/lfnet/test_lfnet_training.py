@@ -281,6 +281,14 @@ def test_recipe_trains_and_its_file_is_a_feature(tmp_path: Path) -> None:
         LFNetFeature(30, tmp_path / "damaged.safetensors")
 
 
+@pytest.mark.parametrize("largest", [0.0, 10.0, 60.0, 180.0])
+def test_warped_views_are_rotated_as_far_as_the_options_say(largest: float) -> None:
+    images = [[torch.from_numpy(picture(seed, 300))] for seed in range(2)]
+    rotation = WarpedViews(images, SIZE, rotation=largest).draw(generator(), 40)["rotation_first"]
+    middle = rotation[:, SIZE // 2, SIZE // 2].abs().rad2deg().max()
+    assert 0.8 * largest <= middle <= largest + 25  # slant and perspective rotate a little too
+
+
 def test_the_pool_of_negatives_shrinks_at_the_given_rate() -> None:
     made = stage(pool_rate=0.5)
     assert [int(made.batch(generator(), step)["pool"][0]) for step in (0, 1000, 3000, 9000)] == [64, 32, 8, 5]

@@ -187,6 +187,30 @@ def test_killed_before_its_second_checkpoint_a_run_keeps_its_first_validation(tm
     assert len(read_log(tmp_path / "log.jsonl")) == len(lines)
 
 
+def test_the_result_is_that_of_the_returned_weights_after_a_kill(tmp_path: Path) -> None:
+    """Killed between the best validation and the next checkpoint, and resumed with rarer validations."""
+
+    class Scripted(ToyStage):
+        def __init__(self, *errors: float | None) -> None:
+            super().__init__()
+            self.errors = iter(errors)
+
+        def validate(self) -> dict[str, float]:
+            error = next(self.errors)
+            if error is None:
+                raise KeyboardInterrupt
+            return {"error": error}
+
+    config = LoopConfig(steps=4, validate_every=1, checkpoint_every=4)
+    with pytest.raises(KeyboardInterrupt):
+        fit(Scripted(1.0, 0.5, None), config, tmp_path, progress=False)
+    stage = Scripted(2.0)
+    result = fit(stage, replace(config, validate_every=4), tmp_path, progress=False)
+    best = load_checkpoint(tmp_path / "best.pt")
+    assert (result.error, result.best_step, result.figures) == (0.5, 1, {"error": 0.5}) and best["step"] == 1
+    assert all(torch.equal(value, best["network"][key]) for key, value in stage.network.state_dict().items())
+
+
 def test_averaged_weights_are_validated_and_returned(tmp_path: Path) -> None:
     stage = ToyStage(dropout=0.0)
     config = LoopConfig(steps=40, validate_every=40, ema_decay=0.95, learning_rate=0.02)

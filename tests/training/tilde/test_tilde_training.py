@@ -117,7 +117,7 @@ def test_folders_that_are_no_aligned_stacks_are_refused(tmp_path: Path) -> None:
         read_stack(tmp_path, extract, config())
     for n, size in enumerate([(64, 48), (64, 40)]):
         image.new("L", size, 128).save(tmp_path / f"{n}.png")
-    with pytest.raises(ValueError, match="no aligned stack: its images have the sizes"):
+    with pytest.raises(ValueError, match="not an aligned stack: its images have the sizes"):
         read_stack(tmp_path, extract, config())
     image.new("L", (64, 48), 128).save(tmp_path / "1.png")
     with pytest.raises(ValueError, match="no location has a keypoint in 50 %"):

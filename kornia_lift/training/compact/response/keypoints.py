@@ -1,4 +1,4 @@
-"""The keypoints that are chosen in pairs of crops, refined, and how far from them the other crop has them."""
+"""The keypoints that are chosen in pairs of crops, refined, and their distances between the two crops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from kornia_lift.detector.refinement import make_safe, newton_step
 from kornia_lift.training.compact.response.levels import LevelGrid, nearest_level
 from kornia_lift.training.warped.homographies import warp_points, zooms
 
-FARTHEST = 2.0  # pixels of the level: what lies farther away is another keypoint
+FARTHEST = 2.0  # pixels of the level: a peak farther away is another keypoint
 SEARCH = 2  # pixels of the level around the expected position
 NEAR = 3.0  # pixels of the crop
 

@@ -16,8 +16,8 @@ from kornia_lift.detector.scale_space import SCORE_BORDER
 from kornia_lift.training.warped.homographies import sample_pixels, warp_points, zooms
 from kornia_lift.training.warped.maxima import spread_gaussian, window_sum
 
-AGREE, APART = 0.5, 1.5  # levels: scales that differ by less agree, by more do not
-BEYOND = 1.0  # levels: what is finer than the finest level, or coarser than the coarsest, by less is found there
+AGREE, APART = 0.5, 1.5  # levels: scales that differ by less agree fully, by more not at all
+BEYOND = 1.0  # levels: things finer than the finest level or coarser than the coarsest by less are found there
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def read_landing(
 def nearest_level(grid: LevelGrid, level: Tensor) -> tuple[Tensor, Tensor]:
     """Return the nearest position between the levels, and whether it is near enough.
 
-    Most keypoints are on the finest level. What one crop has there is finer than all levels of the other wherever that
-    shows it smaller by however little, and is found on its finest one.
+    Most keypoints are on the finest level. Where the other crop shows such a keypoint even a little smaller, it is
+    finer than all levels there, and is found on the finest one.
     """
     nearest = level.clamp(0, grid.count - 1)
     return nearest, (level - nearest).abs() <= BEYOND
@@ -168,8 +168,8 @@ def budget_threshold(
         scores: score maps of the levels, (N, 1, side, side) each.
         maxima: per level, booleans.
         scorable: per level, 0 where a maximum does not count.
-        budget: number of maxima of each crop, shape (N,); crops of an image share theirs, so that what is rich has more
-            of them than what is smooth.
+        budget: number of maxima of each crop, shape (N,); the crops of an image share theirs, so that textured crops
+            get more of them than smooth ones.
         per_image: crops of an image, which follow each other.
 
     """
@@ -196,10 +196,10 @@ def moving_threshold(
     width: Tensor,
     per_image: int,
 ) -> Tensor:
-    """Give the threshold the gradient that it has: it is the score of a keypoint, and moves when that does.
+    """Give the threshold its gradient: it is the score of a keypoint, and moves with it.
 
-    Without, a network gains in the eyes of its gradient by raising all scores, which changes no keypoint: convolutions
-    with biases waste a part of each step, those without lose what they had learned.
+    Without it the gradient rewards raising all scores, which changes no keypoint: convolutions with biases waste a part
+    of each step, those without lose what they had learned.
 
     Args:
         scores: score maps of the levels, (N, 1, side, side) each.
@@ -240,7 +240,7 @@ def keypoint_probabilities(
 
     """
     above = [score - threshold.view(-1, 1, 1, 1) for score in scores]
-    # float32 holds exp of 88, and sums of windows of exp of 75: three times as far above the threshold as the median is
+    # float32 holds exp(88), and sums over windows of exp(75): three times as far above the threshold as the median is
     # below it
     powers = [a.clamp(-60, 75).exp() for a in above]
     sums = [window_sum(power, radius) for power in powers]

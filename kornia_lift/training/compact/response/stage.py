@@ -35,15 +35,15 @@ from kornia_lift.training.warped.homographies import CropConfig
 from kornia_lift.training.warped.stage import VALIDATION_BUDGET, mean_on_crops
 from kornia_lift.training.warped.windows import loss_by_windows
 
-SOFTNESS = 24.0  # the score that the last chosen keypoint has over the median, in units of the soft decisions
-THRESHOLD_WIDTH = 3.0  # in units of the soft decisions: keypoints so near to the threshold move it with them
+SOFTNESS = 24.0  # score of the last chosen keypoint above the median, in units of the soft decisions
+THRESHOLD_WIDTH = 3.0  # in units of the soft decisions: keypoints this near to the threshold move it with them
 SCALE_WEIGHT = 1e-3  # keeps the scores, whose scale nothing else decides, near 1
 WARM_RATE = 1e-2
 CORNER_SIGMA = 1.5  # pixels
 
-SLOTS = 2  # keypoints that a crop may have, over the largest budget: it is that of all crops of its image
+SLOTS = 2  # most keypoints of a crop, as a multiple of the largest budget, which the crops of an image share
 
-#: As levels are searched: resolutions within an octave and a half, of which the levels make more, ratios of scale to 2.
+#: Resolutions within an octave and a half, to which the levels add more, and ratios of scale up to 2.
 SCALE_CROPS = CropConfig(
     size=256, per_image=4, min_step=0.6, max_step=2.0, scale=2.0, stretch=1.6, perspective=0.2, shift=16.0
 )
@@ -151,7 +151,7 @@ class CompactResponseStage:
             limit = limit.clamp(min=median)  # crops may have fewer maxima than the budget
             unit = ((limit.mean() - median) / SOFTNESS).clamp(min=1e-4)
         moving = moving_threshold(scores, maxima, common, limit, THRESHOLD_WIDTH * unit, self.per_image)
-        # the gradient knows that neither larger scores change anything, nor higher ones
+        # so that the gradient knows: scaling or shifting all scores changes no keypoint
         level = torch.cat([score.flatten() for score in scores]).mean()
         unit = unit + (moving.mean() - limit.mean() - (level - level.detach())) / SOFTNESS
         p = keypoint_probabilities([score / unit for score in scores], moving / unit, common, self.radius)

@@ -19,7 +19,7 @@ def thumbnail(image: Tensor) -> Tensor:
 
 
 def check_different(thumbnails: Sequence[Tensor], what: str, advice: str) -> None:
-    """Check that images differ from the next by more than noise.
+    """Check that images differ from the next one by more than noise.
 
     Args:
         thumbnails: of the images, in the order of their names.
@@ -27,7 +27,7 @@ def check_different(thumbnails: Sequence[Tensor], what: str, advice: str) -> Non
         advice: what to do.
 
     Raises:
-        ValueError: if four of five of them do not.
+        ValueError: if four of five do not.
 
     """
     pairs = len(thumbnails) - 1

@@ -1,4 +1,4 @@
-"""From what was read of a source to its store: which locations are kept, what each step leaves, empty regions."""
+"""From what was read of a source to its store: which locations are kept, how many each step leaves, empty regions."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.store import Kind, Observations, Store, StoredImage, join_observations
 
 EMPTY_PER_IMAGE = 100
-_ENOUGH = 50  # points of an image from which it is known again, where this share lies at keypoints
-_LEAST_NEAR = 0.1
+# an image with at least 50 points is compared with its model: a tenth of them must lie at SIFT keypoints
+_ENOUGH, _LEAST_NEAR = 50, 0.1
 #: What the counts of a store count, in order: locations that are left.
 STEPS = {
     "found": "locations",
@@ -55,7 +55,7 @@ class Material(NamedTuple):
 
 
 def scene_store(source: Source, read: Material, options: ReadOptions, rng: np.random.Generator) -> Store:
-    """Keep the locations that two images of a scene show, those first whose SIFT keypoints agree with the geometry.
+    """Keep the locations that two images of a scene show, first those whose SIFT keypoints agree with the geometry.
 
     Raises:
         NoCorrespondenceError: if no location is left.
@@ -64,7 +64,7 @@ def scene_store(source: Source, read: Material, options: ReadOptions, rng: np.ra
     frames, counts = read.frames, {"found": _count(read.frames.point)}
     zoom, angle, proper = nearest_similarity(frames.jacobian)
     proper &= np.isfinite(zoom) & (zoom > 0)
-    kept = proper & _twice(frames.point, proper)
+    kept = _twice(frames.point, proper)
     counts["tracked"] = _count(frames.point[kept])
     near = _near_keypoints(frames, read.keypoints, read.tolerance.distance)
     if source.kind == "sfm":
@@ -83,8 +83,7 @@ def scene_store(source: Source, read: Material, options: ReadOptions, rng: np.ra
     size = np.array([image.shape[::-1] for image in read.images]).reshape(-1, 2)
     reach = SUPPORT * sigma[:, None]
     fits = ((frames.xy >= reach) & (frames.xy <= size[frames.image] - 1 - reach)).all(axis=1)
-    usable = kept & (sigma > 0) & fits
-    usable = usable & _twice(frames.point, usable)
+    usable = _twice(frames.point, kept & (sigma > 0) & fits)
     sigma[~usable] = 0
     counts["supported"] = _count(frames.point[usable])
     rows = _first_points(frames.point, kept, usable, options.points_per_scene, rng)
@@ -146,7 +145,7 @@ def _count(points: NDArray[np.integer]) -> int:
 
 
 def _twice(point: NDArray[np.integer], rows: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Those of ``rows`` whose location has two of them."""
+    """Return those of ``rows`` whose location has at least two of them."""
     views = np.bincount(point[rows], minlength=int(point.max(initial=-1)) + 1)
     return rows & (views[point] >= 2)
 
@@ -168,7 +167,7 @@ def _first_points(
     limit: int,
     rng: np.random.Generator,
 ) -> NDArray[np.integer]:
-    """Rows of ``kept`` that belong to ``limit`` locations: those with ``usable`` rows, then others by chance."""
+    """Rows of ``kept`` that belong to ``limit`` locations: first those with ``usable`` rows, then others at random."""
     every = rng.permutation(np.unique(point[kept]))
     confirmed = np.isin(every, point[usable])
     chosen = every[np.argsort(~confirmed, kind="stable")][:limit]

@@ -63,20 +63,21 @@ def build_store(folder: Path, out: Path, options: BuildOptions, say: Callable[[s
         folder: images of one scene, or with ``options.single`` unrelated images, or what
             :func:`~kornia_lift.training.data.prepare.sources.find_sources` takes.
         out: receives ``NAME.npz`` and ``NAME.json``, and a reconstruction in ``reconstructions/NAME``.
-        options: see there.
-        say: called with what takes long, and what is left out.
+        options: options of reconstruction and reading.
+        say: called with the steps that take long, and what is left out.
 
     Returns:
         The store, or ``None`` where it existed already, made of the same files with the same options.
 
     Raises:
         FileNotFoundError: if the folder or something that belongs into it is missing.
-        ValueError: if nothing comes of the images.
+        ValueError: if an option is out of range, or the images give no training data.
         OtherSourceError: if ``out`` has a store, or a reconstruction, of this name that was made of something else.
 
     """
     if not folder.is_dir():
         raise FileNotFoundError("a file, not a folder of images" if folder.is_file() else "no such folder")
+    read = options.read  # checks the options before a reconstruction, which takes minutes
     made, sources = store_path(folder, out), _sources(folder, options)
     chosen: dict[str, Any] = {
         "kind": sources[0].kind if len(sources) == 1 else "data set" if sources else "images of one scene"
@@ -89,8 +90,8 @@ def build_store(folder: Path, out: Path, options: BuildOptions, say: Callable[[s
         return None
     if not sources:
         sources = [_reconstructed(folder, files, out, options, say)]
-    store = join_stores([read_source(source, options.read, say) for source in sources])
-    # first: what is killed in between leaves no store without a record
+    store = join_stores([read_source(source, read, say) for source in sources])
+    # the record first: a run killed in between leaves no store without a record
     keep_record(made, record)
     save_store(made, store)
     return store

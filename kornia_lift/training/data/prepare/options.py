@@ -14,8 +14,8 @@ class ReadOptions:
     Args:
         max_size: larger side, in pixels, to which single images and exposures are scaled down. The images of scenes
             keep their size: their geometry refers to it.
-        points_per_scene: locations of a scene, at most; those that SIFT confirms come first.
-        points_per_image: locations of a single image, at most.
+        points_per_scene: largest number of locations of a scene; those that SIFT confirms come first.
+        points_per_image: largest number of locations of a single image.
         quality: of the JPEG images.
         seed: of the choice of locations and of the regions without keypoint.
 

@@ -1,4 +1,4 @@
-"""What a file or folder was made of, written beside it, so that it is never taken for something else."""
+"""A record beside a file or folder of what it was made of, so that it is never mistaken for something else."""
 
 from __future__ import annotations
 

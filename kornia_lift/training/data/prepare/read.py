@@ -136,7 +136,8 @@ def _pinhole(scene: PosedScene, index: int) -> Camera:
 
 def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator) -> Store:
     """Single images: their second views are synthetic, drawn when training."""
-    images = [read_gray(path, options.max_size, apply_exif=True) for path in source.files]
+    files = source.files
+    images = [read_gray(path, options.max_size, apply_exif=True) for path in files]
     check_different(
         [thumbnail(image) for image in images],
         source.name,
@@ -156,7 +157,7 @@ def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator
         points += len(chosen)
     table = join_observations(parts)
     counts = {"found": found, "large": large, "supported": int((table.sigma > 0).sum())}
-    names = [path.name for path in source.files]
+    names = [path.name for path in files]
     read = Material(images, names, keypoints, frames_at(np.zeros((0, 2)), 0), Tolerance(), [None] * len(images))
     if not len(table):
         raise NoCorrespondenceError(_no_texture(source.name, len(images)))

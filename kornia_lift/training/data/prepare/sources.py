@@ -9,6 +9,7 @@ from pathlib import Path
 from kornia_lift.scenes.colmap import sfm_root
 from kornia_lift.scenes.dtu import is_dtu_scan
 from kornia_lift.scenes.folders import is_posed
+from kornia_lift.scenes.homographies import has_homographies
 from kornia_lift.scenes.megadepth import dense_folders, dense_name, is_dense_folder
 from kornia_lift.training.data.images import images_below, images_in
 from kornia_lift.training.data.split import SplitConfig, split_names
@@ -54,7 +55,7 @@ def scene_kind(folder: Path) -> Kind | None:
         return "posed"
     if sfm_root(folder) is not None:
         return "sfm"
-    if any(folder.glob("H_1_*")) or any(folder.glob("H1to*p")):
+    if has_homographies(folder):
         return "homography"
     return None
 

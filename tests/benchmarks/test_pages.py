@@ -1,0 +1,28 @@
+"""What puts results into documentation pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.pages.marks import put_between
+
+PAGE = "head\n<!-- a: begin -->\nold\n<!-- a: end -->\nmiddle\n<!-- b: begin -->\nother\n<!-- b: end -->\ntail\n"
+
+
+def test_only_what_stands_between_the_marks_is_replaced(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE)
+    for _ in range(2):
+        put_between(page, "a", "new\nlines")
+        assert page.read_text() == PAGE.replace("old", "new\nlines")
+
+
+@pytest.mark.parametrize("lost", ["<!-- a: begin -->", "<!-- a: end -->"])
+def test_a_page_without_a_mark_is_left_as_it_is(tmp_path: Path, lost: str) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(PAGE.replace(lost, ""))
+    with pytest.raises(ValueError, match="page.md lacks the marks <!-- a: begin --> and <!-- a: end -->"):
+        put_between(page, "a", "new")
+    assert page.read_text() == PAGE.replace(lost, "")
