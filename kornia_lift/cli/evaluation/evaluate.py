@@ -24,7 +24,7 @@ def add_parser(commands: Any) -> None:
         help="measure features on scenes with known geometry",
         description="Measure features on scenes with known geometry: homography sequences (images 1..n, H_1_k), posed "
         "scenes with depth (cameras.npz, images/, depth/; DTU; MegaDepth), scenes with cameras only (COLMAP models "
-        "beside images/, *.camera) and static cameras (test/image_color). Writes results.json, report.md and report.html.",
+        "beside images/, *.camera) and static cameras (test/image_color). Writes results.json and two reports.",
         formatter_class=argparse.HelpFormatter,
     )
     parser.add_argument("scenes", nargs="+", metavar="FOLDER", help="scene, or folder of scenes")
