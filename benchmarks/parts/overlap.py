@@ -149,8 +149,9 @@ def table(content: dict[str, Any]) -> str:
             )
     made = content["provenance"]
     lines.append(
-        f"\nPairs of one scene share at least 15 % of their view. Made {made['time']} at commit {made['commit']} "
-        f"on {made['machine']}, by `python -m benchmarks.parts.overlap`.\n"
+        "\nPairs of one scene share at least 15 % of the reconstructed points that one of the images observes. "
+        f"Made {made['time']} at commit {made['commit']} on {made['machine']}, "
+        "by `python -m benchmarks.parts.overlap`.\n"
     )
     return "\n".join(lines)
 
