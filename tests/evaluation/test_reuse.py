@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from kornia_lift import LIFTFeature, ScaleSpaceConfig
-from kornia_lift.evaluation.candidates import Candidate, candidate, lift_candidate
+from kornia_lift import LIFTFeature, LIFTResponse, ScaleSpaceConfig
+from kornia_lift.evaluation.candidates import Candidate, candidate, lift_candidate, weights_hash
 from kornia_lift.evaluation.comparison import feature_path, run, run_sfm
 from kornia_lift.evaluation.features.extraction import extract_to_file
 from kornia_lift.evaluation.features.files import FeatureStore
@@ -206,3 +206,12 @@ extract_to_file(dying, [scene], {str(tmp_path / "f.h5")!r}, num_features=10, opt
     assert not (tmp_path / "f.h5").exists()
     assert extract(tmp_path / "f.h5", scene) == 1
     assert extract(tmp_path / "f.h5", scene) == 0
+
+
+def test_models_that_differ_in_one_number_are_told_apart() -> None:
+    """The mean and deviation of an input are numbers without dimensions."""
+    first, second = LIFTResponse(False, mean=0.4), LIFTResponse(False, mean=0.5)
+    second.load_state_dict({**first.state_dict(), "mean": second.state_dict()["mean"]})
+    assert weights_hash(first) != weights_hash(second)
+    second.load_state_dict(first.state_dict())
+    assert weights_hash(first) == weights_hash(second)
