@@ -15,7 +15,7 @@ _SIDE = 512
 def draw_shapes(count: int, seed: int = 0) -> list[Tensor]:
     """Draw images of lines, bands and polygons on a smooth background.
 
-    Photographs show few edges that are straight over the whole reach of a filter. Here nearly all contrast is of that
+    Real images have few edges that are straight over the whole reach of a filter. Here nearly all contrast is of that
     kind: a keypoint on an edge may lie anywhere along it, one at a corner or at an end may not.
 
     Args:
