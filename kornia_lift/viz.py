@@ -13,7 +13,7 @@ from torch import Tensor
 from kornia_lift._checks import check_image
 from kornia_lift._extras import require
 from kornia_lift._gray import to_bytes
-from kornia_lift._kornia import laf_is_filled
+from kornia_lift._kornia import ShapeError, laf_is_filled
 
 if TYPE_CHECKING:
     from kornia_lift.features import Features
@@ -72,7 +72,7 @@ def draw_matches(
 
     """
     for image in (first, second):
-        check_image(image, "draw_matches", value_range=True)
+        _check_one(image, "draw_matches")
     lafs = matches if isinstance(matches, tuple) else _inliers(matches)
     count = len(lafs[0])
     if len(lafs[1]) != count or (correct is not None and len(correct) != count):
@@ -133,7 +133,7 @@ def draw_keypoints(
         MissingExtraError: if OpenCV is not installed.
 
     """
-    check_image(image, "draw_keypoints", value_range=True)
+    _check_one(image, "draw_keypoints")
     lafs = keypoints if isinstance(keypoints, Tensor) else keypoints.lafs
     lafs = lafs[0] if lafs.dim() == 4 and len(lafs) == 1 else lafs
     if lafs.dim() != 3 or lafs.shape[1:] != (2, 3):
@@ -146,6 +146,12 @@ def draw_keypoints(
     for end in _ends(lafs, zoom):
         _oriented_circle(canvas, end, _KEYPOINT, cv2)
     return canvas
+
+
+def _check_one(image: Tensor, who: str) -> None:
+    check_image(image, who, value_range=True)
+    if len(image) != 1:
+        raise ShapeError(f"{who} expects one image (1, 1|3, H, W), got {tuple(image.shape)}; take images[i : i + 1]")
 
 
 def _inliers(match: PairMatch) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ import torch
 from kornia.feature import laf_from_center_scale_ori
 from torch import Tensor
 
+from kornia_lift._kornia import ShapeError
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.viz import CORRECT, WRONG, draw_keypoints, draw_matches
 
@@ -137,3 +138,12 @@ def test_images_of_another_range_are_refused() -> None:
         draw_keypoints(image, torch.zeros(0, 2, 3))
     with pytest.raises(ValueError, match="draw_matches expects pixel values"):
         draw_matches(image, image, (torch.zeros(0, 2, 3), torch.zeros(0, 2, 3)))
+
+
+def test_a_batch_is_refused_instead_of_drawing_its_first_image() -> None:
+    one, batch, lafs = torch.zeros(1, 1, 40, 50), torch.zeros(2, 1, 40, 50), frame(20, 20, 3, 0)
+    with pytest.raises(ShapeError, match=r"draw_keypoints expects one image .* got \(2, 1, 40, 50\); take images"):
+        draw_keypoints(batch, lafs)
+    for images in ((one, batch), (batch, one)):
+        with pytest.raises(ShapeError, match="draw_matches expects one image"):
+            draw_matches(*images, (lafs, lafs))
