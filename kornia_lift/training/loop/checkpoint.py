@@ -51,11 +51,14 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         CheckpointError: if it is damaged, not a checkpoint, or of another version.
 
     """
-    if not path.exists():
-        raise FileNotFoundError(f"no checkpoint {path}")
     try:
         _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:  # it may also be removed while a training runs
+        raise FileNotFoundError(
+            f"no checkpoint {path}; if a training lost it, delete {LAST} in that folder too, and the stage starts from "
+            "the beginning"
+        ) from error
     except Exception as error:  # torch raises a dozen types for a damaged file
         reason = str(error) if isinstance(error, (ValueError, zipfile.BadZipFile)) else type(error).__name__
         raise CheckpointError(

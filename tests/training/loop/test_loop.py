@@ -95,6 +95,18 @@ def test_a_signal_saves_and_the_resumed_run_is_the_undisturbed_one(
         torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-5)
 
 
+def test_a_lost_best_checkpoint_is_an_error_that_says_how_to_continue(tmp_path: Path) -> None:
+    fit(ToyStage(), SHORT, tmp_path, progress=False)
+    whole = load_checkpoint(tmp_path / "best.pt")["network"]
+    (tmp_path / "best.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"best\.pt; if a training lost it, delete last\.pt in that folder too"):
+        fit(ToyStage(), SHORT, tmp_path, progress=False)
+    (tmp_path / "last.pt").unlink()  # as the message says
+    fit(ToyStage(), SHORT, tmp_path, progress=False)
+    for key, value in load_checkpoint(tmp_path / "best.pt")["network"].items():
+        torch.testing.assert_close(value, whole[key], rtol=1e-4, atol=1e-5)
+
+
 def test_a_second_signal_interrupts_at_once() -> None:
     request = StopRequest()
     request(signal.SIGTERM, None)
