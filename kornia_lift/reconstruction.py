@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,24 @@ def read_pairs(path: str | os.PathLike[str], names: Iterable[str]) -> list[Pair]
         first, second = sorted(words)
         found[first, second] = None
     return list(found)
+
+
+def matching_key(features: Mapping[str, Features], ratio: float) -> str:
+    """Return a name for what :func:`match_pairs` finds: the same for the same descriptors of the same images.
+
+    It does not depend on the order of the images, or on how a file stores them.
+
+    Args:
+        features: by image name.
+        ratio: see :func:`match_pairs`.
+
+    """
+    digest = hashlib.sha256(f"{ratio}".encode())
+    for name in sorted(features):
+        descriptors = features[name].descriptors
+        digest.update(json.dumps([name, list(descriptors.shape), str(descriptors.dtype)]).encode())
+        digest.update(np.ascontiguousarray(descriptors).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def match_pairs(

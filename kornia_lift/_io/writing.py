@@ -11,8 +11,8 @@ import tempfile
 import uuid
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
+_HIDDEN = ".*.tmp*"  # any temporary name, to be searched
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 # which process writes the file, and where it runs
 _TEMPORARY = re.compile(r"\..+\.(?P<host>[0-9a-f]{8})-(?P<process>\d+)-[0-9a-f]{4}\.tmp(\.[^.]*)?")
@@ -43,7 +44,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the same folder, which is renamed to ``path`` on success and removed on an error.
 
-    The temporary name keeps the suffix, since many writers choose the format by it.
+    The temporary name keeps the suffix, since many writers choose the format by it. Temporary files of the same path
+    that processes killed by SIGKILL left are removed.
 
     Example:
         >>> with atomic_write("matches.json") as tmp:  # doctest: +SKIP
@@ -61,6 +63,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     # 50 characters have at most 200 bytes: the temporary name is allowed wherever that of the file is
     owner = f"{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
     temporary = path.with_name(f".{path.stem[:50]}.{owner}.tmp{path.suffix}")
+    with suppress(OSError):  # the writing itself reports what is wrong with the folder
+        _remove_dead(path.parent.glob(_hidden(path)))
     try:
         yield temporary
         os.replace(temporary, path)
@@ -98,15 +102,24 @@ def remove_leftovers(out: Path) -> None:
         out: a file, whose folder is searched, or a folder, which is searched two levels deep.
 
     """
+    if out.is_dir():
+        found = [path for pattern in (_HIDDEN, f"*/{_HIDDEN}", f"*/*/{_HIDDEN}") for path in out.glob(pattern)]
+    else:  # and in folders that belong to the file, such as its parts
+        patterns = (_hidden(out), f"{glob.escape(out.name)}*/{_HIDDEN}")
+        found = [path for pattern in patterns for path in out.parent.glob(pattern)]
+    _remove_dead(found)
+
+
+def _hidden(path: Path) -> str:
+    """Pattern of the temporary names of a file."""
+    return f".{glob.escape(path.stem[:50])}{_HIDDEN}"
+
+
+def _remove_dead(found: Iterable[Path]) -> None:
+    """Remove the temporary files of processes that no longer run."""
     if os.name != "posix":  # elsewhere os.kill, even with signal 0, may end the process
         return
-    hidden = ".*.tmp*"
-    if out.is_dir():
-        found = [path for pattern in (hidden, f"*/{hidden}", f"*/*/{hidden}") for path in out.glob(pattern)]
-    else:  # and in folders that belong to the file, such as its parts
-        name, stem = glob.escape(out.name), glob.escape(out.stem[:50])
-        found = [path for pattern in (f".{stem}{hidden}", f"{name}*/{hidden}") for path in out.parent.glob(pattern)]
-    for path in found:
+    for path in list(found):
         owner = _TEMPORARY.fullmatch(path.name)
         if owner and owner["host"] == _HOST and not _runs(int(owner["process"])):
             path.unlink(missing_ok=True)

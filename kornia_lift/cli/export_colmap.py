@@ -107,7 +107,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def write(args: argparse.Namespace, features: Path, database: Path, parts: Path | None) -> tuple[int, Matches]:
-    """Match the images of a feature file and write the database; returns the number of images and the matches."""
+    """Match the images of a feature file and write the database; returns the number of images and the matches.
+
+    Finished matches are kept in ``parts``, in one folder for each set of features and each ratio.
+    """
     from kornia_lift import reconstruction
     from kornia_lift._extras import require
     from kornia_lift.files import colmap
@@ -134,6 +137,8 @@ def write(args: argparse.Namespace, features: Path, database: Path, parts: Path 
         camera = None
         if args.camera is not None:
             camera = reconstruction.parse_camera(args.camera, reconstruction.one_size(found.items()))
+        if parts is not None:
+            parts /= reconstruction.matching_key(found, args.ratio)
         with require("tqdm", extra="cli").tqdm(total=len(pairs), unit="pair", disable=None, desc="matching") as bar:
             matches = reconstruction.match_pairs(found.__getitem__, pairs, args.ratio, parts=parts, progress=bar.update)
         colmap.write_database(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +65,8 @@ def run(args: argparse.Namespace) -> int:
     extraction = argparse.Namespace(**{**vars(args), "inputs": [args.images], "out": features})
     extraction.overwrite, extraction.shard = False, None
     failed = extract.run(extraction)
-    # one folder of matches for each set of features and each ratio
-    with features.open("rb") as file:
-        content = hashlib.file_digest(file, "sha256").hexdigest()
-    key = hashlib.sha256(f"{features.stat().st_size} {content} {args.ratio}".encode()).hexdigest()[:16]
     database.unlink(missing_ok=True)
-    _, matches = export_colmap.write(args, features, database, args.out / "matches" / key)
+    _, matches = export_colmap.write(args, features, database, args.out / "matches")
     print(f"{sum(map(len, matches.values()))} putative matches in {len(matches)} pairs")
     print(f"{colmap.verify(database, seed=args.seed)} pairs verified")
     model = colmap.map_database(

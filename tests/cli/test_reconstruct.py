@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from kornia_lift import LIFTFeature
+from kornia_lift.features import Features
+from kornia_lift.reconstruction import matching_key
 from tests.helpers.cli import Answer
 
 pycolmap = pytest.importorskip("pycolmap")
@@ -146,3 +148,15 @@ def test_images_that_are_left_out_are_named(call: Callable[..., Answer], folder:
     answer = call("extract", folder, "--out", "features.h5", "-n", 20)
     assert answer.code == 0
     assert "left out 1 .heic (phone.heic)" in answer.err
+
+
+def test_matches_are_kept_for_descriptors_not_for_the_bytes_of_a_file() -> None:
+    def features(name: str, seed: int = 0) -> Features:
+        return Features(np.zeros((3, 2)), np.random.default_rng([seed, ord(name)]).random((3, 128), dtype=np.float32))
+
+    first = {name: features(name) for name in "ab"}
+    key = matching_key(first, 1.0)
+    assert matching_key({name: features(name) for name in "ba"}, 1.0) == key  # written in another order
+    for other in ({"a": first["a"]}, first | {"b": features("b", 1)}, {"a": first["b"], "b": first["a"]}):
+        assert matching_key(other, 1.0) != key
+    assert matching_key(first, 0.9) != key

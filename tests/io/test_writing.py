@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +12,9 @@ import pytest
 from kornia_lift._io import atomic_write
 from kornia_lift._io.writing import remove_leftovers, write_npz
 from kornia_lift.cli import main
+from tests.helpers.killed import kill_while_writing
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from kornia_lift._io.writing import atomic_write
-with atomic_write(Path(sys.argv[1])) as temporary:
-    temporary.write_text("half")
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="no SIGKILL")
-
-
-def kill_while_writing(path: Path) -> None:
-    subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
-    assert [p.name for p in path.parent.iterdir() if ".tmp" in p.name]
 
 
 def test_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
@@ -37,6 +23,14 @@ def test_files_of_killed_processes_are_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir())  # of another output
     remove_leftovers(tmp_path / "store.json")
     assert not list(tmp_path.iterdir())
+
+
+def test_writing_a_file_again_removes_what_killed_processes_left_of_it(tmp_path: Path) -> None:
+    kill_while_writing(tmp_path / "[a].json")
+    kill_while_writing(tmp_path / "b.json")
+    with atomic_write(tmp_path / "[a].json") as temporary:
+        temporary.write_text("{}")
+    assert [p.name.split(".")[1] for p in sorted(tmp_path.iterdir())] == ["b", "json"]
 
 
 def test_folders_of_an_output_are_searched(tmp_path: Path) -> None:

@@ -56,8 +56,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:  # it may also be removed while a training runs
         raise FileNotFoundError(
-            f"no checkpoint {path}; if a training lost it, delete {LAST} in that folder too, and the stage starts from "
-            "the beginning"
+            f"no checkpoint {path}; if it was removed while a training ran, start the same command again"
         ) from error
     except Exception as error:  # torch raises a dozen types for a damaged file
         reason = str(error) if isinstance(error, (ValueError, zipfile.BadZipFile)) else type(error).__name__

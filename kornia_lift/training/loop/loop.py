@@ -6,74 +6,27 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from kornia_lift._io.writing import remove_leftovers
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.loop import distributed
 from kornia_lift.training.loop.batches import batches_from
 from kornia_lift.training.loop.checkpoint import BEST, LAST, check_same_run, load_checkpoint, save_checkpoint
 from kornia_lift.training.loop.log import TrainingLog
 from kornia_lift.training.loop.optimization import learning_rate
+from kornia_lift.training.loop.result import Result
 from kornia_lift.training.loop.signals import StopRequest, TrainingInterrupted, stop_requests
 from kornia_lift.training.loop.update import TrainingDivergedError, Update
-from kornia_lift.training.stage import ERROR, Measure, Stage, measure_of
+from kornia_lift.training.stage import ERROR, Stage, measure_of
 
 LOGGER = logging.getLogger(__name__)
 BUDGET_VALIDATIONS = 10  # of a stage with max_minutes
 VALIDATION_SHARE = 0.25  # of the minutes, largest share for validations
-
-
-@dataclass(frozen=True)
-class Result:
-    """The result of a training.
-
-    Args:
-        step: optimiser steps done.
-        stopped: ``"steps"`` when all were done, ``"time"`` when ``max_minutes`` ended it.
-        error: smallest validation error.
-        start: validation error before the first step.
-        best_step: step of that error.
-        figures: all validation figures of that step.
-        best: checkpoint of that step.
-        last: checkpoint of the last step.
-        measure: what the error is; None where the stage does not say so.
-
-    """
-
-    step: int
-    stopped: Literal["steps", "time"]
-    error: float
-    start: float
-    best_step: int
-    figures: dict[str, float]
-    best: Path
-    last: Path
-    measure: Measure | None = None
-
-    @property
-    def summary(self) -> dict[str, float]:
-        """What a file of weights says about its training: the step of the smallest error, and its figures."""
-        return {"step": self.best_step, **self.figures}
-
-    @property
-    def remarks(self) -> list[str]:
-        """What the errors of the first and of the best validation do not show by themselves."""
-        said = []
-        if self.step and not self.best_step:
-            said.append("nothing learned, no validation was better than the one at the start")
-        elif self.measure is not None and not self.measure.is_change(self.start, self.error):
-            said.append(
-                f"validation set too small to tell: with {self.measure.samples} held-out samples, a change from "
-                f"{self.start:.4f} to {self.error:.4f} may be chance"
-            )
-        chance = math.inf if self.measure is None else self.measure.chance
-        if self.measure is not None and (self.error >= chance or not self.measure.is_change(chance, self.error)):
-            said.append(f"no better than chance, which is {chance:.3f}")
-        return said
 
 
 def fit(
@@ -91,6 +44,7 @@ def fit(
 
     ``out_dir`` receives ``last.pt``, ``best.pt`` and ``log.jsonl``. A process that is killed at any moment continues
     from ``last.pt`` when started again; every batch and every random number is then the same as without interruption.
+    If somebody removes ``best.pt``, the weights of the last step take its place at the end, with a warning.
     SIGINT and SIGTERM end the step that runs, save, and raise; a second one interrupts at once.
 
     Args:
@@ -116,6 +70,8 @@ def fit(
     advice = f"Start the same command again to go on from {out_dir / LAST}"
     device = next(stage.network.parameters()).device
     with distributed.lost_worker_says(advice), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        if distributed.rank() == 0:
+            remove_leftovers(out_dir)
         run = _Run(stage, config, out_dir, resolved or {}, clock)
         if resume and distributed.from_first((out_dir / LAST).is_file()):
             run.restore()
@@ -192,6 +148,9 @@ class _Run:
                         self._save()
                         saved = self.clock()
             self._stop_if(request)
+            if self._lost_best():
+                self._validate(log)
+                self._save()
         finally:
             if log is not None:
                 log.close()
@@ -244,7 +203,7 @@ class _Run:
             with torch.no_grad(), self.update.averaged_weights():
                 figures = {key: float(value) for key, value in self.stage.validate().items()}
                 error, least = figures[ERROR], self.best["figures"][ERROR]
-                if self.best["step"] < 0:
+                if not self.step:
                     self.start = error
                 if not math.isfinite(error):
                     LOGGER.warning("stage %r, step %d: the validation error is %s", self.stage.name, self.step, error)
@@ -256,6 +215,19 @@ class _Run:
         took = self.clock() - began
         self.best, self.start, self.validation_seconds = distributed.from_first((self.best, self.start, took))
         self.validating += self.validation_seconds * (self.step > self.first_step)
+
+    def _lost_best(self) -> bool:
+        """Whether ``best.pt`` has been removed; what it held is then forgotten."""
+        path = self.out_dir / BEST
+        lost: bool = distributed.from_first(not path.is_file())
+        if lost:
+            LOGGER.warning(
+                "%s was removed, with the weights of step %d: those of the last step take their place",
+                path,
+                self.best["step"],
+            )
+            self.best = {"step": -1, "figures": {ERROR: math.inf}}
+        return lost
 
     def _header(self) -> dict[str, Any]:
         return {

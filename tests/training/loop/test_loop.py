@@ -21,6 +21,7 @@ from kornia_lift.training.loop.checkpoint import CheckpointError, load_checkpoin
 from kornia_lift.training.loop.log import read_log
 from kornia_lift.training.loop.optimization import learning_rate
 from kornia_lift.training.loop.signals import StopRequest, TrainingInterrupted
+from tests.helpers.killed import kill_while_writing
 from tests.training.loop.toy_stage import SHORT, Stops, ToyStage, trace
 
 SCRIPT = Path(__file__).with_name("toy_stage.py")
@@ -95,16 +96,34 @@ def test_a_signal_saves_and_the_resumed_run_is_the_undisturbed_one(
         torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-5)
 
 
-def test_a_lost_best_checkpoint_is_an_error_that_says_how_to_continue(tmp_path: Path) -> None:
-    fit(ToyStage(), SHORT, tmp_path, progress=False)
-    whole = load_checkpoint(tmp_path / "best.pt")["network"]
-    (tmp_path / "best.pt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"best\.pt; if a training lost it, delete last\.pt in that folder too"):
-        fit(ToyStage(), SHORT, tmp_path, progress=False)
-    (tmp_path / "last.pt").unlink()  # as the message says
-    fit(ToyStage(), SHORT, tmp_path, progress=False)
-    for key, value in load_checkpoint(tmp_path / "best.pt")["network"].items():
-        torch.testing.assert_close(value, whole[key], rtol=1e-4, atol=1e-5)
+def test_the_last_weights_take_the_place_of_a_best_checkpoint_that_somebody_removed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Removing(ToyStage):
+        def batch(self, generator: torch.Generator, step: int) -> dict[str, torch.Tensor]:
+            if step == SHORT.steps - 1:
+                (tmp_path / "best.pt").unlink()
+            return super().batch(generator, step)
+
+    expected = fit(ToyStage(), replace(SHORT, validate_every=SHORT.steps), tmp_path / "whole", progress=False)
+    assert expected.best_step == SHORT.steps
+    for stage, removed in ((Removing(), "while it trains"), (ToyStage(), "afterwards")):
+        if removed == "afterwards":
+            (tmp_path / "best.pt").unlink()
+        found = fit(stage, replace(SHORT, validate_every=SHORT.steps + 1), tmp_path, progress=False)
+        assert found.best_step == SHORT.steps and found.start == expected.start, removed
+        assert found.error == pytest.approx(expected.error, rel=1e-4)
+        assert load_checkpoint(tmp_path / "best.pt")["best"] == load_checkpoint(tmp_path / "last.pt")["best"]
+        best, last = (load_checkpoint(tmp_path / name)["network"] for name in ("best.pt", "last.pt"))
+        for key, value in best.items():
+            torch.testing.assert_close(value, last[key])
+    assert sum("best.pt was removed" in record.message for record in caplog.records) == 1
+
+
+def test_temporary_files_of_a_killed_training_are_removed(tmp_path: Path) -> None:
+    kill_while_writing(tmp_path / "best.pt")
+    fit(ToyStage(), replace(SHORT, steps=1), tmp_path, progress=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.pt", "last.pt", "log.jsonl"]
 
 
 def test_a_second_signal_interrupts_at_once() -> None:
