@@ -84,7 +84,7 @@ def check_image(img: Tensor, who: str, channels: tuple[int, ...] = (1, 3), value
 
 
 def check_mask(mask: Tensor, img: Tensor, who: str) -> None:
-    """Raise unless ``mask`` fits ``img``: shape (1|B, 1, H, W), same device, no NaN."""
+    """Raise unless ``mask`` fits ``img``: shape (1|B, 1, H, W), same device, finite values."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"{who} expects the mask as a torch.Tensor, got {type(mask).__name__}")
     expected = (len(img), 1, *img.shape[-2:])
@@ -99,5 +99,5 @@ def check_mask(mask: Tensor, img: Tensor, who: str) -> None:
             f"{who} expects mask and images on one device, got {mask.device} and {img.device}",
             actual_devices=[mask.device, img.device],
         )
-    if mask.is_floating_point() and not torch.compiler.is_compiling() and bool(mask.isnan().any()):
-        raise ValueError(f"{who} expects a mask without NaN")
+    if mask.is_floating_point() and not torch.compiler.is_compiling() and not bool(mask.isfinite().all()):
+        raise ValueError(f"{who} expects a mask of finite values, got NaN or infinity")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -112,6 +113,8 @@ class LIFTFeature(LocalFeature):
         if upright is None:
             upright = is_upright(pretrained)
         region = described_region(pretrained) if scaling_coef is None else float(scaling_coef)
+        if not 0 < region < math.inf:
+            raise ValueError(f"scaling_coef expects a positive factor, got {scaling_coef}")
         given = [part for part in (detector, orienter, descriptor) if part is not None]
         if detector is None:
             detector = LIFTDetector(num_features, config, pretrained=pretrained, precision=precision or "auto")

@@ -22,6 +22,7 @@ from kornia.geometry.subpix import ConvQuadInterp3d
 from kornia.geometry.transform import ScalePyramid
 from torch import nn
 
+from kornia_lift._checks import check_count
 from kornia_lift._kornia import SAMPLES_PIXEL_CENTRES
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.lfnet import LFNetDetector
@@ -86,6 +87,7 @@ def mix_features(
 
     """
     _refuse_bare(detector, orientation, descriptor)
+    num_features = check_count(num_features, "mix_features")
     if scale_laf is None:
         scale_laf = described_region(pretrained) if descriptor == "lift" else 1.0
     return LIFTFeature(

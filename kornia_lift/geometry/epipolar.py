@@ -12,6 +12,7 @@ Convention:
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -138,6 +139,29 @@ def check_matches(matches: Tensor, mask: Tensor | None, who: str) -> None:
             )
 
 
+def check_intrinsics(intrinsics: tuple[Tensor, Tensor], batch: int) -> None:
+    """Check the matrices K of two cameras.
+
+    Args:
+        intrinsics: K of the first and of the second images, each (3, 3) or (B, 3, 3).
+        batch: number of pairs of images.
+
+    Raises:
+        TypeError: if they are not two tensors.
+        kornia.core.exceptions.ShapeError: if one has another shape.
+        ValueError: if values are not finite, or focal lengths are not positive.
+
+    """
+    if isinstance(intrinsics, Tensor) or len(intrinsics) != 2 or not all(isinstance(k, Tensor) for k in intrinsics):
+        raise TypeError("intrinsics expects two tensors (K1, K2), the matrices of the first and the second images")
+    for k in intrinsics:
+        if k.shape[-2:] != (3, 3) or k.dim() > 3 or (k.dim() == 3 and len(k) not in (1, batch)):
+            raise ShapeError(f"intrinsics expects K of shape (3, 3) or ({batch}, 3, 3), got {tuple(k.shape)}")
+        focal = k[..., (0, 1), (0, 1)]
+        if not torch.compiler.is_compiling() and not bool(k.isfinite().all() and (focal > 0).all()):
+            raise ValueError(f"intrinsics expects finite K with positive focal lengths, got {k.tolist()}")
+
+
 def normalise_matches(matches: Tensor, intrinsics: tuple[Tensor, Tensor]) -> Tensor:
     r"""Convert matches from pixels to normalised coordinates :math:`K^{-1} (u, v, 1)^T`.
 
@@ -147,12 +171,12 @@ def normalise_matches(matches: Tensor, intrinsics: tuple[Tensor, Tensor]) -> Ten
 
     Raises:
         kornia.core.exceptions.ShapeError: if an intrinsic matrix has another shape.
+        ValueError: see :func:`check_intrinsics`.
 
     """
+    check_intrinsics(intrinsics, len(matches))
     parts = []
     for points, k in zip(matches.split(2, -1), intrinsics, strict=True):
-        if k.shape[-2:] != (3, 3) or k.dim() > 3 or (k.dim() == 3 and len(k) not in (1, len(matches))):
-            raise ShapeError(f"intrinsics expects K of shape (3, 3) or ({len(matches)}, 3, 3), got {tuple(k.shape)}")
         homogeneous = torch.cat([points, torch.ones_like(points[..., :1])], -1)
         rays = homogeneous @ torch.linalg.inv(k.to(matches.device, torch.float64)).mT.to(matches.dtype)
         parts.append(rays[..., :2] / rays[..., 2:])
@@ -168,8 +192,13 @@ def assumed_intrinsics(size: tuple[int, int]) -> Tensor:
     Returns:
         K, float64, shape (3, 3). Results that depend on it can rank matches, but are not calibrated poses.
 
+    Raises:
+        ValueError: if the size is not positive and finite.
+
     """
     width, height = size
+    if not 0 < min(size) <= max(size) < math.inf:
+        raise ValueError(f"assumed_intrinsics expects a positive width and height, got {size}")
     focal = float(max(width, height))
     k = [[focal, 0.0, (width - 1) / 2], [0.0, focal, (height - 1) / 2], [0.0, 0.0, 1.0]]
     return torch.tensor(k, dtype=torch.float64)

@@ -169,6 +169,6 @@ class FilteredMatcher(nn.Module):
 def _camera(data: dict[str, Tensor], which: int, index: int) -> Camera:
     intrinsics = data.get(f"intrinsics{which}")
     if intrinsics is not None:
-        return intrinsics[index if len(intrinsics) > 1 else 0]
+        return intrinsics if intrinsics.dim() == 2 else intrinsics[index if len(intrinsics) > 1 else 0]
     height, width = data[f"image{which}"].shape[-2:]
     return width, height

@@ -211,23 +211,28 @@ class CorrespondenceNet(nn.Module):
         side: Tensor | None = None,
     ) -> Consensus:
         check_matches(matches, mask, type(self).__name__)
-        self._check_side(matches, side)
+        self._check_side(matches, side, mask)
         if mask is not None:
             matches = matches.masked_fill(~mask[..., None], 0)
-        if not torch.compiler.is_compiling():
-            _check_units(matches, intrinsics, type(self).__name__)
+        given = matches
         if intrinsics is not None:
-            matches = normalise_matches(matches, intrinsics)
+            matches = normalise_matches(given, intrinsics)
+        if not torch.compiler.is_compiling():
+            _check_units(given, intrinsics, type(self).__name__)
         logits = self.logits(matches, mask, side)
         weights = F.relu(torch.tanh(logits))
         essential, gap = weighted_eight_point(matches, weights)
         return Consensus(weights, essential, logits, gap)
 
-    def _check_side(self, matches: Tensor, side: Tensor | None) -> None:
-        """Raise unless the columns of :data:`SIDE_COLUMNS` are given exactly if the network uses them."""
+    def _check_side(self, matches: Tensor, side: Tensor | None, mask: Tensor | None) -> None:
+        """Raise unless the columns of :data:`SIDE_COLUMNS` are given, and finite, exactly if the network uses them."""
         wanted = (*matches.shape[:2], len(SIDE_COLUMNS)) if self.side else None
         got = None if side is None else tuple(side.shape)
         if wanted == got:
+            if side is not None and not torch.compiler.is_compiling():
+                kept = side if mask is None else side.masked_fill(~mask[..., None], 0)
+                if not bool(kept.isfinite().all()):
+                    raise ValueError(f"{type(self).__name__} expects finite side columns, got NaN or infinity")
             return
         names = ", ".join(SIDE_COLUMNS)
         if wanted is None:

@@ -102,6 +102,6 @@ def train_from_folders(
         builders.append(build(count))
     say(f"reading {', '.join(map(str, run.data))}: {count} keypoints an image of {', '.join(run.features)}")
     if run.recipe == "tilde":
-        return tilde.TildeRecipe(run.data, builders[0], out, run.tilde, device).run(), out / tilde.WEIGHTS
-    recipe = correspondences.CorrespondenceRecipe(run.data, builders, out, run.correspondences, device)
+        return tilde.TildeRecipe(run.data, builders[0], out, run.tilde, device, run.features).run(), out / tilde.WEIGHTS
+    recipe = correspondences.CorrespondenceRecipe(run.data, builders, out, run.correspondences, device, run.features)
     return recipe.run(), out / correspondences.WEIGHTS

@@ -64,6 +64,8 @@ class Recipe(ABC, Generic[Config]):
 
     """
 
+    #: What the recipe is called.
+    NAME: ClassVar[str]
     #: The type of the options.
     OPTIONS: ClassVar[type[Any]]
     #: Names of the stages, in order.
@@ -193,7 +195,13 @@ class Recipe(ABC, Generic[Config]):
                 network = self.network_of(name)
                 before = copy.deepcopy(network.state_dict()) if referee is not None else None
                 results[name] = fit(
-                    stage, loop, folder, progress=progress, resolved=to_mapping(self.config), title=title
+                    stage,
+                    loop,
+                    folder,
+                    progress=progress,
+                    resolved=to_mapping(self.config),
+                    identity={"recipe": self.NAME},
+                    title=title,
                 )
                 stage.network.eval()
                 if referee is not None and before is not None:
@@ -239,22 +247,38 @@ class Recipe(ABC, Generic[Config]):
                 f"{path}, which says what is held out, is damaged ({error}); choose another --out"
             ) from None
         now = tuple(map(set, self._sides))
+        recipe = before.get("recipe", self.NAME)
+        if recipe != self.NAME:
+            raise ValueError(
+                f"the run in {self.out} is of the recipe {recipe!r}, not of {self.NAME!r}; choose another --out"
+            )
         crossed = (now[1] - now[0]) & (training - held_out) | (now[0] - now[1]) & (held_out - training)
         if crossed:
             raise ValueError(
-                f"{', '.join(sorted(crossed)[:5])} changed between training and held-out data since {self.out} was "
+                f"{_some(crossed)} changed between training and held-out data since {self.out} was "
                 "started (other data, or other options of the split); choose another --out, or name the held-out data "
                 f"in split.held_out as in {path}"
+            )
+        gone, held_back = (training | held_out) - now[0] - now[1], now[1] - held_out
+        if gone or held_back:
+            what = f"without {_some(gone)}" if gone else f"with {_some(held_back)} held out too"
+            raise ValueError(
+                f"the data are others than when the run in {self.out} was started ({what}), so that its errors cannot "
+                "be compared with new ones; choose another --out"
             )
 
     def _keep_split(self) -> None:
         if rank() == 0:
             self.out.mkdir(parents=True, exist_ok=True)
-            sides = dict(zip(("training", "held_out"), self._sides, strict=True))
+            sides = {"recipe": self.NAME, **dict(zip(("training", "held_out"), self._sides, strict=True))}
             with atomic_write(self.out / SPLIT) as temporary:
                 temporary.write_text(json.dumps(sides, indent=1) + "\n", encoding="utf-8")
             if self.init is not None:
                 keep_initial(self.out, self.init)
+
+
+def _some(names: Collection[str]) -> str:
+    return ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _count(store: Store) -> str:

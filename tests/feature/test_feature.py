@@ -156,6 +156,12 @@ def test_parts_can_be_exchanged() -> None:
     assert descs.shape == (1, 12, 128)
 
 
+@pytest.mark.parametrize("factor", [0, -1.0, float("nan"), float("inf")])
+def test_scaling_coef_is_checked(factor: float) -> None:
+    with pytest.raises(ValueError, match="scaling_coef expects a positive factor, got"):
+        feature(10, scaling_coef=factor)
+
+
 def test_scaling_coef_enlarges_frames_only() -> None:
     plain = feature(10, scaling_coef=1)
     double = feature(10, scaling_coef=2)

@@ -134,3 +134,9 @@ def test_parts_of_other_models() -> None:
     with torch.no_grad():
         lafs, _, descriptors = mix_features("lift", "lift", "sift", 20, pretrained="lift-fast")(texture(90, 90))
     assert lafs.shape == (1, 20, 2, 3) and descriptors.shape == (1, 20, 128)
+
+
+@pytest.mark.parametrize("detector", ["lift", "dog", "keynet"])
+def test_the_number_of_keypoints_is_checked(detector: str) -> None:
+    with pytest.raises(ValueError, match="num_features from 1 to"):
+        mix_features(detector, "upright", "sift", 0, pretrained=False)

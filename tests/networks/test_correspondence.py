@@ -20,6 +20,8 @@ from kornia_lift.geometry.epipolar import (
 )
 from kornia_lift.networks.correspondence import CorrespondenceBlock, CorrespondenceNet, context_normalise
 
+NAN = float("nan")
+
 
 def read(shared: Path, name: str) -> dict[str, Tensor]:
     with np.load(shared / "oracles" / f"{name}.npz") as file:
@@ -263,8 +265,30 @@ def test_all_outliers_leave_the_gradient_finite() -> None:
         (torch.rand(1, 20, 4), {"mask": torch.ones(1, 20)}, TypeError, "boolean"),
         (torch.rand(1, 20, 4), {"mask": torch.ones(1, 19, dtype=torch.bool)}, ShapeError, r"\(1, 20\)"),
         (torch.rand(1, 20, 4) * 640, {"intrinsics": (torch.eye(2), torch.eye(3))}, ShapeError, r"\(2, 2\)"),
+        (torch.rand(1, 20, 4) * 640, {"intrinsics": torch.eye(3)}, TypeError, r"two tensors \(K1, K2\)"),
+        (torch.rand(1, 20, 4) * 640, {"intrinsics": (torch.eye(3),) * 3}, TypeError, r"two tensors \(K1, K2\)"),
+        (torch.rand(1, 20, 4) * 640, {"intrinsics": (torch.ones(3), torch.eye(3))}, ShapeError, r"\(3,\)"),
+        (torch.rand(1, 20, 4) * 640, {"intrinsics": (torch.eye(3) * NAN, torch.eye(3))}, ValueError, "finite K"),
+        (torch.rand(1, 20, 4) * 640, {"intrinsics": (torch.eye(3), -torch.eye(3))}, ValueError, "positive focal"),
+        (torch.rand(1, 20, 4) * 640, {"intrinsics": (torch.zeros(3, 3), torch.eye(3))}, ValueError, "positive focal"),
     ],
 )
 def test_bad_input_is_refused(matches: Tensor, options: dict[str, Tensor], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         CorrespondenceNet(blocks=1).eval()(matches, **options)
+
+
+def test_side_columns_are_finite_where_there_are_matches() -> None:
+    network, matches = CorrespondenceNet(blocks=1, side=True).eval(), torch.rand(1, 20, 4)
+    side, mask = torch.rand(1, 20, 2), torch.ones(1, 20, dtype=torch.bool)
+    side[0, 3] = NAN
+    with pytest.raises(ValueError, match="finite side columns"):
+        network(matches, side=side)
+    mask[0, 3] = False
+    assert network(matches, mask, side=side).logits.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(0, 0), (-4, 3), (NAN, 3)])
+def test_sizes_of_images_are_checked(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="positive width and height"):
+        assumed_intrinsics(size)

@@ -76,6 +76,7 @@ def test_a_store_of_scenes_trains_both_recipes_as_their_folders_do(tmp_path: Pat
         stages = ["descriptor"] if number else ["descriptor", "orientation", "repeatable", "matchable"]
         assert main(["train", str(config), "--out", str(out), "--stages", *stages]) == 0
         sides.append(json.loads((out / "split.json").read_text()))
+    assert [each.pop("recipe") for each in sides] == ["modern", "paper", "modern"]
     assert sides[0] == sides[1] == sides[2]
     assert sorted(sides[0]["training"] + sides[0]["held_out"]) == ["sfm/et", "sfm/lund_door"]
     shutil.rmtree(data / "sfm" / "lund_door")
@@ -128,3 +129,27 @@ def test_a_run_refuses_data_that_changed_sides(
     assert main(command) == 2
     said = capsys.readouterr().err
     assert f"mine/{other}" in said and held_out[0] in said and "changed between" in said
+
+
+def test_a_run_refuses_other_data_and_another_recipe(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import cv2
+
+    out = tmp_path / "run"
+
+    def train(data: Path, text: str = TINY) -> tuple[int, str]:
+        code = main(["train", str(write_config(tmp_path, data, text)), "--out", str(out), "--stages", "descriptor"])
+        return code, capsys.readouterr().err
+
+    assert train(images)[0] == 0
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.suffix in (".json", ".pt", ".safetensors")}
+    others = tmp_path / "others"
+    others.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(others / f"winter{i}.jpg"), picture(7 + i, 200))
+    code, said = train(others)
+    assert code == 2 and "the data are others than when the run" in said and "without mine/holiday0.jpg" in said
+    code, said = train(images, TINY_PAPER)
+    assert code == 2 and "is of the recipe 'modern', not of 'paper'" in said
+    assert {p: p.read_bytes() for p in before} == before

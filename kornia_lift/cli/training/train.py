@@ -107,8 +107,12 @@ def run(args: argparse.Namespace) -> int:
     if args.no_table:
         overrides["table"] = False
     out: Path = args.out or Path("runs") / args.config.stem
+    in_the_way = next((path for path in (out, *out.parents) if path.exists()), out)
+    if in_the_way.exists() and not in_the_way.is_dir():
+        raise CommandError(f"--out {out}: {in_the_way} is not a folder; choose another --out")
     try:
         mapping = read_mapping(recipe_path(args.config, args.init is not None))
+        _check_flags(args, mapping.get("recipe") in FOLDER_RECIPES, str(mapping.get("recipe")))
         if args.data is None:
             _check_own_data(mapping, args.config)
         if mapping.get("recipe") in FOLDER_RECIPES:
@@ -150,6 +154,14 @@ def run(args: argparse.Namespace) -> int:
         if missing and config.init is None:
             print(f"not trained yet, random numbers in the weights: {', '.join(missing)}")
     return 0
+
+
+def _check_flags(args: argparse.Namespace, from_folders: bool, recipe: str) -> None:
+    """Name the flag that a recipe does not have."""
+    foreign = ("stages", "validation", "init") if from_folders else ("features",)
+    for name in foreign:
+        if getattr(args, name) is not None:
+            raise CommandError(f"--{name} is not for the recipe {recipe!r}; leave it out")
 
 
 def _check_own_data(mapping: dict[str, Any], config: Path) -> None:

@@ -62,6 +62,7 @@ class CompactRecipe(Recipe[CompactConfig]):
 
     """
 
+    NAME = "compact"
     OPTIONS = CompactConfig
     STAGES = ("response", "localization", "orientation", "descriptor", "refine")
     FAMILY = "compact"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ class CorrespondenceRecipe:
         out: folder of the run.
         config: options.
         device: where the network is trained.
+        names: of the features; like the data and the options, they must not change when a run is continued.
 
     Raises:
         FileNotFoundError: if there is no data.
@@ -46,6 +48,7 @@ class CorrespondenceRecipe:
         out: Path,
         config: CorrespondenceConfig | None = None,
         device: torch.device | str = "cpu",
+        names: Sequence[str] = (),
     ) -> None:
         features = extract if isinstance(extract, Sequence) else [extract]
         self.out, self.config = out, config or CorrespondenceConfig()
@@ -62,10 +65,14 @@ class CorrespondenceRecipe:
             [pair for feature in features for pair in match_pairs(held_out, feature, self.config)],
             self.config,
         )
+        fixed = {name: value for name, value in to_mapping(c).items() if name not in ("loop", "split")}
+        sides = ("training", self.stage.pairs), ("held out", self.stage.validation)
+        pairs = {side: dict(Counter(pair.scene for pair in found)) for side, found in sides}
+        self._identity = {**fixed, **pairs, "features": list(names)}
 
     def run(self) -> Result:
         """Train, and write ``out/correspondence.safetensors``, which ``CorrespondenceNet(pretrained=...)`` reads."""
-        result = fit(self.stage, self.config.loop, self.out, resolved=to_mapping(self.config))
+        result = fit(self.stage, self.config.loop, self.out, resolved=to_mapping(self.config), identity=self._identity)
         if rank() == 0:
             save_correspondence(self.out / WEIGHTS, self.network, self.config, result)
         return result

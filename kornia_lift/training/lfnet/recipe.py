@@ -64,6 +64,7 @@ class LFNetRecipe(Recipe[LFNetConfig]):
 
     """
 
+    NAME = "lfnet"
     OPTIONS = LFNetConfig
     STAGES = ("lfnet",)
     FAMILY = "lfnet"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 
 from kornia_lift._io import atomic_write, check_regular
 
+LOGGER = logging.getLogger(__name__)
 VERSION = 1
 LAST = "last.pt"
 BEST = "best.pt"
@@ -86,29 +88,50 @@ def _check_archive(path: Path) -> None:
         raise ValueError(f"the checksum of {damaged} does not agree")
 
 
+def check_nothing_lost(folder: Path) -> None:
+    """Raise :class:`CheckpointError` where a training that starts again would overwrite trained weights."""
+    if not (folder / BEST).is_file():
+        return
+    step = load_checkpoint(folder / BEST)["step"]
+    if step:  # step 0: killed between the first validation and the first checkpoint
+        raise CheckpointError(
+            f"{folder} has no {LAST}, but a {BEST} of step {step}, which a new training would overwrite; to start "
+            f"again, delete it or choose another folder; to go on, copy {BEST} to {LAST} (the optimizer starts anew)"
+        )
+
+
 def check_same_run(
-    path: Path, state: Mapping[str, Any], stage: str, config: Mapping[str, Any], recipe: Mapping[str, Any]
+    path: Path,
+    state: Mapping[str, Any],
+    stage: str,
+    config: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    identity: Mapping[str, Any],
 ) -> None:
-    """Raise :class:`CheckpointError` unless ``state`` was written by this stage with these options.
+    """Raise :class:`CheckpointError` unless ``state`` was written by this stage, with these options and data.
+
+    Other options of the recipe that changed are logged: they may be those of another stage.
 
     Args:
         path: of the checkpoint.
         state: what it holds.
         stage: name of the stage.
         config: options of the loop.
-        recipe: options of the whole recipe; only those that change what a validation error means are compared.
+        recipe: options of the whole recipe, without those of ``identity``.
+        identity: what must not change at all.
 
     """
+    missing = sorted({"stage", "step", "best", "config", "resolved"} - state.keys())
+    if missing:
+        raise CheckpointError(f"{path} is not the checkpoint of a training: it lacks {', '.join(missing)}")
     if state["stage"] != stage:
         raise CheckpointError(f"{path} is of the stage {state['stage']!r}, not of {stage!r}; choose another folder")
-    changed = [
-        f"{key} was {state['config'].get(key)!r}, is {config.get(key)!r}"
-        for key in sorted((state["config"].keys() | config.keys()) - FREE_OPTIONS)
-        if state["config"].get(key) != config.get(key)
-    ]
+    changed = _changed(state["config"], config, FREE_OPTIONS)
+    if "identity" in state:  # not in checkpoints of before 2026-11-28
+        changed += _changed(state["identity"], identity)
     if changed:
         raise CheckpointError(
-            f"{path} was trained with other options ({'; '.join(changed)}); "
+            f"{path} was trained with other options or data ({'; '.join(changed)}); "
             "use the old ones to resume, or choose another folder"
         )
     before, now = (options.get(VALIDATION, "training") for options in (state["resolved"], recipe))
@@ -119,3 +142,19 @@ def check_same_run(
             f"those of today cannot be compared; to go on, set the recipe's option {VALIDATION} to {before!r} in a "
             "file of your own, or choose another folder"
         )
+    others = _changed(state["resolved"], recipe, _loops(state["resolved"]) | _loops(recipe) | {"split"})
+    if others:
+        LOGGER.warning(
+            "%s: options changed since it was written, what was trained has the old ones: %s", path, "; ".join(others)
+        )
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str] = ()) -> list[str]:
+    """Say which values differ, except for free ones."""
+    names = sorted((before.keys() | now.keys()) - set(free))
+    return [f"{n} was {before.get(n)!r}, is {now.get(n)!r}" for n in names if before.get(n) != now.get(n)]
+
+
+def _loops(options: Mapping[str, Any]) -> set[str]:
+    """Names of the tables that hold the loops of stages; each is compared by its own stage."""
+    return {name for name, value in options.items() if isinstance(value, Mapping) and "learning_rate" in value}

@@ -16,7 +16,15 @@ from kornia_lift._io.writing import remove_leftovers
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.loop import distributed
 from kornia_lift.training.loop.batches import batches_from
-from kornia_lift.training.loop.checkpoint import BEST, LAST, check_same_run, load_checkpoint, save_checkpoint
+from kornia_lift.training.loop.checkpoint import (
+    BEST,
+    LAST,
+    CheckpointError,
+    check_nothing_lost,
+    check_same_run,
+    load_checkpoint,
+    save_checkpoint,
+)
 from kornia_lift.training.loop.log import TrainingLog
 from kornia_lift.training.loop.optimization import learning_rate
 from kornia_lift.training.loop.result import Result
@@ -37,6 +45,7 @@ def fit(
     *,
     progress: bool = True,
     resolved: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
     title: str | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Result:
@@ -53,7 +62,9 @@ def fit(
         out_dir: folder of this stage, made where it does not exist.
         resume: continue from ``last.pt`` where there is one; otherwise start from the beginning.
         progress: show progress on stderr: a bar on a terminal, else a line per validation.
-        resolved: the whole configuration of the run, stored in the checkpoints for the record.
+        resolved: the whole configuration of the run, stored in the checkpoints for the record; changes are logged.
+        identity: plain values that must not change between a checkpoint and its resumption, such as the names of the
+            data.
         title: what the progress is called; the name of the stage by default.
         clock: gives seconds; measures ``max_minutes`` and ``checkpoint_minutes``.
 
@@ -61,7 +72,8 @@ def fit(
         TrainingInterrupted: after SIGINT or SIGTERM, with the state saved.
         TrainingDivergedError: at a loss or gradient that is not finite; the last checkpoint stays as it was. Also at
             the end, where no validation gave a finite error.
-        CheckpointError: if ``last.pt`` is damaged, or of another stage or other options.
+        CheckpointError: if ``last.pt`` is damaged, or of another stage or of other options; or if it is missing beside
+            a ``best.pt`` of trained weights, which would be overwritten.
         WorkerLostError: if another process of the same training died.
 
     """
@@ -72,9 +84,11 @@ def fit(
     with distributed.lost_worker_says(advice), torch.random.fork_rng([device] if device.type == "cuda" else []):
         if distributed.rank() == 0:
             remove_leftovers(out_dir)
-        run = _Run(stage, config, out_dir, resolved or {}, clock)
+        run = _Run(stage, config, out_dir, resolved or {}, identity or {}, clock)
         if resume and distributed.from_first((out_dir / LAST).is_file()):
             run.restore()
+        elif resume and distributed.rank() == 0:
+            check_nothing_lost(out_dir)
         with stop_requests() as request:
             return run.train(request, progress and distributed.rank() == 0, title or stage.name)
 
@@ -88,11 +102,15 @@ class _Run:
         config: LoopConfig,
         out_dir: Path,
         resolved: Mapping[str, Any],
+        identity: Mapping[str, Any],
         clock: Callable[[], float],
     ) -> None:
         self.stage, self.config, self.out_dir, self.resolved = stage, config, out_dir, dict(resolved)
-        self.clock = clock
-        advice = f"{out_dir / LAST} holds the last good weights; lower learning_rate or set clip_norm"
+        self.identity, self.clock = dict(identity), clock
+        advice = (
+            f"To start the stage again with a lower learning_rate or with clip_norm, delete {LAST} and {BEST} in "
+            f"{out_dir}, or choose another folder"
+        )
         self.update = Update(stage, config, advice)
         self.step = self.first_step = 0
         self.elapsed = 0.0
@@ -236,6 +254,7 @@ class _Run:
             "best": self.best,
             "config": to_mapping(self.config),
             "resolved": self.resolved,
+            "identity": self.identity,
         }
 
     def _save(self) -> None:
@@ -247,9 +266,15 @@ class _Run:
         """Go back to ``last.pt``, which the first process reads for all: other machines need not see the folder."""
         path = self.out_dir / LAST
         state = distributed.from_first(load_checkpoint(path) if distributed.rank() == 0 else None)
-        check_same_run(path, state, self.stage.name, to_mapping(self.config), self.resolved)
-        self.update.load_state_dict(state)
-        self.step, self.elapsed, self.best = state["step"], state["elapsed"], state["best"]
+        check_same_run(path, state, self.stage.name, to_mapping(self.config), self.resolved, self.identity)
+        try:
+            self.update.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise CheckpointError(
+                f"{path} holds a network or an optimizer of another form ({str(error).strip().splitlines()[0]}); use "
+                "the old options to resume, or choose another folder"
+            ) from error
+        self.step, self.elapsed, self.best = state["step"], state.get("elapsed", 0.0), state["best"]
         self.start, self.first_step, self.resumed = state.get("start", math.nan), self.step, True
         self._say_new_rate(state["config"]["max_minutes"])
 

@@ -125,8 +125,12 @@ class Update:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go back to what :meth:`state_dict` returned."""
+        """Go back to what :meth:`state_dict` returned, or to a network alone, with which the optimizer starts anew."""
         self.stage.network.load_state_dict(state["network"])
+        if "optimizer" not in state:
+            if self.averaged is not None:
+                self.averaged.module.load_state_dict(state["network"])  # type: ignore[union-attr]
+            return
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         if self.averaged is not None:

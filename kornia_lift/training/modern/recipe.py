@@ -53,6 +53,7 @@ class ModernRecipe(Recipe[ModernConfig]):
 
     """
 
+    NAME = "modern"
     OPTIONS = ModernConfig
     STAGES = ("descriptor", "orientation", "repeatable", "matchable", "refine")
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType(

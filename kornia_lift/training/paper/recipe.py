@@ -93,6 +93,7 @@ class PaperRecipe(Recipe[PaperConfig]):
 
     """
 
+    NAME = "paper"
     OPTIONS = PaperConfig
     STAGES = ("descriptor", "orientation", "overlap", "detector")
     OPTIONAL = ("joint",)

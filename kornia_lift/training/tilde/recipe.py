@@ -32,6 +32,7 @@ class TildeRecipe:
         out: folder of the run.
         config: options.
         device: where the filters are trained.
+        names: of the feature; like the data and the options, it must not change when a run is continued.
 
     Raises:
         FileNotFoundError: if there is no data.
@@ -46,6 +47,7 @@ class TildeRecipe:
         out: Path,
         config: TildeConfig | None = None,
         device: torch.device | str = "cpu",
+        names: Sequence[str] = (),
     ) -> None:
         self.out, self.config = out, config or TildeConfig()
         c = self.config
@@ -54,16 +56,19 @@ class TildeRecipe:
         )
         network = make_response(c).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.stage = TildeStage(network, train, held_out, c)
+        fixed = {name: value for name, value in to_mapping(c).items() if name not in ("tilde", "split")}
+        stacks = {"training": [each.name for each in train], "held out": [each.name for each in held_out]}
+        self._identity = {**fixed, **stacks, "features": list(names)}
 
     def run(self) -> Result:
         """Train, and write ``out/tilde.safetensors``, which ``convert.load_tilde`` reads.
 
         Beside it lies ``untrained.safetensors``, the filters of the start, to compare with.
         """
-        if rank() == 0:
+        if rank() == 0 and not (self.out / START).is_file():
             self.out.mkdir(parents=True, exist_ok=True)
             save_model(self.out / START, {"tilde": self.stage.response()}, _options(self.config))
-        result = fit(self.stage, self.config.tilde, self.out, resolved=to_mapping(self.config))
+        result = fit(self.stage, self.config.tilde, self.out, resolved=to_mapping(self.config), identity=self._identity)
         if rank() == 0:
             save_tilde(self.out / WEIGHTS, self.stage.response(), self.config, result)
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from kornia_lift.training.correspondences.losses import classification_loss, epi
 from kornia_lift.training.correspondences.recipe import WEIGHTS, CorrespondenceRecipe, save_correspondence
 from kornia_lift.training.correspondences.stage import CorrespondenceStage
 from kornia_lift.training.loop import fit
+from kornia_lift.training.loop.checkpoint import CheckpointError
 from tests.helpers.training import matched_pair
 
 
@@ -198,3 +200,9 @@ def test_recipe_runs_from_scenes_to_a_weight_file(shared: Path, tmp_path: Path) 
     assert results[0].figures == results[1].figures
     network = CorrespondenceNet(tmp_path / "run" / WEIGHTS)
     assert torch.equal(network.input.weight, recipe.network.input.weight)
+    written = (tmp_path / "run" / WEIGHTS).read_bytes()
+    for other, names in ((replace(config, label_threshold=0.1), ()), (config, ("kornia-sift",))):
+        recipe = CorrespondenceRecipe(tmp_path / "data", opencv_sift(80), tmp_path / "run", other, names=names)
+        with pytest.raises(CheckpointError, match="label_threshold was|features was"):
+            recipe.run()
+    assert (tmp_path / "run" / WEIGHTS).read_bytes() == written

@@ -17,7 +17,7 @@ from torch import nn
 
 from kornia_lift.training.config import ConfigError, LoopConfig
 from kornia_lift.training.loop import TrainingDivergedError, fit
-from kornia_lift.training.loop.checkpoint import CheckpointError, load_checkpoint
+from kornia_lift.training.loop.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from kornia_lift.training.loop.log import read_log
 from kornia_lift.training.loop.optimization import learning_rate
 from kornia_lift.training.loop.signals import StopRequest, TrainingInterrupted
@@ -120,6 +120,54 @@ def test_the_last_weights_take_the_place_of_a_best_checkpoint_that_somebody_remo
     assert sum("best.pt was removed" in record.message for record in caplog.records) == 1
 
 
+def test_trained_weights_are_not_overwritten_where_the_last_checkpoint_is_lost(tmp_path: Path) -> None:
+    fit(ToyStage(), SHORT, tmp_path, progress=False)
+    (tmp_path / "last.pt").unlink()
+    step = load_checkpoint(tmp_path / "best.pt")["step"]
+    with pytest.raises(
+        CheckpointError, match=rf"no last\.pt, but a best\.pt of step {step}, .* copy best\.pt to last\.pt"
+    ):
+        fit(ToyStage(), SHORT, tmp_path, progress=False)
+    (tmp_path / "last.pt").write_bytes((tmp_path / "best.pt").read_bytes())  # as the message says
+    assert fit(ToyStage(), replace(SHORT, steps=80, ema_decay=0.9), tmp_path / "other", progress=False).step == 80
+    with pytest.raises(CheckpointError, match="steps was 60, is 80"):
+        fit(ToyStage(), replace(SHORT, steps=80), tmp_path, progress=False)
+    result = fit(ToyStage(), SHORT, tmp_path, progress=False)
+    assert result.step == SHORT.steps and math.isfinite(result.error)
+
+
+def test_a_network_alone_is_gone_on_from(tmp_path: Path) -> None:
+    config = replace(SHORT, steps=40, ema_decay=0.9, validate_every=10)
+    fit(ToyStage(), config, tmp_path, progress=False)
+    state = load_checkpoint(tmp_path / "last.pt")
+    kept = {name: state[name] for name in ("stage", "best", "config", "resolved", "identity", "network")}
+    save_checkpoint(tmp_path / "last.pt", {**kept, "step": 20})
+    stage = ToyStage()
+    assert fit(stage, config, tmp_path, progress=False).step == 40
+
+
+def test_other_data_are_refused_and_other_options_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = {"resolved": {"margin": 1, "later": {"learning_rate": 1}}, "identity": {"scenes": ["a", "b"]}}
+    fit(ToyStage(), SHORT, tmp_path, progress=False, **whole)
+    with pytest.raises(CheckpointError, match=r"scenes was \['a', 'b'\], is \['c'\]"):
+        fit(ToyStage(), SHORT, tmp_path, progress=False, identity={"scenes": ["c"]})
+    caplog.clear()
+    other = {"margin": 2, "later": {"learning_rate": 3}}
+    fit(ToyStage(), SHORT, tmp_path, progress=False, resolved=other, identity=whole["identity"])
+    assert [r.message for r in caplog.records if "margin was 1, is 2" in r.message and "later" not in r.message]
+
+
+def test_a_checkpoint_of_another_size_or_without_its_parts_is_named(tmp_path: Path) -> None:
+    fit(ToyStage(), SHORT, tmp_path, progress=False)
+    other = ToyStage()
+    other.network = nn.Linear(3, 5)
+    with pytest.raises(CheckpointError, match="another form .* choose another folder"):
+        fit(other, SHORT, tmp_path, progress=False)
+    save_checkpoint(tmp_path / "last.pt", {"step": 3})
+    with pytest.raises(CheckpointError, match=r"lacks best, config, resolved, stage"):
+        fit(ToyStage(), SHORT, tmp_path, progress=False)
+
+
 def test_temporary_files_of_a_killed_training_are_removed(tmp_path: Path) -> None:
     kill_while_writing(tmp_path / "best.pt")
     fit(ToyStage(), replace(SHORT, steps=1), tmp_path, progress=False)
@@ -173,7 +221,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
             batch = super().batch(generator, step)
             return batch if step != 33 else {**batch, "y": batch["y"] * math.nan}
 
-    with pytest.raises(TrainingDivergedError, match=r"'toy', step 33: loss nan.*holds the last good weights"):
+    with pytest.raises(TrainingDivergedError, match=r"'toy', step 33: loss nan.*delete last\.pt and best\.pt in"):
         fit(BreaksAt33(), SHORT, tmp_path, progress=False)
     state = load_checkpoint(tmp_path / "last.pt")
     assert state["step"] == 30
