@@ -115,7 +115,17 @@ def is_posed(folder: Path) -> bool:
 
 
 def load_posed(folder: Path) -> PosedScene:
-    """Load a folder for which :func:`is_posed` holds; see the readers for what they raise."""
+    """Load a scene with depth maps; see the readers for what else they raise.
+
+    Raises:
+        ValueError: if :func:`is_posed` does not hold.
+
+    """
+    if not is_posed(folder):
+        what = "holds no scene with depth maps" if folder.is_dir() else "is not a folder"
+        raise ValueError(
+            f"{folder} {what}, expected cameras.npz, images/ and depth/, a MegaDepth folder dense0, or a scan of DTU"
+        )
     if (folder / "cameras.npz").is_file():
         return PosedScene.load(folder)
     return MegaDepthScene.load(folder) if is_dense_folder(folder) else DTUScan.load(folder)

@@ -11,7 +11,7 @@ import pytest
 from kornia_lift.evaluation.features.files import FeatureStore
 from kornia_lift.evaluation.runner import OK, evaluate
 from kornia_lift.scenes.calibrated import CalibratedScene
-from kornia_lift.scenes.folders import load_scenes
+from kornia_lift.scenes.folders import load_posed, load_scenes
 from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import UNKNOWN, VISIBLE, HasPose
 from kornia_lift.scenes.static import StaticSequence
@@ -91,3 +91,11 @@ def test_colmap_model_agrees_with_its_own_points(shared: Path) -> None:
     distance = np.abs((rays[1] * lines).sum(1)) / np.hypot(lines[:, 0], lines[:, 1]) * scene.intrinsics[pair.j][0, 0]
     assert np.median(distance) < 1.0  # pixels from the epipolar line
     assert scene.image_size(pair.i) == scene.sizes[pair.i]
+
+
+def test_a_folder_without_depth_maps_is_not_taken_for_dtu(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    with pytest.raises(ValueError, match="holds no scene with depth maps, expected cameras.npz"):
+        load_posed(tmp_path)
+    with pytest.raises(ValueError, match="nothere is not a folder"):
+        load_posed(tmp_path / "nothere")

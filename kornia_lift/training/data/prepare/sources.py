@@ -60,6 +60,14 @@ def scene_kind(folder: Path) -> Kind | None:
     return None
 
 
+#: What the recipes need that read folders instead of stores.
+_NEEDED = {
+    "sfm": "reconstructed scenes, folders with images/ and a COLMAP model in sparse/ (not the stores of build-dataset, "
+    "which leaves the scenes that it reconstructs in reconstructions/)",
+    "exposures": "folders of aligned images, such as illumination/SCENE/*.jpg",
+}
+
+
 def find_sources(root: Path) -> list[Source]:
     """List what a folder holds.
 
@@ -95,6 +103,8 @@ def find_sources(root: Path) -> list[Source]:
             found.append(Source("single", root.resolve().name, root))
     if not found:
         deeper = "; the images in its sub-folders need one call each, or --single" if images_below(root) else ""
+        if any(root.glob("*.npz")):
+            deeper = "; it holds stores, which this does not read"
         raise FileNotFoundError(
             f"{root} holds no images, no scene folders (images/ and sparse/; cameras.npz; H_1_k), and none of the "
             f"folders {', '.join(f'{part}/' for part in LAYOUT)}{deeper}"
@@ -112,7 +122,7 @@ def split_folders(roots: Sequence[Path], kind: Kind, split: SplitConfig) -> tupl
 
     Raises:
         FileNotFoundError: if a folder holds nothing.
-        ValueError: if two scenes have the same name, by which they are held out.
+        ValueError: if there are fewer than two, or two have the same name, by which they are held out.
 
     """
     folders: dict[str, Path] = {}
@@ -121,6 +131,11 @@ def split_folders(roots: Sequence[Path], kind: Kind, split: SplitConfig) -> tupl
             both = f"{folders[source.name]} and {source.path}"
             raise ValueError(f"two scenes are called {source.name}, {both}; rename one of the folders")
         folders[source.name] = source.path
+    if len(folders) < 2:  # one to train on, one to validate with
+        raise ValueError(
+            f"this recipe needs at least two {_NEEDED.get(kind, kind)}; found {', '.join(folders) or 'none'} in "
+            f"{', '.join(map(str, roots))}"
+        )
     train, held_out = ([folders[name] for name in part] for part in split_names(list(folders), split))
     return train, held_out
 

@@ -22,7 +22,6 @@ def test_scenes_of_one_kind_are_divided_by_their_names(tmp_path: Path) -> None:
     train, held_out = split_folders(roots, "exposures", SplitConfig(held_out=("t*",)))
     assert train == [roots[0] / "illumination" / "one"]
     assert held_out == [roots[0] / "illumination" / "two", roots[1] / "illumination" / "three"]
-    assert split_folders(roots, "homography", SplitConfig()) == ([], [])
 
 
 def test_scenes_of_the_same_name_are_refused_instead_of_one_being_lost(tmp_path: Path) -> None:
@@ -34,3 +33,16 @@ def test_scenes_of_the_same_name_are_refused_instead_of_one_being_lost(tmp_path:
 def test_a_folder_that_holds_nothing_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         split_folders([tmp_path / "nowhere"], "exposures", SplitConfig())
+
+
+def test_what_a_recipe_needs_is_said(tmp_path: Path) -> None:
+    root = write_stacks(tmp_path / "a", "one")
+    with pytest.raises(ValueError, match=r"at least two folders of aligned images.* found illumination/one in"):
+        split_folders([root], "exposures", SplitConfig())
+    with pytest.raises(ValueError, match=r"at least two reconstructed scenes.* found none in"):
+        split_folders([root], "sfm", SplitConfig())
+    stores = tmp_path / "stores"
+    stores.mkdir()
+    (stores / "church.npz").touch()
+    with pytest.raises(FileNotFoundError, match="it holds stores, which this does not read"):
+        split_folders([stores], "sfm", SplitConfig())
