@@ -101,12 +101,13 @@ class LIFTDetector(nn.Module):
         super().__init__()
         self.num_features = check_count(num_features, type(self).__name__)
         self.resp: nn.Module = response_of(pretrained, precision) if resp_module is None else resp_module
-        self.config = scale_space_for(self.resp) if config is None else config
-        self.ori = PassLAF() if ori_module is None else ori_module
-        self.aff = PassLAF() if aff_module is None else aff_module
         if localizer is None:
             localizer = localizer_of(pretrained, precision) if resp_module is None else PassLAF()
         self.localizer = localizer
+        localized = not isinstance(localizer, PassLAF)
+        self.config = scale_space_for(self.resp, localized=localized) if config is None else config
+        self.ori = PassLAF() if ori_module is None else ori_module
+        self.aff = PassLAF() if aff_module is None else aff_module
 
     @property
     def _sampling(self) -> Sampling:

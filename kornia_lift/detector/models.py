@@ -60,6 +60,14 @@ def localizer_of(pretrained: bool | str | os.PathLike[str], precision: Precision
     return LAFLocalizer(KeypointLocalization(pretrained, precision=precision))
 
 
-def scale_space_for(response: nn.Module) -> ScaleSpaceConfig:
-    """Return the scale space in which a response is searched unless another one is asked for."""
-    return ScaleSpaceConfig.compact() if isinstance(response, CompactResponse) else ScaleSpaceConfig()
+def scale_space_for(response: nn.Module, *, localized: bool = False) -> ScaleSpaceConfig:
+    """Return the scale space in which a response is searched unless another one is asked for.
+
+    Args:
+        response: the response.
+        localized: whether a network corrects the scales: two levels per octave are then enough.
+
+    """
+    if isinstance(response, CompactResponse):
+        return ScaleSpaceConfig.compact()
+    return ScaleSpaceConfig(levels_per_octave=2) if localized else ScaleSpaceConfig()

@@ -166,7 +166,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         images += [[shapes] for shapes in draw_shapes(c.response_shapes, c.seed)]
         judged = for_validation(c.response_photometric, c.validation_photometric)
         crops = WarpedCrops(images, c.response_crops, c.response_photometric, self.device, c.response_degraded)
-        levels = scale_space_for(self.response)
+        levels = scale_space_for(self.response, localized=True)
         grid = LevelGrid(c.response_crops.size, OCTAVES * levels.levels_per_octave + 1, levels.levels_per_octave)
         matcher = self._matcher(c.response_matcher, grid)
         begun = (self.out / "response" / LAST).is_file()
@@ -193,7 +193,8 @@ class CompactRecipe(Recipe[CompactConfig]):
     def _copies(self, store: Store, copies: CopyConfig) -> list[KeypointPairs]:
         """Keypoints of the images of a store and of warped copies; those of the response, not localized yet."""
         c = self.config
-        detector = LIFTDetector(c.detections.per_image, resp_module=self.response.eval()).eval()
+        config = scale_space_for(self.response, localized=True)
+        detector = LIFTDetector(c.detections.per_image, config, resp_module=self.response.eval()).eval()
         return copy_images([image.decode() for image in store.images], detector, copies)
 
     def _pairs(
