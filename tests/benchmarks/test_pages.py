@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.pages.costs import tables
 from benchmarks.pages.marks import put_between
+from tests.helpers.repository import ROOT
 
 PAGE = "head\n<!-- a: begin -->\nold\n<!-- a: end -->\nmiddle\n<!-- b: begin -->\nother\n<!-- b: end -->\ntail\n"
 
@@ -26,3 +28,10 @@ def test_a_page_without_a_mark_is_left_as_it_is(tmp_path: Path, lost: str) -> No
     with pytest.raises(ValueError, match="page.md lacks the marks <!-- a: begin --> and <!-- a: end -->"):
         put_between(page, "a", "new")
     assert page.read_text() == PAGE.replace(lost, "")
+
+
+def test_tables_of_time_and_memory_are_made_of_the_result_files() -> None:
+    for page, name, table in tables():
+        assert f"<!-- {name}: begin -->\n{table}\n<!-- {name}: end -->" in (ROOT / "docs" / page).read_text(), (
+            "run python -m benchmarks.pages.costs"
+        )
