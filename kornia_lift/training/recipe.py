@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import sys
 import tempfile
 from abc import ABC, abstractmethod
@@ -15,7 +14,6 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_text
 from kornia_lift.evaluation.report.results import FeatureResults
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.data.split import SplitConfig, describe_sides, split_store
@@ -26,10 +24,9 @@ from kornia_lift.training.initial import Model, check_family, check_initial, kee
 from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.loop.checkpoint import BEST, load_checkpoint
 from kornia_lift.training.loop.distributed import from_first, rank
+from kornia_lift.training.split_record import SPLIT, check_split, keep_split
 from kornia_lift.training.stage import Stage
 from kornia_lift.weights import save_model
-
-SPLIT = "split.json"
 
 
 class RecipeConfig(Protocol):
@@ -111,7 +108,7 @@ class Recipe(ABC, Generic[Config]):
                     f"add images, name validation data, or change the options of the split{unused}"
                 )
         self._sides = describe_sides(self.data, self.held_out)
-        self._check_split()
+        check_split(out, self.NAME, self._sides)
         check_initial(out, init, (out / SPLIT).exists())
         if init is not None:
             check_family(init, self.FAMILY)
@@ -234,51 +231,12 @@ class Recipe(ABC, Generic[Config]):
         decided: Verdict = from_first(verdict)
         return decided
 
-    def _check_split(self) -> None:
-        """Check that nothing has changed sides since the run was started."""
-        path = self.out / SPLIT
-        if not path.exists():
-            return
-        try:
-            before = parse_json(read_text(path))
-            training, held_out = (set(before[key]) for key in ("training", "held_out"))
-        except (DamagedFileError, ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"{path}, which says what is held out, is damaged ({error}); choose another --out"
-            ) from None
-        now = tuple(map(set, self._sides))
-        recipe = before.get("recipe", self.NAME)
-        if recipe != self.NAME:
-            raise ValueError(
-                f"the run in {self.out} is of the recipe {recipe!r}, not of {self.NAME!r}; choose another --out"
-            )
-        crossed = (now[1] - now[0]) & (training - held_out) | (now[0] - now[1]) & (held_out - training)
-        if crossed:
-            raise ValueError(
-                f"{_some(crossed)} changed between training and held-out data since {self.out} was "
-                "started (other data, or other options of the split); choose another --out, or name the held-out data "
-                f"in split.held_out as in {path}"
-            )
-        gone, held_back = (training | held_out) - now[0] - now[1], now[1] - held_out
-        if gone or held_back:
-            what = f"without {_some(gone)}" if gone else f"with {_some(held_back)} held out too"
-            raise ValueError(
-                f"the data are others than when the run in {self.out} was started ({what}), so that its errors cannot "
-                "be compared with new ones; choose another --out"
-            )
-
     def _keep_split(self) -> None:
         if rank() == 0:
             self.out.mkdir(parents=True, exist_ok=True)
-            sides = {"recipe": self.NAME, **dict(zip(("training", "held_out"), self._sides, strict=True))}
-            with atomic_write(self.out / SPLIT) as temporary:
-                temporary.write_text(json.dumps(sides, indent=1) + "\n", encoding="utf-8")
+            keep_split(self.out, self.NAME, self._sides)
             if self.init is not None:
                 keep_initial(self.out, self.init)
-
-
-def _some(names: Collection[str]) -> str:
-    return ", ".join(sorted(names)[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def _count(store: Store) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ from kornia_lift.training.held_out.referee import Verdict
 from kornia_lift.training.held_out.verdicts import keep_verdicts, read_verdicts
 from kornia_lift.training.initial import check_initial, keep_initial
 from kornia_lift.training.loop.checkpoint import load_checkpoint, save_checkpoint
-from kornia_lift.training.recipe import Recipe
+from kornia_lift.training.split_record import check_split, keep_split
 
 
 def patch_file(path: Path) -> None:
@@ -154,12 +153,12 @@ def read_initial(path: Path) -> None:
 
 def split(path: Path) -> None:
     """Which scenes a run was trained on, and which were held out."""
-    path.write_text(json.dumps(dict(zip(("training", "held_out"), SIDES, strict=True))))
+    keep_split(path.parent, "modern", SIDES)
 
 
 def read_split(path: Path) -> None:
     """Check that they are the same now."""
-    Recipe._check_split(SimpleNamespace(out=path.parent, _sides=SIDES))  # type: ignore[arg-type]
+    check_split(path.parent, "modern", SIDES)
 
 
 def verdicts(path: Path) -> None:
