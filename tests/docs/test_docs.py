@@ -73,6 +73,7 @@ OUTLINES = {
     ("evaluation.md", "from kornia_lift.scenes.posed"),
     ("training.md", "from kornia.feature import SIFTDescriptor"),
     ("training.md", "class MyStage"),
+    ("integrations.md", "import runpy, sys"),  # runs another program on a folder of images
 }
 #: Packages of other programs: a block that imports one is run where it is installed.
 PROGRAMS = {"hloc", "gluefactory", "lightglue", "vismatch", "deep_image_matching", "kornia_moons", "onnxscript"}

@@ -12,7 +12,7 @@ import pytest
 from kornia_lift._io import atomic_write
 from kornia_lift._io.writing import remove_leftovers, write_npz
 from kornia_lift.cli import main
-from tests.helpers.killed import kill_while_writing
+from tests.io.killed import kill_while_writing
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="no SIGKILL")
 

@@ -21,7 +21,7 @@ from kornia_lift.training.loop.checkpoint import CheckpointError, load_checkpoin
 from kornia_lift.training.loop.log import read_log
 from kornia_lift.training.loop.optimization import learning_rate
 from kornia_lift.training.loop.signals import StopRequest, TrainingInterrupted
-from tests.helpers.killed import kill_while_writing
+from tests.io.killed import kill_while_writing
 from tests.training.loop.toy_stage import SHORT, Stops, ToyStage, trace
 
 SCRIPT = Path(__file__).with_name("toy_stage.py")
