@@ -15,8 +15,7 @@ import torch
 from torch import nn
 
 from kornia_lift.cli._options import CommandError
-from kornia_lift.detector.models import has_compact_response
-from kornia_lift.detector.scale_space import ScaleSpaceConfig
+from kornia_lift.detector.models import scale_space_of
 from kornia_lift.weights import network_family
 from kornia_lift.weights._registry import MODELS
 
@@ -85,7 +84,7 @@ def _scale_space(model: str) -> str | None:
     try:
         if network_family(model) == "lfnet":
             return None
-        return repr(ScaleSpaceConfig.compact() if has_compact_response(model) else ScaleSpaceConfig())
+        return repr(scale_space_of(model))
     except (ValueError, OSError):  # building the feature reports what is wrong
         return None
 

@@ -16,6 +16,7 @@ from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.weights import load_tensors
 
 LOCALIZATION = "localization."  # prefix of the tensors of a network that some models have
+LOCALIZED_LEVELS = 2  # per octave, where a network corrects the scales
 OWN_TENSORS = "response.at_eighth."  # prefix of tensors that only the compact response has
 
 
@@ -70,4 +71,11 @@ def scale_space_for(response: nn.Module, *, localized: bool = False) -> ScaleSpa
     """
     if isinstance(response, CompactResponse):
         return ScaleSpaceConfig.compact()
-    return ScaleSpaceConfig(levels_per_octave=2) if localized else ScaleSpaceConfig()
+    return ScaleSpaceConfig(levels_per_octave=LOCALIZED_LEVELS) if localized else ScaleSpaceConfig()
+
+
+def scale_space_of(pretrained: str | os.PathLike[str]) -> ScaleSpaceConfig:
+    """Return the scale space of a model's detector, as :func:`scale_space_for` does, without building its networks."""
+    if has_compact_response(pretrained):
+        return ScaleSpaceConfig.compact()
+    return ScaleSpaceConfig(levels_per_octave=LOCALIZED_LEVELS) if has_localization(pretrained) else ScaleSpaceConfig()

@@ -15,7 +15,7 @@ from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, LIFTOrientati
 from kornia_lift._extras import MissingExtraError
 from kornia_lift.integrations.onnx import export_onnx, export_program, run_onnx
 from kornia_lift.networks._fast.plan import fast_paths
-from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.compact_descriptor import SMALL_CHANNELS, CompactDescriptor
 from kornia_lift.networks.contrast import LocalContrast
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
@@ -141,9 +141,9 @@ def test_the_whole_feature_compiles_to_one_graph(model: str) -> None:
 
 MADE: dict[str, Callable[[bool | str], nn.Module]] = {
     **{kind.__name__: kind for kind in NETWORKS},
-    "CompactDescriptor": lambda weights: CompactDescriptor(weights and "lift-plus"),
+    "CompactDescriptor": lambda weights: CompactDescriptor(weights and "lift-plus", channels=SMALL_CHANNELS),
     "KeypointLocalization": lambda weights: KeypointLocalization(weights and "lift-plus", blocks=True),
-    "PolarOrientation": lambda weights: PolarOrientation(weights and "lift-plus"),
+    "PolarOrientation": lambda weights: PolarOrientation(weights and "lift-plus", small=True),
     "LIFTFeature": lambda weights: LIFTFeature(20, pretrained=weights),
 }
 

@@ -122,7 +122,9 @@ def test_lifts_own_response_is_trained_on(tiny_store: Store, tmp_path: Path) -> 
     assert recipe.response.contrast == before.contrast
 
 
-@pytest.mark.parametrize(("init", "levels"), [("lift-plus", ScaleSpaceConfig()), (None, ScaleSpaceConfig.compact())])
+@pytest.mark.parametrize(
+    ("init", "levels"), [("lift-plus", ScaleSpaceConfig(levels_per_octave=2)), (None, ScaleSpaceConfig.compact())]
+)
 def test_crops_are_searched_on_the_levels_of_the_detector(
     init: str | None, levels: ScaleSpaceConfig, tiny_store: Store, tmp_path: Path
 ) -> None:
@@ -132,7 +134,8 @@ def test_crops_are_searched_on_the_levels_of_the_detector(
     recipe = CompactRecipe(tiny_store, tmp_path, config, validation=tiny_store, init=init)
     stage = recipe.make_stage("response")
     assert isinstance(stage, CompactResponseStage)
-    assert LIFTDetector(5, resp_module=recipe.response).config == levels
+    localizer = LAFLocalizer(recipe.localization)
+    assert LIFTDetector(5, resp_module=recipe.response, localizer=localizer).config == levels
     assert (stage.grid.per_octave, stage.radius) == (levels.levels_per_octave, levels.nms_radius)
     assert stage.grid.sides[0] == 96 and stage.grid.sides[-1] == 24
 
