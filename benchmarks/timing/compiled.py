@@ -10,7 +10,6 @@ earlier run compiled is used again. Graphs are counted on an image and on the sa
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import tempfile
@@ -24,12 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.timing.cases import picture
+from benchmarks.timing.results import write_result
 from benchmarks.timing.turns import medians, one_thread
 from kornia_lift import LIFTDescriptor, LIFTFeature, LIFTOrientation, LIFTResponse
-from kornia_lift._io import atomic_write
-from kornia_lift.evaluation.report.results import provenance
 
-ROOT = Path(__file__).parents[2]
 COMMAND = "python -m benchmarks.timing.compiled"
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "descriptor": LIFTDescriptor,
@@ -116,12 +113,10 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{model}: {graphs[model]} graphs", flush=True)
     if args.out is not None:
         content = {
-            "command": COMMAND, "provenance": provenance(ROOT),
             "patches": args.patches, "size": list(size), "keypoints": args.keypoints,
             "rounds": args.rounds, "clock": "processor time of one thread", "seconds": rows, "graphs": graphs,
         }  # fmt: skip
-        with atomic_write(args.out) as path:
-            path.write_text(json.dumps(content, indent=1) + "\n")
+        write_result(args.out, COMMAND, content)
     return 0
 
 

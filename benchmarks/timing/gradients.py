@@ -23,9 +23,8 @@ from unittest import mock
 import numpy as np
 import torch
 
+from benchmarks.timing.results import write_result
 from kornia_lift import LIFTFeature, _memory
-from kornia_lift._io import atomic_write
-from kornia_lift.evaluation.report.results import provenance
 
 ROOT = Path(__file__).parents[2]
 COMMAND = "python -m benchmarks.timing.gradients"
@@ -116,15 +115,12 @@ def main(arguments: list[str] | None = None, cases: tuple[Case, ...] = CASES) ->
             print({k: round(v, 1) if isinstance(v, float) else v for k, v in rows[-1].items()}, flush=True)
     if args.out is not None:
         content = {
-            "command": COMMAND,
-            "provenance": provenance(ROOT),
             "images": 2,
             "size": list(args.size),
             "threads": 1,
             "cases": rows,
         }
-        with atomic_write(args.out) as path:
-            path.write_text(json.dumps(content, indent=1) + "\n")
+        write_result(args.out, COMMAND, content)
     return 0
 
 

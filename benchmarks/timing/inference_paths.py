@@ -9,7 +9,6 @@ every number format are compared with those in float32. kornia's patches are com
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,10 +22,9 @@ from kornia.feature import extract_patches_from_pyramid, laf_is_filled, scale_la
 from torch import Tensor, nn
 
 from benchmarks.timing.cases import picture
+from benchmarks.timing.results import write_result
 from benchmarks.timing.turns import medians, one_thread
 from kornia_lift import LIFTDescriptor, LIFTFeature, LIFTOrientation, LIFTResponse
-from kornia_lift._io import atomic_write
-from kornia_lift.evaluation.report.results import provenance
 from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.networks._fast.folded import IntegerPrecision, Precision
 from kornia_lift.networks._fast.plan import fast_paths
@@ -36,7 +34,6 @@ from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 
-ROOT = Path(__file__).parents[2]
 COMMAND = "python -m benchmarks.timing.inference_paths"
 DEFINED = "as defined"
 Call = Callable[[], Tensor]
@@ -177,12 +174,10 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{paths.name}, {paths.unit}: {times} {rows[-1].get('cosine', '')}", flush=True)
     if args.out is not None:
         content = {
-            "command": COMMAND, "provenance": provenance(ROOT),
             "size": list(args.size), "patches": args.patches, "rounds": args.rounds,
             "clock": "processor time of one thread", "rows": rows,
         }  # fmt: skip
-        with atomic_write(args.out) as path:
-            path.write_text(json.dumps(content, indent=1) + "\n")
+        write_result(args.out, COMMAND, content)
     return 0
 
 

@@ -16,7 +16,6 @@ from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.weights import load_tensors
 
 LOCALIZATION = "localization."  # prefix of the tensors of a network that some models have
-LOCALIZED_LEVELS = 2  # per octave, where a network corrects the scales
 OWN_TENSORS = "response.at_eighth."  # prefix of tensors that only the compact response has
 
 
@@ -69,13 +68,15 @@ def scale_space_for(response: nn.Module, *, localized: bool = False) -> ScaleSpa
         localized: whether a network corrects the scales: two levels per octave are then enough.
 
     """
-    if isinstance(response, CompactResponse):
-        return ScaleSpaceConfig.compact()
-    return ScaleSpaceConfig(levels_per_octave=LOCALIZED_LEVELS) if localized else ScaleSpaceConfig()
+    return _scale_space(isinstance(response, CompactResponse), localized)
 
 
 def scale_space_of(pretrained: str | os.PathLike[str]) -> ScaleSpaceConfig:
     """Return the scale space of a model's detector, as :func:`scale_space_for` does, without building its networks."""
-    if has_compact_response(pretrained):
+    return _scale_space(has_compact_response(pretrained), has_localization(pretrained))
+
+
+def _scale_space(compact: bool, localized: bool) -> ScaleSpaceConfig:
+    if compact:
         return ScaleSpaceConfig.compact()
-    return ScaleSpaceConfig(levels_per_octave=LOCALIZED_LEVELS) if has_localization(pretrained) else ScaleSpaceConfig()
+    return ScaleSpaceConfig(levels_per_octave=2) if localized else ScaleSpaceConfig()

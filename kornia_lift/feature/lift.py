@@ -59,7 +59,8 @@ class LIFTFeature(LocalFeature):
             orientation always compute in float32. ``None``: ``"float32"`` for LIFT's descriptor, ``"auto"`` for the
             compact networks: 8-bit integers (descriptor) and ``"bfloat16"`` where the CPU multiplies in them.
         compile: compile the default patch networks with ``torch.compile`` at their first use, for training and for
-            GPUs. The CPU's inference paths and the detector are not compiled: it would not make them faster.
+            GPUs. The detector is not compiled, nor the descriptor's inference path on a CPU: it would not make them
+            faster.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses

@@ -63,7 +63,7 @@ def check_split(out: Path, recipe: str, sides: Sides) -> None:
     if gone or held_back:
         what = f"without {_some(gone)}" if gone else f"with {_some(held_back)} held out too"
         raise ValueError(
-            f"the data are others than when the run in {out} was started ({what}), so that its errors cannot be "
+            f"the data differ from those that the run in {out} was started with ({what}): its errors cannot be "
             "compared with new ones; choose another --out"
         )
 

@@ -149,7 +149,7 @@ def test_a_run_refuses_other_data_and_another_recipe(
     for i in range(3):
         cv2.imwrite(str(others / f"winter{i}.jpg"), picture(7 + i, 200))
     code, said = train(others)
-    assert code == 2 and "the data are others than when the run" in said and "without mine/holiday0.jpg" in said
+    assert code == 2 and "the data differ from those that the run" in said and "without mine/holiday0.jpg" in said
     code, said = train(images, TINY_PAPER)
     assert code == 2 and "is of the recipe 'modern', not of 'paper'" in said
     assert {p: p.read_bytes() for p in before} == before

@@ -107,9 +107,9 @@ def run(args: argparse.Namespace) -> int:
     if args.no_table:
         overrides["table"] = False
     out: Path = args.out or Path("runs") / args.config.stem
-    in_the_way = next((path for path in (out, *out.parents) if path.exists()), out)
-    if in_the_way.exists() and not in_the_way.is_dir():
-        raise CommandError(f"--out {out}: {in_the_way} is not a folder; choose another --out")
+    blocked = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
+    if blocked is not None:
+        raise CommandError(f"--out {out}: {blocked} is not a folder; choose another --out")
     try:
         mapping = read_mapping(recipe_path(args.config, args.init is not None))
         _check_flags(args, mapping.get("recipe") in FOLDER_RECIPES, str(mapping.get("recipe")))

@@ -92,7 +92,7 @@ def check_nothing_lost(folder: Path) -> None:
     """Raise :class:`CheckpointError` where a training that starts again would overwrite trained weights."""
     if not (folder / BEST).is_file():
         return
-    step = load_checkpoint(folder / BEST)["step"]
+    step = load_checkpoint(folder / BEST).get("step")
     if step:  # step 0: killed between the first validation and the first checkpoint
         raise CheckpointError(
             f"{folder} has no {LAST}, but a {BEST} of step {step}, which a new training would overwrite; to start "
@@ -145,7 +145,9 @@ def check_same_run(
     others = _changed(state["resolved"], recipe, _loops(state["resolved"]) | _loops(recipe) | {"split"})
     if others:
         LOGGER.warning(
-            "%s: options changed since it was written, what was trained has the old ones: %s", path, "; ".join(others)
+            "%s: options changed since it was written (what is trained already keeps the old ones): %s",
+            path,
+            "; ".join(others),
         )
 
 

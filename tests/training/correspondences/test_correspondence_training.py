@@ -120,18 +120,17 @@ def test_filter_agrees_with_the_network_and_stands_in_for_kornias_matcher(
         frames = [laf_from_center_scale_ori(p[None].contiguous()) for p in (pixels[:, :2], pixels[:, 2:])]
         matcher = FilteredMatcher(LocalFeatureMatcher(nn.Identity(), DescriptorMatcher("nn")), network)
         image = torch.zeros(1, 1, 480, 640)
-        out = matcher(
-            {
-                "image0": image,
-                "image1": image,
-                "lafs0": frames[0],
-                "lafs1": frames[1],
-                "descriptors0": descriptors[None],
-                "descriptors1": descriptors[None],
-                "intrinsics0": k[None],
-                "intrinsics1": k[None],
-            }
-        )
+        data = {
+            "image0": image,
+            "image1": image,
+            "lafs0": frames[0],
+            "lafs1": frames[1],
+            "descriptors0": descriptors[None],
+            "descriptors1": descriptors[None],
+        }
+        out = matcher({**data, "intrinsics0": k[None], "intrinsics1": k[None]})
+        single = matcher({**data, "intrinsics0": k, "intrinsics1": k})
+    assert torch.equal(out["keypoints0"], single["keypoints0"])
     assert torch.allclose(out["keypoints0"], pixels[found.logits > 0, :2], atol=1e-3)
     assert 0 < len(out["keypoints0"]) < 100
 
