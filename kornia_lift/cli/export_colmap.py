@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kornia_lift._words import counted
 from kornia_lift.cli._options import CommandError, real, report_unread
 
 if TYPE_CHECKING:
@@ -98,11 +99,11 @@ def run(args: argparse.Namespace) -> int:
     report_unread([args.images])
     names, matches = write(args, args.features, args.out, None)
     count = sum(map(len, matches.values()))
-    print(f"{names} images, {count} putative matches in {len(matches)} pairs: {args.out}")
+    print(f"{counted(names, 'image')}, {count} putative matches in {counted(len(matches), 'pair')}: {args.out}")
     if not args.no_verify:
         from kornia_lift.files import colmap
 
-        print(f"{colmap.verify(args.out)} pairs verified")
+        print(f"{counted(colmap.verify(args.out), 'pair')} verified")
     return 0
 
 
@@ -119,13 +120,13 @@ def write(args: argparse.Namespace, features: Path, database: Path, parts: Path 
     with FeatureReader(features) as reader:
         found = {name: reader.read(name) for name in reader.names()}
     if len(found) < 2:
-        raise CommandError(f"{features} holds {len(found)} images, at least 2 are needed")
+        raise CommandError(f"{features} holds {counted(len(found), 'image')}, at least 2 are needed")
     if parts is None:  # the database is what is wanted, not a step on the way to a model
         left_out = sum(len(each) > 0 and colmap.descriptor_bytes(each.descriptors) is None for each in found.values())
         if left_out:
             print(
-                f"descriptors of {left_out} images are not stored: COLMAP holds 128 numbers that are not negative, as "
-                "those of lift; use the matches stored here, COLMAP's own matcher would find none",
+                f"descriptors of {counted(left_out, 'image')} are not stored: COLMAP holds 128 numbers that are not "
+                "negative, as those of lift; use the matches stored here, COLMAP's own matcher would find none",
                 file=sys.stderr,
             )
     try:

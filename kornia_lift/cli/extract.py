@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kornia_lift._words import counted
 from kornia_lift.cli._options import CommandError, add_feature_options, add_workers_option, report_unread
 
 if TYPE_CHECKING:
@@ -98,11 +99,11 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     rate = f" in {seconds:.1f} s ({tally.images / seconds:.2f} images/s)" if tally.images else ""
     skipped = f", {present} already present, skipped" if present else ""
-    print(f"{tally.images} images, {tally.keypoints} keypoints{rate}{skipped}: {out}")
+    print(f"{counted(tally.images, 'image')}, {counted(tally.keypoints, 'keypoint')}{rate}{skipped}: {out}")
     if tally.rotated:
         print(_about_exif(tally, args.apply_exif))
     if tally.failed:
-        print(f"kornia-lift: {len(tally.failed)} of {len(mine)} images failed:", file=sys.stderr)
+        print(f"kornia-lift: {len(tally.failed)} of {counted(len(mine), 'image')} failed:", file=sys.stderr)
         print(*(f"  {line}" for line in tally.failed.values()), sep="\n", file=sys.stderr)
     return 1 if tally.failed else 0
 
@@ -133,7 +134,7 @@ def _finish(file: FeatureFile, mine: Sequence[Job], tally: Tally) -> None:
     """Pack what was extracted, unless that would replace a file that holds more."""
     lost = file.would_lose(tally.failed)
     if lost:
-        _say_old_file_stays(file, f"it holds {len(lost)} images that failed now")
+        _say_old_file_stays(file, f"it holds {counted(len(lost), 'image')} that failed now")
     else:
         file.finish(missing=_missing(file, mine, tally))
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kornia_lift._words import counted
 from kornia_lift.cli._options import CommandError
 
 _EPILOG = """\
@@ -41,10 +42,10 @@ def run(args: argparse.Namespace) -> int:
             raise CommandError(f"--out {args.out}: one of the files to merge, choose another name")
     check_writable(args.out)
     merged = merge_feature_files(args.parts, args.out)
-    print(f"{merged.images} images from {len(args.parts)} files in {args.out}")
+    print(f"{counted(merged.images, 'image')} from {counted(len(args.parts), 'file')} in {args.out}")
     if merged.missing:
         print(
-            f"kornia-lift: {merged.missing} images are missing: they failed, or a shard was stopped before its end",
+            f"kornia-lift: {counted(merged.missing, 'image')} missing: failed, or a shard was stopped before its end",
             file=sys.stderr,
         )
     return 1 if merged.missing else 0

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from kornia_lift._words import counted
 from kornia_lift.cli import export_colmap, extract
 from kornia_lift.cli._options import CommandError, add_feature_options, add_workers_option
 
@@ -67,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
     failed = extract.run(extraction)
     database.unlink(missing_ok=True)
     _, matches = export_colmap.write(args, features, database, args.out / "matches")
-    print(f"{sum(map(len, matches.values()))} putative matches in {len(matches)} pairs")
-    print(f"{colmap.verify(database, seed=args.seed)} pairs verified")
+    print(f"{sum(map(len, matches.values()))} putative matches in {counted(len(matches), 'pair')}")
+    print(f"{counted(colmap.verify(database, seed=args.seed), 'pair')} verified")
     model = colmap.map_database(
         database, args.out, images=args.images, refine_intrinsics=args.camera is None, seed=args.seed
     )

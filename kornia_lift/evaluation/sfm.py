@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from kornia_lift._extras import require
+from kornia_lift._words import counted
 from kornia_lift.evaluation.measures.matching import nearest_neighbours
 from kornia_lift.evaluation.runner import FeatureSource
 from kornia_lift.features import Features
@@ -135,7 +136,7 @@ def reconstruct_scene(
         features = _read_all(source, scene, options.num_features)
     except FeatureFileError as error:
         return replace(nothing, reason=str(error))
-    say(f"{scene.name}: matching {len(features) * (len(features) - 1) // 2} pairs")
+    say(f"{scene.name}: matching {counted(len(features) * (len(features) - 1) // 2, 'pair')}")
     matches = {}
     for first, second in combinations(features, 2):
         found = nearest_neighbours(features[first], features[second])
@@ -146,7 +147,7 @@ def reconstruct_scene(
         database = Path(work) / "database.db"
         write_database(database, features, matches, cameras=cameras)
         verified = verify(database, seed=options.seed, threads=options.threads)
-        say(f"{scene.name}: mapping, {verified} pairs verified")
+        say(f"{scene.name}: mapping, {counted(verified, 'pair')} verified")
         model = map_database(
             database,
             Path(work) / "models",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from kornia_lift._words import counted
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.recipe import Recipe
@@ -36,4 +37,4 @@ def _count(store: Store) -> str:
     single = sum(image.kind == "single" for image in store.images)
     parts = scenes[:SHOWN] + ([f"{len(scenes) - SHOWN} more scenes"] if len(scenes) > SHOWN else [])
     parts += [f"{single} single ones"] if single else []
-    return f"{len(store.images)} images of {', '.join(parts)}" if scenes else f"{single} single images"
+    return f"{counted(len(store.images), 'image')} of {', '.join(parts)}" if scenes else counted(single, "single image")

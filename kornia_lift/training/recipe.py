@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kornia_lift._words import counted
 from kornia_lift.evaluation.report.results import FeatureResults
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.data.split import SplitConfig, describe_sides, split_store
@@ -240,7 +241,7 @@ class Recipe(ABC, Generic[Config]):
 
 
 def _count(store: Store) -> str:
-    return f"{len(store.images)} images of {len(store.scenes)} scenes"
+    return f"{counted(len(store.images), 'image')} of {counted(len(store.scenes), 'scene')}"
 
 
 def best_weights(folder: Path) -> dict[str, Tensor] | None:

@@ -278,7 +278,7 @@ def test_image_whose_features_are_not_finite_fails_alone(call: Call, folder: Pat
     assert answer.code == 1
     assert "b.jpg: " in answer.err and "descriptors are not finite" in answer.err
     assert list(contents(Path("f.h5"))) == ["a.png", "deep/c.png"]
-    assert "1 images, " in call("extract", folder, "--out", "f.h5", *OPTIONS).out
+    assert "1 image, " in call("extract", folder, "--out", "f.h5", *OPTIONS).out
 
 
 def test_file_with_links_is_refused_and_others_stay(call: Call, folder: Path) -> None:

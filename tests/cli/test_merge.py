@@ -19,7 +19,7 @@ def test_merge_reports_what_shards_lack(call: Call, folder: Path) -> None:
     answer = call("merge", *sorted(Path().glob("f.shard-*.h5")), "--out", "f.h5")
     assert answer.code == 1
     assert answer.out == "3 images from 2 files in f.h5\n"
-    assert "1 images are missing" in one_line(answer.err)
+    assert "1 image missing" in one_line(answer.err)
 
 
 @pytest.mark.parametrize("how", ["option", "torchrun"])

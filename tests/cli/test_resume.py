@@ -35,7 +35,7 @@ def test_resumes_by_skipping(call: Call, folder: Path) -> None:
     answer = call("extract", folder, "--out", "f.h5", *OPTIONS, make_feature=counting)
     assert answer.code == 0
     assert seen == [(1, 1, 100, 128)]
-    assert "1 images, " in answer.out
+    assert "1 image, " in answer.out
     assert "3 already present, skipped" in answer.out
     for name, image in contents(Path("f.h5")).items():
         for key, value in image.items():
@@ -98,7 +98,7 @@ def test_goes_on_from_the_parts_of_a_killed_run(call: Call, folder: Path) -> Non
     (killed.parts / ".1234.tmp.part.h5").write_text("the file that was being written")
     answer = call("extract", folder, "--out", "f.h5", *OPTIONS)
     assert answer.code == 0
-    assert "1 images, " in answer.out and "2 already present, skipped" in answer.out
+    assert "1 image, " in answer.out and "2 already present, skipped" in answer.out
     assert not killed.parts.exists()
     found = contents(Path("f.h5"))
     assert list(found) == NAMES
@@ -167,7 +167,7 @@ def test_interrupted_overwrite_leaves_the_old_file(call: Call, folder: Path) -> 
     # what was made is of use once the old file is out of the way
     assert "num_features 60, not 61" in one_line(call(*again).err)
     Path("f.h5").unlink()
-    assert "1 images, " in (out := call(*again).out) and "2 already present, skipped" in out
+    assert "1 image, " in (out := call(*again).out) and "2 already present, skipped" in out
     assert list(contents(Path("f.h5"))) == NAMES
     assert sorted(path.name for path in Path().iterdir()) == ["f.h5", "photos"]
 
@@ -185,7 +185,7 @@ def test_overwrite_loses_no_image_that_fails_now(call: Call, folder: Path) -> No
     again = ("extract", folder, "--out", "f.h5", "-n", 61, "--overwrite")
     answer = call(*again)
     assert answer.code == 1
-    assert "f.h5 was not replaced, since it holds 1 images that failed now" in answer.err
+    assert "f.h5 was not replaced, since it holds 1 image that failed now" in answer.err
     assert "1 of 3 images failed" in answer.err
     assert Path("f.h5").read_bytes() == before
     (folder / "b.jpg").rename(folder / "new.jpg")  # a broken image that the old file does not hold

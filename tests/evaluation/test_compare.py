@@ -109,7 +109,7 @@ def test_second_images_restrict_every_group_and_protocol(tmp_path: Path, capsys:
     (root / "H_1_3").unlink()
     common = [str(tmp_path / "data"), "-f", "opencv-orb", "-o", str(tmp_path / "out"), "-q", "--no-page"]
     assert main(["evaluate", *common, "--second-images", "2"]) == 0
-    assert "1 pairs, 0 failed, 0 skipped" in capsys.readouterr().out
+    assert "1 pair, 0 failed, 0 skipped" in capsys.readouterr().out
     assert main(["evaluate", *common, "--second-images", "3"]) == 1  # the pair is skipped, not forgotten
     assert "0 pairs, 0 failed, 1 skipped" in capsys.readouterr().out
     assert main(["evaluate", *common, "--second-images", "7"]) == 2

@@ -22,7 +22,7 @@ def test_build_dataset_from_single_images(tmp_path: Path, capsys: pytest.Capture
     folders = [str(tmp_path / "photos"), str(tmp_path / "bare")]
     assert main(["build-dataset", *folders, "--single", "--out", str(out)]) == 1
     said = capsys.readouterr()
-    assert "photos.npz: 1 images" in said.out
+    assert "photos.npz: 1 image," in said.out
     assert "bare: holds no image" in said.err
     assert load_store(out / "photos.npz").names == ("photos/a.png",)
     assert main(["build-dataset", folders[1], "--single", "--out", str(out)]) == 2
@@ -39,7 +39,7 @@ def test_build_dataset_without_a_scene_says_why(tmp_path: Path, capsys: pytest.C
         return capsys.readouterr().err
 
     cv2.imwrite(str(photos / "0.png"), picture(1))
-    assert "holds 1 images" in complaint()
+    assert "holds 1 image," in complaint()
     for i in (1, 2):
         cv2.imwrite(str(photos / f"{i}.png"), np.full((90, 120), 100, np.uint8))
     assert "no reconstruction results from the 3 images" in complaint()
@@ -87,7 +87,7 @@ def test_build_dataset_never_takes_one_folder_for_another(tmp_path: Path, capsys
     assert code == 2 and "church.npz exists and was made of something else" in said
     cv2.imwrite(str(church / "b.png"), picture(3))
     code, said = build(str(church))
-    assert code == 2 and "1 files were added (b.png)" in said
+    assert code == 2 and "1 file added (b.png)" in said
     (church / "b.png").unlink()
     code, said = build(str(church), "--quality", "70")
     assert code == 2 and "quality was 88, is 70" in said
@@ -135,7 +135,7 @@ def test_a_reconstruction_of_other_images_is_not_used(
     assert calls == [1024, 1024]  # the reconstruction was used again
     assert "max_size was 1024, is 512" in complaint("--max-size", "512")
     cv2.imwrite(str(tmp_path / "church" / "3.png"), picture(3, 80))
-    assert "1 files were added (3.png)" in complaint()
+    assert "1 file added (3.png)" in complaint()
 
 
 def test_build_dataset_from_a_homography_sequence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kornia_lift._words import counted
 from kornia_lift.cli._options import CommandError, report_unread
 
 _EPILOG = """\
@@ -78,9 +79,10 @@ def run(args: argparse.Namespace) -> int:
             print(f"{path} exists, made of the same images; kept")
             continue
         points = len(set(store.tracks.point.tolist()))
+        size = f"{counted(len(store.images), 'image')}, {counted(points, 'location')}"
         print(
-            f"{path}: {len(store.images)} images, {points} locations in {len(store.tracks)} views, {len(store.empty)} "
-            f"empty regions, {path.stat().st_size / 2**20:.1f} MiB"
+            f"{path}: {size} in {len(store.tracks)} views, {len(store.empty)} empty regions, "
+            f"{path.stat().st_size / 2**20:.1f} MiB"
         )
         for scene, counts in store.counts.items():
             print(f"{scene}:", *funnel_lines(counts), sep="\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from kornia_lift._words import counted
 from kornia_lift.evaluation.measures.correct import THRESHOLD
 from kornia_lift.evaluation.report.blocks import Block, Heading, Items, Paragraph, Table
 from kornia_lift.evaluation.report.results import FeatureResults, Results, compare_features, smaller_is_better
@@ -123,7 +124,10 @@ def group_table(
 def counts(results: Results, group: str) -> list[Block]:
     """How many pairs there were, and every pair that failed or was skipped, with the reason."""
     numbers = {f.name: f.counts(group) for f in results.features if group in f.pairs}
-    texts = {n: f"{c['pairs']} pairs, {c['failed']} failed, {c['skipped']} skipped." for n, c in numbers.items()}
+    texts = {
+        name: f"{counted(of['pairs'], 'pair')}, {of['failed']} failed, {of['skipped']} skipped."
+        for name, of in numbers.items()
+    }
     same = len(set(texts.values())) == 1
     blocks: list[Block] = [Paragraph(next(iter(texts.values())))] if same else []
     items = [] if same else [f"{name}: {text}" for name, text in texts.items()]

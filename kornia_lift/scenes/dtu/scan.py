@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kornia_lift._io import read_text
+from kornia_lift._words import counted
 from kornia_lift.scenes.depth import InverseDepth
 from kornia_lift.scenes.dtu.ply import read_ply_points
 from kornia_lift.scenes.images import image_file_size
@@ -82,7 +83,8 @@ class DTUScan(PosedScene):
         }
         if len(found) < 2:
             raise FileNotFoundError(
-                f"{root} holds {len(found)} images of illumination {illumination}, rect_001_{illumination}*.png"
+                f"{root} holds {counted(len(found), 'image')} of illumination {illumination}, "
+                f"rect_001_{illumination}*.png"
             )
         roots = _roots(root.resolve())
         calibration = _find(roots, Path("Calibration") / "cal18", "the calibration")
@@ -129,7 +131,7 @@ class DTUScan(PosedScene):
         if self._cloud is None:
             self._cloud = read_ply_points(self._cloud_path)
             if len(self._cloud) < 4:
-                raise ValueError(f"{self._cloud_path} holds {len(self._cloud)} points")
+                raise ValueError(f"{self._cloud_path} holds {counted(len(self._cloud), 'point')}")
         return self._cloud
 
     def _inverse_depth(self, index: int) -> InverseDepth:

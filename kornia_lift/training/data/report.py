@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from kornia_lift._words import counted
 from kornia_lift.training.data.prepare.assemble import STEPS
 from kornia_lift.training.data.store import Store
 
@@ -37,18 +38,20 @@ def describe_data(store: Store, train: Store, held_out: Store) -> list[str]:
         Lines of text.
 
     """
-    lines = [f"{len(store.images)} images in {len(store.scenes)} scenes (a single image is a scene of its own)"]
+    images, scenes = counted(len(store.images), "image"), counted(len(store.scenes), "scene")
+    lines = [f"{images} in {scenes} (a single image is a scene of its own)"]
     for scene, counts in store.counts.items():
         lines += [f"{scene}:", *funnel_lines(counts)]
-    scenes = f"{', '.join(held_out.scenes[:8])}{', ...' if len(held_out.scenes) > 8 else ''}"
-    lines.append(f"held out: {scenes or 'nothing'}")
+    names = f"{', '.join(held_out.scenes[:8])}{', ...' if len(held_out.scenes) > 8 else ''}"
+    lines.append(f"held out: {names or 'nothing'}")
     for what, part in (("training", train), ("held out", held_out)):
         if not part.images:
             continue
-        sift, pairs = part.with_sift_frames(), _pairs(part)
+        sift, pairs = part.with_sift_frames(), counted(_pairs(part), "pair")
+        images, points = counted(len(part.images), "image"), counted(_points(part), "location")
         lines.append(
-            f"{what}: {len(part.images)} images; {_points(part)} locations and {pairs} pairs of views for the patch "
-            f"stages of the modern recipe, {len(np.unique(sift.point))} with SIFT frames and {len(part.empty)} empty "
+            f"{what}: {images}; {points} and {pairs} of views for the patch stages of the modern recipe, "
+            f"{len(np.unique(sift.point))} with SIFT frames and {len(part.empty)} empty "
             "regions for the paper's recipe; all images for the detector stages"
         )
     return lines + shortages(train, held_out)
@@ -71,8 +74,8 @@ def shortages(train: Store, held_out: Store) -> list[str]:
             if count < few:
                 effect = "expect over-fitting" if what == "training" else "their validation errors are mostly chance"
                 lines.append(
-                    f"too little for {stages}: {count} {what} locations, fewer than {few}; {effect}; add images with "
-                    "texture and overlap"
+                    f"too little for {stages}: {counted(count, f'{what} location')}, fewer than {few}; {effect}; add "
+                    "images with texture and overlap"
                 )
         if not len(part.empty):
             lines.append(

@@ -10,6 +10,7 @@ import numpy as np
 
 from kornia_lift._extras import require
 from kornia_lift._io import atomic_write
+from kornia_lift._words import counted
 from kornia_lift.evaluation.features.extraction import ExtractedFeatures
 from kornia_lift.evaluation.measures.correct import THRESHOLD, correct_matches, mutual_matches, transfer_error
 from kornia_lift.evaluation.measures.epipolar import EPIPOLAR_THRESHOLD, scene_epipolar_distance
@@ -176,7 +177,7 @@ def _measures(group: str) -> tuple[str, str, str, str, str]:
 def _counts(scenes: Sequence[Scene]) -> str:
     pairs, images = (sum(len(getattr(s, what)) for s in scenes) for what in ("pairs", "names"))
     named = ", ".join(s.name for s in scenes[:4]) + (", ..." if len(scenes) > 4 else "")
-    return f"{pairs} pairs of {images} images ({named})"
+    return f"{counted(pairs, 'pair')} of {counted(images, 'image')} ({named})"
 
 
 def _table(group: str, rows: Sequence[FeatureResults]) -> Table:

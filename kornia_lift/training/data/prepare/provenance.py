@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kornia_lift._io import atomic_write, read_json
+from kornia_lift._words import counted
 
 
 class OtherSourceError(ValueError):
@@ -75,5 +76,5 @@ def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ):
         if names:
             some = ", ".join(sorted(names)[:3])
-            changes.append(f"{len(names)} files were {what} ({some}{', ...' if len(names) > 3 else ''})")
+            changes.append(f"{counted(len(names), 'file')} {what} ({some}{', ...' if len(names) > 3 else ''})")
     return changes

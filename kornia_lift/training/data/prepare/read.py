@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kornia_lift._words import counted
 from kornia_lift.scenes.colmap import read_model, sfm_root
 from kornia_lift.scenes.folders import load_posed
 from kornia_lift.scenes.homographies import HomographySequence
@@ -208,4 +209,4 @@ def _unit(count: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def _no_texture(name: str, images: int) -> str:
-    return f"{name}: none of the {images} images shows a SIFT keypoint; use larger images, or some with texture"
+    return f"{name}: no SIFT keypoint in {counted(images, 'image')}; use larger images, or some with texture"

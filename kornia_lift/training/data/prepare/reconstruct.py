@@ -13,6 +13,7 @@ import torch
 from kornia_lift._extras import require
 from kornia_lift._gray import to_bytes
 from kornia_lift._io import load_image
+from kornia_lift._words import counted
 from kornia_lift.files.colmap import errors_only
 from kornia_lift.training.data.images import images_in
 from kornia_lift.training.data.prepare.alike import check_different, thumbnail
@@ -56,7 +57,7 @@ def reconstruct(
     paths = images_in(folder)
     if len(paths) < MIN_IMAGES:
         raise ReconstructionError(
-            f"{folder} holds {len(paths)} images, at least {MIN_IMAGES} of one scene are needed; for single "
+            f"{folder} holds {counted(len(paths), 'image')}, at least {MIN_IMAGES} of one scene are needed; for single "
             "images use --single"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +92,7 @@ def reconstruct(
         pycolmap.set_random_seed(seed)
         cpu = pycolmap.Device.cpu
         pycolmap.extract_features(database, scene / "images", extraction_options=extraction, device=cpu)
-        say(f"matching {len(paths) * (len(paths) - 1) // 2} pairs")
+        say(f"matching {counted(len(paths) * (len(paths) - 1) // 2, 'pair')}")
         pycolmap.match_exhaustive(database, matching_options=matching, device=cpu)
         mapping = pycolmap.IncrementalPipelineOptions()
         mapping.num_threads = threads

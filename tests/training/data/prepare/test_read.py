@@ -109,7 +109,7 @@ def test_large_single_images_are_scaled_down(tmp_path: Path) -> None:
 
 def test_images_without_keypoints_say_so(tmp_path: Path) -> None:
     write(tmp_path / "flat.png", np.full((200, 200), 90, np.uint8))
-    with pytest.raises(NoCorrespondenceError, match="none of the 1 images shows a SIFT keypoint"):
+    with pytest.raises(NoCorrespondenceError, match="no SIFT keypoint in 1 image;"):
         read_source(Source("single", "p", tmp_path))
 
 
