@@ -22,7 +22,6 @@ RESULTS = ROOT / "benchmarks" / "results" / "speed"
 STAGED = {
     "lift-direct": "networks as defined, kornia's patches (`lift-direct`)",
     "lift": "inference paths (`lift`)",
-    "lift-pooled": "the same, `lift-pooled`",
     "lift-plus": "`lift-plus`",
     "lift-fast": "`lift-fast`",
 }

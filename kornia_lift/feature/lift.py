@@ -49,8 +49,8 @@ class LIFTFeature(LocalFeature):
             the paper's support region of 12 sigma x 12 sigma. ``None``: as the model says, 1.5 for LIFT's descriptor,
             2 for the compact one.
         pooled_sizes: sizes of several support regions, relative to the frame, whose descriptors are averaged: more
-            matches for a multiple of the work (:class:`~kornia_lift.feature.patches.PatchDescriptor`). ``None``: as the
-            shipped model says, one size, three for ``"lift-pooled"``.
+            matches for a multiple of the work (:class:`~kornia_lift.feature.patches.PatchDescriptor`). ``None``: one
+            size, that of the frame.
         angles: largest number of angles of a keypoint whose descriptors are averaged, weighted by the probability of
             each: where the angle is ambiguous, two images may choose different ones, but the means agree. The frame
             has the most likely one. ``None``: as the model says, 1 for LIFT's orientation, which knows no others, 4 for
@@ -128,7 +128,7 @@ class LIFTFeature(LocalFeature):
         elif angles is not None:
             raise ValueError("angles describes the default orientation stage: give either angles or orienter")
         if descriptor is None:
-            descriptor = descriptor_of(pretrained, pooled_sizes, precision)
+            descriptor = descriptor_of(pretrained, (1.0,) if pooled_sizes is None else pooled_sizes, precision)
             if compile:
                 descriptor.descriptor.features.compile()  # what runs where the inference path does not
         elif pooled_sizes is not None:

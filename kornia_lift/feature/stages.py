@@ -12,7 +12,7 @@ from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.weights import Family, averaged_angles, network_family, pooled_sizes
+from kornia_lift.weights import Family, averaged_angles, network_family
 
 
 class _Stages(NamedTuple):
@@ -80,18 +80,17 @@ def orienter_of(
 
 def descriptor_of(
     pretrained: bool | str | os.PathLike[str],
-    sizes: Sequence[float] | None = None,
+    sizes: Sequence[float] = (1.0,),
     precision: Precision | None = None,
 ) -> PatchDescriptor:
     """Build the descriptor stage of a model.
 
     Args:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the networks are LIFT's.
-        sizes: see :class:`~kornia_lift.feature.patches.PatchDescriptor`. ``None``: as the model says.
+        sizes: see :class:`~kornia_lift.feature.patches.PatchDescriptor`.
         precision: number format of the products on a CPU. ``None``: ``"float32"`` for LIFT's network, ``"auto"`` for
             the compact one.
 
     """
-    sizes = pooled_sizes(pretrained) if sizes is None else sizes
     family = _stages(pretrained)
     return PatchDescriptor(family.descriptor(pretrained, precision=precision or family.precision), sizes)

@@ -8,7 +8,6 @@ from kornia_lift.weights._load import (
     load_network,
     load_tensors,
     network_family,
-    pooled_sizes,
     widths_of,
 )
 from kornia_lift.weights._registry import LFNET_MODEL, Family
@@ -26,7 +25,6 @@ __all__ = [
     "load_network",
     "load_tensors",
     "network_family",
-    "pooled_sizes",
     "read_safetensors",
     "save_model",
     "widths_of",

@@ -32,12 +32,6 @@ def is_upright(pretrained: bool | str | os.PathLike[str]) -> bool:
     return model is not None and model.upright
 
 
-def pooled_sizes(pretrained: bool | str | os.PathLike[str]) -> tuple[float, ...]:
-    """Return the sizes over which a shipped model averages descriptors; files and random weights describe one."""
-    model = _shipped(pretrained)
-    return (1.0,) if model is None else model.sizes
-
-
 def averaged_angles(pretrained: bool | str | os.PathLike[str]) -> int | None:
     """Return over how many angles a shipped model averages descriptors; ``None``: as many as suit its networks."""
     model = _shipped(pretrained)

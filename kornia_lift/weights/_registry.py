@@ -23,8 +23,6 @@ class ShippedModel:
         file: file name inside ``kornia_lift/weights``.
         sha256: checksum of the file; a file that differs is refused.
         upright: the model was made for images that are not rotated: the feature then assigns no orientation.
-        sizes: sides of the support regions whose descriptors are averaged, see
-            :class:`~kornia_lift.feature.patches.PatchDescriptor`.
         angles: largest number of angles of a keypoint whose descriptors are averaged. ``None``: that of its networks.
         family: the networks that the file has tensors for.
         licence: SPDX identifier of the licence of the weights.
@@ -34,7 +32,6 @@ class ShippedModel:
     file: str
     sha256: str
     upright: bool = False
-    sizes: tuple[float, ...] = (1.0,)
     angles: int | None = None
     family: Family = "lift"
     licence: str = "Apache-2.0"
@@ -49,8 +46,6 @@ MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
     # the same networks; frames stay upright
     "lift-upright": ShippedModel("lift.safetensors", _LIFT_SHA256, upright=True),
-    # the same networks; the descriptor is the mean over three sizes of the support region
-    "lift-pooled": ShippedModel("lift.safetensors", _LIFT_SHA256, sizes=(0.7, 1.0, 1.43)),
     # the same detector; other networks for orientation and descriptor, on 32x32 patches
     "lift-plus": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, family="compact"),
     "lift-plus-upright": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, upright=True, family="compact"),

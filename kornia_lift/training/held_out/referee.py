@@ -23,7 +23,7 @@ from kornia_lift.scenes.scene import Scene
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.held_out.scenes import HeldOutConfig, describe_pairs, held_out_scenes
 from kornia_lift.training.initial import weights_digest
-from kornia_lift.weights import is_upright, pooled_sizes
+from kornia_lift.weights import is_upright
 
 CACHE = "held_out.json"
 SIFT = "opencv-sift"
@@ -190,5 +190,4 @@ class Referee:
 
 def _identity(model: str | Path) -> str:
     """Identity of a model: its weights, wherever their file lies, and how they are run."""
-    how = f"{' upright' if is_upright(model) else ''} {pooled_sizes(model)}"
-    return f"weights {weights_digest(model)}{how}"
+    return f"weights {weights_digest(model)}{' upright' if is_upright(model) else ''}"
