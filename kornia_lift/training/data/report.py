@@ -12,6 +12,7 @@ from kornia_lift.training.data.store import Store
 
 #: Locations below which a training over-fits, and held-out ones below which a validation error is mostly chance.
 FEW_TRAINING, FEW_HELD_OUT = 500, 100
+FEWEST = 2  # below which there is no pair
 
 
 def funnel_lines(counts: Mapping[str, int]) -> list[str]:
@@ -71,7 +72,12 @@ def shortages(train: Store, held_out: Store) -> list[str]:
             ("descriptor, orientation and refine of the modern recipe", _points(part)),
         )
         for stages, count in counts:
-            if count < few:
+            if count < FEWEST:
+                lines.append(
+                    f"{stages} cannot run: {counted(count, f'{what} location')}, at least {FEWEST} are needed; add "
+                    "images with texture and overlap"
+                )
+            elif count < few:
                 effect = "expect over-fitting" if what == "training" else "their validation errors are mostly chance"
                 lines.append(
                     f"too little for {stages}: {counted(count, f'{what} location')}, fewer than {few}; {effect}; add "
@@ -79,7 +85,8 @@ def shortages(train: Store, held_out: Store) -> list[str]:
                 )
         if not len(part.empty):
             lines.append(
-                f"no {what} region without keypoints, which the paper's recipe needs: add images with smooth parts"
+                f"all stages of the paper's recipe cannot run: no {what} region without keypoints; add images with "
+                "smooth parts"
             )
     return lines
 
