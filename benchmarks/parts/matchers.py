@@ -3,7 +3,7 @@
     python -m benchmarks.parts.matchers --cache CACHE
 
 Of each way from features to matches: matches, correct ones, accuracy of the poses that MAGSAC finds from them, and
-time. Writes benchmarks/results/parts/matchers.json and .md.
+time. Writes benchmarks/results/parts/matchers.json and .md, and the table of docs/mixing.md.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from kornia.feature.adalam import get_adalam_default_config
 from torch import Tensor
 
 from benchmarks.development import development_groups
+from benchmarks.pages.marks import put_between
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.evaluation.comparison import fill_cache, open_features
@@ -141,6 +142,7 @@ def main() -> int:
     text = page(content)
     with atomic_write(RESULTS / "matchers.md") as path:
         path.write_text(text)
+    put_between(ROOT / "docs" / "mixing.md", "matchers", summary(content))
     print(text)
     return 0
 
@@ -162,6 +164,18 @@ def page(content: dict[str, Any]) -> str:
             seconds = np.mean([row["seconds"] for rows in by.values() for row in rows])
             lines.append(f"| {name} | {' | '.join(cells)} | {1e3 * seconds:.0f} |")
     return "\n".join(lines) + "\n"
+
+
+def summary(content: dict[str, Any], spec: str = "lift-plus") -> str:
+    """One feature in fewer columns."""
+    groups = "".join(f" {name}: correct of all | AUC@5° |" for name in GROUPS.values())
+    lines = [f"| matcher |{groups} ms |", "| --- |" + " ---: |" * (2 * len(GROUPS) + 1)]
+    for name, by in content["features"][spec].items():
+        means = [dict(zip(("all", "correct", "auc"), (v for v, _ in _means(by[g])), strict=False)) for g in GROUPS]
+        cells = "".join(f" {m['correct']:.0f} of {m['all']:.0f} | {m['auc']:.3f} |" for m in means)
+        seconds = np.mean([row["seconds"] for rows in by.values() for row in rows])
+        lines.append(f"| {name} |{cells} {1e3 * seconds:.0f} |")
+    return "\n".join(lines)
 
 
 def _means(rows: list[dict[str, Any]]) -> list[tuple[float, str]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from benchmarks.pages.costs import tables
 from benchmarks.pages.marks import put_between
+from benchmarks.parts import matchers
 from tests.helpers.repository import ROOT
 
 PAGE = "head\n<!-- a: begin -->\nold\n<!-- a: end -->\nmiddle\n<!-- b: begin -->\nother\n<!-- b: end -->\ntail\n"
@@ -35,3 +37,8 @@ def test_tables_of_time_and_memory_are_made_of_the_result_files() -> None:
         assert f"<!-- {name}: begin -->\n{table}\n<!-- {name}: end -->" in (ROOT / "docs" / page).read_text(), (
             "run python -m benchmarks.pages.costs"
         )
+
+
+def test_the_table_of_matchers_is_made_of_the_result_file() -> None:
+    table = matchers.summary(json.loads((matchers.RESULTS / "matchers.json").read_text()))
+    assert f"<!-- matchers: begin -->\n{table}\n<!-- matchers: end -->" in (ROOT / "docs" / "mixing.md").read_text()
