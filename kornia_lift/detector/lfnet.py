@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import NamedTuple
 
@@ -61,7 +62,7 @@ class LFNetDetector(nn.Module):
     Raises:
         kornia.core.exceptions.ShapeError: if the images or the mask have another shape.
         TypeError: if the images are not floating point.
-        ValueError: if pixel values are NaN, infinite or far outside [0, 1].
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or an argument is out of range.
 
     Convention:
         Pixel centres lie at integers. A LAF has the scale 16.516 s, so that its 32-pixel patch spans +-16 s between the
@@ -90,6 +91,8 @@ class LFNetDetector(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features = check_count(num_features, type(self).__name__)
+        if not 0 <= refine_strength < math.inf:
+            raise ValueError(f"refine_strength expects a number of at least 0, got {refine_strength!r}")
         self.joint = joint
         self.refine_strength = refine_strength
         self.maps = LFNetMaps(grid)
@@ -110,7 +113,7 @@ class LFNetDetector(nn.Module):
 
         """
         size = img.shape[-2], img.shape[-1]
-        scores, orientation = self.maps(normalise_maps(img))
+        scores, orientation = self.maps(normalise_maps(img.to(self.maps.input.weight.dtype)))
         grid = self.maps.grid
         if self.joint:
             suppressed = soft_nms(torch.cat([resize_maps(s, size, grid) for s in scores], 1))

@@ -121,6 +121,8 @@ class LIFTFeature(LocalFeature):
             detector = LIFTDetector(num_features, config, pretrained=pretrained, precision=precision or "auto")
         elif config is not None:
             raise ValueError("config describes the default detector: give either config or detector")
+        if angles is not None and upright and orienter is None:
+            raise ValueError("angles describes the orientation, which upright features do not have: give either one")
         if orienter is None:
             orienter = PassLAF() if upright else orienter_of(pretrained, angles, precision)
             if compile and not upright:

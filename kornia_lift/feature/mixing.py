@@ -26,6 +26,7 @@ from kornia_lift._checks import check_count
 from kornia_lift._kornia import SAMPLES_PIXEL_CENTRES
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.lfnet import LFNetDetector
+from kornia_lift.feature.each_image import EachImage
 from kornia_lift.feature.lift import LIFTFeature
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
@@ -36,6 +37,8 @@ from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDes
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
+
+KEYNET_SMALLEST = 20  # pixels: the coarsest level of kornia's pyramid must exceed the padding of its blur
 
 Detector = Literal["lift", "lf-net", "dog", "hessian", "keynet"]
 Orientation = Literal["lift", "dominant", "orinet", "upright"]
@@ -69,7 +72,7 @@ def mix_features(
             kornia's their published ones, which kornia downloads, unless this is ``False``.
 
     Returns:
-        The feature in eval mode. ``"keynet"`` accepts one image per call, the others any batch.
+        The feature in eval mode.
 
     Raises:
         ValueError: if a name is unknown.
@@ -143,7 +146,7 @@ def _detector(name: str | nn.Module, count: int, pretrained: bool | str | os.Pat
                 resp_module=BlobHessian(),
             )
         case "keynet":
-            return KeyNetDetector(pretrained is not False, count)
+            return EachImage(KeyNetDetector(pretrained is not False, count), count, KEYNET_SMALLEST)
     raise _unknown("detector", name, Detector)
 
 

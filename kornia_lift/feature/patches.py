@@ -7,8 +7,10 @@ pass.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import SupportsIndex
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +41,7 @@ class PatchOrienter(LAFOrienter):
         angles: largest number of angles of a keypoint that :meth:`candidates` returns.
 
     Raises:
+        TypeError: if ``angles`` is not a whole number.
         ValueError: if ``context`` or ``angles`` is not positive, or several angles are asked of a network that
             estimates one.
 
@@ -54,8 +57,11 @@ class PatchOrienter(LAFOrienter):
         super().__init__(angle_detector.patch_size, angle_detector=angle_detector)
         if not 0 < context < math.inf:
             raise ValueError(f"context expects a factor above 0, got {context!r}")
+        if isinstance(angles, bool) or not isinstance(angles, SupportsIndex):
+            raise TypeError(f"angles expects a whole number, got {angles!r}")
+        angles = operator.index(angles)
         if angles < 1:
-            raise ValueError(f"angles expects a number of at least 1, got {angles!r}")
+            raise ValueError(f"angles expects a number of at least 1, got {angles}")
         if angles > 1 and not isinstance(angle_detector, PolarOrientation):
             raise ValueError(
                 f"{type(angle_detector).__name__} estimates one angle for each patch, got angles={angles!r}; several "

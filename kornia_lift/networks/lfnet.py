@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +100,8 @@ class LFNetMaps(nn.Module):
 
     def __init__(self, grid: Grid = "half") -> None:
         super().__init__()
+        if grid not in get_args(Grid):
+            raise ValueError(f"grid expects one of {', '.join(get_args(Grid))}, got {grid!r}")
         self.grid = grid
         self.input = _conv(1, CHANNELS)
         self.blocks = nn.Sequential(_Block(), _Block(), _Block())

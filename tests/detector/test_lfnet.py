@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -327,3 +328,22 @@ def test_weight_files_fill_detector_and_descriptor(tmp_path: Path) -> None:
     with torch.no_grad():
         for a, b in zip(feature(image), again(image), strict=True):
             assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_the_detector_alone_takes_any_precision(dtype: torch.dtype) -> None:
+    detector, image = LFNetDetector(20, True).eval(), texture(64, 80)
+    with torch.no_grad():
+        lafs, responses = detector(image.to(dtype))
+        same = detector(image.to(dtype).float())
+    assert responses.dtype == dtype and lafs.dtype == torch.promote_types(dtype, torch.float32)
+    assert laf_is_filled(lafs).any()
+    torch.testing.assert_close(lafs.float(), same[0])
+    torch.testing.assert_close(responses, same[1].to(dtype))
+
+
+@pytest.mark.parametrize("arguments", [{"refine_strength": -1.0}, {"refine_strength": math.nan}, {"grid": "third"}])
+def test_arguments_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
+    (name,) = arguments
+    with pytest.raises(ValueError, match=f"{name} expects .*, got {arguments[name]!r}"):
+        LFNetDetector(20, **arguments)

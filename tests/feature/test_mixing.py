@@ -21,6 +21,7 @@ from kornia.feature import (
 from torch import nn
 
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTOrientation, LIFTResponse, mix_features
+from kornia_lift.feature.each_image import EachImage
 from kornia_lift.feature.mixing import Descriptor, Detector, Orientation
 from kornia_lift.geometry import lift_from_lafs
 from kornia_lift.networks import CompactDescriptor, CompactResponse, PolarOrientation
@@ -103,9 +104,9 @@ def test_kornias_parts_get_their_published_weights(shared: Path, monkeypatch: py
     """``pretrained`` reaches kornia's parts, here through the cache of torch.hub, and needs no weights of LIFT."""
     monkeypatch.setenv("TORCH_HOME", str(shared / "peers"))
     feature = mix_features("keynet", "orinet", "tfeat", 8)
-    assert isinstance(feature.detector, KeyNetDetector)
+    assert isinstance(feature.detector, EachImage) and isinstance(feature.detector.detector, KeyNetDetector)
     for part, published in (
-        (feature.detector.model, KeyNet(True)),
+        (feature.detector.detector.model, KeyNet(True)),
         (feature.orienter.angle_detector, OriNet(True)),
         (feature.descriptor.descriptor, TFeat(True)),
     ):
@@ -140,3 +141,32 @@ def test_parts_of_other_models() -> None:
 def test_the_number_of_keypoints_is_checked(detector: str) -> None:
     with pytest.raises(ValueError, match="num_features from 1 to"):
         mix_features(detector, "upright", "sift", 0, pretrained=False)
+
+
+def test_keynet_takes_batches_as_the_other_detectors_do() -> None:
+    torch.manual_seed(1)
+    images = texture(72, 80, 2)
+    masks = torch.ones(2, 1, 72, 80)
+    masks[1, :, :, :40] = 0
+    feature = mix_features("keynet", "upright", "sift", 16, pretrained=False)
+    with torch.no_grad():
+        both = feature(images, masks)
+        each = [feature(images[k : k + 1], masks[k : k + 1]) for k in range(2)]
+        shared = feature(images, masks[1:])
+    for together, parts in zip(both, zip(*each, strict=True), strict=True):
+        torch.testing.assert_close(together, torch.cat(parts))
+    torch.testing.assert_close(shared[0][1], both[0][1])
+    assert not torch.equal(shared[0][0], both[0][0])
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 72, 80), (2, 1, 19, 80), (1, 1, 8, 8)])
+def test_without_an_image_that_is_large_enough_keynet_finds_nothing(shape: tuple[int, ...]) -> None:
+    lafs, responses, descriptors = mix_features("keynet", "upright", "sift", 16, pretrained=False)(torch.rand(shape))
+    assert lafs.shape == (shape[0], 16, 2, 3) and descriptors.shape == (shape[0], 16, 128)
+    assert (responses == 0).all() and (lafs == 0).all()
+
+
+@pytest.mark.parametrize("side", [20, 27])
+def test_keynet_takes_every_larger_image(side: int) -> None:
+    feature = mix_features("keynet", "upright", "sift", 16, pretrained=False)
+    assert all(t.isfinite().all() for t in feature(torch.rand(1, 1, side, 3 * side)))
