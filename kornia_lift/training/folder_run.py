@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kornia_lift.evaluation.candidates import candidate
+from kornia_lift.files.lock import FileLock
 from kornia_lift.training.config import ConfigError, from_mapping
 from kornia_lift.training.correspondences import recipe as correspondences
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
@@ -90,6 +91,7 @@ def train_from_folders(
     Raises:
         FileNotFoundError: if data are missing.
         ValueError: if they do not suffice, or there is no such feature.
+        FileInUseError: if another run trains in this folder.
 
     """
     device = device_of(run.device)
@@ -101,7 +103,15 @@ def train_from_folders(
             raise ConfigError(f"features expects something that extracts, got the file {name}")
         builders.append(build(count))
     say(f"reading {', '.join(map(str, run.data))}: {count} keypoints an image of {', '.join(run.features)}")
+    recipe: tilde.TildeRecipe | correspondences.CorrespondenceRecipe
     if run.recipe == "tilde":
-        return tilde.TildeRecipe(run.data, builders[0], out, run.tilde, device, run.features).run(), out / tilde.WEIGHTS
-    recipe = correspondences.CorrespondenceRecipe(run.data, builders, out, run.correspondences, device, run.features)
-    return recipe.run(), out / correspondences.WEIGHTS
+        weights = out / tilde.WEIGHTS
+        recipe = tilde.TildeRecipe(run.data, builders[0], out, run.tilde, device, run.features)
+    else:
+        weights = out / correspondences.WEIGHTS
+        recipe = correspondences.CorrespondenceRecipe(
+            run.data, builders, out, run.correspondences, device, run.features
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(weights):
+        return recipe.run(), weights

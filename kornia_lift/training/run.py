@@ -6,6 +6,7 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +16,7 @@ import torch
 
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.report.results import FeatureResults
+from kornia_lift.files.lock import FileLock
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, to_mapping
@@ -208,9 +210,16 @@ def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda te
     Raises:
         FileNotFoundError: if data are missing.
         ConfigError: if there is no such device.
+        FileInUseError: if another run trains in this folder.
 
     """
     recipe = make_recipe(config, out, say)
+    out.mkdir(parents=True, exist_ok=True)
+    with FileLock(out / WEIGHTS) if rank() == 0 else nullcontext():
+        return _train(recipe, config, out, say)
+
+
+def _train(recipe: Recipe[Any], config: RunConfig, out: Path, say: Callable[[str], object]) -> Outcome:
     say(describe_plan(recipe, config.chosen_stages))
     fine_tuned = config.init is not None
     referee = None

@@ -9,10 +9,12 @@ import torch
 
 from kornia_lift.cli import main
 from kornia_lift.convert import load_tilde
+from kornia_lift.files.lock import FileLock
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.training.config import ConfigError, read_mapping
 from kornia_lift.training.folder_run import FOLDER_RECIPES, read_folder_run
 from kornia_lift.training.recipes import recipe_path
+from kornia_lift.training.tilde import recipe as tilde
 from kornia_lift.weights import WeightFileError, save_model
 from tests.helpers.training import aligned_stack
 
@@ -63,6 +65,15 @@ def test_command_trains_filters_that_find_the_dots(stacks: Path, capsys: pytest.
     assert order.float().mean() > 0.95  # by chance half
     assert main(command) == 0  # nothing is left to do
     assert "at step" in capsys.readouterr().out
+
+
+def test_two_runs_do_not_train_in_one_folder(stacks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = stacks / "run"
+    out.mkdir()
+    with FileLock(out / tilde.WEIGHTS):
+        assert main(["train", str(stacks / "tilde.toml"), "--data", str(stacks / "data"), "--out", str(out)]) == 2
+    assert "is being written by another run" in capsys.readouterr().err
+    assert list(out.iterdir()) == []
 
 
 def test_command_trains_correspondences(tmp_path: Path, shared: Path, capsys: pytest.CaptureFixture[str]) -> None:

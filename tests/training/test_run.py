@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from kornia_lift.cli import main
+from kornia_lift.files.lock import FileLock
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.training.config import ConfigError, read_mapping
 from kornia_lift.training.data.store import Store, save_store
 from kornia_lift.training.loop.checkpoint import load_checkpoint
 from kornia_lift.training.recipes import recipe_path
-from kornia_lift.training.run import read_run, with_budget
+from kornia_lift.training.run import WEIGHTS, read_run, with_budget
 from tests.helpers.training import with_image
 
 TINY = """
@@ -57,6 +58,17 @@ def test_the_shipped_recipes_are_found_by_name(name: str, tmp_path: Path, monkey
     assert recipe_path(Path(f"{name}.toml")) == Path(f"{name}.toml")  # a path stays a path
     (tmp_path / name).touch()
     assert recipe_path(Path(name)) == Path(name)
+
+
+def test_two_runs_do_not_train_in_one_folder(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They would write each other's checkpoints."""
+    out = tmp_path / "run"
+    out.mkdir()
+    with FileLock(out / WEIGHTS):
+        assert main(["train", str(config), "--out", str(out)]) == 2
+    assert f"{out / WEIGHTS} is being written by another run" in capsys.readouterr().err
+    assert list(out.iterdir()) == []
+    assert main(["train", str(config), "--out", str(out)]) == 0
 
 
 def test_train_writes_weights_log_and_checkpoint(
