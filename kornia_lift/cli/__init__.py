@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None, *, make_feature: FeatureFactory | No
     for stream in (sys.stdout, sys.stderr):  # file names need not be Unicode
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    parser = build_parser()
+    parser, args = build_parser(), argparse.Namespace()
     try:
         args = parser.parse_args(argv)
         if not hasattr(args, "run"):
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None, *, make_feature: FeatureFactory | No
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        message = _message(error)
+        message = _message(error, args)
         if message is None:
             raise
         return _fail(message)
@@ -140,7 +140,20 @@ def _terminable() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _message(error: Exception) -> str | None:
+def _less_memory(args: argparse.Namespace) -> str:
+    """What makes a command take less memory."""
+    sizes = [f"--{name.replace('_', '-')}" for name in ("resize", "max_size", "num_features") if hasattr(args, name)]
+    if sizes:
+        return f"use a smaller {' or '.join(sizes)}"
+    if hasattr(args, "max_minutes"):
+        return (
+            "copy the recipe and lower the sizes of its batches (images_per_batch, ...), or use smaller images; "
+            "finished stages are kept"
+        )
+    return "use smaller images, or fewer at a time"
+
+
+def _message(error: Exception, args: argparse.Namespace) -> str | None:
     """Return what to print for an error of the input or the machine; ``None`` for an error of the program."""
     import torch
 
@@ -150,9 +163,9 @@ def _message(error: Exception) -> str | None:
     from kornia_lift.weights import WeightFileError
 
     if isinstance(error, torch.OutOfMemoryError):
-        return "the device is out of memory: use a smaller --resize or --num-features, or --device cpu"
+        return f"the device is out of memory: {_less_memory(args)}, or --device cpu"
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # of numpy, of torch on a CPU
-        return "out of memory: use a smaller --resize or --num-features"
+        return f"out of memory: {_less_memory(args)}"
     if isinstance(error, OSError):
         said = f"{error.filename}: {error.strerror}" if error.strerror and error.filename else str(error)
         full = any(os.strerror(number) in said for number in (errno.ENOSPC, errno.EDQUOT)) and "make room" not in said

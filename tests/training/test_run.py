@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from kornia_lift.cli import main
 from kornia_lift.files.lock import FileLock
@@ -69,6 +70,18 @@ def test_two_runs_do_not_train_in_one_folder(config: Path, tmp_path: Path, capsy
     assert f"{out / WEIGHTS} is being written by another run" in capsys.readouterr().err
     assert list(out.iterdir()) == []
     assert main(["train", str(config), "--out", str(out)]) == 0
+
+
+def test_too_little_memory_is_said_with_what_to_change(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*_: object) -> None:
+        torch.empty(1 << 60)  # what torch says of it is what is to be recognised
+
+    monkeypatch.setattr("kornia_lift.training.paper.recipe.PaperRecipe.make_stage", greedy)
+    assert main(["train", str(config), "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("kornia-lift: out of memory: copy the recipe and lower the sizes of its batches")
 
 
 def test_train_writes_weights_log_and_checkpoint(
