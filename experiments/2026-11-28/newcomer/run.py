@@ -1,8 +1,14 @@
 """Fine-tune by a preset with a budget counted in processor time: run.py RECIPE INIT MINUTES OUT, beside `dataset`."""
-import functools, sys, time
+
+import functools
+import sys
+import time
+
 import torch
+
 from kornia_lift.cli import main
 from kornia_lift.training import recipe
+
 torch.set_num_threads(1)
 recipe.fit = functools.partial(recipe.fit, clock=time.process_time)
 recipe_name, init, minutes, out = sys.argv[1:5]
