@@ -66,7 +66,8 @@ def matchers(weights: str) -> dict[str, Matcher]:
         return run
 
     def learned(scene: HasPose, pair: Pair, features: tuple[Features, Features]) -> Tensor:
-        kept = score_matches(network, putative_pair(scene, pair, features)).logits > 0
+        putative = putative_pair(scene, pair, features)
+        kept = (score_matches(network, putative).logits > 0) & (torch.from_numpy(putative.side[:, 1]) > 0)
         return by_descriptor(match_nn)(scene, pair, features)[kept]
 
     return {
@@ -78,7 +79,7 @@ def matchers(weights: str) -> dict[str, Matcher]:
         "`match_adalam`, without angles and scales": adalam(
             orientation_difference_threshold=None, scale_rate_threshold=None
         ),
-        "`match_nn` and the learned filter": learned,
+        "the learned filter, mutual ones": learned,
     }
 
 
