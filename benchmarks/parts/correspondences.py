@@ -9,7 +9,6 @@ and .md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kornia_lift._io import atomic_write
+from benchmarks.parts.report import RESULTS, write_report
 from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.evaluation.comparison import fill_cache, open_features
 from kornia_lift.evaluation.filtered import putative_pair
@@ -37,7 +36,6 @@ from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.scenes.folders import load_scenes
 from kornia_lift.scenes.scene import FloatArray
 
-RESULTS = Path(__file__).parents[1] / "results" / "parts"
 COUNT = 2000
 ESTIMATOR = Estimator()
 #: By feature, way and scene: for each pair its errors.
@@ -106,13 +104,7 @@ def main() -> int:
             for spec, ways in errors.items()
         },
     }
-    RESULTS.mkdir(exist_ok=True)
-    with atomic_write(RESULTS / "correspondences.json") as path:
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    text = table(errors, content)
-    with atomic_write(RESULTS / "correspondences.md") as path:
-        path.write_text(text)
-    print(text)
+    write_report(RESULTS, "correspondences", content, table(errors, content))
     return 0
 
 

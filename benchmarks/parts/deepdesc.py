@@ -10,7 +10,6 @@ the cameras give, two of each point. Writes benchmarks/results/parts/deepdesc.js
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -18,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.parts.patches import RESULTS, camera_frames
-from kornia_lift._io import atomic_write
+from benchmarks.parts.patches import camera_frames
+from benchmarks.parts.report import RESULTS, write_report
 from kornia_lift.evaluation.deepdesc_protocol import NEGATIVES, POINTS, PUBLISHED, load_descriptor, run_protocol
 from kornia_lift.evaluation.report.results import provenance
 from kornia_lift.scenes.patch_sets import PatchSet
@@ -55,9 +54,6 @@ def main() -> int:
         print(name, scores[Path(name).name], file=sys.stderr, flush=True)
     made = provenance(RESULTS)
     content = {"provenance": made, "scenes": list(store.scenes), "negatives": NEGATIVES, "results": scores}
-    RESULTS.mkdir(exist_ok=True)
-    with atomic_write(RESULTS / "deepdesc.json") as path:
-        path.write_text(json.dumps(content, indent=1) + "\n")
     lines = [
         "| descriptor | held-out scenes, here | Notre Dame | Yosemite | Liberty |",
         "| --- | ---: | ---: | ---: | ---: |",
@@ -70,9 +66,8 @@ def main() -> int:
         f"{first['positives']} points, one matching and {NEGATIVES} non-matching pairs each; scenes: "
         f"{', '.join(store.scenes)}; frames of the cameras. Made {made['time']} at commit {made['commit']}."
     )
-    with atomic_write(RESULTS / "deepdesc.md") as path:
-        path.write_text("# DeepDesc's protocol, PR-AUC\n\n" + "\n".join(lines) + f"\n\n{note}\n")
-    print("\n".join(lines), note, sep="\n\n")
+    text = "# DeepDesc's protocol, PR-AUC\n\n" + "\n".join(lines) + f"\n\n{note}\n"
+    write_report(RESULTS, "deepdesc", content, text)
     return 0
 
 

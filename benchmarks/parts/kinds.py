@@ -8,7 +8,6 @@ Writes benchmarks/results/parts/kinds.json and .md, and the table of docs/my_ima
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,15 +18,13 @@ from torch import Generator, Tensor
 
 from benchmarks.development import development_groups
 from benchmarks.pages.marks import put_between
+from benchmarks.parts.report import RESULTS, ROOT, write_report
 from kornia_lift._gray import as_gray
-from kornia_lift._io import atomic_write
 from kornia_lift.evaluation import evaluate_feature
 from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.evaluation.measures.geometry import Estimator
 from kornia_lift.evaluation.report.results import provenance
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "parts"
 COUNT = 1000
 ESTIMATOR = Estimator(orders=5)
 MEASURES = ("epipolar_matches", "pose_auc_5", "pose_auc_10")
@@ -97,13 +94,8 @@ def main() -> int:
         "pairs": pairs,
         "kinds": found,
     }
-    with atomic_write(RESULTS / "kinds.json") as path:
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    text = page(content)
-    with atomic_write(RESULTS / "kinds.md") as path:
-        path.write_text(text)
+    write_report(RESULTS, "kinds", content, page(content))
     put_between(ROOT / "docs" / "my_images.md", "kinds", table(content))
-    print(text)
     return 0
 
 

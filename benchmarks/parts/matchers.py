@@ -9,7 +9,6 @@ time. Writes benchmarks/results/parts/matchers.json and .md, and the table of do
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.development import development_groups
 from benchmarks.pages.marks import put_between
-from kornia_lift._io import atomic_write
+from benchmarks.parts.report import RESULTS, ROOT, write_report
 from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.evaluation.comparison import fill_cache, open_features
 from kornia_lift.evaluation.filtered import putative_pair
@@ -37,8 +36,6 @@ from kornia_lift.features import Features
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.scenes.scene import HasPose, Pair
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "parts"
 COUNT = 1000
 ESTIMATOR = Estimator(orders=5)
 GROUPS = {"posed": "castle-P30", "sfm": "held-out scenes"}
@@ -138,13 +135,8 @@ def main() -> int:
         "filter": args.weights,
         "features": found,
     }
-    with atomic_write(RESULTS / "matchers.json") as path:
-        path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
-    text = page(content)
-    with atomic_write(RESULTS / "matchers.md") as path:
-        path.write_text(text)
+    write_report(RESULTS, "matchers", content, page(content))
     put_between(ROOT / "docs" / "mixing.md", "matchers", summary(content))
-    print(text)
     return 0
 
 

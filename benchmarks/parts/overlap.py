@@ -9,7 +9,6 @@ settings. Writes benchmarks/results/parts/overlap.json and .md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.development import development_groups
-from kornia_lift._io import atomic_write
+from benchmarks.parts.report import RESULTS, write_report
 from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.evaluation.comparison import fill_cache, open_features
 from kornia_lift.evaluation.report.results import provenance
@@ -27,7 +26,6 @@ from kornia_lift.features import Features
 from kornia_lift.matching.pairs import match_pair
 from kornia_lift.matching.verification import Geometry
 
-RESULTS = Path(__file__).parents[1] / "results" / "parts"
 GROUPS = ("sfm", "sfm, trained on")
 COUNT = 2000
 Views = tuple[Features, Features]
@@ -123,12 +121,7 @@ def main() -> int:
                 "one scene": measure(related, setting),
             }
     content = {"provenance": provenance(RESULTS), "models": measured}
-    with atomic_write(RESULTS / "overlap.json") as path:
-        path.write_text(json.dumps(content, allow_nan=False) + "\n")
-    text = table(content)
-    with atomic_write(RESULTS / "overlap.md") as path:
-        path.write_text(text)
-    print(text)
+    write_report(RESULTS, "overlap", content, table(content))
     return 0
 
 

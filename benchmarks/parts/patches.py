@@ -11,7 +11,6 @@ Writes benchmarks/results/parts/patches.json and patches.md.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -23,9 +22,9 @@ import torch.nn.functional as F
 from kornia.feature import SIFTDescriptor, TFeat, extract_patches_from_pyramid
 from torch import Tensor
 
+from benchmarks.parts.report import RESULTS, write_report
 from kornia_lift import LIFTDescriptor
 from kornia_lift._gray import to_bytes
-from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.features.peers import HardTFeat
 from kornia_lift.evaluation.measures.patch_retrieval import evaluate_descriptor
 from kornia_lift.evaluation.report.results import provenance
@@ -37,7 +36,6 @@ from kornia_lift.training.data.split import DECLARED_SPLIT
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.modern.tracks import STORED_SIZE, CutConfig, cut_tracks
 
-RESULTS = Path(__file__).parents[1] / "results" / "parts"
 NEGATIVES = 100
 PATCH = 64
 
@@ -99,9 +97,6 @@ def main() -> int:
         "negatives_per_positive": NEGATIVES,
         "results": scores,
     }
-    RESULTS.mkdir(exist_ok=True)
-    with atomic_write(RESULTS / "patches.json") as path:
-        path.write_text(json.dumps(content, indent=1) + "\n")
     lines = ["| descriptor |" + "".join(f" {k} frames, PR-AUC | FPR@95 |" for k in sets)]
     lines.append("| --- |" + " ---: |" * (2 * len(sets)))
     for name, of_set in scores.items():
@@ -113,9 +108,7 @@ def main() -> int:
         f"Matching pairs: {counts}; {NEGATIVES} non-matching ones each; scenes "
         f"{', '.join(store.scenes)}. Made {made['time']} at commit {made['commit']}."
     )
-    with atomic_write(RESULTS / "patches.md") as path:
-        path.write_text(f"# Descriptors on held-out patches\n\n{table}\n\n{note}\n")
-    print(table)
+    write_report(RESULTS, "patches", content, f"# Descriptors on held-out patches\n\n{table}\n\n{note}\n")
     return 0
 
 
