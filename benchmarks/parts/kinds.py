@@ -56,7 +56,7 @@ Change = Callable[[Tensor, Generator], Tensor]
 KINDS: dict[str, Change] = {
     "as they are": lambda x, generator: x,
     "negatives": lambda x, generator: 1 - x,
-    "the darkest and the brightest gray are white": lambda x, generator: (2 * x - 1).abs(),
+    "folded: black and white become white, gray black": lambda x, generator: (2 * x - 1).abs(),
     "edges only": gradients,
     "noise added, deviation 0.1": noisy,
     "speckle of radar images": speckled,

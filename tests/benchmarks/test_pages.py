@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.pages.costs import tables
 from benchmarks.pages.marks import put_between
-from benchmarks.parts import matchers
+from benchmarks.parts import kinds, matchers
+from benchmarks.parts.report import RESULTS
 from tests.helpers.repository import ROOT
 
 PAGE = "head\n<!-- a: begin -->\nold\n<!-- a: end -->\nmiddle\n<!-- b: begin -->\nother\n<!-- b: end -->\ntail\n"
@@ -39,6 +42,12 @@ def test_tables_of_time_and_memory_are_made_of_the_result_files() -> None:
         )
 
 
-def test_the_table_of_matchers_is_made_of_the_result_file() -> None:
-    table = matchers.summary(json.loads((matchers.RESULTS / "matchers.json").read_text()))
-    assert f"<!-- matchers: begin -->\n{table}\n<!-- matchers: end -->" in (ROOT / "docs" / "mixing.md").read_text()
+@pytest.mark.parametrize(
+    ("page", "name", "table"),
+    [("mixing.md", "matchers", matchers.summary), ("my_images.md", "kinds", kinds.table)],
+)
+def test_tables_of_parts_are_made_of_the_result_files(
+    page: str, name: str, table: Callable[[dict[str, Any]], str]
+) -> None:
+    shown = table(json.loads((RESULTS / f"{name}.json").read_text()))
+    assert f"<!-- {name}: begin -->\n{shown}\n<!-- {name}: end -->" in (ROOT / "docs" / page).read_text()
