@@ -17,7 +17,7 @@ from kornia_lift.cli import main as kornia_lift
 from kornia_lift.training.data.packing import pack_stores
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.provenance import check_record, describe_source, keep_record
-from kornia_lift.training.data.prepare.read import read_source
+from kornia_lift.training.data.prepare.read import read_sources
 from kornia_lift.training.data.prepare.sources import find_sources
 from kornia_lift.training.data.split import split_store, take_images
 from kornia_lift.training.data.store import Store, join_stores, save_store
@@ -44,7 +44,7 @@ def build_stores(data: Path, out: Path, posed: bool = False) -> Path:
         old.unlink()
     held_out.parent.mkdir(parents=True, exist_ok=True)
     keep_record(held_out, record)
-    store = join_stores([read_source(source, ReadOptions(), say=print) for source in sources])
+    store = join_stores(read_sources(sources, ReadOptions(), say=print))
     train, validation = split_store(store)
     for number, pack in enumerate(pack_stores(by_scene(train), PACK_BYTES)):
         save_store(out / f"train-{number}.npz", join_stores(pack))

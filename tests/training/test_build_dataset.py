@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kornia_lift.cli import main
-from kornia_lift.training.data.prepare import build
+from kornia_lift.training.data.prepare import build, read
 from kornia_lift.training.data.store import Store, load_store
 from tests.helpers.training import picture
 
@@ -26,6 +27,31 @@ def test_build_dataset_from_single_images(tmp_path: Path, capsys: pytest.Capture
     assert "bare: holds no image" in said.err
     assert load_store(out / "photos.npz").names == ("photos/a.png",)
     assert main(["build-dataset", folders[1], "--single", "--out", str(out)]) == 2
+
+
+def test_a_data_set_is_built_without_the_scene_that_shows_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What minutes of reading found is not lost for one dull scene, and every scene is named when its turn comes."""
+    cv2 = pytest.importorskip("cv2")
+    data = tmp_path / "data"
+    (data / "photos").mkdir(parents=True)
+    cv2.imwrite(str(data / "photos" / "a.png"), picture(5))
+    for name in ("dull", "room"):
+        folder = data / "illumination" / name
+        folder.mkdir(parents=True)
+        for gain in (0.6, 1.1):
+            shown = picture(6) * gain if name == "room" else np.full((90, 120), 100.0)
+            cv2.imwrite(str(folder / f"{gain}.png"), shown.clip(0, 255).astype(np.uint8))
+    assert main(["build-dataset", str(data), "--out", str(tmp_path / "set")]) == 0
+    said = capsys.readouterr()
+    assert "reading illumination/dull (exposures), 1 of 3" in said.err
+    assert "left out: illumination/dull: no SIFT keypoint in 2 images" in said.err
+    assert load_store(tmp_path / "set" / "data.npz").scenes == ("illumination/room", "photos/a.png")
+    shutil.rmtree(data / "photos")
+    shutil.rmtree(data / "illumination" / "room")
+    assert main(["build-dataset", str(data), "--out", str(tmp_path / "none")]) == 2
+    assert "illumination/dull: no SIFT keypoint" in capsys.readouterr().err
 
 
 def test_build_dataset_without_a_scene_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,8 +129,6 @@ def test_a_reconstruction_of_other_images_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cv2 = pytest.importorskip("cv2")
-    from kornia_lift.training.data.prepare import build
-
     calls: list[int] = []
 
     def reconstruct(folder: Path, out: Path, *, max_size: int, seed: int, say: object) -> Path:
@@ -118,7 +142,7 @@ def test_a_reconstruction_of_other_images_is_not_used(
         raise ValueError("nothing seen twice")
 
     monkeypatch.setattr(build, "reconstruct", reconstruct)
-    monkeypatch.setattr(build, "read_source", read_source)
+    monkeypatch.setattr(read, "read_source", read_source)
     (tmp_path / "church").mkdir()
     for number in range(3):
         cv2.imwrite(str(tmp_path / "church" / f"{number}.png"), picture(number, 80))

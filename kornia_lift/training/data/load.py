@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kornia_lift.training.data.prepare.assemble import NoCorrespondenceError
 from kornia_lift.training.data.prepare.options import ReadOptions
-from kornia_lift.training.data.prepare.read import read_source
+from kornia_lift.training.data.prepare.read import read_sources
 from kornia_lift.training.data.prepare.sources import find_sources
 from kornia_lift.training.data.store import Store, join_stores, load_store
 
@@ -36,16 +35,6 @@ def load_data(
         if inside:
             stores += [load_store(p) for p in inside]
             continue
-        useless: list[str] = []
-        read: list[Store] = []
-        for source in find_sources(path):
-            say(f"reading {source.name} ({source.kind}); `kornia-lift build-dataset` does this once for all runs")
-            try:
-                read.append(read_source(source, options, say))
-            except NoCorrespondenceError as error:
-                useless.append(str(error))
-                say(f"left out: {error}")
-        if not read:
-            raise NoCorrespondenceError("; ".join(useless))
-        stores += read
+        say(f"reading the images of {path}; `kornia-lift build-dataset` does this once for all runs")
+        stores += read_sources(find_sources(path), options, say)
     return join_stores(stores)

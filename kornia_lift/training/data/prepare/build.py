@@ -11,7 +11,7 @@ from kornia_lift.scenes.megadepth import dense_folders
 from kornia_lift.training.data.images import images_in
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.provenance import check_record, describe_source, keep_record, record_path
-from kornia_lift.training.data.prepare.read import read_source
+from kornia_lift.training.data.prepare.read import read_sources
 from kornia_lift.training.data.prepare.reconstruct import reconstruct
 from kornia_lift.training.data.prepare.sources import LAYOUT, Source, find_sources, scene_kind
 from kornia_lift.training.data.store import Store, join_stores, save_store
@@ -90,7 +90,7 @@ def build_store(folder: Path, out: Path, options: BuildOptions, say: Callable[[s
         return None
     if not sources:
         sources = [_reconstructed(folder, files, out, options, say)]
-    store = join_stores([read_source(source, read, say) for source in sources])
+    store = join_stores(read_sources(sources, read, say))
     # the record first: a run killed in between leaves no store without a record
     keep_record(made, record)
     save_store(made, store)

@@ -7,7 +7,7 @@ images -> locations followed from image to image (frames) -> SIFT scales and ang
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +43,38 @@ from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.store import Observations, Store, join_observations
 
 Say = Callable[[str], object]
+
+
+def read_sources(
+    sources: Sequence[Source], options: ReadOptions | None = None, say: Say = lambda text: None
+) -> list[Store]:
+    """Read several sources; those that show nothing to learn from are left out, and named.
+
+    Args:
+        sources: what to read.
+        options: how.
+        say: called with what is read, which takes seconds to a minute each, and with what is left out.
+
+    Raises:
+        FileNotFoundError: if images are missing.
+        ValueError: if an image is damaged or of another size than its camera.
+        NoCorrespondenceError: if no location is left in any.
+
+    """
+    stores: list[Store] = []
+    useless: list[str] = []
+    for number, source in enumerate(sources, 1):
+        if len(sources) > 1:
+            say(f"reading {source.name} ({source.kind}), {number} of {len(sources)}")
+        try:
+            stores.append(read_source(source, options, say))
+        except NoCorrespondenceError as error:
+            useless.append(str(error))
+            if len(sources) > 1:
+                say(f"left out: {error}")
+    if not stores:
+        raise NoCorrespondenceError("; ".join(useless))
+    return stores
 
 
 def read_source(source: Source, options: ReadOptions | None = None, say: Say = lambda text: None) -> Store:

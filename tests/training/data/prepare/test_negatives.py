@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
+from kornia_lift.training.data.prepare import negatives
 from kornia_lift.training.data.prepare.negatives import ROTATED_SUPPORT, free_regions, square_overlap
 from kornia_lift.training.data.prepare.sift import Keypoints
 
@@ -52,3 +55,25 @@ def test_overlap_of_squares_by_hand() -> None:
     a, b = np.zeros((1, 2)), np.array([[0.0, 0], [12.0, 0], [30.0, 0]])
     overlap = square_overlap(a, np.array([1.0]), b, np.array([2.0, 2.0, 2.0]))
     np.testing.assert_allclose(overlap, [[0.25, 72 / 648, 0.0]])
+
+
+def test_chunks_do_not_change_the_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = keypoints(60, np.random.default_rng(1))
+    arguments = (500, 400), points, np.array([2.0, 3.0]), 15
+    whole = free_regions(*arguments, np.random.default_rng(2))
+    monkeypatch.setattr(negatives, "COMPARED_AT_ONCE", 7 * len(points))
+    for part, all_at_once in zip(free_regions(*arguments, np.random.default_rng(2)), whole, strict=True):
+        np.testing.assert_array_equal(part, all_at_once)
+
+
+def test_memory_does_not_grow_with_the_keypoints() -> None:
+    """A large image has tens of thousands of SIFT keypoints; all candidates against all of them took gigabytes."""
+    rng = np.random.default_rng(0)
+    points = Keypoints(rng.random((50_000, 2)) * [4000, 3000], np.ones(50_000), np.zeros(50_000))
+    tracemalloc.start()
+    try:
+        free_regions((4000, 3000), points, np.array([2.0]), 50, rng)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 150 * 2**20
