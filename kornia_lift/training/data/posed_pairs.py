@@ -13,6 +13,7 @@ from torch import Tensor
 from kornia_lift.evaluation.measures import epipolar
 from kornia_lift.scenes.scene import FloatArray
 from kornia_lift.training.data.cameras import Camera
+from kornia_lift.training.data.distances import nearest_square
 from kornia_lift.training.data.images import scale_down
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.limits import check_limits
@@ -216,8 +217,7 @@ def is_seen(
     index = pair.second if side else pair.first
     radius = reach * max(images[index].gray.shape)
     shared = pair.shared[side]
-    square = ((points[:, None] - shared[None]) ** 2).sum(-1)
-    return np.asarray(square.min(1) < radius**2)
+    return np.asarray(nearest_square(points, shared) < radius**2)
 
 
 def label_by_error(error: FloatArray, exact: float, loose: float) -> FloatArray:

@@ -13,6 +13,7 @@ from torch import Tensor
 from kornia_lift.evaluation.features.peers import Extractor
 from kornia_lift.scenes.scene import FloatArray
 from kornia_lift.scenes.static import StaticSequence
+from kornia_lift.training.data.distances import nearest_square
 from kornia_lift.training.tilde.config import TildeConfig
 
 
@@ -93,9 +94,7 @@ def repeated_locations(points: Sequence[FloatArray], share: float, within: float
         return every.reshape(0, 2)
     found = np.zeros(len(every), dtype=np.int64)
     for mine in points:
-        if len(mine):
-            square = ((every[:, None] - mine[None]) ** 2).sum(-1)
-            found += square.min(1) <= within**2
+        found += nearest_square(every, mine) <= within**2
     chosen: list[int] = []
     for n in np.argsort(-found, kind="stable"):
         if found[n] < share * len(points):
@@ -117,9 +116,4 @@ def empty_locations(
     rng = np.random.default_rng(seed)
     low, high = np.array([margin, margin]), np.array(size) - margin
     drawn = rng.integers(low, np.maximum(high, low + 1), (20 * config.locations, 2)).astype(np.float64)
-    if len(points):
-        nearest = np.concatenate(
-            [((part[:, None] - points[None]) ** 2).sum(-1).min(1) for part in np.array_split(drawn, 20)]
-        )
-        drawn = drawn[nearest >= config.apart**2]
-    return drawn[: config.locations]
+    return drawn[nearest_square(drawn, points) >= config.apart**2][: config.locations]
