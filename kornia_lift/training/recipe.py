@@ -7,6 +7,7 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
@@ -27,6 +28,7 @@ from kornia_lift.training.loop.checkpoint import BEST, load_checkpoint
 from kornia_lift.training.loop.distributed import from_first, rank
 from kornia_lift.training.split_record import SPLIT, check_split, keep_split
 from kornia_lift.training.stage import Stage
+from kornia_lift.training.watch import Watch
 from kornia_lift.weights import save_model
 
 
@@ -92,6 +94,7 @@ class Recipe(ABC, Generic[Config]):
     ) -> None:
         self.config: Config = config if config is not None else self.OPTIONS()
         self.out, self.device, self.init = out, torch.device(device), init
+        self.watch = Watch()  # of what stages prepare; silent but for runs that show progress
         given, data = len(data.images), self.usable(data)
         unused = ""
         if given > len(data.images):
@@ -188,6 +191,7 @@ class Recipe(ABC, Generic[Config]):
                 title = f"{name} ({order.index(name) + 1}/{len(order)})"
                 if progress and rank() == 0:  # preparing a detector stage can take minutes
                     print(f"{title}: preparing", file=sys.stderr)
+                    self.watch = Watch(partial(print, f"{title}: preparing,", file=sys.stderr))
                 stage = self.make_stage(name)
                 loop: LoopConfig = getattr(self.config, name)
                 network = self.network_of(name)

@@ -17,6 +17,7 @@ from kornia_lift.training.compact.detections import Detections, detect
 from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.limits import check_limits
 from kornia_lift.training.warped.homographies import CropConfig, random_homography
+from kornia_lift.training.watch import Watch
 
 FEWEST = 8  # pairs of an image below which it is left out
 
@@ -80,13 +81,16 @@ class KeypointPairs(NamedTuple):
     copy_sigma: Tensor
 
 
-def copy_images(images: Sequence[Tensor], detector: nn.Module, config: CopyConfig) -> list[KeypointPairs]:
+def copy_images(
+    images: Sequence[Tensor], detector: nn.Module, config: CopyConfig, watch: Watch | None = None
+) -> list[KeypointPairs]:
     """Warp images, detect keypoints in them and in the copies, and pair them.
 
     Args:
         images: gray images, uint8, shape (H, W) each.
         detector: ``(img, mask) -> (lafs, responses)``, as :class:`~kornia_lift.LIFTDetector`.
         config: how.
+        watch: shows the progress.
 
     Returns:
         One entry for each copy that shows 8 keypoints of its image.
@@ -97,7 +101,7 @@ def copy_images(images: Sequence[Tensor], detector: nn.Module, config: CopyConfi
     """
     generator = torch.Generator().manual_seed(config.seed)
     pairs = []
-    for image in images:
+    for image in (watch or Watch())(images, "images"):
         found = detect(image, detector)
         for _ in range(config.copies):
             copy, to_copy = _warp(image, config, generator)

@@ -25,6 +25,7 @@ from kornia_lift.training.data.cameras import Camera
 from kornia_lift.training.data.images import to_float
 from kornia_lift.training.data.posed_pairs import fundamental_matrix, line_distances
 from kornia_lift.training.limits import check_limits
+from kornia_lift.training.watch import Watch
 
 Indices = NDArray[np.int64]
 
@@ -100,13 +101,17 @@ def detect(image: Tensor, detector: nn.Module) -> Detections:
 
 
 def find_pairs(
-    seen: Observations, cameras: Sequence[Camera | None], detector: nn.Module, config: DetectionConfig
+    seen: Observations,
+    cameras: Sequence[Camera | None],
+    detector: nn.Module,
+    config: DetectionConfig,
+    watch: Watch | None = None,
 ) -> Observations:
     """Find the keypoints of the images that have a camera, and pair them; see :func:`pair_detections`."""
-    none = Detections(np.zeros((0, 2)), np.zeros(0))
-    found = [
-        none if camera is None else detect(image, detector) for image, camera in zip(seen.images, cameras, strict=True)
-    ]
+    found = [Detections(np.zeros((0, 2)), np.zeros(0)) for _ in cameras]
+    known = [number for number, camera in enumerate(cameras) if camera is not None]
+    for number in (watch or Watch())(known, "images"):
+        found[number] = detect(seen.images[number], detector)
     return pair_detections(seen, cameras, found, config)
 
 

@@ -195,7 +195,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         c = self.config
         config = scale_space_for(self.response, localized=True)
         detector = LIFTDetector(c.detections.per_image, config, resp_module=self.response.eval()).eval()
-        return copy_images([image.decode() for image in store.images], detector, copies)
+        return copy_images([image.decode() for image in store.images], detector, copies, self.watch)
 
     def _pairs(
         self, warp: WarpConfig, training: tuple[int, int], validation: tuple[int, int]
@@ -223,4 +223,4 @@ class CompactRecipe(Recipe[CompactConfig]):
             return seen, join_observations(seen.images, [])
         localizer = LAFLocalizer(self.localization.eval())
         detector = LIFTDetector(c.detections.per_image, resp_module=self.response.eval(), localizer=localizer).eval()
-        return seen, find_pairs(seen, [image.camera for image in store.images], detector, c.detections)
+        return seen, find_pairs(seen, [image.camera for image in store.images], detector, c.detections, self.watch)

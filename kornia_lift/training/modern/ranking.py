@@ -28,6 +28,7 @@ from kornia_lift.training.data.posed_pairs import (
 )
 from kornia_lift.training.warped.crops import WarpedCrops
 from kornia_lift.training.warped.homographies import NEAREST, depths, warp_points
+from kornia_lift.training.watch import Watch
 
 
 class Detections(NamedTuple):
@@ -90,11 +91,13 @@ class RankingSetBuilder:
     Args:
         feature: detector, orientation and descriptor; it finds as many candidates as are to be ranked.
         response: the response of its detector.
+        watch: shows the progress.
 
     """
 
-    def __init__(self, feature: LIFTFeature, response: LIFTResponse) -> None:
+    def __init__(self, feature: LIFTFeature, response: LIFTResponse, watch: Watch | None = None) -> None:
         self._feature, self._response = feature, response
+        self._watch = watch or Watch()
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def build(self) -> RankingSet:
@@ -115,10 +118,10 @@ class RankingSetBuilder:
 
     def add_posed(self, images: Sequence[PosedImage], pairs: Sequence[PosedPair], config: PairConfig) -> None:
         """Add the detections of images with cameras: correct is a mutual nearest neighbour on both epipolar lines."""
-        found = [self._detect(to_float(image.gray)) for image in images]
+        found = [self._detect(to_float(image.gray)) for image in self._watch(images, "images")]
         sums = [torch.zeros(2, len(f.xy)) for f in found]  # of label x weight, and of weight
         partners = torch.zeros(len(images))
-        for pair in pairs:
+        for pair in self._watch(pairs, "pairs of images"):
             one, two = found[pair.first], found[pair.second]
             if not len(one.xy) or not len(two.xy):
                 continue
@@ -139,7 +142,7 @@ class RankingSetBuilder:
 
     def add_warped(self, crops: WarpedCrops, number: int, generator: Generator, exact: float, loose: float) -> None:
         """Add the detections of warped crops, one pair of each image: correct is where the homography says."""
-        for _ in range(number):
+        for _ in self._watch(range(number), "warped images"):
             drawn = crops.draw(generator, 1)
             found = [self._detect(drawn[key]) for key in ("first", "second")]
             if not all(len(f.xy) for f in found):

@@ -124,7 +124,7 @@ class ModernRecipe(Recipe[ModernConfig]):
             orienter=PatchOrienter(orientation),
             descriptor=PatchDescriptor(descriptor),
         )
-        builder = RankingSetBuilder(feature, response)
+        builder = RankingSetBuilder(feature, response, self.watch)
         with _named(part):
             images, pairs = posed_pairs(store, c.pairs)
         builder.add_posed(images, pairs, c.pairs)
