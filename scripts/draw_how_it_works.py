@@ -90,7 +90,7 @@ def true_pairs(lafs: list[Tensor], descriptors: list[Tensor], truth: Tensor) -> 
 
 def levels(detector: LIFTDetector, image: Tensor, gray: Tensor) -> Figure:
     """Levels of the pyramid, each with its score map and the keypoints found on it."""
-    plan = plan_levels(gray.shape[-2], gray.shape[-1], detector.config)
+    plan = plan_levels(gray.shape[-2], gray.shape[-1], detector.config, detector.num_features)
     scores = detector.score_levels(gray)
     centres, sigmas, _ = lift_from_lafs(detector(gray)[0])
     nearest = (sigmas[0, :, None].log2() - torch.tensor([level.sigma for level in plan]).log2()).abs().argmin(1)

@@ -154,7 +154,7 @@ def _variants(
     config, conv = feature.detector.config, feature.detector.resp.conv
     image = (torch.from_numpy(picture(*size)).float()[None, None] / 255).to(device)
     resize = sampling_of(config).resizer(image)
-    levels = [resize(level) for level in plan_levels(size[1], size[0], config)]
+    levels = [resize(level) for level in plan_levels(size[1], size[0], config, feature.detector.num_features)]
     plan = ResponsePlan(conv.weight.detach(), conv.bias.detach())  # type: ignore[union-attr]
 
     def by_fourier(x: Tensor) -> Tensor:

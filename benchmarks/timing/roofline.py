@@ -114,7 +114,7 @@ def measure_stages(
     patches = cut()[0]
     config = feature.detector.config
     resize = sampling_of(config).resizer(image)
-    levels = [resize(level) for level in plan_levels(size[1], size[0], config)]
+    levels = [resize(level) for level in plan_levels(size[1], size[0], config, feature.detector.num_features)]
     pixels = sum((x.shape[-2] - 24) * (x.shape[-1] - 24) for x in levels)
     stages: dict[str, tuple[Callable[[], Any], float]] = {
         "detector, all": (lambda: feature.detector(image), pixels * RESPONSE_MACS),

@@ -143,7 +143,7 @@ class LIFTDetector(nn.Module):
         if isinstance(self.resp, CompactResponse):  # it would react to the ripples of resizing in half precision
             img = img.to(torch.promote_types(img.dtype, torch.float32))
         resize = self._sampling.resizer(img)
-        levels = plan_levels(img.shape[-2], img.shape[-1], self.config)
+        levels = plan_levels(img.shape[-2], img.shape[-1], self.config, self.num_features)
         each = [None] * len(levels) if paddings is None else paddings
         with _without_autocast(img):
             return [self._score(resize(level), padding) for level, padding in zip(levels, each, strict=True)]
@@ -220,7 +220,7 @@ class LIFTDetector(nn.Module):
 
         """
         config, size = self.config, img.shape[-2:]
-        levels = plan_levels(size[0], size[1], config)
+        levels = plan_levels(size[0], size[1], config, self.num_features)
         paddings = self._paddings(img, levels)
         scores = self.score_levels(img, paddings)
         select = selection_for(num_feats)

@@ -26,6 +26,8 @@ class ScaleSpaceConfig:
         enlarge_to: small images are searched as if they were enlarged to this side, in pixels (the root of the area),
             by a factor of at most 2: the scales of all levels shrink with the image, so that a small copy of an image
             shows the keypoints of the large one. 0: the scales are the same for all images.
+        enlarge_for: number of keypoints up to which ``enlarge_to`` holds. Where more are asked for, its area grows in
+            proportion: finer levels have room for more keypoints, whose positions are more precise.
         levels_per_octave: levels per doubling of sigma.
         nms_radius: a keypoint is the strict maximum of a window of ``2 * nms_radius + 1`` pixels of its level.
         scale_nms: number of levels on each side that a keypoint must exceed; levels with fewer neighbours yield
@@ -54,6 +56,7 @@ class ScaleSpaceConfig:
     min_sigma: float = 2.0
     max_sigma: float = 16.0
     enlarge_to: float = 800.0
+    enlarge_for: int = 1000
     levels_per_octave: int = 3
     nms_radius: int = 5
     scale_nms: int = 0
@@ -70,11 +73,12 @@ class ScaleSpaceConfig:
             raise ValueError(
                 f"ScaleSpaceConfig expects 0 < min_sigma <= max_sigma, got {self.min_sigma} and {self.max_sigma}"
             )
-        for name in ("levels_per_octave", "nms_radius", "scale_nms"):
+        for name in ("enlarge_for", "levels_per_octave", "nms_radius", "scale_nms"):
             if not isinstance(getattr(self, name), SupportsIndex):
                 raise TypeError(f"ScaleSpaceConfig expects a whole number for {name}, got {getattr(self, name)!r}")
         for name, least in (
             ("enlarge_to", 0),
+            ("enlarge_for", 1),
             ("levels_per_octave", 1),
             ("nms_radius", 1),
             ("scale_nms", 0),
@@ -115,9 +119,17 @@ class ScaleSpaceConfig:
         """
         return cls(min_sigma=LEVEL_SIGMA, max_sigma=8 * LEVEL_SIGMA, levels_per_octave=2, nms_radius=3)
 
-    def sigmas(self, height: int, width: int) -> tuple[float, ...]:
-        """Return the scales of the levels of an image of ``height`` x ``width`` pixels, finest first, in its pixels."""
-        small = 1.0 if self.enlarge_to == 0 else math.sqrt(height * width) / self.enlarge_to
+    def sigmas(self, height: int, width: int, num_features: int) -> tuple[float, ...]:
+        """Return the scales of the levels, finest first, in pixels of the image.
+
+        Args:
+            height: of the image, pixels.
+            width: of the image, pixels.
+            num_features: how many keypoints are searched.
+
+        """
+        side = self.enlarge_to * math.sqrt(max(1.0, num_features / self.enlarge_for))
+        small = 1.0 if side == 0 else math.sqrt(height * width) / side
         finest = self.min_sigma * min(max(small, 1 / MOST_ENLARGED), 1.0)
         count = int(math.log2(self.max_sigma / self.min_sigma) * self.levels_per_octave + 1e-6) + 1
         return tuple(finest * 2 ** (i / self.levels_per_octave) for i in range(count))
@@ -132,10 +144,10 @@ class Level:
     size: tuple[int, int]
 
 
-def plan_levels(height: int, width: int, config: ScaleSpaceConfig) -> list[Level]:
-    """List the levels of an image of ``height`` x ``width`` pixels that are large enough to be scored."""
+def plan_levels(height: int, width: int, config: ScaleSpaceConfig, num_features: int) -> list[Level]:
+    """List the levels of an image that are large enough to be scored; see :meth:`ScaleSpaceConfig.sigmas`."""
     levels = []
-    for sigma in config.sigmas(height, width):
+    for sigma in config.sigmas(height, width, num_features):
         resize = level_resize(sigma)
         if resize * min(height, width) <= SMALLEST_LEVEL:
             break

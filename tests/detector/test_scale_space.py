@@ -14,7 +14,7 @@ from kornia_lift.geometry import level_resize
 
 def test_the_release_has_21_levels_from_sigma_1_to_16() -> None:
     config = ScaleSpaceConfig.lift()
-    levels = plan_levels(1200, 1600, config)
+    levels = plan_levels(1200, 1600, config, 1000)
     assert [level.sigma for level in levels] == pytest.approx([2 ** (n / 5) for n in range(21)])
     assert (config.nms_radius, config.scale_nms, config.edge_threshold) == (3, 2, 10.0)
     assert (config.suppression_sigma, config.suppression_pixels, config.enlarge_to) == (0, 0, 0)
@@ -26,35 +26,35 @@ def test_the_release_has_21_levels_from_sigma_1_to_16() -> None:
     ("size", "finest"), [((1600, 2400), 1.0), ((2400, 1600), 1.0), ((1601, 2400), 2.0), ((2400, 1601), 2.0)]
 )
 def test_the_release_enlarges_images_up_to_1600_pixels(size: tuple[int, int], finest: float) -> None:
-    levels = plan_levels(*size, ScaleSpaceConfig.lift())
+    levels = plan_levels(*size, ScaleSpaceConfig.lift(), 1000)
     assert levels[0].sigma == pytest.approx(finest)
     assert levels[-1].sigma == pytest.approx(16)
     assert len(levels) == 1 + 5 * math.log2(16 / finest)
 
 
 def test_our_scale_space_has_fine_levels_of_large_images_too() -> None:
-    levels = plan_levels(2400, 3200, ScaleSpaceConfig(min_sigma=1.0, max_sigma=4.0, levels_per_octave=1))
+    levels = plan_levels(2400, 3200, ScaleSpaceConfig(min_sigma=1.0, max_sigma=4.0, levels_per_octave=1), 1000)
     assert [level.sigma for level in levels] == pytest.approx([1, 2, 4])
 
 
 def test_levels_are_the_image_resized_to_one_sigma() -> None:
-    for level in plan_levels(600, 801, ScaleSpaceConfig(enlarge_to=0)):
+    for level in plan_levels(600, 801, ScaleSpaceConfig(enlarge_to=0), 1000):
         assert level.resize == level_resize(level.sigma)
         assert level.size == (round(600 * level.resize), round(801 * level.resize))
         assert level.size[0] * level.sigma / 600 == pytest.approx(LEVEL_SIGMA, rel=0.02)
 
 
 def test_levels_end_where_an_image_is_too_small_for_the_filter() -> None:
-    all_of_them = len(plan_levels(2000, 2000, ScaleSpaceConfig()))
-    few = plan_levels(60, 2000, ScaleSpaceConfig())
+    all_of_them = len(plan_levels(2000, 2000, ScaleSpaceConfig(), 1000))
+    few = plan_levels(60, 2000, ScaleSpaceConfig(), 1000)
     assert 0 < len(few) < all_of_them
     assert min(min(level.size) for level in few) >= 25
-    assert plan_levels(10, 2000, ScaleSpaceConfig()) == []
+    assert plan_levels(10, 2000, ScaleSpaceConfig(), 1000) == []
 
 
 def test_the_scales_of_the_compact_response() -> None:
     config = ScaleSpaceConfig.compact()
-    ratios = [sigma / LEVEL_SIGMA for sigma in config.sigmas(2000, 2000)]
+    ratios = [sigma / LEVEL_SIGMA for sigma in config.sigmas(2000, 2000, 1000)]
     assert ratios == pytest.approx([2 ** (n / 2) for n in range(7)])
     assert config.nms_radius == 3
     assert config.max_sigma == pytest.approx(8 * LEVEL_SIGMA)
@@ -96,4 +96,4 @@ def test_the_least_options_are_possible() -> None:
         min_sigma=2.0, max_sigma=2.0, levels_per_octave=1, nms_radius=1, scale_nms=0, suppression_sigma=0,
         suppression_pixels=0, enlarge_to=0, border=0, edge_threshold=1,
     )  # fmt: skip
-    assert config.sigmas(100, 100) == (2.0,)
+    assert config.sigmas(100, 100, 1000) == (2.0,)

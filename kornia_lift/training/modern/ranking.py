@@ -178,7 +178,7 @@ class RankingSetBuilder:
         """Cut the windows (N, 625) that the filters see at the detections, at the pixel of the level with the score."""
         config: ScaleSpaceConfig = self._feature.detector.config
         height, width = image.shape[-2:]
-        levels = plan_levels(height, width, config)
+        levels = plan_levels(height, width, config, self._feature.detector.num_features)
         sampling = sampling_of(config)
         resize = sampling.resizer(image)
         steps = torch.tensor([level.sigma for level in levels]).log()
