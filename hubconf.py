@@ -24,11 +24,19 @@ def lift_upright(pretrained: bool = True, num_features: int = 1000, **kwargs: An
     return LIFTFeature(num_features, True, pretrained="lift-upright" if pretrained else False, **kwargs)
 
 
-def lift_plus(num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
-    """LIFT's detector with networks of our own, which find more correct matches; arguments as :func:`lift`."""
-    return LIFTFeature(num_features, pretrained="lift-plus", **kwargs)
+def lift_plus(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
+    """LIFT's detector with networks of our own, which find more correct matches; arguments as :func:`lift`.
+
+    Random weights are those of the networks of :func:`lift`.
+    """
+    return LIFTFeature(num_features, pretrained="lift-plus" if pretrained else False, **kwargs)
 
 
-def lift_fast(num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
-    """A convolutional detector and smaller networks than those of ``lift-plus``; arguments as :func:`lift`."""
-    return LIFTFeature(num_features, pretrained="lift-fast", **kwargs)
+def lift_plus_upright(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
+    """:func:`lift_plus` without orientation, for cameras that are not rotated; the same arguments."""
+    return LIFTFeature(num_features, True, pretrained="lift-plus-upright" if pretrained else False, **kwargs)
+
+
+def lift_fast(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
+    """A convolutional detector with the orientation and descriptor of :func:`lift_plus`; the same arguments."""
+    return LIFTFeature(num_features, pretrained="lift-fast" if pretrained else False, **kwargs)

@@ -40,7 +40,9 @@ class LIFTDetector(nn.Module):
     in its place.
 
     Args:
-        num_features: number of slots in the output; the keypoints with the highest scores are kept.
+        num_features: number of slots in the output; the keypoints with the highest scores are kept. Where more than
+            1000 are asked for, images without room for them are searched on finer levels
+            (:attr:`ScaleSpaceConfig.enlarge_for <kornia_lift.detector.scale_space.ScaleSpaceConfig>`).
         config: scales and tests, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`;
             ``ScaleSpaceConfig.lift()`` are those of LIFT's release. ``None``: what suits the response.
         resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. ``None``: the response of ``pretrained``,

@@ -33,7 +33,8 @@ class LIFTFeature(LocalFeature):
     Every part can be exchanged for one of kornia's, see :func:`kornia_lift.mix_features` for the common mixtures.
 
     Args:
-        num_features: number of slots in the output; the best keypoints are kept.
+        num_features: number of slots in the output; the best keypoints are kept. More than 1000 are searched on finer
+            levels, so the best 1000 of 2000 are not those of a feature for 1000.
         upright: leave the frames upright instead of assigning an orientation: better where cameras are not rotated.
             ``None``: as the shipped model says, ``"lift"`` assigns one, ``"lift-upright"`` does not.
         device: device of the weights, as in kornia's features. ``None``: the one where they are created.

@@ -1,5 +1,7 @@
 """LIFT as an extractor of deep-image-matching (https://github.com/3DOM-FBK/deep-image-matching).
 
+Add it first::
+
     from kornia_lift.integrations import deep_image_matching as lift
 
     lift.register()  # before the configuration is built: adds the pipeline "lift"

@@ -1,6 +1,6 @@
 """LIFT as an extractor of glue-factory (https://github.com/cvg/glue-factory).
 
-In a configuration, give this module as the name of the extractor:
+In a configuration, give this module as the name of the extractor::
 
     model:
       name: two_view_pipeline

@@ -1,5 +1,7 @@
 """LIFT as an extractor of hloc (https://github.com/cvg/Hierarchical-Localization).
 
+Add it to hloc, then extract::
+
     from hloc import extract_features
     from kornia_lift.integrations import hloc as lift
 

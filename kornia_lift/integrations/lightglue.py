@@ -1,5 +1,7 @@
 """LIFT with the interface of the extractors of the LightGlue package (https://github.com/cvg/LightGlue).
 
+Use it as any of these extractors::
+
     from kornia_lift.integrations.lightglue import LIFT
     from lightglue.utils import load_image
 

@@ -1,5 +1,7 @@
 """LIFT with mutual nearest neighbours as a matcher of vismatch (https://github.com/gmberton/vismatch).
 
+Use it as any of its matchers::
+
     from kornia_lift.integrations.vismatch import LIFTMatcher
 
     result = LIFTMatcher(device="cpu")("left.jpg", "right.jpg")

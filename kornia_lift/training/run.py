@@ -22,6 +22,7 @@ from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.config import ConfigError, LoopConfig, from_mapping, to_mapping
 from kornia_lift.training.data.load import load_data
 from kornia_lift.training.data.prepare.options import ReadOptions
+from kornia_lift.training.data.report import shortages
 from kornia_lift.training.data.split import check_apart
 from kornia_lift.training.device import device_of
 from kornia_lift.training.held_out.referee import SIFT, Referee, Verdict, judge
@@ -221,6 +222,8 @@ def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda te
 
 def _train(recipe: Recipe[Any], config: RunConfig, out: Path, say: Callable[[str], object]) -> Outcome:
     say(describe_plan(recipe, config.chosen_stages))
+    for line in shortages(recipe.data, recipe.held_out, (recipe.NAME,)):
+        say(line)
     fine_tuned = config.init is not None
     referee = None
     if (config.table or fine_tuned) and recipe.FAMILY in SHIPPED:

@@ -1,4 +1,4 @@
-"""Small images are searched on levels that are finer in proportion, as if enlarged, and so are images for many keypoints."""
+"""Small images are searched on finer levels, as if they had been enlarged, and so are images for many keypoints."""
 
 import pytest
 import torch

@@ -139,7 +139,7 @@ def test_stages_train_and_validate_there(make: Callable[[Any], Stage]) -> None:
         with OtherDevice() as other:
             torch.manual_seed(0)
             stage = make(other.device if number else "cpu")
-            update = Update(stage, LoopConfig(steps=1, optimizer="sgd", learning_rate=1e-4), "")
+            update = Update(stage, LoopConfig(steps=1, optimizer="sgd", learning_rate=1e-4), "", "stage")
             stage.network.eval()
             with torch.no_grad():
                 error = stage.validate()["error"]

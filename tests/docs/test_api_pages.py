@@ -77,3 +77,18 @@ def test_names_link_to_their_lines() -> None:
         assert (ROOT / path).read_text().splitlines()[int(lines.split("-")[0]) - 1] == line
     assert resolve("py", {"module": "kornia_lift.viz", "fullname": "MAX_LINES"}) is None
     assert resolve("py", {"module": "kornia_lift", "fullname": "nothing"}) is None
+
+
+def test_examples_in_the_docstrings_of_modules_are_shown_as_code() -> None:
+    """An indented block is only code on the page after ``::``; otherwise its lines run together as a quotation."""
+    wrong = []
+    for path in PACKAGE.rglob("*.py"):
+        lines = (ast.get_docstring(ast.parse(path.read_text())) or "").splitlines()
+        before = ""
+        for last, line in zip(["", *lines], lines, strict=False):
+            is_code = line.startswith(" ") and not line.lstrip().startswith("- ")
+            if is_code and not last and not before.endswith("::"):
+                wrong.append(f"{path.relative_to(PACKAGE)}: {line.strip()}")
+            if line and not line.startswith(" "):
+                before = line
+    assert wrong == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
@@ -58,8 +58,8 @@ def describe_data(store: Store, train: Store, held_out: Store) -> list[str]:
     return lines + shortages(train, held_out)
 
 
-def shortages(train: Store, held_out: Store) -> list[str]:
-    """Say what is too little for which stage, and what to do."""
+def shortages(train: Store, held_out: Store, recipes: Collection[str] = ("paper", "modern", "compact")) -> list[str]:
+    """Say what is too little for which stage of some recipes, and what to do."""
     if not held_out.images:
         return [
             "nothing can be held out, and `train` needs something to measure on: at least two scenes, or two single "
@@ -67,10 +67,12 @@ def shortages(train: Store, held_out: Store) -> list[str]:
         ]
     lines = []
     for what, part, few in (("training", train, FEW_TRAINING), ("held-out", held_out, FEW_HELD_OUT)):
-        counts: Sequence[tuple[str, int]] = (
-            ("all stages of the paper's recipe", len(np.unique(part.with_sift_frames().point))),
-            ("descriptor, orientation and refine of the modern recipe", _points(part)),
-        )
+        counts: list[tuple[str, int]] = []
+        if "paper" in recipes:
+            counts.append(("all stages of the paper's recipe", len(np.unique(part.with_sift_frames().point))))
+        if names := [name for name in ("modern", "compact") if name in recipes]:
+            those = f"{' and '.join(names)} recipe{'s' * (len(names) > 1)}"
+            counts.append((f"descriptor, orientation and refine of the {those}", _points(part)))
         for stages, count in counts:
             if count < FEWEST:
                 lines.append(
@@ -83,7 +85,7 @@ def shortages(train: Store, held_out: Store) -> list[str]:
                     f"too little for {stages}: {counted(count, f'{what} location')}, fewer than {few}; {effect}; add "
                     "images with texture and overlap"
                 )
-        if not len(part.empty):
+        if "paper" in recipes and not len(part.empty):
             lines.append(
                 f"all stages of the paper's recipe cannot run: no {what} region without keypoints; add images with "
                 "smooth parts"

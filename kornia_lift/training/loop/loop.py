@@ -84,13 +84,13 @@ def fit(
     with distributed.lost_worker_says(advice), torch.random.fork_rng([device] if device.type == "cuda" else []):
         if distributed.rank() == 0:
             remove_leftovers(out_dir)
-        run = _Run(stage, config, out_dir, resolved or {}, identity or {}, clock)
+        run = _Run(stage, config, out_dir, resolved or {}, identity or {}, clock, title or stage.name)
         if resume and distributed.from_first((out_dir / LAST).is_file()):
             run.restore()
         elif resume and distributed.rank() == 0:
             check_nothing_lost(out_dir)
         with stop_requests() as request:
-            return run.train(request, progress and distributed.rank() == 0, title or stage.name)
+            return run.train(request, progress and distributed.rank() == 0)
 
 
 class _Run:
@@ -104,14 +104,15 @@ class _Run:
         resolved: Mapping[str, Any],
         identity: Mapping[str, Any],
         clock: Callable[[], float],
+        title: str,
     ) -> None:
         self.stage, self.config, self.out_dir, self.resolved = stage, config, out_dir, dict(resolved)
-        self.identity, self.clock = dict(identity), clock
+        self.identity, self.clock, self.title = dict(identity), clock, title
         advice = (
             f"To start the stage again with a lower learning_rate or with clip_norm, delete {LAST} and {BEST} in "
             f"{out_dir}, or choose another folder"
         )
-        self.update = Update(stage, config, advice)
+        self.update = Update(stage, config, advice, title)
         self.step = self.first_step = 0
         self.elapsed = 0.0
         self.validating = self.validation_seconds = 0.0  # seconds of the validations since the first step, of the last
@@ -119,14 +120,14 @@ class _Run:
         self.best: dict[str, Any] = {"step": -1, "figures": {ERROR: math.inf}}
         self.start = math.nan
 
-    def train(self, request: StopRequest, progress: bool, title: str) -> Result:
+    def train(self, request: StopRequest, progress: bool) -> Result:
         config, before = self.config, self.elapsed
         first = distributed.rank() == 0
         log = None
         if first:
             log = TrainingLog(
                 self.out_dir,
-                title,
+                self.title,
                 self.step,
                 config.steps,
                 resumed=self.resumed,
@@ -175,7 +176,7 @@ class _Run:
         best = self.out_dir / BEST
         if not math.isfinite(self.best["figures"][ERROR]):
             raise TrainingDivergedError(
-                f"stage {self.stage.name!r}: no validation gave a finite error, the last one {self.best['figures']}; "
+                f"{self.title}: no validation gave a finite error, the last one {self.best['figures']}; "
                 "the held-out data are most likely too few or damaged"
             )
         found = distributed.from_first(load_checkpoint(best) if first else None)
@@ -209,8 +210,8 @@ class _Run:
         if request.number is not None:
             self._save()
             raise TrainingInterrupted(
-                f"interrupted in the stage {self.stage.name!r} at step {self.step} of {self.config.steps}, saved; the "
-                f"same command goes on from {self.out_dir / LAST}",
+                f"{self.title}: interrupted at step {self.step} of {self.config.steps}, saved; the same command goes "
+                f"on from {self.out_dir / LAST}",
                 request.number,
             )
 
@@ -224,7 +225,7 @@ class _Run:
                 if not self.step:
                     self.start = error
                 if not math.isfinite(error):
-                    LOGGER.warning("stage %r, step %d: the validation error is %s", self.stage.name, self.step, error)
+                    LOGGER.warning("%s, step %d: the validation error is %s", self.title, self.step, error)
                 # an error that is not finite is the worst: without this a first NaN would stay the best
                 if self.best["step"] < 0 or (math.isfinite(error) and not least <= error):
                     self.best = {"step": self.step, "figures": figures}
@@ -283,8 +284,8 @@ class _Run:
         rates = [learning_rate(c, self.step, self.elapsed) for c in (old, new)]
         if distributed.rank() == 0 and self.step < new.steps and not self._late() and rates[0] != rates[1]:
             LOGGER.warning(
-                "stage %r continues with max_minutes %s instead of %s: its decaying rate changes from %.3g to %.3g",
-                self.stage.name,
+                "%s continues with max_minutes %s instead of %s: its decaying rate changes from %.3g to %.3g",
+                self.title,
                 new.max_minutes,
                 before,
                 *rates,

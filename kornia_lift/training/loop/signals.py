@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -39,10 +40,12 @@ class StopRequest:
         self.number: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Note the first signal; a second one interrupts at once."""
+        """Note the first signal and say so; a second one interrupts at once."""
         if self.number is not None:
             raise KeyboardInterrupt
         self.number = number
+        # not by print, which cannot be called again while it is interrupted
+        os.write(2, b"stopping when the state is saved; once more to stop at once\n")
 
 
 @contextmanager

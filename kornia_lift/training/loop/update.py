@@ -31,14 +31,15 @@ class Update:
         stage: what is trained.
         config: how.
         advice: what to do after a divergence, the end of the error message.
+        title: name of the stage in that message.
 
     Raises:
         ConfigError: if the precision is not for the device of the network.
 
     """
 
-    def __init__(self, stage: Stage, config: LoopConfig, advice: str) -> None:
-        self.stage, self.config, self.advice = stage, config, advice
+    def __init__(self, stage: Stage, config: LoopConfig, advice: str, title: str) -> None:
+        self.stage, self.config, self.advice, self.title = stage, config, advice, title
         network = stage.network
         self.device = next(network.parameters()).device
         if config.precision == "float16" and self.device.type != "cuda":
@@ -106,7 +107,7 @@ class Update:
         gradients = {n: p.grad for n, p in self.stage.network.named_parameters() if p.grad is not None}
         bad = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
         return (
-            f"stage {self.stage.name!r}, step {step}: loss {loss}, gradient norm {norm}, {dict(figures)}; "
+            f"{self.title}, step {step}: loss {loss}, gradient norm {norm}, {dict(figures)}; "
             f"gradients that are not finite: {', '.join(bad[:5]) or 'none'}. The batch is that of seed "
             f"{self.config.seed}. {self.advice}"
         )

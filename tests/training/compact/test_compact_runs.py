@@ -75,7 +75,10 @@ def test_a_whole_run_gives_a_model(
         cv2.imwrite(str(data / f"holiday{i}.jpg"), picture(i, 200))
     config = tmp_path / "tiny.toml"
     config.write_text(TINY.format(data=data.as_posix(), detector=detector))
-    assert main(["train", str(config), "--out", str(out)]) == 0, capsys.readouterr().err
+    done, said = main(["train", str(config), "--out", str(out)]), capsys.readouterr().err
+    assert done == 0, said
+    assert "too little for descriptor, orientation and refine of the compact recipe: " in said
+    assert "paper" not in said
     assert (out / "response").is_dir() == (response is CompactResponse)
     feature = LIFTFeature(30, pretrained=out / "weights.safetensors").eval()
     assert isinstance(feature.detector.resp, response)

@@ -11,7 +11,7 @@ from kornia_lift.training.data.report import FEW_HELD_OUT, FEW_TRAINING, shortag
 from kornia_lift.training.data.store import Observations, Store
 
 PAPER = "all stages of the paper's recipe"
-MODERN = "descriptor, orientation and refine of the modern recipe"
+MODERN = "descriptor, orientation and refine of the modern and compact recipes"
 
 
 def seen_twice(count: int, store: Store) -> Store:

@@ -221,7 +221,7 @@ def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path: Path) -> None:
             batch = super().batch(generator, step)
             return batch if step != 33 else {**batch, "y": batch["y"] * math.nan}
 
-    with pytest.raises(TrainingDivergedError, match=r"'toy', step 33: loss nan.*delete last\.pt and best\.pt in"):
+    with pytest.raises(TrainingDivergedError, match=r"toy, step 33: loss nan.*delete last\.pt and best\.pt in"):
         fit(BreaksAt33(), SHORT, tmp_path, progress=False)
     state = load_checkpoint(tmp_path / "last.pt")
     assert state["step"] == 30
