@@ -119,6 +119,8 @@ def write(args: argparse.Namespace, features: Path, database: Path, parts: Path 
 
     with FeatureReader(features) as reader:
         found = {name: reader.read(name) for name in reader.names()}
+        if reader.options.get("exif"):
+            _check_stored(features, args.images, found)
     if len(found) < 2:
         raise CommandError(f"{features} holds {counted(len(found), 'image')}, at least 2 are needed")
     if parts is None:  # the database is what is wanted, not a step on the way to a model
@@ -148,3 +150,21 @@ def write(args: argparse.Namespace, features: Path, database: Path, parts: Path 
     except ValueError as error:
         raise CommandError(str(error)) from error
     return len(found), matches
+
+
+def _check_stored(features: Path, images: Path, names: Iterable[str]) -> None:
+    """Refuse keypoints that are not in the stored pixels, which COLMAP reads: the sizes of many images do not tell."""
+    from kornia_lift._io.images import load_image_and_orientation
+
+    files = ((name, images / name) for name in names)
+    turned = [
+        name
+        for name, path in files
+        if path.is_file() and load_image_and_orientation(path, gray=True, apply_exif=False)[1] != 1
+    ]
+    if turned:
+        raise CommandError(
+            f"{features} was made with --apply-exif, and {counted(len(turned), 'image')} with an orientation tag "
+            f"({turned[0]}{', ...' if len(turned) > 1 else ''}): COLMAP reads the pixels as stored; extract again "
+            "without --apply-exif"
+        )

@@ -61,6 +61,10 @@ def run(args: argparse.Namespace) -> int:
     export_colmap.check_pair_options(
         args, [path.relative_to(args.images).as_posix() for path in list_images(args.images)]
     )
+    try:
+        colmap.old_models(args.out)  # before the work
+    except FileExistsError as error:
+        raise CommandError(f"--out: {error}") from error
     args.out.mkdir(parents=True, exist_ok=True)
     features, database = args.out / "features.h5", args.out / "database.db"
     extraction = argparse.Namespace(**{**vars(args), "inputs": [args.images], "out": features})

@@ -9,6 +9,7 @@ Convention:
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ from kornia_lift.features import Features
 DEFAULT_SIGMA = 1.0
 #: Length of the only descriptors that COLMAP's own SIFT matcher reads.
 SIFT_LENGTH = 128
+#: Files of a model; older versions of COLMAP know no frames and rigs.
+_MODEL_FILES = {f"{name}.bin" for name in ("cameras", "images", "points3D", "frames", "rigs")} | {"project.ini"}
 
 
 def keypoint_rows(features: Features) -> NDArray[np.float32]:
@@ -167,6 +170,10 @@ def map_database(
 
     Returns:
         The ``pycolmap.Reconstruction`` with most images; None if there is none.
+
+    Raises:
+        FileExistsError: if ``out`` has a folder with a number for a name that is no model. Models of an earlier run are
+            replaced, all of them, when the new ones are found.
     """
     pycolmap = require("pycolmap", extra="colmap")
     options = pycolmap.IncrementalPipelineOptions()
@@ -175,12 +182,33 @@ def map_database(
     options.extract_colors = images is not None
     options.ba_refine_focal_length = options.ba_refine_extra_params = refine_intrinsics
     options.mapper.abs_pose_refine_focal_length = options.mapper.abs_pose_refine_extra_params = refine_intrinsics
-    Path(out).mkdir(parents=True, exist_ok=True)
-    with errors_only(pycolmap):
-        pycolmap.set_random_seed(seed)
-        # the folder of the images must exist even where nothing is read from it
-        models = pycolmap.incremental_mapping(path, out if images is None else images, out, options)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    old = old_models(folder)
+    with tempfile.TemporaryDirectory(prefix=".models-", dir=folder) as fresh:
+        with errors_only(pycolmap):
+            pycolmap.set_random_seed(seed)
+            # the folder of the images must exist even where nothing is read from it
+            models = pycolmap.incremental_mapping(path, fresh if images is None else images, fresh, options)
+        for found in old:
+            shutil.rmtree(found)
+        for found in Path(fresh).iterdir():
+            found.rename(folder / found.name)
     return max(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()), default=None)
+
+
+def old_models(folder: Path) -> list[Path]:
+    """Return the models in a folder, which :func:`map_database` replaces.
+
+    Raises:
+        FileExistsError: if something there has the name of a model and is none: files that COLMAP does not write.
+    """
+    old = [found for found in folder.iterdir() if found.name.isdigit()] if folder.is_dir() else []
+    for found in old:
+        names = {file.name for file in found.iterdir()} if found.is_dir() else set()
+        if "cameras.bin" not in names or not names <= _MODEL_FILES:
+            raise FileExistsError(f"{found} is no COLMAP model: models get numbers for names; choose another folder")
+    return old
 
 
 @contextmanager

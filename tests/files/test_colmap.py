@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,18 @@ def test_a_scene_is_found_again(tmp_path: Path) -> None:
     assert model.num_points3D() == 300
     assert model.compute_mean_reprojection_error() < 1e-3
     np.testing.assert_allclose(next(iter(model.cameras.values())).params, [500, 500, 320, 240])
+    # models of an earlier run, of which there may have been more, do not stay beside those of this one
+    models = tmp_path / "models"
+    shutil.copytree(models / "0", models / "1")
+    before = (models / "0" / "points3D.bin").stat().st_mtime_ns
+    map_database(path, models, refine_intrinsics=False, threads=1)
+    assert [found.name for found in models.iterdir()] == ["0"]
+    assert (models / "0" / "points3D.bin").stat().st_mtime_ns > before
+    (models / "2024").mkdir()
+    (models / "2024" / "holiday.jpg").write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match=r"2024 is no COLMAP model.*choose another folder"):
+        map_database(path, models, refine_intrinsics=False, threads=1)
+    assert (models / "2024" / "holiday.jpg").is_file() and (models / "0").is_dir()
 
 
 def test_pairs_without_inliers_are_not_verified(tmp_path: Path) -> None:
