@@ -64,14 +64,41 @@ def test_build_dataset_without_a_scene_says_why(tmp_path: Path, capsys: pytest.C
         assert main(["build-dataset", str(photos), "--out", str(tmp_path / "set")]) == 2
         return capsys.readouterr().err
 
+    (photos / "church").mkdir()
+    cv2.imwrite(str(photos / "church" / "0.png"), picture(1))
+    assert f"its sub-folders hold images: give each of them, as in {photos / 'church'}" in complaint()
+    shutil.rmtree(photos / "church")
     cv2.imwrite(str(photos / "0.png"), picture(1))
-    assert "holds 1 image," in complaint()
+    assert "holds 1 image, at least 3 of one scene are needed; for single images use --single" in complaint()
     for i in (1, 2):
         cv2.imwrite(str(photos / f"{i}.png"), np.full((90, 120), 100, np.uint8))
     assert "no reconstruction results from the 3 images" in complaint()
     (photos / "3.jpg").write_bytes(b"no picture")
     assert "3.jpg as an image" in complaint()
     assert not (tmp_path / "set" / "reconstructions" / "photos").exists()
+
+
+@pytest.mark.parametrize("full", ["from the start", "while images are written"])
+def test_a_full_disk_is_said_before_colmap_ends_the_process(
+    full: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    pycolmap = pytest.importorskip("pycolmap")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(photos / f"{i}.png"), picture(i))
+    usage = shutil.disk_usage(tmp_path)
+    if full == "from the start":
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**20))
+    else:
+        monkeypatch.setattr(cv2, "imwrite", lambda *arguments: False)
+    monkeypatch.setattr(pycolmap, "extract_features", lambda *args, **options: pytest.fail("runs COLMAP"))
+    assert main(["build-dataset", str(photos), "--out", str(tmp_path / "set")]) == 2
+    said = capsys.readouterr().err
+    expected = {"from the start": "12 MiB are needed for the reconstruction of 3 images, 1 MiB are free"}
+    assert expected.get(full, "is the disk full?") in said
+    assert list((tmp_path / "set" / "reconstructions").iterdir()) == []
 
 
 def test_wrong_options_are_said_before_anything_is_reconstructed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,10 +16,11 @@ from kornia_lift._gray import to_bytes
 from kornia_lift._io import load_image
 from kornia_lift._words import counted
 from kornia_lift.files.colmap import errors_only
-from kornia_lift.training.data.images import images_in
+from kornia_lift.training.data.images import images_below, images_in
 from kornia_lift.training.data.prepare.alike import check_different, thumbnail
 
 MIN_IMAGES = 3
+BYTES_PER_IMAGE = 4 * 2**20  # of the image, its keypoints and its matches, on the disk meanwhile
 
 
 class ReconstructionError(ValueError):
@@ -50,17 +52,24 @@ def reconstruct(
     Raises:
         ReconstructionError: if there are too few images, or no model results.
         ImageFileError: if an image is damaged.
+        OSError: if the disk is too full.
 
     """
     pycolmap = require("pycolmap", extra="train")
     cv2 = require("cv2", extra="train")
     paths = images_in(folder)
     if len(paths) < MIN_IMAGES:
+        below = sorted({path.parent for path in images_below(folder)} - {folder})
         raise ReconstructionError(
-            f"{folder} holds {counted(len(paths), 'image')}, at least {MIN_IMAGES} of one scene are needed; for single "
-            "images use --single"
+            f"{folder} holds {counted(len(paths), 'image')}, at least {MIN_IMAGES} of one scene are needed; "
+            + (
+                f"its sub-folders hold images: give each of them, as in {below[0]}"
+                if below
+                else "for single images use --single"
+            )
         )
     out.parent.mkdir(parents=True, exist_ok=True)
+    _check_space(out.parent, len(paths))
     work_folder = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
     with work_folder as work, errors_only(pycolmap):
         scene, database = Path(work) / "scene", Path(work) / "database.db"
@@ -76,7 +85,8 @@ def reconstruct(
             thumbnails.append(thumbnail(torch.from_numpy(gray)))
             # a.jpg and a.png are two images
             name = path.name if path.suffix.lower() == ".jpg" else f"{path.name}.jpg"
-            cv2.imwrite(str(scene / "images" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+            if not cv2.imwrite(str(scene / "images" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95]):
+                raise OSError(errno.EIO, "cannot write; is the disk full?", str(scene / "images" / name))
         advice = "move the camera between images by a tenth of the distance or more, or keep every tenth frame"
         try:
             check_different(thumbnails, str(folder), advice)
@@ -118,3 +128,15 @@ def reconstruct(
             shutil.rmtree(out)
         scene.rename(out)
     return out
+
+
+def _check_space(folder: Path, images: int) -> None:
+    """Raise before the work begins: COLMAP ends the whole process where its database cannot grow."""
+    needed, free = images * BYTES_PER_IMAGE, shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{needed / 2**20:.0f} MiB are needed for the reconstruction of {counted(images, 'image')}, "
+            f"{free / 2**20:.0f} MiB are free; free some, or choose another disk",
+            str(folder),
+        )
