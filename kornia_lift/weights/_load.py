@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import takewhile
 from pathlib import Path
 from typing import cast, get_args
@@ -169,12 +169,15 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
         WeightFileError: if tensors are missing, surplus, or of another shape; see also :func:`load_tensors`.
 
     """
-    tensors, _ = load_tensors(pretrained, part)
+    tensors, metadata = load_tensors(pretrained, part)
     prefix = part + "."
     found = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
     if not found:
         held = ", ".join(sorted({name.split(".")[0] for name in tensors})) or "nothing"
-        raise WeightFileError(f"the weights {pretrained!r} are of {held}, not of {type(network).__name__} ({prefix}*)")
+        raise WeightFileError(
+            f"the weights {pretrained!r} are of {held}, not of {type(network).__name__} ({prefix}*)"
+            + _converted(metadata)
+        )
     weight = next(network.parameters())
     for name in getattr(network, "optional_buffers", ()):
         network.register_buffer(name, weight.new_zeros(found[name].shape) if name in found else None)
@@ -183,7 +186,9 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
     missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing or surplus:
         another = ""
-        if len(missing) > 1 and len(surplus) > 1:
+        if "kind" in metadata:
+            another = _converted(metadata)
+        elif len(missing) > 1 and len(surplus) > 1:
             another = f"; they seem to be of another network, which LIFTFeature(pretrained={pretrained!r}) builds"
         raise WeightFileError(
             f"{where} do not fit: missing {_some(missing)}, not expected {_some(surplus)} (below {prefix!r}){another}"
@@ -196,6 +201,16 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
             )
     network.load_state_dict(found)
     network.eval()
+
+
+def _converted(metadata: Mapping[str, str]) -> str:
+    """What to do with a file of `kornia-lift convert`, which holds one network, not a model."""
+    if "kind" not in metadata:
+        return ""
+    return (
+        f"; the file holds one published network ({metadata['kind']}), not a model: load it by "
+        "kornia_lift.convert.load_converted and give it to mix_features as a part (docs/integrations.md)"
+    )
 
 
 def _some(names: list[str], most: int = 3) -> str:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from kornia_lift import LIFTFeature, LIFTOrientation
 from kornia_lift.convert import TILDEResponse, load_converted
+from kornia_lift.weights import WeightFileError
 from tests.helpers.cli import Answer
 
 
@@ -22,6 +24,9 @@ def test_convert(call: Callable[..., Answer], shared: Path, tmp_path: Path) -> N
     assert "licence: TILDE (Verdie et al., CVPR 2015)" in answer.out
     assert "Only for cats." in answer.out
     assert isinstance(load_converted("tilde.safetensors"), TILDEResponse)
+    for network in (LIFTFeature, LIFTOrientation):  # of another network, and of another part
+        with pytest.raises(WeightFileError, match=r"one published network \(tilde\), not a model: .*load_converted"):
+            network(pretrained="tilde.safetensors")
 
 
 @pytest.mark.parametrize(
