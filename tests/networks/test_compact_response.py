@@ -122,7 +122,7 @@ def test_no_pixel_of_a_block_is_preferred(network: Callable[[], CompactResponse]
     peaks = (inner == max_filter(score, 3)[..., 8:-8, 8:-8]).nonzero()[:, 2:]
     assert len(peaks) > 100
     share = torch.bincount(peaks[:, 0] % 2 * 2 + peaks[:, 1] % 2, minlength=4) / len(peaks)
-    assert share.max() < 0.35, share
+    assert share.max() < 0.4, share  # .25 without preference, .79 without the filter; random weights on some CPUs .352
 
 
 def test_gradients_reach_the_image_and_every_weight() -> None:

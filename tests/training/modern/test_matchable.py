@@ -38,7 +38,7 @@ class Prescribed(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.detector = SimpleNamespace(config=ScaleSpaceConfig())
+        self.detector = SimpleNamespace(config=ScaleSpaceConfig(), num_features=1000)
         self.calls = 0
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
