@@ -157,14 +157,14 @@ def _check_stored(features: Path, images: Path, names: Iterable[str]) -> None:
     from kornia_lift._io.images import load_image_and_orientation
 
     files = ((name, images / name) for name in names)
-    turned = [
+    rotated = [
         name
         for name, path in files
         if path.is_file() and load_image_and_orientation(path, gray=True, apply_exif=False)[1] != 1
     ]
-    if turned:
+    if rotated:
         raise CommandError(
-            f"{features} was made with --apply-exif, and {counted(len(turned), 'image')} with an orientation tag "
-            f"({turned[0]}{', ...' if len(turned) > 1 else ''}): COLMAP reads the pixels as stored; extract again "
+            f"{features} was made with --apply-exif, and {counted(len(rotated), 'image')} with an orientation tag "
+            f"({rotated[0]}{', ...' if len(rotated) > 1 else ''}): COLMAP reads the pixels as stored; extract again "
             "without --apply-exif"
         )

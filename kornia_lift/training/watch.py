@@ -35,9 +35,9 @@ class Watch:
             noun: what they are, in the plural.
 
         """
-        told = self._clock()
+        last = self._clock()
         for done, item in enumerate(items):
-            if self._say is not None and self._clock() - told >= self._every:
+            if self._say is not None and self._clock() - last >= self._every:
                 self._say(f"{done} of {len(items)} {noun}")
-                told = self._clock()
+                last = self._clock()
             yield item

@@ -185,10 +185,8 @@ def load_network(network: nn.Module, part: str, pretrained: bool | str | os.Path
     where = f"the weights {pretrained!r} for {type(network).__name__}"
     missing, surplus = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
     if missing or surplus:
-        another = ""
-        if "kind" in metadata:
-            another = _converted(metadata)
-        elif len(missing) > 1 and len(surplus) > 1:
+        another = _converted(metadata)
+        if not another and len(missing) > 1 and len(surplus) > 1:
             another = f"; they seem to be of another network, which LIFTFeature(pretrained={pretrained!r}) builds"
         raise WeightFileError(
             f"{where} do not fit: missing {_some(missing)}, not expected {_some(surplus)} (below {prefix!r}){another}"

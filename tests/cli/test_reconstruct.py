@@ -156,21 +156,21 @@ def test_a_folder_with_the_name_of_a_model_is_left_alone(call: Callable[..., Ans
 def test_features_of_rotated_images_do_not_get_into_a_database(
     tag: int, call: Callable[..., Answer], tmp_path: Path
 ) -> None:
-    """Square images, and those turned by 180 degrees, have the size that COLMAP expects, and nothing else tells."""
+    """Square images, and those rotated by 180 degrees, have the size that COLMAP expects, and nothing else tells."""
     image = pytest.importorskip("PIL.Image")
     exif = image.Exif()
     exif[0x0112] = tag
     folder = tmp_path / "square"
     folder.mkdir()
-    for name, more in (("plain.jpg", {}), ("turned.jpg", {"exif": exif.tobytes()})):
+    for name, more in (("plain.jpg", {}), ("tagged.jpg", {"exif": exif.tobytes()})):
         image.fromarray((255 * texture(200, 200)[0, 0].numpy()).astype(np.uint8)).save(folder / name, **more)
-    assert call("extract", folder, "--out", "turned.h5", "-n", 50, "--apply-exif").code == 0
-    answer = call("export-colmap", "turned.h5", "--images", folder, "--out", "a.db")
+    assert call("extract", folder, "--out", "rotated.h5", "-n", 50, "--apply-exif").code == 0
+    answer = call("export-colmap", "rotated.h5", "--images", folder, "--out", "a.db")
     assert answer.code == 2 and not Path("a.db").exists()
-    assert "1 image with an orientation tag (turned.jpg): COLMAP reads the pixels as stored" in answer.err
-    (folder / "turned.jpg").unlink()
-    (folder / "turned.jpg").write_bytes((folder / "plain.jpg").read_bytes())
-    assert call("export-colmap", "turned.h5", "--images", folder, "--out", "a.db").code == 0
+    assert "1 image with an orientation tag (tagged.jpg): COLMAP reads the pixels as stored" in answer.err
+    (folder / "tagged.jpg").unlink()
+    (folder / "tagged.jpg").write_bytes((folder / "plain.jpg").read_bytes())
+    assert call("export-colmap", "rotated.h5", "--images", folder, "--out", "a.db").code == 0
 
 
 def test_images_that_are_left_out_are_named(call: Callable[..., Answer], folder: Path) -> None:

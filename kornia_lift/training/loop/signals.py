@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from kornia_lift.training.loop.distributed import world_size
@@ -45,7 +45,8 @@ class StopRequest:
             raise KeyboardInterrupt
         self.number = number
         # not by print, which cannot be called again while it is interrupted
-        os.write(2, b"stopping when the state is saved; once more to stop at once\n")
+        with suppress(OSError):  # stderr may be closed
+            os.write(2, b"stopping when the state is saved; once more to stop at once\n")
 
 
 @contextmanager
