@@ -173,7 +173,7 @@ def map_database(
 
     Raises:
         FileExistsError: if ``out`` has a folder with a number for a name that is no model. Models of an earlier run are
-            replaced, all of them, when the new ones are found.
+            replaced, all of them, if this one finds any.
     """
     pycolmap = require("pycolmap", extra="colmap")
     options = pycolmap.IncrementalPipelineOptions()
@@ -190,7 +190,7 @@ def map_database(
             pycolmap.set_random_seed(seed)
             # the folder of the images must exist even where nothing is read from it
             models = pycolmap.incremental_mapping(path, fresh if images is None else images, fresh, options)
-        for found in old:
+        for found in old if models else ():
             shutil.rmtree(found)
         for found in Path(fresh).iterdir():
             found.rename(folder / found.name)

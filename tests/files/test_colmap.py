@@ -132,6 +132,9 @@ def test_a_scene_is_found_again(tmp_path: Path) -> None:
     map_database(path, models, refine_intrinsics=False, threads=1)
     assert [found.name for found in models.iterdir()] == ["0"]
     assert (models / "0" / "points3D.bin").stat().st_mtime_ns > before
+    write_database(tmp_path / "empty.db", features, {}, cameras=camera())
+    assert map_database(tmp_path / "empty.db", models, threads=1) is None
+    assert (models / "0" / "points3D.bin").is_file()  # no model replaces none
     (models / "2024").mkdir()
     (models / "2024" / "holiday.jpg").write_bytes(b"mine")
     with pytest.raises(FileExistsError, match=r"2024 is no COLMAP model.*choose another folder"):
