@@ -1,10 +1,9 @@
-"""``kornia-lift export-onnx``: a model in, its three networks, or the whole feature, as ONNX files out."""
+"""``kornia-lift export-onnx``: a model in, its networks, or the whole feature, as ONNX files out."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +13,19 @@ if TYPE_CHECKING:
     import torch
 
 _DESCRIPTION = """\
-Write the three networks of a model of LIFT's family as ONNX files: response.onnx for images of any size,
-(B, 1, H, W) -> (B, 1, H, W); orientation.onnx, (B, 1, 64, 64) -> (B,) radians, counter-clockwise; descriptor.onnx,
-(B, 1, 64, 64) -> (B, 128). Values of images and patches lie in [0, 1].
+Write the networks of a model as ONNX files, for images of any size and any number of patches:
 
-With --image-size, write the whole feature instead, which may be of any model: feature.onnx, (1, 1, H, W) -> LAFs
-(1, N, 2, 3), responses (1, N), descriptors (1, N, 128). It takes a minute.
+  response.onnx      (B, 1, H, W) -> (B, 1, H, W)
+  localization.onnx  lift-plus only: (B, 1, 32, 32) -> (B, 4), x and y in half sides of the patch, logarithm of the
+                     factor of the scale, logarithm of the expected error
+  orientation.onnx   (B, 1, 64, 64), lift-plus (B, 1, 32, 32) -> (B,) radians, counter-clockwise; not for upright models
+  descriptor.onnx    (B, 1, 64, 64), lift-plus (B, 3, 32, 32): the region, twice and four times as large
+                     -> (B, 128)
+
+Values of images and patches lie in [0, 1].
+
+With --image-size, write the whole feature instead: feature.onnx, (1, 1, H, W) -> LAFs (1, N, 2, 3), responses (1, N),
+descriptors (1, N, 128). It takes a minute. The model lf-net cannot be exported.
 
 Where onnxruntime is installed, the files are run and compared with torch.
 """
@@ -29,8 +35,9 @@ def add_parser(commands: Any) -> None:
     """Add the command to the sub-parsers."""
     parser: argparse.ArgumentParser = commands.add_parser(
         "export-onnx",
-        help="write the networks of a model as ONNX files",
+        help="write the networks of a model, or the whole feature, as ONNX files",
         description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the files; made if needed")
     parser.add_argument(
@@ -47,7 +54,12 @@ def add_parser(commands: Any) -> None:
         help="write the whole feature, for gray images of this many rows and columns",
     )
     parser.add_argument(
-        "-n", "--num-features", type=positive, default=1000, metavar="N", help="of the feature (default: %(default)s)"
+        "-n",
+        "--num-features",
+        type=positive,
+        default=1000,
+        metavar="N",
+        help="keypoints of the whole feature (default: %(default)s)",
     )
     parser.set_defaults(run=run)
 
@@ -58,24 +70,25 @@ def run(args: argparse.Namespace) -> int:
 
     import torch
 
-    from kornia_lift import LIFTDescriptor, LIFTFeature, LIFTOrientation, LIFTResponse
-    from kornia_lift.integrations.onnx import example_input, export_onnx, run_onnx
+    from kornia_lift import LIFTFeature
+    from kornia_lift.integrations.onnx import example_input, export_onnx, networks_of, run_onnx
     from kornia_lift.networks._fast.plan import fast_paths
+    from kornia_lift.weights import network_family
 
     size = None if args.image_size is None else tuple(args.image_size)
-    networks: dict[str, Callable[[], torch.nn.Module]] = {
-        "response": lambda: LIFTResponse(args.model),
-        "orientation": lambda: LIFTOrientation(args.model),
-        "descriptor": lambda: LIFTDescriptor(args.model),
-    }
-    if size is not None:
-        networks = {"feature": lambda: LIFTFeature(args.num_features, pretrained=args.model, precision="float32")}
+    try:
+        if network_family(args.model) == "lfnet":
+            raise CommandError(
+                f"--model expects weights of LIFT's or the compact networks, got LF-Net's ({args.model}), which cannot "
+                "be exported; choose lift or lift-plus"
+            )
+        feature = LIFTFeature(args.num_features, pretrained=args.model, precision="float32")
+        parts = networks_of(feature)
+    except (TypeError, ValueError, OSError) as error:
+        raise CommandError(f"--model: {error}") from error
+    modules: dict[str, torch.nn.Module] = parts if size is None else {"feature": feature}
     compare = importlib.util.find_spec("onnxruntime") is not None
-    for name, build in networks.items():
-        try:
-            network = build()
-        except (ValueError, OSError) as error:
-            raise CommandError(f"--model: {error}") from error
+    for name, network in modules.items():
         args.out.mkdir(parents=True, exist_ok=True)
         path = args.out / f"{name}.onnx"
         with warnings.catch_warnings():

@@ -73,10 +73,10 @@ def normalised_convolution(inputs: int, outputs: int, kernel: int = 3, stride: i
 def in_chunks(function: Callable[[Tensor], Tensor], patches: Tensor, size: int, training: bool) -> Tensor:
     """Call a network on ``size`` patches at a time, to save memory.
 
-    In training it is called once, since batch statistics are those of the whole batch; and while gradients are
-    recorded, since chunks would save nothing.
+    In training it is called once, since batch statistics are those of the whole batch; while gradients are recorded,
+    since chunks would save nothing; and in a graph, which is for any number of patches.
     """
-    if training or torch.is_grad_enabled() or len(patches) <= size:
+    if training or torch.is_grad_enabled() or torch.compiler.is_compiling() or len(patches) <= size:
         return function(patches)
     return torch.cat([function(part) for part in patches.split(size)])
 

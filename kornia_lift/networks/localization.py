@@ -112,7 +112,7 @@ class KeypointLocalization(nn.Module):
         """Return features on 16x16 cells, and their summary on 8x8."""
         pairs = self._pairs()
         tensors = normalised_tensors(pairs)
-        if len(x) and not self.training and is_plain(x, *tensors):
+        if not self.training and is_plain(x, *tensors) and len(x):
             plan = self._plan.get(*tensors)
             count, x = len(x), padded(x).to(plan[0][0].dtype)
             x = to_blocks(x) if self.blocks else x

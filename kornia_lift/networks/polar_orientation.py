@@ -200,7 +200,7 @@ class PolarOrientation(nn.Module):
         x = normalize_patches(x, None, None)
         layers = cast("list[PolarConvolution]", list(self.features))
         tensors = normalised_tensors((layer.convolution, layer.norm) for layer in layers)
-        if len(x) and not self.training and is_plain(x, *tensors):
+        if not self.training and is_plain(x, *tensors) and len(x):
             plan = self._plan.get(*tensors)
             x = padded(x).to(plan[0][0].dtype)
             for layer, (weight, bias) in zip(layers, plan, strict=True):

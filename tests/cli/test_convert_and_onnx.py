@@ -50,14 +50,16 @@ def test_convert_refuses(call: Callable[..., Answer], tmp_path: Path, arguments:
 def test_export_onnx(call: Callable[..., Answer], tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    answer = call("export-onnx", "--out", "networks")
+    answer = call("export-onnx", "--out", "networks", "--model", "lift-plus")
     assert answer.code == 0, answer.err
+    assert "torchvision" not in answer.err
     assert sorted(path.name for path in (tmp_path / "networks").iterdir()) == [
         "descriptor.onnx",
+        "localization.onnx",
         "orientation.onnx",
         "response.onnx",
     ]
-    assert answer.out.count("differs from torch by at most") == 3
+    assert answer.out.count("differs from torch by at most") == 4
 
 
 def test_keypoints_that_exchange_their_rank_are_found_again() -> None:
@@ -71,6 +73,13 @@ def test_keypoints_that_exchange_their_rank_are_found_again() -> None:
     moved = lafs.clone()
     moved[0, 2, 0, 2] += 1
     assert found_again(lafs, moved) == 0.75
+
+
+def test_export_refuses_networks_of_lf_net_before_it_writes(call: Callable[..., Answer], tmp_path: Path) -> None:
+    answer = call("export-onnx", "--out", "networks", "--model", "lf-net")
+    assert answer.code == 2
+    assert "got LF-Net's (lf-net), which cannot be exported; choose lift or lift-plus" in answer.err
+    assert not (tmp_path / "networks").exists()
 
 
 def test_export_of_an_unknown_model(call: Callable[..., Answer]) -> None:

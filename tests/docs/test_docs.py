@@ -69,7 +69,7 @@ def test_commands_are_understood(page: Path) -> None:
 
 #: Outlines that a reader completes, and what takes a minute: they are compiled only. Page, and how the block begins.
 OUTLINES = {
-    ("integrations.md", "from kornia_lift import LIFTFeature\n\nexport_onnx"),
+    ("integrations.md", "export_onnx(LIFTFeature(150)"),
     ("evaluation.md", "from kornia_lift.scenes.posed"),
     ("training.md", "from kornia.feature import SIFTDescriptor"),
     ("training.md", "class MyStage"),

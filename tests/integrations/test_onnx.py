@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from kornia.feature import extract_patches_from_pyramid
+from kornia.feature import BlobHessian, extract_patches_from_pyramid, scale_laf
 from torch import Tensor, nn
 
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTFeature, LIFTOrientation, LIFTResponse
 from kornia_lift._extras import MissingExtraError
-from kornia_lift.integrations.onnx import export_onnx, export_program, run_onnx
+from kornia_lift.feature import LFNetFeature
+from kornia_lift.integrations.onnx import export_onnx, export_program, networks_of, run_onnx
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.compact_descriptor import SMALL_CHANNELS, CompactDescriptor
 from kornia_lift.networks.contrast import LocalContrast
@@ -24,6 +25,12 @@ from tests.helpers.pictures import texture
 #: The networks are exported for inputs of any size, for which torch 2.5 is too old.
 new_torch = pytest.mark.skipif(not hasattr(torch.export.Dim, "DYNAMIC"), reason="needs torch 2.6")
 NETWORKS = [LIFTResponse, LIFTOrientation, LIFTDescriptor]
+COMPACT: dict[str, Callable[[], nn.Module]] = {
+    "KeypointLocalization": lambda: KeypointLocalization("lift-plus"),
+    "KeypointLocalization at full resolution": lambda: KeypointLocalization(blocks=False).eval(),
+    "PolarOrientation": lambda: PolarOrientation("lift-plus"),
+    "CompactDescriptor": lambda: CompactDescriptor("lift-plus"),
+}
 
 
 def contrasting(window: str) -> LIFTResponse:
@@ -35,6 +42,7 @@ def contrasting(window: str) -> LIFTResponse:
 
 EXPORTED: dict[str, Callable[[], nn.Module]] = {
     **{kind.__name__: kind for kind in NETWORKS},
+    **COMPACT,
     "contrast in the filter's window": lambda: contrasting("filter"),
     "contrast in a Gaussian window": lambda: contrasting("gaussian"),
 }
@@ -45,9 +53,12 @@ def inputs(kind: type[nn.Module]) -> list[Tensor]:
     if kind is LIFTResponse:
         return [texture(70, 90), texture(200, 131, batch=3)]
     image = texture(150, 160)
+    compact = kind in (PolarOrientation, CompactDescriptor, KeypointLocalization)
+    regions = CompactDescriptor.regions if kind is CompactDescriptor else (1.0,)
     with torch.no_grad():
         lafs, _ = LIFTDetector(30)(image)
-        patches = extract_patches_from_pyramid(image, lafs, 64)[0]
+        each = [extract_patches_from_pyramid(image, scale_laf(lafs, k), 32 if compact else 64)[0] for k in regions]
+    patches = torch.cat(each, 1)
     return [patches, patches[:1]]
 
 
@@ -65,12 +76,12 @@ def test_onnxruntime_agrees_on_real_input(tmp_path: Path, name: str) -> None:
     export_onnx(network, path)
     assert list(tmp_path.iterdir()) == [path]
     for x in inputs(kind):
-        with torch.no_grad():
+        with torch.no_grad(), fast_paths(False):  # in float32 as the file
             expected = network(x).numpy()
         (found,) = run_onnx(path, x)
         assert found.shape == expected.shape
         difference = np.abs(found - expected)
-        if kind is LIFTOrientation:
+        if kind in (LIFTOrientation, PolarOrientation):
             difference = np.abs((found - expected + np.pi) % (2 * np.pi) - np.pi)
         assert difference.max() < 1e-3 * max(1, np.abs(expected).max())
 
@@ -82,7 +93,7 @@ def test_exported_program_has_free_sizes(name: str) -> None:
     network = EXPORTED[name]()
     program = export_program(network).module()
     for x in inputs(type(network)):
-        with torch.no_grad():
+        with torch.no_grad(), fast_paths(False):
             torch.testing.assert_close(program(x), network(x), atol=1e-4, rtol=1e-3)
 
 
@@ -93,12 +104,37 @@ def test_an_older_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_other_modules_are_refused() -> None:
-    with pytest.raises(TypeError, match="export expects one of LIFTResponse, LIFTOrientation, LIFTDescriptor"):
+    with pytest.raises(
+        TypeError, match="export expects one of LIFTResponse, LIFTOrientation, .*LIFTFeature, got Identity"
+    ):
         export_program(nn.Identity())
     with pytest.raises(ValueError, match="image_size is needed for a detector or a feature"):
         export_program(LIFTDetector(5, pretrained=False))
     with pytest.raises(ValueError, match="image_size is needed for a detector or a feature"):
         export_program(LIFTResponse(), (64, 64))
+
+
+@pytest.mark.parametrize(
+    ("model", "names"),
+    [
+        ("lift", ["response", "orientation", "descriptor"]),
+        ("lift-upright", ["response", "descriptor"]),
+        ("lift-plus", ["response", "localization", "orientation", "descriptor"]),
+    ],
+)
+def test_networks_of_a_model_are_those_it_runs(model: str, names: list[str]) -> None:
+    feature = LIFTFeature(10, pretrained=model)
+    networks = networks_of(feature)
+    assert list(networks) == names
+    own = set(feature.modules())
+    assert all(network in own for network in networks.values())
+
+
+def test_features_with_other_networks_are_refused() -> None:
+    with pytest.raises(TypeError, match="got LFNetFeature; its networks cannot be exported"):
+        networks_of(LFNetFeature(10, pretrained=False))
+    with pytest.raises(TypeError, match="export expects one of LIFTResponse, .* got BlobHessian"):
+        networks_of(LIFTFeature(10, pretrained=False, detector=LIFTDetector(10, resp_module=BlobHessian())))
 
 
 @pytest.mark.slow
