@@ -21,7 +21,7 @@ from kornia_lift._kornia import laf_is_filled
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Features:
     """Keypoints and descriptors of one image, on the CPU.
 
@@ -61,6 +61,11 @@ class Features:
             values = getattr(self, name)
             if values is not None and values.shape != (len(self),):
                 raise ValueError(f"{name} must have shape ({len(self)},); got {values.shape}")
+
+    def __repr__(self) -> str:
+        size = "unknown size" if self.image_size is None else "{}x{} pixels".format(*self.image_size)
+        kind = f"{self.descriptors.shape[1]} {self.descriptors.dtype}"
+        return f"Features({len(self)} keypoints, descriptors of {kind}, image of {size})"
 
     def __len__(self) -> int:
         return len(self.keypoints)

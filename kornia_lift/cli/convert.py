@@ -30,7 +30,9 @@ def add_parser(commands: Any) -> None:
         epilog=_EPILOG,
     )
     parser.add_argument("source", type=Path, metavar="WEIGHTS", help="the published file, or folder of .npy files")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors", help="the file to write")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.safetensors", help="the file to write; must not exist"
+    )
     parser.add_argument("--kind", choices=_KINDS, help="what the source is (default: by its name)")
     parser.add_argument("--licence", type=Path, metavar="FILE", help="text of the licence that came with the weights")
     parser.set_defaults(run=run)
@@ -44,7 +46,11 @@ def run(args: argparse.Namespace) -> int:
 
     if args.out.suffix != ".safetensors":
         raise CommandError(f"--out {args.out}: expected a file name that ends in .safetensors")
+    if args.out.exists():
+        raise CommandError(f"--out {args.out} exists: remove it or choose another name")
     check_writable(args.out)
+    if args.licence is not None and not args.licence.is_file():
+        raise CommandError(f"--licence {args.licence}: expected the file with the text of the licence, there is none")
     try:
         licence = read_text(args.licence) if args.licence is not None else ""
         network = convert(args.source, args.out, args.kind, licence)

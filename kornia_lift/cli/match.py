@@ -18,7 +18,7 @@ Match two images: LIFT features, putative matches (mutual nearest neighbours tha
 verified by one geometry, which OpenCV's USAC_MAGSAC estimates.
 """
 _EPILOG = """\
-Exit code 1: the images probably do not overlap.
+Exit code 1: the images probably do not overlap, or have too few keypoints to tell ("overlap": null in JSON).
 
 examples:
   kornia-lift match left.jpg right.jpg
@@ -143,14 +143,26 @@ def as_text(args: argparse.Namespace, match: PairMatch, clock: StageClock) -> st
         share = f", {100 * verified / putative:.0f} % of the putative matches"
         lines.append(f"verified        {verified:5d}   {name}, USAC_MAGSAC, {args.threshold:g} px{share}")
     if not match.overlap:
-        empty = [side for side, features in zip("AB", (match.first, match.second), strict=True) if not len(features)]
-        reason = "the images probably do not overlap: chance gives as many verified matches"
-        if empty:
-            reason = f"no keypoints in {' and '.join(empty)}: too small, or without texture"
-        lines.append(f"overlap            no   {reason}")
+        lines.append(_no_overlap(match))
     parts = ", ".join(f"{stage} {seconds:.2f}" for stage, seconds in clock.seconds.items())
     lines.append(f"seconds         {sum(clock.seconds.values()):5.2f}   {parts}")
     return "\n".join(lines)
+
+
+def _no_overlap(match: PairMatch) -> str:
+    """Return the line about images of which chance gives as many verified matches."""
+    from kornia_lift.matching.overlap import FEW_KEYPOINTS
+
+    if not match.undecided:
+        return "overlap            no   the images probably do not overlap: chance gives as many verified matches"
+    sides = list(zip("AB", (match.first, match.second), strict=True))
+    if empty := [side for side, features in sides if not len(features)]:
+        return f"overlap       unknown   no keypoints in {' and '.join(empty)}: too small, or without texture"
+    few = [f"{len(features)} in {side}" for side, features in sides if len(features) < FEW_KEYPOINTS]
+    return (
+        f"overlap       unknown   too few keypoints to tell ({' and '.join(few)}; fewer than {FEW_KEYPOINTS} often do "
+        "not suffice): use a larger image, or a larger --num-features"
+    )
 
 
 def as_json(args: argparse.Namespace, match: PairMatch, clock: StageClock, picture: Path | None) -> dict[str, Any]:
@@ -171,7 +183,7 @@ def as_json(args: argparse.Namespace, match: PairMatch, clock: StageClock, pictu
         ],
         "putative": len(match.pairs),
         "verified": int(match.verified.sum()),
-        "overlap": match.overlap,
+        "overlap": None if match.undecided else match.overlap,
         "log10_false_alarms": match.log_false_alarms if math.isfinite(match.log_false_alarms) else None,
         "filter": args.filter,
         "ratio": args.ratio if args.filter == "ratio" else None,

@@ -13,6 +13,8 @@ from typing import Literal
 
 #: log10 of the number of false alarms below which images are said to overlap; measured, see docs/cli.md.
 MAX_LOG_FALSE_ALARMS = -4.0
+#: Where an image has fewer keypoints, two thirds of the pairs of one scene have too few verified matches (docs/cli.md).
+FEW_KEYPOINTS = 200
 
 
 def log_false_alarms(

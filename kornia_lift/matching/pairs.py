@@ -17,11 +17,11 @@ from kornia_lift.matching.clock import StageClock
 from kornia_lift.matching.descriptors import match_descriptors
 from kornia_lift.matching.filtering import CorrespondenceFilter
 from kornia_lift.matching.learned import filter_matches
-from kornia_lift.matching.overlap import MAX_LOG_FALSE_ALARMS, log_false_alarms
+from kornia_lift.matching.overlap import FEW_KEYPOINTS, MAX_LOG_FALSE_ALARMS, log_false_alarms
 from kornia_lift.matching.verification import Geometry, verify
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PairMatch:
     """Matches between the features of two images.
 
@@ -55,6 +55,17 @@ class PairMatch:
     def overlap(self) -> bool:
         """Whether the images probably show the same scene: more verified matches than chance gives."""
         return self.log_false_alarms < MAX_LOG_FALSE_ALARMS
+
+    @property
+    def undecided(self) -> bool:
+        """Whether :attr:`overlap` is ``False`` only because an image has too few keypoints to tell."""
+        return not self.overlap and min(len(self.first), len(self.second)) < FEW_KEYPOINTS
+
+    def __repr__(self) -> str:
+        return (
+            f"PairMatch({len(self.pairs)} matches, {int(self.verified.sum())} verified, of {len(self.first)} and "
+            f"{len(self.second)} keypoints, overlap={self.overlap})"
+        )
 
 
 def match_tensors(

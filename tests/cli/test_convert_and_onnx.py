@@ -36,14 +36,17 @@ def test_convert(call: Callable[..., Answer], shared: Path, tmp_path: Path) -> N
         (("text.txt", "--out", "a.bin"), "ends in .safetensors"),
         (("text.txt", "--out", "a.safetensors"), "text.txt is not a TILDE filter file"),
         (("text.md", "--out", "a.safetensors"), "expected a .t7 (DeepDesc)"),
+        (("text.txt", "--out", "mine.safetensors"), "--out mine.safetensors exists: remove it or choose another name"),
+        (("text.txt", "--out", "a.safetensors", "--licence", "absent"), "--licence absent: expected the file with"),
     ],
 )
 def test_convert_refuses(call: Callable[..., Answer], tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
-    for name in ("text.txt", "text.md"):
+    for name in ("text.txt", "text.md", "mine.safetensors"):
         (tmp_path / name).write_text("nothing")
     answer = call("convert", *arguments)
     assert answer.code == 2
     assert message in answer.err
+    assert (tmp_path / "mine.safetensors").read_text() == "nothing"
 
 
 @pytest.mark.skipif(not hasattr(torch.export.Dim, "DYNAMIC"), reason="needs torch 2.6")

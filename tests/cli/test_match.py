@@ -135,7 +135,20 @@ def test_nothing_to_match(call: Call, tmp_path: Path) -> None:
     assert "no keypoints in A and B: too small, or without texture" in answer.out
     assert Path("m.png").exists()
     report = json.loads(call("match", blank, blank, "-n", 20, "--json").out)
-    assert (report["putative"], report["verified"], report["matrix"], report["overlap"]) == (0, 0, None, False)
+    assert (report["putative"], report["verified"], report["matrix"], report["overlap"]) == (0, 0, None, None)
+
+
+def test_a_thumbnail_has_too_few_keypoints_to_tell(call: Call, tmp_path: Path) -> None:
+    """Its scene is the same: that there is no overlap would be wrong."""
+    picture = astronaut(256)
+    first, second = save(tmp_path / "a.png", picture), save(tmp_path / "b.png", picture[::5, ::5].copy())
+    answer = call("match", first, second, "-n", 300)
+    assert answer.code == 1
+    assert re.search(
+        r"overlap +unknown +too few keypoints to tell \(\d+ in B; fewer than 200 often do not suffice\)", answer.out
+    )
+    report = json.loads(call("match", first, second, "-n", 300, "--json").out)
+    assert report["overlap"] is None
 
 
 def test_bad_images_end_with_one_line(call: Call, tmp_path: Path, pair: tuple[Path, Path]) -> None:

@@ -181,6 +181,27 @@ def test_random_matches_are_no_overlap_and_true_ones_are(geometry: str) -> None:
     assert partly.overlap
 
 
+@pytest.mark.parametrize(("count", "undecided"), [(0, True), (30, True), (199, True), (200, False)])
+def test_few_keypoints_cannot_tell(count: int, undecided: bool) -> None:
+    rng = np.random.default_rng(1)
+    first, second = (
+        Features(rng.uniform(0, 600, (n, 2)), unit_rows(rng, n), image_size=(600, 600)) for n in (300, count)
+    )
+    match = match_pair(first, second)
+    assert not match.overlap
+    assert match.undecided is undecided
+
+
+def test_reprs_are_short() -> None:
+    """A notebook shows what a cell returns: thousands of numbers say nothing."""
+    rng = np.random.default_rng(0)
+    features = Features(rng.uniform(0, 600, (150, 2)), unit_rows(rng, 150), image_size=(640, 480))
+    assert repr(features) == "Features(150 keypoints, descriptors of 32 float32, image of 640x480 pixels)"
+    assert "unknown size" in repr(Features(features.keypoints, features.descriptors))
+    match = match_pair(features, features)
+    assert repr(match) == "PairMatch(150 matches, 150 verified, of 150 and 150 keypoints, overlap=True)"
+
+
 def unit_rows(rng: np.random.Generator, count: int) -> np.ndarray:
     rows = rng.normal(size=(count, 32)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
