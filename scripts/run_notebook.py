@@ -1,4 +1,4 @@
-"""Run the notebook of the documentation and store its output in it, so that a reader sees the pictures without running it.
+"""Run the notebook of the documentation and store its output in it, for readers who do not run it.
 
     pip install nbclient ipykernel matplotlib
     python scripts/run_notebook.py
