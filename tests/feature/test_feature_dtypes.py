@@ -90,7 +90,7 @@ def test_default_dtype_of_torch_changes_nothing() -> None:
 def test_bfloat16_does_not_round_the_positions_of_patches(gradient: bool) -> None:
     """It has steps of 4 pixels beyond column 512: patches cut there would move all keypoints."""
     image = texture(70, 900).bfloat16()
-    extract = LIFTFeature(150, pretrained="lift-fast", precision="float32")
+    extract = LIFTFeature(150, pretrained="lift-plus", precision="float32")
     with torch.set_grad_enabled(gradient):
         exact, rounded = (extract(part)[0][0, :, :, 2].detach().double() for part in (image.float(), image))
     exact = exact[exact[:, 0] > 500]
