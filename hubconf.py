@@ -35,8 +35,3 @@ def lift_plus(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) 
 def lift_plus_upright(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
     """:func:`lift_plus` without orientation, for cameras that are not rotated; the same arguments."""
     return LIFTFeature(num_features, True, pretrained="lift-plus-upright" if pretrained else False, **kwargs)
-
-
-def lift_fast(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
-    """A convolutional detector with the orientation and descriptor of :func:`lift_plus`; the same arguments."""
-    return LIFTFeature(num_features, pretrained="lift-fast" if pretrained else False, **kwargs)

@@ -195,7 +195,7 @@ def table(rows: dict[str, dict[str, Any]]) -> Table:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["lift", "lift-plus", "lift-fast", "lf-net"])
+    parser.add_argument("--models", nargs="+", default=["lift", "lift-plus", "lf-net"])
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     pictures = images()

@@ -129,7 +129,7 @@ def table(rows: list[Memory]) -> Table:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=["lift", "lift-plus", "lift-fast"])
+    parser.add_argument("--models", nargs="+", default=["lift", "lift-plus"])
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--num-features", type=int, default=300)
     parser.add_argument("--out", type=Path, default=RESULTS)

@@ -65,7 +65,6 @@ QUICK: dict[str, dict[str, Any]] = {
         "response_crops": {"size": 96},
         "response_images": 1,
         "response_shapes": 2,
-        "response_corners": 2,
         "orientation_images": 2,
         "orientation_pairs": 4,
         "descriptor_images": 2,

@@ -23,7 +23,6 @@ STAGED = {
     "lift-direct": "networks as defined, kornia's patches (`lift-direct`)",
     "lift": "inference paths (`lift`)",
     "lift-plus": "`lift-plus`",
-    "lift-fast": "`lift-fast`",
 }
 STAGES = ("detect", "orient", "describe", "total")
 FORMATS = ("as defined", "float32", "bfloat16", "int8")

@@ -90,7 +90,7 @@ def bars(path: Path) -> None:
     for axes, (group, title) in zip(figure.subplots(1, 2), panels, strict=True):
         found = {
             name: estimate.value
-            for name in ("lift", "lift-plus", "lift-fast", *OTHERS)
+            for name in ("lift", "lift-plus", *OTHERS)
             if (estimate := accuracy[name].estimate(group, "correct_matches"))
         }
         names = sorted(found, key=found.__getitem__)

@@ -94,7 +94,7 @@ def unrelated(scenes: Sequence[Sequence[Features]], count: int) -> list[Views]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the training data")
-    parser.add_argument("--models", nargs="+", default=["lift", "lift-plus", "lift-fast"])
+    parser.add_argument("--models", nargs="+", default=["lift", "lift-plus"])
     parser.add_argument("--unrelated", type=int, default=500)
     parser.add_argument("--cache", type=Path, required=True)
     args = parser.parse_args()

@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--patches", type=int, default=64)
     parser.add_argument("--size", type=int, nargs=2, default=(600, 500), metavar=("WIDTH", "HEIGHT"))
     parser.add_argument("--keypoints", type=int, default=300, help="of the whole feature")
-    parser.add_argument("--models", nargs="+", default=["lift", "lift-plus", "lift-fast"], help="whose graphs to count")
+    parser.add_argument("--models", nargs="+", default=["lift", "lift-plus"], help="whose graphs to count")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--backend", default="inductor", help="of torch.compile")
     parser.add_argument("--out", type=Path, help="JSON file for the result")

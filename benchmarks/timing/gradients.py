@@ -49,7 +49,6 @@ class Case:
 CASES = (
     Case("lift", 2000),
     Case("lift-plus", 2000),
-    Case("lift-fast", 2000),
     Case("lift", 500),
     Case("lift", 500, kept=True),
 )

@@ -30,7 +30,6 @@ from kornia_lift.networks._fast.folded import IntegerPrecision, Precision
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks._fast.quantized import has_integers
 from kornia_lift.networks.compact_descriptor import REGIONS, CompactDescriptor
-from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 
@@ -128,7 +127,7 @@ def _with_precision(kind: Callable[..., nn.Module], model: str, precision: str) 
 
 
 def paths_of_compact(model: str, inputs: Inputs) -> Iterator[Paths]:
-    """The networks of ``lift-plus`` or ``lift-fast``."""
+    """The networks of ``lift-plus``; its response is that of ``lift``."""
     x = inputs.patches(32, REGIONS)
     floats = tuple(p for p in get_args(Precision) if p != "auto")
     every = tuple(p for p in get_args(IntegerPrecision) if p != "auto" and (p != "int8" or has_integers()))
@@ -138,9 +137,6 @@ def paths_of_compact(model: str, inputs: Inputs) -> Iterator[Paths]:
     for name, kind in (("orientation", PolarOrientation), ("localization", KeypointLocalization)):
         calls = of_network(partial(_with_precision, kind, model), one, floats)
         yield Paths(f"{model}: {name}", calls, "ms per patch", len(x))
-    if model == "lift-fast":  # lift-plus has the network of lift
-        calls = of_network(partial(_with_precision, CompactResponse, model), inputs.image, floats)
-        yield Paths(f"{model}: response", calls, "ns per pixel", inputs.pixels)
 
 
 def measure(paths: Paths, rounds: int) -> dict[str, Any]:
@@ -166,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     rows = []
     with one_thread(), torch.inference_mode():
-        for model in ("lift", "lift-plus", "lift-fast"):
+        for model in ("lift", "lift-plus"):
             inputs = Inputs.of(model, tuple(args.size), args.patches)
             for paths in paths_of_lift(inputs) if model == "lift" else paths_of_compact(model, inputs):
                 rows.append(measure(paths, args.rounds))

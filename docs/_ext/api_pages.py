@@ -72,7 +72,7 @@ PAGES = {
         "Training: the modern recipe", "The stages that made ``lift``.", ("training.modern", "training.warped")
     ),
     "training_compact": Page(
-        "Training: the compact recipe", "The stages that made ``lift-plus`` and ``lift-fast``.", ("training.compact",)
+        "Training: the compact recipe", "The stages that made ``lift-plus``.", ("training.compact",)
     ),
     "training_family": Page(
         "Training: the family",

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from kornia_lift.cli._options import CommandError
-from kornia_lift.detector.models import scale_space_of
+from kornia_lift.detector.localizer import scale_space_of
 from kornia_lift.weights import network_family
 from kornia_lift.weights._registry import MODELS
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
@@ -17,14 +16,12 @@ from kornia_lift._kornia import laf_is_filled
 from kornia_lift._memory import recompute
 from kornia_lift.detector import extrema, refinement
 from kornia_lift.detector.extrema import Pixels
-from kornia_lift.detector.localizer import localized, spare_slots
-from kornia_lift.detector.models import localizer_of, response_of, scale_space_for
+from kornia_lift.detector.localizer import default_scale_space, localized, localizer_of, spare_slots
 from kornia_lift.detector.padding import find_padding, shrink_padding
 from kornia_lift.detector.sampling import LevelMaps, Sampling, sampling_of
 from kornia_lift.detector.scale_space import SCORE_BORDER, Level, ScaleSpaceConfig, plan_levels
 from kornia_lift.detector.selection import Refined, SearchedLevels, Selection, selection_for
 from kornia_lift.networks._fast.folded import Precision
-from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.response import LIFTResponse
 
 CURVATURE_WEIGHTS = 8  # a curvature is a sum of this many scores, and has at most as many of their rounding errors
@@ -44,16 +41,17 @@ class LIFTDetector(nn.Module):
             1000 are asked for, images without room for them are searched on finer levels
             (:attr:`ScaleSpaceConfig.enlarge_for <kornia_lift.detector.scale_space.ScaleSpaceConfig>`).
         config: scales and tests, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`;
-            ``ScaleSpaceConfig.lift()`` are those of LIFT's release. ``None``: what suits the response.
-        resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. ``None``: the response of ``pretrained``,
-            :class:`~kornia_lift.LIFTResponse` or another one, with its weights.
+            ``ScaleSpaceConfig.lift()`` are those of LIFT's release. ``None``: the defaults, with two levels per octave
+            where a localizer corrects the scales.
+        resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. ``None``: :class:`~kornia_lift.LIFTResponse` with
+            the weights of ``pretrained``.
         ori_module: assigns orientations as in kornia, ``(lafs, img) -> lafs``. ``None``: ``PassLAF``, upright frames.
         aff_module: as in kornia, runs before ``ori_module``. ``None``: ``PassLAF``.
         localizer: corrects position and scale of the keypoints, ``(lafs, img) -> lafs``; those that turn out to be the
             same are suppressed. ``None``: that of ``pretrained``, if it has one and ``resp_module`` is ``None``.
         pretrained: for the default ``resp_module`` and ``localizer``; see :class:`~kornia_lift.LIFTResponse`.
-        precision: number format of the products of these two on a CPU, without gradient; LIFT's response always
-            computes in float32. ``"auto"``: ``"bfloat16"`` where the CPU multiplies in it.
+        precision: number format of the products of the default localizer on a CPU, without gradient; the response
+            always computes in float32. ``"auto"``: ``"bfloat16"`` where the CPU multiplies in it.
 
     Shape:
         - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`
@@ -75,10 +73,10 @@ class LIFTDetector(nn.Module):
         scores away from the best. A level pixel takes the smallest value of the mask pixels it covers.
 
         Images without texture (constant, gentle linear ramps) have no keypoints: maxima that rounding errors can make
-        are dropped. Oblique ramps steeper than about 0.001 gray values per pixel may have some (0.0002 with a
-        convolutional response), since their levels are linear only to within the filter that resizes them. Gradients
-        reach the score and the image through position and response (Newton step) and scale (parabola over levels) of
-        every keypoint; which pixels are keypoints, and their order, carry none.
+        are dropped. Oblique ramps steeper than about 0.001 gray values per pixel may have some, since their levels are
+        linear only to within the filter that resizes them. Gradients reach the score and the image through position and
+        response (Newton step) and scale (parabola over levels) of every keypoint; which pixels are keypoints, and their
+        order, carry none.
 
     Example:
         >>> detector = LIFTDetector(100, pretrained=False).eval()
@@ -102,12 +100,12 @@ class LIFTDetector(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features = check_count(num_features, type(self).__name__)
-        self.resp: nn.Module = response_of(pretrained, precision) if resp_module is None else resp_module
+        self.resp: nn.Module = LIFTResponse(pretrained) if resp_module is None else resp_module
         if localizer is None:
             localizer = localizer_of(pretrained, precision) if resp_module is None else PassLAF()
         self.localizer = localizer
         localized = not isinstance(localizer, PassLAF)
-        self.config = scale_space_for(self.resp, localized=localized) if config is None else config
+        self.config = default_scale_space(localized) if config is None else config
         self.ori = PassLAF() if ori_module is None else ori_module
         self.aff = PassLAF() if aff_module is None else aff_module
 
@@ -126,11 +124,9 @@ class LIFTDetector(nn.Module):
             inner = recompute(partial(self.resp.valid, direct=direct, content=content), level)
         else:
             border = slice(SCORE_BORDER, -SCORE_BORDER)
-            score: Callable[[Tensor], Tensor] = self.resp
-            if isinstance(self.resp, CompactResponse):
-                score = partial(self.resp, content=None if padding is None else ~padding[:, None])
             # batch statistics are counted once: no second pass through a network in train mode
-            inner = (score(level) if self.resp.training else recompute(score, level))[:, :, border, border]
+            inner = self.resp(level) if self.resp.training else recompute(self.resp, level)
+            inner = inner[:, :, border, border]
         inner = inner[:, 0].to(torch.promote_types(inner.dtype, torch.float32))
         return F.pad(inner, (SCORE_BORDER,) * 4, value=float("-inf"))
 
@@ -142,8 +138,6 @@ class LIFTDetector(nn.Module):
             paddings: for each level, which of its pixels do not belong to the image, shape (B, h, w). ``None``: all do.
 
         """
-        if isinstance(self.resp, CompactResponse):  # it would react to the ripples of resizing in half precision
-            img = img.to(torch.promote_types(img.dtype, torch.float32))
         resize = self._sampling.resizer(img)
         levels = plan_levels(img.shape[-2], img.shape[-1], self.config, self.num_features)
         each = [None] * len(levels) if paddings is None else paddings
@@ -156,7 +150,7 @@ class LIFTDetector(nn.Module):
         It is derived from the summands of the scores, not from the scores: those of a black image may be near 0, where
         all differences are rounding errors.
         """
-        if isinstance(self.resp, (LIFTResponse, CompactResponse)):
+        if isinstance(self.resp, LIFTResponse):
             return CURVATURE_WEIGHTS * self.resp.rounding_error(img)  # no pixel of a level exceeds those of the image
         largest = [torch.where(s.isfinite(), s.detach().abs(), 0).flatten(1).amax(1) for s in scores]
         return CURVATURE_WEIGHTS * ROUNDING * torch.stack(largest).amax(0)

@@ -1,23 +1,29 @@
-"""Correct the frames of keypoints by a network that looks at their patches."""
+"""Correct the frames of keypoints by a network that looks at their patches; the scale space that suits it."""
 
 from __future__ import annotations
 
 import math
+import os
 
 import torch
+from kornia.feature import PassLAF
 from torch import Tensor, nn
 
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift._memory import recompute_frames
+from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.detector.selection import Candidates
 from kornia_lift.geometry import lift_from_lafs
 from kornia_lift.geometry.pyramid import extract_patches
+from kornia_lift.networks._fast.folded import Precision, product_dtype
 from kornia_lift.networks._fast.pyramid import shared_pyramid
 from kornia_lift.networks.localization import KeypointLocalization
+from kornia_lift.weights import load_tensors
 
 CHUNK = 1024  # patches that exist at once
 GRADIENT_CHUNK = 256  # the same while gradients are recorded
 SPARE = 1.15  # keypoints per slot that are localized: some of them turn out to be the same
+PREFIX = "localization."  # of the tensors of a network that some models have
 
 
 class LAFLocalizer(nn.Module):
@@ -59,6 +65,36 @@ class LAFLocalizer(nn.Module):
     def _correction(self, patches: Tensor) -> Tensor:
         found: Tensor = self.network(patches.flatten(0, 1))
         return found.view(*patches.shape[:2], -1)
+
+
+def has_localization(pretrained: bool | str | os.PathLike[str]) -> bool:
+    """Return whether a model has a network that corrects keypoints."""
+    return any(name.startswith(PREFIX) for name in load_tensors(pretrained)[0])
+
+
+def localizer_of(pretrained: bool | str | os.PathLike[str], precision: Precision = "auto") -> LAFLocalizer | PassLAF:
+    """Build what corrects the keypoints of a model.
+
+    Args:
+        pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights it is ``PassLAF``.
+        precision: number format of the products on a CPU.
+
+    """
+    product_dtype(precision)  # refuses an unknown one, also where no network would use it
+    if pretrained is False or not has_localization(pretrained):
+        return PassLAF()
+    assert not isinstance(pretrained, bool)
+    return LAFLocalizer(KeypointLocalization(pretrained, precision=precision))
+
+
+def default_scale_space(localized: bool) -> ScaleSpaceConfig:
+    """Return the scale space of a detector: two levels per octave are enough where a network corrects the scales."""
+    return ScaleSpaceConfig(levels_per_octave=2) if localized else ScaleSpaceConfig()
+
+
+def scale_space_of(pretrained: str | os.PathLike[str]) -> ScaleSpaceConfig:
+    """Return the scale space of a model's detector, without building its networks."""
+    return default_scale_space(has_localization(pretrained))
 
 
 def spare_slots(count: int) -> int:

@@ -111,14 +111,6 @@ class ScaleSpaceConfig:
             faithful=True,
         )
 
-    @classmethod
-    def compact(cls) -> ScaleSpaceConfig:
-        """Return the settings for :class:`~kornia_lift.networks.compact_response.CompactResponse`.
-
-        The image itself is the finest level, and there are two levels per octave.
-        """
-        return cls(min_sigma=LEVEL_SIGMA, max_sigma=8 * LEVEL_SIGMA, levels_per_octave=2, nms_radius=3)
-
     def sigmas(self, height: int, width: int, num_features: int) -> tuple[float, ...]:
         """Return the scales of the levels, finest first, in pixels of the image.
 

@@ -54,11 +54,10 @@ class LIFTFeature(LocalFeature):
             size, that of the frame.
         angles: largest number of angles of a keypoint whose descriptors are averaged, weighted by the probability of
             each: where the angle is ambiguous, two images may choose different ones, but the means agree. The frame
-            has the most likely one. ``None``: as the model says, 1 for LIFT's orientation, which knows no others, 4 for
-            the polar one (2 in ``"lift-fast"``).
-        precision: number format of the products of the default networks on a CPU, without gradient; LIFT's response and
-            orientation always compute in float32. ``None``: ``"float32"`` for LIFT's descriptor, ``"auto"`` for the
-            compact networks: 8-bit integers (descriptor) and ``"bfloat16"`` where the CPU multiplies in them.
+            has the most likely one. ``None``: 1 for LIFT's orientation, which knows no others, 4 for the polar one.
+        precision: number format of the products of the default networks on a CPU, without gradient; the response and
+            LIFT's orientation always compute in float32. ``None``: ``"float32"`` for LIFT's descriptor, ``"auto"`` for
+            the compact networks: 8-bit integers (descriptor) and ``"bfloat16"`` where the CPU multiplies in them.
         compile: compile the default patch networks with ``torch.compile`` at their first use, for training and for
             GPUs. The detector is not compiled, nor the descriptor's inference path on a CPU: it would not make them
             faster.

@@ -12,7 +12,7 @@ from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.weights import Family, averaged_angles, network_family
+from kornia_lift.weights import Family, network_family
 
 
 class _Stages(NamedTuple):
@@ -64,7 +64,7 @@ def orienter_of(
 
     Args:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights the networks are LIFT's.
-        angles: largest number of angles of a keypoint. ``None``: as the model says.
+        angles: largest number of angles of a keypoint. ``None``: as many as suit the network.
         precision: number format of the polar network's products on a CPU; LIFT's are in float32. ``None``: ``"auto"``.
 
     """
@@ -73,9 +73,7 @@ def orienter_of(
         network: LIFTOrientation | PolarOrientation = PolarOrientation(pretrained, precision=precision or "auto")
     else:
         network = family.orientation(pretrained)
-    if angles is None:
-        angles = averaged_angles(pretrained) or family.angles
-    return PatchOrienter(network, family.context, angles)
+    return PatchOrienter(network, family.context, family.angles if angles is None else angles)
 
 
 def descriptor_of(

@@ -2,7 +2,6 @@
 
 from kornia_lift.weights._load import (
     available_models,
-    averaged_angles,
     default_network,
     is_upright,
     load_network,
@@ -19,7 +18,6 @@ __all__ = [
     "Family",
     "WeightFileError",
     "available_models",
-    "averaged_angles",
     "default_network",
     "is_upright",
     "load_network",

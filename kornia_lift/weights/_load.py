@@ -32,12 +32,6 @@ def is_upright(pretrained: bool | str | os.PathLike[str]) -> bool:
     return model is not None and model.upright
 
 
-def averaged_angles(pretrained: bool | str | os.PathLike[str]) -> int | None:
-    """Return over how many angles a shipped model averages descriptors; ``None``: as many as suit its networks."""
-    model = _shipped(pretrained)
-    return None if model is None else model.angles
-
-
 def network_family(pretrained: bool | str | os.PathLike[str]) -> Family:
     """Return which networks a model has: a file says so in its metadata, random weights are for LIFT's.
 

@@ -23,7 +23,6 @@ class ShippedModel:
         file: file name inside ``kornia_lift/weights``.
         sha256: checksum of the file; a file that differs is refused.
         upright: the model was made for images that are not rotated: the feature then assigns no orientation.
-        angles: largest number of angles of a keypoint whose descriptors are averaged. ``None``: that of its networks.
         family: the networks that the file has tensors for.
         licence: SPDX identifier of the licence of the weights.
 
@@ -32,14 +31,12 @@ class ShippedModel:
     file: str
     sha256: str
     upright: bool = False
-    angles: int | None = None
     family: Family = "lift"
     licence: str = "Apache-2.0"
 
 
 _LIFT_SHA256 = "5827fb28fa64e6d82d3725140c43335f53c4bd45da90804f788ef49b70b9165f"
 _LIFT_PLUS_SHA256 = "57e69863c39356e47db17f218eacf17620dbf23cbc7fc4a7a453851ad58eb95e"
-_LIFT_FAST_SHA256 = "e7f5e3d69839c0f1f929d35b5e5d2a8d238a9e0002bb6ddff2277c99151cad4c"
 _LFNET_SHA256 = "53e266f96372ee887041a6da9c9360af5fa11d2f300d1ed8940e73bf1c72e634"
 
 MODELS: dict[str, ShippedModel] = {
@@ -49,8 +46,6 @@ MODELS: dict[str, ShippedModel] = {
     # the same detector; other networks for orientation and descriptor, on 32x32 patches
     "lift-plus": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, family="compact"),
     "lift-plus-upright": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, upright=True, family="compact"),
-    # a convolutional detector and smaller networks of the same kind
-    "lift-fast": ShippedModel("lift-fast.safetensors", _LIFT_FAST_SHA256, angles=2, family="compact"),
     # detector and descriptor learned from whole images
     LFNET_MODEL: ShippedModel("lf-net.safetensors", _LFNET_SHA256, family="lfnet"),
 }

@@ -193,7 +193,7 @@ def test_bad_options_end_with_one_line(call: Call, pair: tuple[Path, Path], opti
     assert sorted(p.name for p in Path().iterdir()) == ["a.png", "b.png"]
 
 
-@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
 def test_results_record_the_scale_space_of_the_model(model: str) -> None:
     args = build_parser().parse_args(["match", "a.png", "b.png", "--model", model, "-n", "10"])
     detector = make_lift_feature(args).detector

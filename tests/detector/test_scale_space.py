@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kornia_lift.detector.localizer import scale_space_of
 from kornia_lift.detector.scale_space import LEVEL_SIGMA, ScaleSpaceConfig, plan_levels
 from kornia_lift.geometry import level_resize
 
@@ -52,12 +53,10 @@ def test_levels_end_where_an_image_is_too_small_for_the_filter() -> None:
     assert plan_levels(10, 2000, ScaleSpaceConfig(), 1000) == []
 
 
-def test_the_scales_of_the_compact_response() -> None:
-    config = ScaleSpaceConfig.compact()
-    ratios = [sigma / LEVEL_SIGMA for sigma in config.sigmas(2000, 2000, 1000)]
-    assert ratios == pytest.approx([2 ** (n / 2) for n in range(7)])
-    assert config.nms_radius == 3
-    assert config.max_sigma == pytest.approx(8 * LEVEL_SIGMA)
+def test_the_scales_of_keypoints_that_are_localized() -> None:
+    for model, count in (("lift", 10), ("lift-plus", 7)):
+        found = scale_space_of(model).sigmas(2000, 2000, 1000)
+        assert found == pytest.approx([2 * 8 ** (n / (count - 1)) for n in range(count)])
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_a_graph_finds_the_same_keypoints(name: str, masked: bool, as_graph: Cal
     assert max(apart.amin(1).max(), apart.amin(2).max()) < 0.02
 
 
-@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
 def test_a_graph_describes_the_same(model: str, as_graph: Callable[..., tuple[Tensor, ...]]) -> None:
     feature = LIFTFeature(20, pretrained=model, precision="float32")
     with torch.inference_mode():

@@ -23,7 +23,7 @@ from kornia_lift.networks.correspondence import CorrespondenceNet
 from tests.helpers.pictures import texture
 
 pytestmark = pytest.mark.gpu
-MODELS = ("lift", "lift-plus", "lift-fast")
+MODELS = ("lift", "lift-plus")
 
 
 def share_found(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> tuple[float, float]:

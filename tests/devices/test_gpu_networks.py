@@ -17,7 +17,6 @@ from kornia_lift.matching import match_descriptors
 from kornia_lift.matching.putative import putative_matches
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
-from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.networks.layers import exact_conv2d
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
@@ -41,13 +40,11 @@ def tilde() -> TILDEResponse:
 
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "response": (LIFTResponse, lambda: texture(70, 90, 2)),
-    "compact response": (lambda: CompactResponse(False), lambda: texture(70, 90, 2)),
     "TILDE": (tilde, lambda: texture(70, 90, 2)),
     "descriptor": (LIFTDescriptor, lambda: patches(64)),
     "compact descriptor": (lambda: CompactDescriptor("lift-plus"), lambda: patches(32, 3)),
     "LF-Net descriptor": (LFNetDescriptor, lambda: patches(32)),
     "localization": (lambda: KeypointLocalization("lift-plus"), lambda: patches(32)),
-    "localization on blocks": (lambda: KeypointLocalization("lift-fast"), lambda: patches(32)),
 }
 
 

@@ -56,7 +56,6 @@ def test_the_device_refuses_what_cuda_refuses() -> None:
 FEATURES: dict[str, Callable[[], nn.Module]] = {
     "lift": lambda: LIFTFeature(30),
     "lift-plus": lambda: LIFTFeature(30, pretrained="lift-plus"),
-    "lift-fast": lambda: LIFTFeature(30, pretrained="lift-fast"),
     "release": lambda: LIFTFeature(30, config=ScaleSpaceConfig.lift()),
     "mixture": lambda: mix_features("dog", "lift", "sift", 30, pretrained=False),
     "LF-Net": lambda: LFNetFeature(30),
@@ -77,7 +76,7 @@ def test_features_are_those_of_the_cpu(name: str, fast: bool) -> None:
         torch.testing.assert_close(here(b), a, atol=1e-3, rtol=1e-4)
 
 
-@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
 def test_gradients_flow_there(model: str) -> None:
     feature = LIFTFeature(20, pretrained=model)
     with OtherDevice() as other:
@@ -168,7 +167,7 @@ def test_scores_are_not_rounded_where_cudnn_would(monkeypatch: pytest.MonkeyPatc
     assert len(asked) > 2 and set(asked) == {((1, 1), False)}
 
 
-@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
 def test_autocast_makes_no_keypoints(model: str) -> None:
     y, x = torch.meshgrid(torch.arange(120.0) / 120, torch.arange(160.0) / 160, indexing="ij")
     detector = LIFTFeature(50, pretrained=model).detector

@@ -26,7 +26,7 @@ class WithoutDouble(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
 @pytest.mark.parametrize("gradient", [False, True])
 def test_single_precision_is_enough(model: str, gradient: bool) -> None:
     feature, image = LIFTFeature(40, pretrained=model), texture(120, 140)

@@ -114,7 +114,7 @@ def prepare_modern(folder: Path) -> None:
 def prepare_compact(folder: Path) -> None:
     """Single images."""
     _singles(folder)
-    numbers = {"response_shapes": 1, "response_images": 1, "response_corners": 2,
+    numbers = {"response_shapes": 1, "response_images": 1,
                "localization_images": 2, "localization_pairs": 6, "orientation_images": 2, "orientation_pairs": 4,
                "descriptor_images": 2, "descriptor_pairs": 6, "train_response": "true"}  # fmt: skip
     tables = "[compact.views]\npoints_per_image = 30\n[compact.response_crops]\nsize = 96\n"

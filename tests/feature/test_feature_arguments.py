@@ -162,7 +162,7 @@ def test_weights_bring_eval_mode_and_given_parts_keep_theirs() -> None:
 
 
 @pytest.mark.parametrize("gradient", [False, True])
-@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
 def test_an_empty_batch_gives_empty_results(model: str, gradient: bool) -> None:
     with torch.set_grad_enabled(gradient):
         lafs, responses, descriptors = LIFTFeature(20, pretrained=model)(torch.rand(0, 1, 64, 80))

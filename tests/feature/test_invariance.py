@@ -64,7 +64,7 @@ def test_the_best_keypoints_return(change: str, picture: str, feature: LIFTFeatu
         assert moved.angle <= angle and moved.descriptor <= descriptor, moved
 
 
-@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
 def test_a_batch_is_its_images(model: str, pictures: dict[str, Tensor]) -> None:
     feature = LIFTFeature(200, pretrained=model, precision="float32")
     batch = torch.cat([pictures[name][..., :120, :140] for name in ("astronaut", "texture")])

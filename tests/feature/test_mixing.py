@@ -24,7 +24,7 @@ from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTOrientation, LIFTRespo
 from kornia_lift.feature.each_image import EachImage
 from kornia_lift.feature.mixing import Descriptor, Detector, Orientation
 from kornia_lift.geometry import lift_from_lafs
-from kornia_lift.networks import CompactDescriptor, CompactResponse, PolarOrientation
+from kornia_lift.networks import CompactDescriptor, PolarOrientation
 from tests.helpers.pictures import blob_image, blob_response, texture
 
 CASES = list(itertools.product(get_args(Detector), get_args(Orientation), get_args(Descriptor)))
@@ -119,7 +119,6 @@ def test_kornias_parts_get_their_published_weights(shared: Path, monkeypatch: py
     ("parts", "advice"),
     [
         ((LIFTResponse(False), "upright", "sift"), "LIFTDetector.1000, resp_module=network."),
-        ((CompactResponse(), "upright", "sift"), "LIFTDetector"),
         (("dog", LIFTOrientation(False), "sift"), "PatchOrienter.network."),
         (("dog", PolarOrientation(), "sift"), "PatchOrienter"),
         (("dog", "upright", LIFTDescriptor(False)), "PatchDescriptor.network."),
@@ -133,7 +132,7 @@ def test_networks_alone_are_refused(parts: tuple[nn.Module | str, ...], advice: 
 
 def test_parts_of_other_models() -> None:
     with torch.no_grad():
-        lafs, _, descriptors = mix_features("lift", "lift", "sift", 20, pretrained="lift-fast")(texture(90, 90))
+        lafs, _, descriptors = mix_features("lift", "lift", "sift", 20, pretrained="lift-plus")(texture(90, 90))
     assert lafs.shape == (1, 20, 2, 3) and descriptors.shape == (1, 20, 128)
 
 

@@ -306,7 +306,7 @@ def test_patches_without_those_of_kornia_are_the_same(monkeypatch: pytest.Monkey
         torch.testing.assert_close(ours, kornias, atol=1e-3, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["lift", "lift-plus", "lift-fast"])
+@pytest.mark.parametrize("name", ["lift", "lift-plus"])
 def test_a_feature_without_kornias_patches_is_the_same(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     image = texture(96, 128).requires_grad_()
     feature = LIFTFeature(20, pretrained=name)

@@ -141,7 +141,7 @@ def test_features_with_other_networks_are_refused() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
 def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str) -> None:
     """The same keypoints, frames and descriptors on images that it was not exported with, one of them padded."""
     pytest.importorskip("onnxscript")
@@ -163,7 +163,7 @@ def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str) -> No
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("model", ["lift", "lift-plus", "lift-fast"])
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
 def test_the_whole_feature_compiles_to_one_graph(model: str) -> None:
     feature, image = LIFTFeature(50, pretrained=model, precision="float32"), texture(110, 130)
     torch.compiler.reset()

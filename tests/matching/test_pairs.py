@@ -79,7 +79,7 @@ def test_refusals(tmp_path: Path, feature: LIFTFeature) -> None:
         match_images((image * 255).byte(), image, feature)
 
 
-@pytest.mark.parametrize("model", ["lift", "lift-fast"])
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
 def test_threads_may_share_a_feature(model: str) -> None:
     """Nothing is hung into the parts of a feature that other threads run."""
     shared = LIFTFeature(60, pretrained=model)

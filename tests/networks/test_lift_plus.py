@@ -1,4 +1,4 @@
-"""The shipped networks of `lift-plus` and `lift-fast` do what they were trained for."""
+"""The shipped networks of `lift-plus` do what they were trained for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from kornia_lift import LIFTFeature
 from kornia_lift.feature.patches import PatchOrienter
-from kornia_lift.networks import CompactDescriptor, CompactResponse, LIFTResponse, PolarOrientation
+from kornia_lift.networks import CompactDescriptor, PolarOrientation
 from tests.helpers.pictures import texture
 
 
@@ -32,9 +32,8 @@ def test_the_angle_rotates_with_the_patch(degrees: float) -> None:
     assert (error > 20).float().mean() < 0.25
 
 
-@pytest.mark.parametrize("model", ["lift-plus", "lift-fast"])
-def test_descriptors_separate_locations_under_noise_and_another_illumination(model: str) -> None:
-    network, patches = CompactDescriptor(model), texture(128, 128, batch=60, seed=2)
+def test_descriptors_separate_locations_under_noise_and_another_illumination() -> None:
+    network, patches = CompactDescriptor("lift-plus"), texture(128, 128, batch=60, seed=2)
     generator = torch.Generator().manual_seed(0)
     other = (0.6 * patches**1.3 + 0.1 + 0.01 * torch.randn(patches.shape, generator=generator)).clamp(0, 1)
     with torch.no_grad():
@@ -56,12 +55,10 @@ def test_the_models_are_features_with_compact_networks() -> None:
     assert lafs[..., 0, 1].abs().max() > 0.1
 
 
-def test_the_fast_model_has_smaller_networks_of_its_own() -> None:
-    fast, plus = LIFTFeature(pretrained="lift-fast"), LIFTFeature(pretrained="lift-plus")
-    assert isinstance(fast.detector.resp, CompactResponse) and isinstance(plus.detector.resp, LIFTResponse)
-    assert fast.detector.localizer.network.blocks and fast.orienter.angle_detector.small
-    assert (fast.orienter.angles, plus.orienter.angles) == (2, 4)
-    assert LIFTFeature(pretrained="lift-fast", angles=4).orienter.angles == 4
-    assert fast.descriptor.descriptor.features.pairs()[1][0].weight.shape == (48, 32, 3, 3)
-    weights = {feature: sum(p.numel() for p in feature.detector.parameters()) for feature in (fast, plus)}
-    assert weights[fast] == 31_168 + 19_866
+def test_the_model_has_the_smaller_networks_and_four_angles() -> None:
+    plus = LIFTFeature(pretrained="lift-plus")
+    assert plus.detector.localizer.network.blocks and plus.orienter.angle_detector.small
+    assert plus.orienter.angles == 4
+    assert LIFTFeature(pretrained="lift-plus", angles=2).orienter.angles == 2
+    assert plus.descriptor.descriptor.features.pairs()[1][0].weight.shape == (48, 32, 3, 3)
+    assert sum(p.numel() for p in plus.detector.parameters()) == 10_016 + 19_866

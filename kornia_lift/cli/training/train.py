@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--init",
         metavar="WEIGHTS",
-        help="start from the weights of a shipped model (lift, lift-plus, lift-fast) or of a .safetensors file, with a "
+        help="start from the weights of a shipped model (lift, lift-plus) or of a .safetensors file, with a "
         "recipe for minutes and little data",
     )
     parser.add_argument(

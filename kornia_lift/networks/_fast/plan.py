@@ -12,7 +12,7 @@ from torch import Tensor
 
 T = TypeVar("T")
 
-_ENABLED: ContextVar[bool] = ContextVar("kornia_lift_fast_paths", default=True)
+_ENABLED: ContextVar[bool] = ContextVar("fast_paths", default=True)
 
 
 @contextmanager

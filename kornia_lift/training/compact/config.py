@@ -38,12 +38,11 @@ class CompactConfig:
     """Options of the compact recipe.
 
     Args:
-        detector: model whose response network the result keeps: the name of a shipped one, or a weight file. A run that
-            starts from weights keeps their response.
-        small: make the smaller forms of all networks, those of ``lift-fast``; a run that starts from weights keeps
-            their forms.
-        train_response: train the response too: that of the weights to start from, convolutional or LIFT's, else a
-            convolutional one that starts as a corner detector.
+        detector: model whose response the result has: the name of a shipped one, or a weight file. A run that starts
+            from weights has their response.
+        small: make the smaller forms of localization, orientation and descriptor, those of ``lift-plus``; a run that
+            starts from weights keeps their forms.
+        train_response: train that response further instead of keeping it as it is.
         response_matcher: model whose orientation and descriptor say meanwhile which keypoints are matched correctly;
             a name or a file, as for ``detector``.
         response_crops: how pairs of crops for the response are drawn.
@@ -51,7 +50,6 @@ class CompactConfig:
         response_degraded: share of the crops that are strongly compressed, blurred or dark.
         response_shapes: drawn images of lines and polygons among those of the crops, whose edges are not found again.
         response_images: images of a batch, each with several pairs of crops.
-        response_corners: steps in which random weights are fitted to a corner detector first.
         views: which locations are used, and at which sizes.
         use_detections: locations of scenes with cameras are also the keypoints that ``detector`` finds there.
         detections: which of them are paired.
@@ -101,7 +99,6 @@ class CompactConfig:
     response_degraded: DegradedCrops = field(default_factory=DegradedCrops)
     response_shapes: int = 110
     response_images: int = 3
-    response_corners: int = 100
     views: ViewConfig = field(default_factory=ViewConfig)
     use_detections: bool = True
     detections: DetectionConfig = field(default_factory=DetectionConfig)
@@ -139,7 +136,7 @@ class CompactConfig:
     refine_angle: float = 0.12
     response: LoopConfig = field(
         default_factory=lambda: _loop(
-            4000, 1.2e-3, schedule="cosine", weight_decay=0.0, clip_norm=1.0, validate_every=100, prefetch=False
+            1000, 4e-4, schedule="cosine", weight_decay=0.0, clip_norm=1.0, validate_every=100, prefetch=False
         )
     )
     localization: LoopConfig = field(default_factory=lambda: _loop(3000, 3e-3, validate_every=100))
@@ -156,5 +153,5 @@ class CompactConfig:
         check_limits(self, "refine_angle", at_least=0)
         counts = ("orientation_images", "orientation_pairs", "localization_images", "localization_pairs")
         check_limits(self, *counts, "descriptor_images", "response_images", at_least=1)
-        check_limits(self, "localization_jitter", "response_shapes", "response_corners", "seed", at_least=0)
+        check_limits(self, "localization_jitter", "response_shapes", "seed", at_least=0)
         check_limits(self, "descriptor_pairs", at_least=2)

@@ -1,4 +1,4 @@
-"""Compact recipe: a response, its own or that of a model, and localization, orientation and descriptor for it."""
+"""Compact recipe: the response of a model, and localization, orientation and descriptor for it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import ClassVar
 from torch import nn
 
 from kornia_lift.detector.detector import LIFTDetector
-from kornia_lift.detector.localizer import LAFLocalizer
-from kornia_lift.detector.models import has_localization, response_of, scale_space_for
+from kornia_lift.detector.localizer import LAFLocalizer, default_scale_space, has_localization
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.feature.patches import PatchOrienter
 from kornia_lift.networks.compact_descriptor import SMALL_CHANNELS, CompactDescriptor
-from kornia_lift.networks.compact_response import SMALL_WIDTHS, CompactResponse
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
@@ -29,14 +27,13 @@ from kornia_lift.training.compact.observations import Observations, join_observa
 from kornia_lift.training.compact.orientation import AgreementOrientationStage
 from kornia_lift.training.compact.response.levels import LevelGrid
 from kornia_lift.training.compact.response.matches import KeypointMatcher
-from kornia_lift.training.compact.response.stage import CompactResponseStage, init_as_corner_detector
+from kornia_lift.training.compact.response.stage import ScaleSpaceResponseStage
 from kornia_lift.training.compact.views import ViewPairs
 from kornia_lift.training.data.photometric import for_validation
 from kornia_lift.training.data.report import FEW_HELD_OUT
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.initial import Model
-from kornia_lift.training.loop.checkpoint import LAST
 from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
@@ -69,7 +66,7 @@ class CompactRecipe(Recipe[CompactConfig]):
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
 
-    response: LIFTResponse | CompactResponse
+    response: LIFTResponse
     localization: KeypointLocalization
     orientation: PolarOrientation
     descriptor: CompactDescriptor
@@ -94,11 +91,9 @@ class CompactRecipe(Recipe[CompactConfig]):
         return {name: network for name, network in parts.items() if name != "response"}
 
     def make_networks(self) -> None:
-        """Make the networks; the response is that of the initial weights, else of ``detector``, or convolutional."""
-        model, init, small = self._model_of_response, self.init, self.config.small
-        widths = SMALL_WIDTHS if small else None
-        response = CompactResponse(False, widths=widths) if model is None else response_of(model)
-        self.response = response.requires_grad_(True).to(self.device)
+        """Make the networks; the response is that of the initial weights, else of ``detector``."""
+        init, small = self.init, self.config.small
+        self.response = LIFTResponse(self._model_of_response).requires_grad_(True).to(self.device)
         # initial weights decide the form of their networks
         if init is not None and has_localization(init):
             localization = KeypointLocalization(init)
@@ -112,10 +107,8 @@ class CompactRecipe(Recipe[CompactConfig]):
         self.descriptor = descriptor.to(self.device)
 
     @property
-    def _model_of_response(self) -> Model | None:
-        if self.init is not None:
-            return self.init
-        return None if self.config.train_response else self.config.detector
+    def _model_of_response(self) -> Model:
+        return self.config.detector if self.init is None else self.init
 
     def make_stage(self, name: str) -> Stage:
         """Return a stage."""
@@ -166,13 +159,10 @@ class CompactRecipe(Recipe[CompactConfig]):
         images += [[shapes] for shapes in draw_shapes(c.response_shapes, c.seed)]
         judged = for_validation(c.response_photometric, c.validation_photometric)
         crops = WarpedCrops(images, c.response_crops, c.response_photometric, self.device, c.response_degraded)
-        levels = scale_space_for(self.response, localized=True)
+        levels = default_scale_space(localized=True)
         grid = LevelGrid(c.response_crops.size, OCTAVES * levels.levels_per_octave + 1, levels.levels_per_octave)
         matcher = self._matcher(c.response_matcher, grid)
-        begun = (self.out / "response" / LAST).is_file()
-        if isinstance(self.response, CompactResponse) and self.init is None and not begun:
-            init_as_corner_detector(self.response, crops, c.response_corners, c.response_images, c.seed)
-        return CompactResponseStage(
+        return ScaleSpaceResponseStage(
             self.response,
             crops,
             WarpedCrops(held_out, c.response_crops, judged, device=self.device),
@@ -193,7 +183,7 @@ class CompactRecipe(Recipe[CompactConfig]):
     def _copies(self, store: Store, copies: CopyConfig) -> list[KeypointPairs]:
         """Keypoints of the images of a store and of warped copies; those of the response, not localized yet."""
         c = self.config
-        config = scale_space_for(self.response, localized=True)
+        config = default_scale_space(localized=True)
         detector = LIFTDetector(c.detections.per_image, config, resp_module=self.response.eval()).eval()
         return copy_images([image.decode() for image in store.images], detector, copies, self.watch)
 

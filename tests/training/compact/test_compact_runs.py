@@ -8,23 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 from kornia.feature import PassLAF
-from torch import nn
 
 from kornia_lift import LIFTDetector, LIFTFeature
 from kornia_lift.cli import main
 from kornia_lift.detector.localizer import LAFLocalizer
-from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
-from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
-from kornia_lift.training.compact.response.stage import SCALE_CROPS, CompactResponseStage
+from kornia_lift.training.compact.response.stage import SCALE_CROPS, ScaleSpaceResponseStage
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.loop.checkpoint import LAST
-from kornia_lift.weights import load_tensors
+from kornia_lift.weights import load_tensors, save_model
 from kornia_lift.weights._safetensors import write_safetensors
 from tests.helpers.pictures import texture
 from tests.helpers.training import picture
@@ -34,10 +31,9 @@ recipe = "compact"
 data = ["{data}"]
 table = false
 [compact]
-{detector}
+{options}
 response_shapes = 1
 response_images = 1
-response_corners = 100
 localization_images = 2
 localization_pairs = 8
 orientation_images = 2
@@ -63,10 +59,8 @@ steps = 1
 """
 
 
-@pytest.mark.parametrize(("detector", "response"), [("train_response = true", CompactResponse), ("", LIFTResponse)])
-def test_a_whole_run_gives_a_model(
-    detector: str, response: type[nn.Module], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("trained", [False, True])
+def test_a_whole_run_gives_a_model(trained: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cv2 = pytest.importorskip("cv2")
     pytest.importorskip("safetensors")
     data, out = tmp_path / "mine", tmp_path / "run"
@@ -74,14 +68,14 @@ def test_a_whole_run_gives_a_model(
     for i in range(3):
         cv2.imwrite(str(data / f"holiday{i}.jpg"), picture(i, 200))
     config = tmp_path / "tiny.toml"
-    config.write_text(TINY.format(data=data.as_posix(), detector=detector))
+    config.write_text(TINY.format(data=data.as_posix(), options="train_response = true" * trained))
     done, said = main(["train", str(config), "--out", str(out)]), capsys.readouterr().err
     assert done == 0, said
     assert "too little for descriptor, orientation and refine of the compact recipe: " in said
     assert "paper" not in said
-    assert (out / "response").is_dir() == (response is CompactResponse)
+    assert (out / "response").is_dir() == trained
     feature = LIFTFeature(30, pretrained=out / "weights.safetensors").eval()
-    assert isinstance(feature.detector.resp, response)
+    assert isinstance(feature.detector.resp, LIFTResponse)
     assert isinstance(feature.orienter.angle_detector, PolarOrientation)
     assert isinstance(feature.descriptor.descriptor, CompactDescriptor)
     assert isinstance(feature.detector.localizer, LAFLocalizer)
@@ -104,18 +98,23 @@ def test_a_response_is_trained_where_the_options_say_so(tiny_store: Store, tmp_p
         recipe.run(["response"], progress=False)
 
 
-def test_lifts_own_response_is_trained_on(tiny_store: Store, tmp_path: Path) -> None:
+@pytest.mark.parametrize("init", ["lift-plus", None])
+def test_the_response_of_a_model_is_trained_on(init: str | None, tiny_store: Store, tmp_path: Path) -> None:
+    """That of the initial weights, else that of ``compact.detector``."""
     pytest.importorskip("safetensors")
+    before = LIFTResponse("lift-plus")
+    torch.nn.init.normal_(before.conv.weight, std=0.01)
+    save_model(model := tmp_path / "own.safetensors", {"response": before})
     config = CompactConfig(
+        detector=str(model),
         train_response=True,
         response_crops=replace(SCALE_CROPS, size=96),
         response_shapes=1,
         response_images=1,
         response=LoopConfig(steps=2, learning_rate=1e-3, warmup_steps=0),
     )
-    recipe = CompactRecipe(tiny_store, tmp_path, config, validation=tiny_store, init="lift-plus")
-    before = LIFTResponse("lift-plus")
-    assert isinstance(recipe.response, LIFTResponse)
+    recipe = CompactRecipe(tiny_store, tmp_path, config, validation=tiny_store, init=init)
+    before = LIFTResponse(init or model)
     torch.testing.assert_close(recipe.response.conv.weight, before.conv.weight)
     recipe.run(["response"], progress=False)
     # the run keeps the initial weights where two steps have not made them better: its last state tells
@@ -125,47 +124,26 @@ def test_lifts_own_response_is_trained_on(tiny_store: Store, tmp_path: Path) -> 
     assert recipe.response.contrast == before.contrast
 
 
-@pytest.mark.parametrize(
-    ("init", "levels"), [("lift-plus", ScaleSpaceConfig(levels_per_octave=2)), (None, ScaleSpaceConfig.compact())]
-)
-def test_crops_are_searched_on_the_levels_of_the_detector(
-    init: str | None, levels: ScaleSpaceConfig, tiny_store: Store, tmp_path: Path
-) -> None:
-    config = CompactConfig(
-        train_response=True, response_crops=replace(SCALE_CROPS, size=96), response_shapes=1, response_corners=0
-    )
-    recipe = CompactRecipe(tiny_store, tmp_path, config, validation=tiny_store, init=init)
+def test_crops_are_searched_on_the_levels_of_the_detector(tiny_store: Store, tmp_path: Path) -> None:
+    config = CompactConfig(train_response=True, response_crops=replace(SCALE_CROPS, size=96), response_shapes=1)
+    recipe = CompactRecipe(tiny_store, tmp_path, config, validation=tiny_store)
     stage = recipe.make_stage("response")
-    assert isinstance(stage, CompactResponseStage)
+    assert isinstance(stage, ScaleSpaceResponseStage)
     localizer = LAFLocalizer(recipe.localization)
-    assert LIFTDetector(5, resp_module=recipe.response, localizer=localizer).config == levels
+    levels = LIFTDetector(5, resp_module=recipe.response, localizer=localizer).config
     assert (stage.grid.per_octave, stage.radius) == (levels.levels_per_octave, levels.nms_radius)
     assert stage.grid.sides[0] == 96 and stage.grid.sides[-1] == 24
-
-
-def test_a_convolutional_response_is_kept_or_trained_on(tiny_store: Store, tmp_path: Path) -> None:
-    pytest.importorskip("safetensors")
-    training = CompactConfig(train_response=True)
-    first = CompactRecipe(tiny_store, tmp_path / "first", training, validation=tiny_store)
-    first.save(init := tmp_path / "own.safetensors")
-    assert isinstance(first.response, CompactResponse)
-    for name, config in (("kept", CompactConfig()), ("trained", training)):
-        recipe = CompactRecipe(tiny_store, tmp_path / name, config, validation=tiny_store, init=init)
-        assert isinstance(recipe.response, CompactResponse) and recipe.response.head.weight.requires_grad
-        torch.testing.assert_close(recipe.response.head.weight, first.response.head.weight.half().float())
 
 
 @pytest.mark.parametrize("begins_small", [False, True])
 def test_small_networks_are_made_and_kept(begins_small: bool, tiny_store: Store, tmp_path: Path) -> None:
     pytest.importorskip("safetensors")
-    config = CompactConfig(train_response=True, small=begins_small)
+    config = CompactConfig(small=begins_small)
     first = CompactRecipe(tiny_store, tmp_path / "first", config, validation=tiny_store)
     first.save(init := tmp_path / "own.safetensors")
     other = replace(config, small=not begins_small)  # what a run goes on from decides
     second = CompactRecipe(tiny_store, tmp_path / "second", other, validation=tiny_store, init=init)
     for recipe in (first, second):
-        assert isinstance(recipe.response, CompactResponse)
-        assert len(recipe.response.head.weight[0]) == (8 if begins_small else 16)
         assert recipe.localization.blocks == recipe.orientation.small == begins_small
         assert len(recipe.descriptor.features.pairs()) == (5 if begins_small else 6)
     for one, two in zip(first.parts.values(), second.parts.values(), strict=True):
@@ -178,7 +156,6 @@ def test_a_run_goes_on_from_models_with_and_without_localization(tiny_store: Sto
     pytest.importorskip("safetensors")
     first = CompactRecipe(tiny_store, tmp_path / "first", validation=tiny_store)
     torch.nn.init.normal_(first.localization.heat.weight)
-    assert isinstance(first.response, LIFTResponse)
     torch.nn.init.normal_(first.response.conv.weight)
     for part in (first.response, first.localization, first.orientation, first.descriptor):
         part.eval()
@@ -191,7 +168,7 @@ def test_a_run_goes_on_from_models_with_and_without_localization(tiny_store: Sto
         assert isinstance(LIFTFeature(pretrained=init).detector.localizer, LAFLocalizer if has_it else PassLAF)
         recipe = CompactRecipe(tiny_store, tmp_path / name, validation=tiny_store, init=init)
         heat, conv = recipe.localization.heat.weight, recipe.descriptor.features[0].weight
-        assert isinstance(recipe.response, LIFTResponse)  # the run's own, not that of compact.detector
+        # the run's own response, not that of compact.detector
         torch.testing.assert_close(recipe.response.conv.weight, first.response.conv.weight.half().float())
         torch.testing.assert_close(heat, first.localization.heat.weight.half().float() * has_it)
         torch.testing.assert_close(conv, first.descriptor.features[0].weight.half().float())

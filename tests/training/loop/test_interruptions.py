@@ -19,12 +19,12 @@ from typing import Any
 import pytest
 import torch
 
-from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.correspondence import CorrespondenceNet
+from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.compact.response.levels import LevelGrid
-from kornia_lift.training.compact.response.stage import SCALE_CROPS, CompactResponseStage
+from kornia_lift.training.compact.response.stage import SCALE_CROPS, ScaleSpaceResponseStage
 from kornia_lift.training.compact.views import ViewConfig
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
@@ -86,19 +86,18 @@ COMPACT = CompactConfig(
     descriptor_images=2,
     descriptor_pairs=6,
 )
-FROM_CORNERS = replace(
+WITH_RESPONSE = replace(
     COMPACT,
     train_response=True,
     response_crops=replace(SCALE_CROPS, size=96),
     response_shapes=1,
     response_images=1,
-    response_corners=3,
 )
 
 
 EVERY = [("paper", s) for s in (*PaperRecipe.STAGES, *PaperRecipe.OPTIONAL)]
 EVERY += [("modern", s) for s in ModernRecipe.STAGES]
-EVERY += [("compact", s) for s in CompactRecipe.stages_of(COMPACT)] + [("compact from corners", "response")]
+EVERY += [("compact", s) for s in CompactRecipe.stages_of(COMPACT)] + [("compact with response", "response")]
 EVERY += [("lfnet", s) for s in LFNetRecipe.STAGES]
 #: Stages that no such recipe has: those that learn from folders, and one for scripts.
 OTHERS = ("correspondences", "tilde", "response")
@@ -121,7 +120,7 @@ def make_recipe(kind: str, hard_store: Store, singles: Store, out: Path, device:
     if kind == "paper":
         return PaperRecipe(hard_store, out, PAPER, hard_store, device)
     if kind.startswith("compact"):
-        return CompactRecipe(singles, out, COMPACT if kind == "compact" else FROM_CORNERS, None, device)
+        return CompactRecipe(singles, out, COMPACT if kind == "compact" else WITH_RESPONSE, None, device)
     if kind == "lfnet":
         return LFNetRecipe(singles, out, LFNET, None, device)
     return ModernRecipe(singles, out, replace(MODERN), None, device)
@@ -209,7 +208,7 @@ def make_stage(kind: str, singles: Store, out: Path) -> Any:
     if kind == "response":
         config = replace(SCALE_CROPS, size=96)
         crops = WarpedCrops([[singles.decode(n)] for n in range(3)], config)
-        return CompactResponseStage(CompactResponse(False), crops, crops, 2, (8, 20), LevelGrid(96, count=3))
+        return ScaleSpaceResponseStage(LIFTResponse(False), crops, crops, 2, (8, 20), LevelGrid(96, count=3))
     if kind == "toy":
         return ToyStage()
     recipe = CompactRecipe(singles, out, COMPACT)

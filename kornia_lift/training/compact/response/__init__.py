@@ -1,1 +1,1 @@
-"""Training of the compact response: levels of warped crops, keypoints and matches of both, the stage."""
+"""Training of the response in a scale space: levels of warped crops, keypoints and matches of both, the stage."""

@@ -198,8 +198,7 @@ def moving_threshold(
 ) -> Tensor:
     """Give the threshold its gradient: it is the score of a keypoint, and moves with it.
 
-    Without it the gradient rewards raising all scores, which changes no keypoint: convolutions with biases waste a part
-    of each step, those without lose what they had learned.
+    Without it the gradient rewards raising all scores, which changes no keypoint and wastes a part of each step.
 
     Args:
         scores: score maps of the levels, (N, 1, side, side) each.

@@ -1,12 +1,10 @@
-"""A response of any kind: keypoints of any size that are found again at their position and at their size."""
+"""LIFT's response: keypoints of any size that are found again at their position and at their size."""
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from kornia_lift.networks.compact_response import CompactResponse
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.response.keypoints import (
     ChosenKeypoints,
@@ -38,9 +36,6 @@ from kornia_lift.training.warped.windows import loss_by_windows
 SOFTNESS = 24.0  # score of the last chosen keypoint above the median, in units of the soft decisions
 THRESHOLD_WIDTH = 3.0  # in units of the soft decisions: keypoints this near to the threshold move it with them
 SCALE_WEIGHT = 1e-3  # keeps the scores, whose scale nothing else decides, near 1
-WARM_RATE = 1e-2
-CORNER_SIGMA = 1.5  # pixels
-
 SLOTS = 2  # most keypoints of a crop, as a multiple of the largest budget, which the crops of an image share
 
 #: Resolutions within an octave and a half, to which the levels add more, and ratios of scale up to 2.
@@ -49,8 +44,8 @@ SCALE_CROPS = CropConfig(
 )
 
 
-class CompactResponseStage:
-    """Train a response on pairs of crops that differ by scale, rotation and slant.
+class ScaleSpaceResponseStage:
+    """Train LIFT's response on pairs of crops that differ by scale, rotation and slant.
 
     The crops are searched as images are at run time: on all levels of a pyramid, where the strongest keypoint of a
     location suppresses the others, and the crops of an image share one threshold, as its parts do. Two terms: the
@@ -70,8 +65,8 @@ class CompactResponseStage:
         radius: in pixels of the level, of the soft suppression.
         precision_weight: factor of the mean distance in pixels of the level.
         matcher: when given, keypoints that it matches wrongly count as not found again.
-        pixels_per_crop: pixels, in the mean over the batch, whose gradient is followed into LIFT's response; they carry
-            nine tenths of it. That of a convolutional response is followed everywhere.
+        pixels_per_crop: pixels, in the mean over the batch, whose gradient is followed into the network; they carry
+            nine tenths of it.
         seed: seed of the validation batches.
 
     Raises:
@@ -84,7 +79,7 @@ class CompactResponseStage:
 
     def __init__(
         self,
-        network: CompactResponse | LIFTResponse,
+        network: LIFTResponse,
         crops: WarpedCrops,
         validation: WarpedCrops,
         images: int = 3,
@@ -105,7 +100,7 @@ class CompactResponseStage:
                     f"the stage 'response' expects {per_image} crops of {grid.size} pixels of each image, got "
                     f"per_image {drawn.config.per_image} and size {drawn.config.size}"
                 )
-        self.network: torch.nn.Module = network
+        self.network: nn.Module = network
         self.response = network
         self.crops, self.validation = crops, validation
         self.images, self.per_image, self.budget, self.seed = images, per_image, budget, seed
@@ -130,14 +125,8 @@ class CompactResponseStage:
         crops = torch.cat([batch["first"], batch["second"]])
         with torch.no_grad(), torch.autocast(crops.device.type, enabled=False):
             levels = self.grid.levels(crops)
-        if isinstance(self.response, LIFTResponse):
-            keep = self.pixels_per_crop * len(crops)
-            return loss_by_windows(self.response, levels, lambda scores: self.warped_loss(scores, batch), keep)
-        with torch.no_grad(), torch.autocast(crops.device.type, enabled=False):
-            normalized = [self.response.normalize(level) for level in levels]
-        scores = [self.response.score_normalized(z).float() for z in normalized]  # in the precision of the loop
-        with torch.autocast(scores[0].device.type, enabled=False):
-            return self.warped_loss(scores, batch)
+        keep = self.pixels_per_crop * len(crops)
+        return loss_by_windows(self.response, levels, lambda scores: self.warped_loss(scores, batch), keep)
 
     def _choose(
         self, scores: list[Tensor], common: list[Tensor], budget: Tensor
@@ -191,41 +180,3 @@ class CompactResponseStage:
         """Share of keypoints that are not found again (``error``), and more of :func:`found_again`."""
         figures = mean_on_crops(self, self.validation, self.images, batches)
         return {"error": 1 - figures["repeated"], **figures}
-
-
-def init_as_corner_detector(
-    network: CompactResponse, crops: WarpedCrops, steps: int = 100, images: int = 2, seed: int = 1
-) -> None:
-    """Start from corners: fit the smaller eigenvalue of the structure tensor (Shi and Tomasi, CVPR 1994).
-
-    From random weights the score has no peaks that repeatability could sharpen.
-    """
-    optimizer = torch.optim.AdamW(network.parameters(), WARM_RATE)
-    generator = torch.Generator().manual_seed(seed)
-    weight = next(network.parameters())
-    network.train()
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = WARM_RATE * (1 - step / steps)
-        with torch.no_grad():
-            drawn = crops.draw(generator, images)
-            z = network.normalize(torch.cat([drawn["first"], drawn["second"]]).to(weight))
-            target = _corner_score(z)
-        inner = slice(12, -12)
-        loss = F.mse_loss(network.score_normalized(z)[..., inner, inner], target[..., inner, inner])
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimizer.step()
-
-
-def _corner_score(z: Tensor) -> Tensor:
-    """Root of the smaller eigenvalue of the structure tensor, shape of the input (N, 1, H, W)."""
-    dy, dx = torch.gradient(z, dim=(2, 3))
-    at = torch.arange(-4, 5, dtype=z.dtype, device=z.device)
-    kernel = torch.exp(-0.5 * (at / CORNER_SIGMA) ** 2)
-    kernel = kernel / kernel.sum()
-    products = torch.cat([dx * dx, dy * dy, dx * dy])
-    smooth = F.conv2d(products, kernel.view(1, 1, 1, -1), padding=(0, 4))
-    xx, yy, xy = F.conv2d(smooth, kernel.view(1, 1, -1, 1), padding=(4, 0)).chunk(3)
-    smaller = (xx + yy) / 2 - (((xx - yy) / 2).square() + xy.square() + 1e-12).sqrt()
-    return 8 * (smaller.clamp(min=0) + 1e-4).sqrt()
