@@ -171,11 +171,12 @@ class CompactDescriptor(nn.Module):
             for _ in REGIONS[1:]
         )
         self.shares = nn.Parameter(torch.full((len(REGIONS) - 1,), 0.3))  # of the surroundings
-        for encoder in self._encoders():
-            for layer, _ in encoder.pairs():
-                nn.init.orthogonal_(layer.weight, gain=0.6)
         if pretrained is not False:
             load_network(self, "descriptor", pretrained)
+            return
+        for encoder in self._encoders():  # a second or more: not for weights that are replaced
+            for layer, _ in encoder.pairs():
+                nn.init.orthogonal_(layer.weight, gain=0.6)
 
     def extra_repr(self) -> str:
         return f"precision={self.precision!r}"

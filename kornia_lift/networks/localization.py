@@ -95,11 +95,12 @@ class KeypointLocalization(nn.Module):
         nn.init.zeros_(self.heat.weight)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(cast(Tensor, self.head.bias))
-        for convolution, _ in self._pairs():
-            nn.init.orthogonal_(convolution.weight)
         self._plan = PlanCache(partial(fold, eps=NORM_EPS, dtype=product_dtype(precision)))
         if pretrained is not False:
             load_network(self, "localization", pretrained)
+            return
+        for convolution, _ in self._pairs():
+            nn.init.orthogonal_(convolution.weight)
 
     def extra_repr(self) -> str:
         return f"blocks={self.blocks}, precision={self.precision!r}"

@@ -64,6 +64,7 @@ class PolarConvolution(nn.Module):
         stride: over radii.
         dilation: over directions.
         whole: the kernel covers all radii, of which one remains.
+        random: draw orthogonal weights, which takes a while; not for weights that are replaced.
 
     """
 
@@ -75,13 +76,15 @@ class PolarConvolution(nn.Module):
         stride: int = 1,
         dilation: int = 1,
         whole: bool = False,
+        random: bool = True,
     ) -> None:
         super().__init__()
         self.around = dilation * (kernel[1] // 2)
         padding = 0 if whole else kernel[0] // 2
         self.convolution = nn.Conv2d(inputs, outputs, kernel, (stride, 1), (padding, 0), (1, dilation), bias=False)
         self.norm = nn.BatchNorm2d(outputs, eps=NORM_EPS, affine=False)
-        nn.init.orthogonal_(self.convolution.weight, gain=0.6)
+        if random:
+            nn.init.orthogonal_(self.convolution.weight, gain=0.6)
 
     def _close(self, x: Tensor) -> Tensor:
         closed = torch.cat([x[..., -self.around :], x, x[..., : self.around]], dim=-1)
@@ -159,14 +162,15 @@ class PolarOrientation(nn.Module):
         self.register_buffer("sampling", polar_sampling(PATCH_SIZE, self.radii, DIRECTIONS), persistent=False)
         self.sampling: Tensor
         # no stride over the directions: by aliasing, a patch rotated by half a step would become another patch
+        layer = partial(PolarConvolution, random=pretrained is False)
         self.features = Layers(
-            PolarConvolution(1, width // 2, (3, 3)),  # 16 or 8 radii x 72 directions
-            PolarConvolution(width // 2, width, (3, 3), stride=2),  # 8 or 4
-            *([] if self.small else [PolarConvolution(width, width, (3, 3))]),
-            PolarConvolution(width, 2 * width, (3, 3), stride=1 if self.small else 2),  # 4
-            PolarConvolution(2 * width, 2 * width, (4, 3), whole=True),  # 1
-            PolarConvolution(2 * width, 2 * width, (1, 5), dilation=3),
-            PolarConvolution(2 * width, 2 * width, (1, 5), dilation=8),  # sees 135 degrees to both sides
+            layer(1, width // 2, (3, 3)),  # 16 or 8 radii x 72 directions
+            layer(width // 2, width, (3, 3), stride=2),  # 8 or 4
+            *([] if self.small else [layer(width, width, (3, 3))]),
+            layer(width, 2 * width, (3, 3), stride=1 if self.small else 2),  # 4
+            layer(2 * width, 2 * width, (4, 3), whole=True),  # 1
+            layer(2 * width, 2 * width, (1, 5), dilation=3),
+            layer(2 * width, 2 * width, (1, 5), dilation=8),  # sees 135 degrees to both sides
         )
         self.head = nn.Conv2d(2 * width, 1, 1)
         self._plan = PlanCache(partial(fold, eps=NORM_EPS, dtype=product_dtype(precision)))
