@@ -67,7 +67,7 @@ class LIFTDetector(nn.Module):
         ``6 * 64/63 * sigma``: its 64-pixel patch is the one that LIFT describes. Keypoints are sorted by decreasing
         response; empty slots follow, zero LAFs with zero response (``kornia.feature.laf_is_filled``). The score may
         have any sign and there is no threshold. LAFs are float32 for half-precision images; responses have the dtype of
-        the images.
+        the images. LIFT's response scores images in bfloat16 in float32.
 
         The mask is kornia's: boolean or integer masks keep what is not 0; floating-point masks are weights that move
         scores away from the best. A level pixel takes the smallest value of the mask pixels it covers.
@@ -130,6 +130,10 @@ class LIFTDetector(nn.Module):
         inner = inner[:, 0].to(torch.promote_types(inner.dtype, torch.float32))
         return F.pad(inner, (SCORE_BORDER,) * 4, value=float("-inf"))
 
+    def _precise(self, img: Tensor) -> Tensor:
+        """Widen images in bfloat16, whose 8 bits would move a fifth of the keypoints once levels are resized in it."""
+        return img.float() if img.dtype == torch.bfloat16 and isinstance(self.resp, LIFTResponse) else img
+
     def score_levels(self, img: Tensor, paddings: list[Tensor] | None = None) -> list[Tensor]:
         """Return the score maps of all levels, finest first, each (B, h, w); the outer 12 pixels are -inf.
 
@@ -138,7 +142,7 @@ class LIFTDetector(nn.Module):
             paddings: for each level, which of its pixels do not belong to the image, shape (B, h, w). ``None``: all do.
 
         """
-        resize = self._sampling.resizer(img)
+        resize = self._sampling.resizer(self._precise(img))
         levels = plan_levels(img.shape[-2], img.shape[-1], self.config, self.num_features)
         each = [None] * len(levels) if paddings is None else paddings
         with _without_autocast(img):
@@ -151,7 +155,8 @@ class LIFTDetector(nn.Module):
         all differences are rounding errors.
         """
         if isinstance(self.resp, LIFTResponse):
-            return CURVATURE_WEIGHTS * self.resp.rounding_error(img)  # no pixel of a level exceeds those of the image
+            # no pixel of a level exceeds those of the image
+            return CURVATURE_WEIGHTS * self.resp.rounding_error(self._precise(img))
         largest = [torch.where(s.isfinite(), s.detach().abs(), 0).flatten(1).amax(1) for s in scores]
         return CURVATURE_WEIGHTS * ROUNDING * torch.stack(largest).amax(0)
 

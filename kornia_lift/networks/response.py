@@ -219,7 +219,7 @@ class LIFTResponse(nn.Module):
 
     def _score(self, z: Tensor, direct: bool = False) -> Tensor:
         rows, cols = (side - FILTER_SIZE + 1 for side in z.shape[-2:])
-        weight, bias = self._filters()
+        weight, bias = (each.to(torch.promote_types(each.dtype, z.dtype)) for each in self._filters())
         gain = self._gain(z)
         if not direct and is_plain(z, weight, bias) and rows * cols >= SMALLEST and z.sum().isfinite():
             return score(z, self._plan.get(weight, bias), gain)

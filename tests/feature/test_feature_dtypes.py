@@ -36,6 +36,18 @@ def test_float64_agrees_with_float32() -> None:
     assert torch.allclose(single[2].double(), double[2], atol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("model", ["lift", "lift-plus"])
+def test_half_precision_images_have_the_keypoints_of_their_gray_values(model: str, dtype: torch.dtype) -> None:
+    """bfloat16 holds 8 bits: levels resized in it, and products with filters in it, would give a fifth other ones."""
+    extract = LIFTFeature(100, pretrained=model)
+    image = texture(150, 180).to(dtype)
+    with torch.inference_mode():
+        found, expected = extract(image)[0][0, :, :, 2], extract(image.float())[0][0, :, :, 2]
+    assert len(found) == len(expected) == 100
+    assert (torch.cdist(found.float(), expected).amin(1) < 0.5).float().mean() > 0.95
+
+
 def test_half_precision_files_give_modules_of_one_dtype() -> None:
     loaded = LIFTFeature(10)
     assert {t.dtype for t in [*loaded.parameters(), *loaded.buffers()]} == {torch.float32}
