@@ -38,14 +38,14 @@ from kornia_lift._io import atomic_write  # noqa: E402
 from kornia_lift.evaluation.report.results import processor_name  # noqa: E402
 
 METHODS = (
-    "lift", "lift-upright", "lift-plus", "lf-net", "lift-direct", "opencv-sift",
+    "lift", "lift-upright", "lift-plus", "lift-plus-upright", "lf-net", "lift-direct", "opencv-sift",
     "opencv-orb", "kornia-sift", "kornia-sift-scale-space", "keynet-orinet-hardnet", "aliked-t16", "aliked-n16",
     "xfeat", "disk",
 )  # fmt: skip
 SLOW = 3.0  # seconds: slower methods run in one round
 SIZES = ((640, 480), (1024, 768), (1600, 1200), (2048, 1536), (2828, 2121), (4000, 3000))
 COUNTS = (250, 500, 1000, 2000, 4000, 8000, 16000)
-GROWING = ("lift", "opencv-sift", "kornia-sift-scale-space")
+GROWING = ("lift", "lift-plus", "opencv-sift", "kornia-sift-scale-space")
 SCALE_SPACE_UP_TO = 4e6  # pixels: kornia's scale space takes gigabytes beyond
 
 
@@ -88,7 +88,7 @@ def grow(bench: Bench) -> list[dict[str, Any]]:
         for method in GROWING
         if method != "kornia-sift-scale-space" or size[0] * size[1] < SCALE_SPACE_UP_TO
     ]
-    cases += [(method, SIZES[-1], count) for count in COUNTS for method in ("lift", "opencv-sift") if count != 1000]
+    cases += [(method, SIZES[-1], count) for count in COUNTS for method in GROWING[:-1] if count != 1000]
     return [bench.case(*case, repeats=1) for case in cases]
 
 
