@@ -174,7 +174,10 @@ def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator
     check_different(
         [thumbnail(image) for image in images],
         source.name,
-        "single images have to show different things: keep one of each, and build images of one scene without --single",
+        lambda kept: (
+            f"single images have to show different things: keep {kept}. Images of one scene are reconstructed instead: "
+            f"kornia-lift build-dataset {source.path} --out DATASET (without --single)"
+        ),
     )
     keypoints = [detect_sift(image) for image in images]
     parts, points, found, large = [Observations.none()], 0, 0, 0

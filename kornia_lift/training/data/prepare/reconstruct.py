@@ -87,9 +87,13 @@ def reconstruct(
             name = path.name if path.suffix.lower() == ".jpg" else f"{path.name}.jpg"
             if not cv2.imwrite(str(scene / "images" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95]):
                 raise OSError(errno.EIO, "cannot write; is the disk full?", str(scene / "images" / name))
-        advice = "move the camera between images by a tenth of the distance or more, or keep every tenth frame"
         try:
-            check_different(thumbnails, str(folder), advice)
+            check_different(
+                thumbnails,
+                str(folder),
+                lambda kept: f"keep {kept}, and move the camera between images by a tenth of the distance or more",
+                MIN_IMAGES,
+            )
         except ValueError as error:
             raise ReconstructionError(str(error)) from None
         say(f"reconstruction from {len(paths)} images: SIFT")
