@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -29,13 +30,40 @@ def test_changes_are_told_from_chance_by_the_number_of_samples() -> None:
     assert not Measure("", 0.9, 20).is_change(0.5, 0.4)
     assert not MEASURE.is_change(0.0, 0.0) and MEASURE.is_change(0.0, 0.2)
     assert MEASURE.as_text() == "pairs that are wrong, of 400; by chance 0.900"
+    assert MEASURE.beats_chance(0.86) and not MEASURE.beats_chance(0.88) and not MEASURE.beats_chance(0.95)
+
+
+@pytest.mark.parametrize("samples", [100, 400, 2500])
+@pytest.mark.parametrize("wrong", [0.1, 0.3, 0.5])
+def test_the_limits_enclose_the_test_of_paired_samples(samples: int, wrong: float) -> None:
+    """Whatever number of samples changed: what is called a change is one by McNemar's test, what is not may not be."""
+    measure = Measure("", 0.9, samples)
+    for net in range(1, int(wrong * samples) + 1):
+        errors = wrong, wrong - net / samples
+        # of the pairs that changed, at least the net ones did, at most as many as in two independent sets
+        independent = samples * (errors[0] * (1 - errors[1]) + errors[1] * (1 - errors[0]))
+        paired = [net > 2 * math.sqrt(changed) for changed in (net, max(net, independent))]
+        assert paired[1] <= measure.is_change(*errors) + (abs(net - 2 * math.sqrt(independent)) < 1)
+        assert measure.may_be_change(*errors) == paired[0] or net == 4
+        assert measure.may_be_change(*errors) or not measure.is_change(*errors)
 
 
 @pytest.mark.parametrize(
     ("start", "error", "best", "remarks"),
     [
         (0.5, 0.5, 0, ["nothing learned"]),
-        (0.5, 0.47, 10, ["too small to tell"]),
+        (
+            0.5,
+            0.47,
+            10,
+            ["from 0.5000 to 0.4700, a net change of about 12 of 400 held-out samples: little, and possibly"],
+        ),
+        (
+            0.5,
+            0.4925,
+            10,
+            ["validation set too small to tell: the error went from 0.5000 to 0.4925, a net change of about 3"],
+        ),
         (0.5, 0.3, 10, []),
         (0.99, 0.9, 10, ["no better than chance"]),
         (0.91, 0.91, 0, ["nothing learned", "no better than chance"]),
@@ -45,6 +73,15 @@ def test_an_end_that_tells_nothing_is_called_so(start: float, error: float, best
     result = Result(10, "steps", error, start, best, {}, Path(), Path(), MEASURE)
     assert len(result.remarks) == len(remarks)
     assert all(part in said for part, said in zip(remarks, result.remarks, strict=True))
+
+
+@pytest.mark.parametrize(("stopped", "step", "said"), [("time", 19, 1), ("time", 20, 0), ("steps", 19, 0)])
+def test_a_stage_that_hardly_began_is_called_so(stopped: Literal["steps", "time"], step: int, said: int) -> None:
+    result = Result(step, stopped, 0.3, 0.5, 10, {}, Path(), Path(), MEASURE, steps=1000)
+    assert len(result.remarks) == said
+    assert all(
+        text.startswith("only 19 steps of 1000 in its minutes") and "--max-minutes" in text for text in result.remarks
+    )
 
 
 def test_a_stage_without_a_measure_is_only_compared_with_its_start(tmp_path: Path) -> None:
