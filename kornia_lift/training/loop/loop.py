@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,6 +119,7 @@ class _Run:
         self.resumed = False
         self.best: dict[str, Any] = {"step": -1, "figures": {ERROR: math.inf}}
         self.start = math.nan
+        self.measure = measure_of(stage)
 
     def train(self, request: StopRequest, progress: bool) -> Result:
         config, before = self.config, self.elapsed
@@ -133,7 +134,7 @@ class _Run:
                 resumed=self.resumed,
                 tensorboard=config.tensorboard,
                 progress=progress,
-                measure=measure_of(self.stage),
+                measure=self.measure,
             )
         stopped: Literal["steps", "time"] = "time" if self._late() else "steps"
         try:
@@ -183,8 +184,8 @@ class _Run:
         self.stage.network.load_state_dict(found["network"])
         # of the file itself: a run that was killed after writing it resumed from a last.pt that did not know it yet
         step, figures = found["best"]["step"], found["best"]["figures"]
-        last, measure = self.out_dir / LAST, measure_of(self.stage)
-        return Result(self.step, stopped, figures[ERROR], self.start, step, figures, best, last, measure)
+        errors, last = (figures[ERROR], self.start), self.out_dir / LAST
+        return Result(self.step, stopped, *errors, step, figures, best, last, self.measure, config.steps)
 
     def _late(self) -> bool:
         return self.config.max_minutes is not None and self.elapsed > 60 * self.config.max_minutes
@@ -260,8 +261,9 @@ class _Run:
 
     def _save(self) -> None:
         if distributed.rank() == 0:
-            times = {"elapsed": self.elapsed, "start": self.start}
-            save_checkpoint(self.out_dir / LAST, self._header() | times | self.update.state_dict())
+            more: dict[str, Any] = {"elapsed": self.elapsed, "start": self.start}
+            more["measure"] = None if self.measure is None else asdict(self.measure)
+            save_checkpoint(self.out_dir / LAST, self._header() | more | self.update.state_dict())
 
     def restore(self) -> None:
         """Go back to ``last.pt``, which the first process reads for all: other machines need not see the folder."""
