@@ -24,7 +24,7 @@ from kornia_lift.training.held_out.scenes import HeldOutConfig, StoredCameras, h
 from kornia_lift.training.held_out.verdicts import read_verdicts
 from kornia_lift.training.initial import weights_digest
 from kornia_lift.training.modern.descriptor import HardestDescriptorStage
-from kornia_lift.training.run import read_run, with_budget
+from kornia_lift.training.run import _sentences, read_run, with_budget
 from kornia_lift.training.warped.homographies import CropConfig
 from kornia_lift.training.watch import Watch
 from kornia_lift.weights import load_tensors
@@ -250,6 +250,17 @@ def test_a_name_with_weights_is_the_recipe_for_minutes(recipe: str, init: str, t
         assert loop.max_minutes <= 5 and loop.learning_rate < 0.5 * whole.learning_rate
     assert sum(getattr(run.options, n).max_minutes for n in run.chosen_stages) <= 10
     assert with_budget(run, 4).options != run.options
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.6])
+def test_nothing_was_gained_only_where_the_weights_are_those_of_the_start(accuracy: float) -> None:
+    """As many correct matches with another accuracy are of other weights."""
+    stage = Verdict((10.0, 10.0), (0.5, accuracy), accuracy_fell=False, clear=False, pairs=16)
+    config = read_run({"recipe": "modern", "data": ["x"], "init": "lift"})
+    rows = [scored([10.0] * 6, [0.5] * 6)] * 4
+    said = _sentences(config, stage, rows, {"refine": stage})
+    assert ("refine: unchanged" in said[0]) == ("those of the start" in said[1]) == (accuracy == 0.5)
+    assert ("the trained weights are kept" in said[1]) == (accuracy == 0.6)
 
 
 def test_figures_that_did_not_change_are_no_unclear_difference() -> None:
