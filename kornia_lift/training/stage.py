@@ -78,7 +78,9 @@ class Stage(Protocol):
 
     A stage whose loss is not a mean over samples has ``divisible = False``: each of several processes then learns from
     the whole batch. One that looks for hard samples is a :class:`MiningStage`. One whose ``measure`` is a
-    :class:`Measure` has its error explained, and compared with chance, in the progress and at the end.
+    :class:`Measure` has its error explained, and compared with chance, in the progress and at the end. One that leaves
+    the errors of three parts of its held-out samples or more in ``parts``, the same parts at every validation, has its
+    change compared with theirs: the samples are paired.
     """
 
     name: str

@@ -10,7 +10,7 @@ from typing import Any
 from kornia_lift.training.config import LoopConfig, to_mapping
 from kornia_lift.training.loop.checkpoint import BEST, LAST, check_same_run, load_checkpoint
 from kornia_lift.training.loop.distributed import from_first, rank
-from kornia_lift.training.loop.result import Result
+from kornia_lift.training.loop.result import Result, make_result
 from kornia_lift.training.stage import ERROR, Measure
 
 
@@ -44,15 +44,6 @@ def _read(config: LoopConfig, out_dir: Path, resolved: Mapping[str, Any], identi
     if (state["step"] < config.steps and not late) or not math.isfinite(found["figures"][ERROR]):
         return None
     measure = state.get("measure")  # not in checkpoints of before 2026-11-29
-    return Result(
-        state["step"],
-        "time" if late else "steps",
-        found["figures"][ERROR],
-        state.get("start", math.nan),
-        found["step"],
-        found["figures"],
-        best,
-        last,
-        Measure(**measure) if measure is not None else None,
-        config.steps,
-    )
+    measured = Measure(**measure) if measure is not None else None
+    start = state.get("start", math.nan)
+    return make_result(state["step"], "time" if late else "steps", start, found, out_dir, measured, config.steps)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kornia_lift._words import counted
-from kornia_lift.training.stage import Measure
+from kornia_lift.training.loop.checkpoint import BEST, LAST
+from kornia_lift.training.stage import ERROR, Measure
 
 #: Share of the steps below which a stage that ran out of time has hardly begun. In runs of ten minutes on one core,
 #: the descriptor of `paper` learned nothing in 49 of 20000 steps, that of `modern` much in 42 of 2000
@@ -30,6 +32,8 @@ class Result:
         last: checkpoint of the last step.
         measure: what the error is; None where the stage does not say so.
         steps: steps that the options ask for; None where it is not known.
+        interval: half width of the 95 % interval of the change of the error, from the parts of the held-out samples
+            before and after; None where the stage does not tell their errors.
 
     """
 
@@ -43,6 +47,7 @@ class Result:
     last: Path
     measure: Measure | None = None
     steps: int | None = None
+    interval: float | None = None
 
     @property
     def summary(self) -> dict[str, float]:
@@ -61,6 +66,12 @@ class Result:
         measure = self.measure
         if self.step and not self.best_step:
             said.append("nothing learned, no validation was better than the one at the start")
+        elif self.interval is not None:
+            if abs(self.error - self.start) <= self.interval:
+                said.append(
+                    f"validation set too small to tell: the error went from {self.start:.4f} to {self.error:.4f}, and "
+                    f"these held-out samples leave an uncertainty of {self.interval:.4f} in that change"
+                )
         elif measure is not None and not measure.is_change(self.start, self.error):
             change = f"the error went from {self.start:.4f} to {self.error:.4f}"
             net = f"about {measure.net_change(self.start, self.error):.0f} of {measure.samples} held-out samples"
@@ -71,3 +82,29 @@ class Result:
         if measure is not None and not measure.beats_chance(self.error):
             said.append(f"no better than chance, which is {measure.chance:.3f}")
         return said
+
+
+def make_result(
+    step: int,
+    stopped: Literal["steps", "time"],
+    start: float,
+    best: Mapping[str, Any],
+    folder: Path,
+    measure: Measure | None,
+    steps: int,
+) -> Result:
+    """Return the result of a stage from what its checkpoints hold.
+
+    Args:
+        step: see :class:`Result`.
+        stopped: likewise.
+        start: likewise.
+        best: what ``best.pt`` says of the best validation.
+        folder: of the stage.
+        measure: see :class:`Result`.
+        steps: likewise.
+
+    """
+    figures, interval = best["figures"], best.get("interval")  # without an interval before 2026-11-29
+    files = folder / BEST, folder / LAST
+    return Result(step, stopped, figures[ERROR], start, best["step"], figures, *files, measure, steps, interval)

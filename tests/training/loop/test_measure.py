@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -14,12 +16,17 @@ from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.loop import Result, fit
+from kornia_lift.training.loop.paired import PairedParts
 from kornia_lift.training.modern.hardest import hardest_in_batch_loss, nearest_measure
 from kornia_lift.training.modern.orientation import EquivariantOrientationStage
+from kornia_lift.training.modern.repeatable import RepeatableDetectorStage
 from kornia_lift.training.paper.detector import DetectorOptions, OverlapDetectorStage
 from kornia_lift.training.paper.quadruplets import QuadrupletSampler
 from kornia_lift.training.stage import Measure, measure_of
-from tests.training.loop.real_stages import patch_pairs
+from kornia_lift.training.warped.crops import WarpedCrops
+from kornia_lift.training.warped.homographies import CropConfig
+from tests.helpers.training import picture
+from tests.training.loop.real_stages import patch_pairs, real_stage
 from tests.training.loop.toy_stage import ToyStage
 
 MEASURE = Measure("pairs that are wrong", 0.9, 400)
@@ -81,6 +88,58 @@ def test_a_stage_that_hardly_began_is_called_so(stopped: Literal["steps", "time"
     assert len(result.remarks) == said
     assert all(
         text.startswith("only 19 steps of 1000 in its minutes") and "--max-minutes" in text for text in result.remarks
+    )
+
+
+@pytest.mark.parametrize("name", ["modern", "modern_orientation", "crops"])
+def test_the_error_is_the_mean_of_the_parts(name: str, tmp_path: Path) -> None:
+    stage: Any
+    if name == "crops":
+        pixels = torch.from_numpy(picture(1, 200))
+        crops = WarpedCrops([[pixels]], CropConfig(size=80, per_image=2, max_step=1.5))
+        stage = RepeatableDetectorStage(LIFTResponse(False), crops, crops, num_images=1)
+    else:
+        stage = real_stage(name, tmp_path)
+    error = stage.validate()["error"]
+    assert len(stage.parts) >= 3 and sum(stage.parts) / len(stage.parts) == pytest.approx(error)
+    assert stage.validate()["error"] == error  # of the same samples
+
+
+def test_the_interval_is_that_of_paired_samples() -> None:
+    """Samples that are hard before are hard after: the parts tell a change that independent samples would hide."""
+    rng = np.random.default_rng(0)
+    found = dict.fromkeys((0.0, 0.025), 0)
+    for change in found:
+        for _ in range(400):
+            hard = rng.random((8, 256)) < 0.3
+            before, after = (np.where(rng.random(hard.shape) < 0.05, ~hard, hard) for _ in range(2))
+            after &= rng.random(hard.shape) >= change / 0.3
+            paired = PairedParts()
+            assert paired.interval(SimpleNamespace(parts=before.mean(1)), 0) == 0
+            interval = paired.interval(SimpleNamespace(parts=after.mean(1)), 1)
+            assert interval is not None
+            found[change] += abs(after.mean() - before.mean()) > interval
+    assert found[0.0] < 0.09 * 400  # 5 % and what 400 draws add
+    assert found[0.025] > 0.7 * 400 and not Measure("", 1.0, 8 * 256).is_change(0.3, 0.275)
+
+
+@pytest.mark.parametrize(("error", "said"), [(0.47, ["too small to tell"]), (0.44, [])])
+def test_the_change_is_compared_with_its_interval(error: float, said: list[str]) -> None:
+    result = Result(10, "steps", error, 0.5, 10, {}, Path(), Path(), MEASURE, interval=0.05)
+    assert len(result.remarks) == len(said)
+    assert all(
+        "from 0.5000 to 0.4700, and these held-out samples leave an uncertainty of 0.0500" in s for s in result.remarks
+    )
+
+
+def test_no_interval_without_comparable_parts() -> None:
+    paired = PairedParts()
+    assert paired.interval(ToyStage(), 0) is None and paired.interval(SimpleNamespace(parts=[1.0] * 4), 1) is None
+    assert paired.interval(SimpleNamespace(parts=[0.5, 0.4]), 0) is None  # too few
+    paired.interval(SimpleNamespace(parts=[0.5] * 4), 0)
+    assert paired.interval(SimpleNamespace(parts=[0.5] * 5), 1) is None
+    assert paired.interval(SimpleNamespace(parts=[0.4, 0.5, 0.6, 0.3]), 1) == pytest.approx(
+        3.182 * 0.1291 / 2, rel=1e-3
     )
 
 
