@@ -160,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stopped(stopped: KeyboardInterrupt | SystemExit, out: Path) -> int:
-    """Say what is saved and how to go on after a signal, within the steps of a stage or outside; the exit code."""
+    """Say what is saved and how to go on after a signal, in the steps of a stage or outside; return the exit code."""
     from kornia_lift.training.loop.checkpoint import LAST
     from kornia_lift.training.loop.signals import TrainingInterrupted
 
@@ -172,8 +172,8 @@ def _stopped(stopped: KeyboardInterrupt | SystemExit, out: Path) -> int:
     # oldest first: the order of the stages
     saved = sorted((*out.glob(LAST), *out.glob(f"*/{LAST}")), key=lambda path: path.stat().st_mtime)
     names = ", ".join(str(path) for path in saved)
-    kept = f"saved: {names}; the same command goes on from there" if saved else "nothing was trained yet, start again"
-    print(f"kornia-lift: interrupted outside the training steps; {kept}", file=sys.stderr)
+    kept = f"saved so far: {names}; the same command goes on from there" if saved else "nothing was trained yet"
+    print(f"kornia-lift: interrupted; {kept}", file=sys.stderr)
     return 128 + (signal.SIGTERM if isinstance(stopped, SystemExit) else signal.SIGINT)
 
 

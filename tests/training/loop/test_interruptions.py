@@ -166,7 +166,8 @@ def test_a_signal_in_any_stage_changes_nothing(
     interrupted(make, stage, halves, number)
     result = make(halves).run([stage], given=make(halves).STAGES, progress=False)[stage]
     assert (result.interval is not None) == (kind == "modern" or (kind, stage) in PAIRED)
-    assert result.interval == pytest.approx(undisturbed.interval, rel=0.1, abs=1e-3)
+    if result.interval is not None:
+        assert result.interval == pytest.approx(undisturbed.interval, rel=0.1, abs=1e-3)
     assert set(losses(whole / stage)) == set(range(1, STEPS + 1))
     assert losses(halves / stage) == pytest.approx(losses(whole / stage), rel=1e-3, abs=1e-5)
 
