@@ -180,7 +180,7 @@ def test_what_nothing_can_be_held_out_of_is_said_before_the_training(
 ) -> None:
     write(tmp_path / "mine" / "a.png", picture(1, 260))
     assert main(["build-dataset", str(tmp_path / "mine"), "--single", "--out", str(tmp_path / "set")]) == 0
-    assert main(["check-dataset", str(tmp_path / "set")]) == 0
+    assert main(["check-dataset", str(tmp_path / "set")]) == 1
     said = capsys.readouterr().out
     assert "held out: nothing" in said and "nothing can be held out, and `train` needs something to measure on" in said
     assert "their validation errors" not in said

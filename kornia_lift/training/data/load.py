@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from kornia_lift._words import counted
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.read import read_sources
 from kornia_lift.training.data.prepare.sources import Source, find_sources
@@ -47,8 +46,12 @@ def load_data(
 
 def _single(source: Source) -> str:
     """Say what is assumed of images whose scene is not known."""
+    count, folder = len(source.files), source.path
+    if count == 1:
+        return f"{folder}: 1 image without cameras, taken as a single one; its second views are synthetic"
     return (
-        f"{source.path}: {counted(len(source.files), 'image')} without cameras, taken as single images of different "
-        "things. Their second views are synthetic: the image warped by a homography. If they show one scene, "
-        f"reconstruct it first: `kornia-lift build-dataset {source.path} --out DATASET`, then `train --data DATASET`"
+        f"{folder}: {count} images without cameras, taken as single images of different things. Their second views are "
+        "synthetic: the image warped by a homography. Held-out images may show what training images show. If all show "
+        f"one scene, reconstruct it first: `kornia-lift build-dataset {folder} --out DATASET`, then `train --data "
+        "DATASET`"
     )

@@ -19,12 +19,15 @@ FEWEST = 2  # below which there is no pair
 def funnel_lines(counts: Mapping[str, int]) -> list[str]:
     """Say how many locations of a scene each step of its reading left, and the largest loss."""
     steps = [(name, counts[name]) for name in STEPS if name in counts]
-    lines = [f"  {counts.get('images', 0):7d}  images"]
+    images = counts.get("images", 0)
+    lines = [f"  {images:7d}  image{'' if images == 1 else 's'}"]
     before = None
     views = "two images" if "tracked" in counts else "the image"  # single images and exposures are not followed
     for name, left in steps:
         lost = f"  (-{before - left})" if before is not None and left < before else ""
-        lines.append(f"  {left:7d}  {STEPS[name].format(views=views)}{lost}")
+        what = STEPS[name].format(views=views)
+        what = what.removesuffix("s") if name == "found" and left == 1 else what
+        lines.append(f"  {left:7d}  {what}{lost}")
         before = left
     return lines
 

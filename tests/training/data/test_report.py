@@ -61,6 +61,8 @@ def test_counts_agree_with_their_nouns_and_places_with_the_kind(tiny_store: Stor
     text = "\n".join(describe_data(one, one, one))
     assert "and 1 empty region for the paper's recipe" in text
     assert "0 pairs of images with cameras, and warped crops of the 3 images" in text
+    assert [line.split() for line in funnel_lines({"images": 1, "found": 1})] == [["1", "image"], ["1", "location"]]
+    assert [line.split() for line in funnel_lines({"images": 2, "found": 0})] == [["2", "images"], ["0", "locations"]]
     assert funnel_lines({"found": 9, "supported": 3})[-1].endswith("whole support (41 sigma) inside the image  (-6)")
     assert "inside two images" in funnel_lines({"found": 9, "tracked": 8, "supported": 3})[-1]
 

@@ -185,7 +185,7 @@ def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator
     parts, points, found, large = [Observations.none()], 0, 0, 0
     for index, (image, every) in enumerate(zip(images, keypoints, strict=True)):
         chosen = _locations_of(image, every, options.points_per_image, rng)
-        found, large = found + len(np.unique(every.xy, axis=0)), large + int((every.sigma >= MIN_SIGMA).sum())
+        found, large = found + len(np.unique(every.xy, axis=0)), large + _large(every)
         number = points + np.arange(len(chosen))
         parts.append(
             Observations(
@@ -235,11 +235,16 @@ def _read_exposures(source: Source, options: ReadOptions, rng: np.random.Generat
     rows = Observations(frames.image, frames.point, frames.xy, sigma, theta, *_unit(len(frames)))
     counts = {
         "found": len(np.unique(every.xy, axis=0)),
-        "large": int((every.sigma >= MIN_SIGMA).sum()),
+        "large": _large(every),
         "supported": int((table.sigma > 0).sum()),
     }
     read = Material(images, [f.name for f in files], [every] * count, frames, Tolerance(), [None] * count)
     return make_store(source, read, rows, counts, options, rng)
+
+
+def _large(keypoints: Keypoints) -> int:
+    """Number of locations with a keypoint of the least scale; SIFT has several at some."""
+    return int((one_per_location(keypoints).sigma >= MIN_SIGMA).sum())
 
 
 def _locations_of(image: Tensor, keypoints: Keypoints, count: int, rng: np.random.Generator) -> Keypoints:

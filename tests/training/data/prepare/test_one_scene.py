@@ -45,7 +45,7 @@ def test_what_is_assumed_is_said_and_one_scene_is_noticed(
     said = capsys.readouterr().err
     if command != "build-dataset":  # which was told so
         assert f"{folder}: 3 images without cameras, taken as single images of different things" in said
-        assert f"reconstruct it first: `kornia-lift build-dataset {folder} --out DATASET`" in said
+        assert f"one scene, reconstruct it first: `kornia-lift build-dataset {folder} --out DATASET`" in said
     warned = f"warning: {folder.name}: the images are read as single ones" in said
     assert warned == (folder.name == "one scene")
     assert ("3 of 3 pairs of 3 of them overlap" in said) == warned
