@@ -7,7 +7,9 @@ import glob
 import os
 import platform
 import re
+import shutil
 import tempfile
+import time
 import uuid
 import zipfile
 import zlib
@@ -20,6 +22,7 @@ from numpy.typing import ArrayLike
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
+_TRIES, _PAUSE = 20, 0.1  # of removing a folder, seconds between two
 _HIDDEN = ".*.tmp*"  # any temporary name, to be searched
 _HOST = f"{zlib.crc32(platform.node().encode()):08x}"
 # which process writes the file, and where it runs
@@ -77,6 +80,28 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def temporary_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a new hidden folder beside ``path`` for work on it; it is removed at the end, also after an interruption.
+
+    Those that killed processes left for the same path are removed too.
+    """
+    path = Path(path)
+    with suppress(OSError):
+        _remove_dead(path.parent.glob(_hidden(path)))
+    folder = path.with_name(f".{path.stem[:50]}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:4]}.tmp")
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        # a thread of another library may still write into it after an interruption
+        for _ in range(_TRIES):
+            shutil.rmtree(folder, ignore_errors=True)
+            if not folder.exists():
+                break
+            time.sleep(_PAUSE)
+
+
 def write_npz(path: Path, arrays: Mapping[str, ArrayLike]) -> None:
     """Write arrays as ``numpy.savez`` does.
 
@@ -116,13 +141,16 @@ def _hidden(path: Path) -> str:
 
 
 def _remove_dead(found: Iterable[Path]) -> None:
-    """Remove the temporary files of processes that no longer run."""
+    """Remove the temporary files and folders of processes that no longer run."""
     if os.name != "posix":  # elsewhere os.kill, even with signal 0, may end the process
         return
     for path in list(found):
         owner = _TEMPORARY.fullmatch(path.name)
         if owner and owner["host"] == _HOST and not _runs(int(owner["process"])):
-            path.unlink(missing_ok=True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _runs(process: int) -> bool:

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     failed = extract.run(extraction)
     database.unlink(missing_ok=True)
     _, matches = export_colmap.write(args, features, database, args.out / "matches")
-    print(f"{sum(map(len, matches.values()))} putative matches in {counted(len(matches), 'pair')}")
+    print(f"{counted(sum(map(len, matches.values())), 'putative match', 'es')} in {counted(len(matches), 'pair')}")
     print(f"{counted(colmap.verify(database, seed=args.seed), 'pair')} verified")
     model = colmap.map_database(
         database, args.out, images=args.images, refine_intrinsics=args.camera is None, seed=args.seed
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     if model is None:
         raise CommandError("no model was found: too few images overlap, or --num-features is too small")
     print(
-        f"{model.num_reg_images()} images registered, {model.num_points3D()} points seen "
+        f"{counted(model.num_reg_images(), 'image')} registered, {counted(model.num_points3D(), 'point')} seen "
         f"{model.compute_mean_track_length():.1f} times on average, reprojection error "
         f"{model.compute_mean_reprojection_error():.2f} px: {args.out}"
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kornia_lift._extras import require
+from kornia_lift._io.writing import temporary_folder
 from kornia_lift.features import Features
 
 #: Sigma written for features without scale, pixels. COLMAP's mapper does not use it; its viewer draws it.
@@ -96,8 +96,8 @@ def write_database(
         raise ValueError("give the folder of the images, or their cameras")
     _check_matches(features, matches)
     names = sorted(features)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as work:
-        unfinished = Path(work) / "database.db"
+    with temporary_folder(path) as work:
+        unfinished = work / "database.db"
         with pycolmap.Database.open(unfinished) as database:
             if cameras is not None:
                 _write_images(pycolmap, database, names, cameras)
@@ -185,14 +185,14 @@ def map_database(
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     old = old_models(folder)
-    with tempfile.TemporaryDirectory(prefix=".models-", dir=folder) as fresh:
+    with temporary_folder(folder / "models") as fresh:
         with errors_only(pycolmap):
             pycolmap.set_random_seed(seed)
             # the folder of the images must exist even where nothing is read from it
             models = pycolmap.incremental_mapping(path, fresh if images is None else images, fresh, options)
         for found in old if models else ():
             shutil.rmtree(found)
-        for found in Path(fresh).iterdir():
+        for found in fresh.iterdir():
             found.rename(folder / found.name)
     return max(models.values(), key=lambda model: (model.num_reg_images(), model.num_points3D()), default=None)
 

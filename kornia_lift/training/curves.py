@@ -62,8 +62,8 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
     if out.suffix[1:].lower() not in FORMATS:
         raise ValueError(f"{out}: a figure ends in .{', .'.join(FORMATS)}")
     stages: dict[str, list[tuple[int, str, Entries]]] = {}
-    for number, run in enumerate(map(Path, runs)):
-        name = run.stem if run.is_file() else run.resolve().name
+    names = _names([Path(run) for run in runs])
+    for number, (run, name) in enumerate(zip(runs, names, strict=True)):
         for stage, path in find_logs(run).items():
             stages.setdefault(stage, []).append((number, name, _read(path)))
     if not stages:
@@ -79,12 +79,22 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
             axes.ticklabel_format(useOffset=False)  # an axis says its values, not what to add to them
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
-        _draw(row, logs)
+        _draw(row, logs, named=len(names) > 1)
     kind = out.suffix[1:].lower()
     with atomic_write(out) as temporary:
         # no date: such figures are kept beside the logs under version control
         figure.savefig(temporary, format=kind, dpi=110, metadata={"Date": None} if kind == "svg" else None)
     return out
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Names of the runs in the legends: their paths, shortened to what tells them from the others."""
+    names = [run.stem if run.is_file() and run.name != LOG else (_folder(run)).name for run in runs]
+    return [name if names.count(name) == 1 else str(run) for name, run in zip(names, runs, strict=True)]
+
+
+def _folder(run: Path) -> Path:
+    return run.resolve().parent if run.is_file() else run.resolve()
 
 
 def _read(path: Path) -> Entries:
@@ -110,10 +120,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, float) or (isinstance(value, int) and abs(value) < 2**53)
 
 
-def _draw(row: Sequence[Any], logs: list[tuple[int, str, Entries]]) -> None:
-    several = len(logs) > 1
+def _draw(row: Sequence[Any], logs: list[tuple[int, str, Entries]], *, named: bool) -> None:
+    """Draw the logs of a stage; ``named`` says which run each is of, also where only one has the stage."""
     for number, run, entries in logs:
-        colour, label = f"C{number}", plain_label(run) if several else None
+        colour, label = f"C{number}", plain_label(run) if named else None
         step, loss = _series(entries, "train", "loss")
         if len(step) > 2 * _SMOOTH:
             row[0].plot(step, loss, color=colour, alpha=0.25, linewidth=0.6)
@@ -131,7 +141,7 @@ def _draw(row: Sequence[Any], logs: list[tuple[int, str, Entries]]) -> None:
         style = ("-", "--", ":", "-.")[number % 4]
         for index, key in enumerate(k for k in keys if k not in ("step", "kind", ERROR)):
             step, value = _series(entries, "validation", key)
-            name = plain_label(f"{key}, {run}" if several else key)
+            name = plain_label(f"{key}, {run}" if named else key)
             row[2].plot(step, value, style, color=f"C{index}", marker=".", linewidth=1.2, label=name)
     for axes in row:
         axes.margins(y=0.12)

@@ -26,9 +26,11 @@ def describe_plan(recipe: Recipe[Any], stages: Sequence[str]) -> str:
         f"{name} ({'' if loop.max_minutes is None else f'{loop.max_minutes:.3g} minutes, '}at most {loop.steps} steps)"
         for name, loop in loops.items()
     ]
+    limited = any(loop.max_minutes is not None for loop in loops.values())
+    more = ". This is not counted in the minutes, and neither is measuring the held-out pairs" if limited else ""
     return (
         f"stages: {', '.join(times)}; trained on {_count(recipe.data)}, held out: {_count(recipe.held_out)}. "
-        "Every stage first cuts its patches and validates, which takes a while"
+        f"Every stage first prepares its data and validates, which takes seconds to minutes{more}"
     )
 
 

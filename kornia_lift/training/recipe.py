@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import sys
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kornia_lift._io.writing import temporary_folder
 from kornia_lift._words import counted
 from kornia_lift.evaluation.report.results import FeatureResults
 from kornia_lift.training.config import LoopConfig, to_mapping
@@ -24,8 +24,9 @@ from kornia_lift.training.held_out.referee import Referee, Verdict, judge
 from kornia_lift.training.held_out.verdicts import is_kept, keep_verdicts, read_verdicts
 from kornia_lift.training.initial import Model, check_family, check_initial, keep_initial, load_initial
 from kornia_lift.training.loop import Result, fit
-from kornia_lift.training.loop.checkpoint import BEST, load_checkpoint
+from kornia_lift.training.loop.checkpoint import BEST, LAST, load_checkpoint
 from kornia_lift.training.loop.distributed import from_first, rank
+from kornia_lift.training.loop.finished import finished_result
 from kornia_lift.training.split_record import SPLIT, check_split, keep_split
 from kornia_lift.training.stage import Stage
 from kornia_lift.training.watch import Watch
@@ -99,7 +100,7 @@ class Recipe(ABC, Generic[Config]):
         unused = ""
         if given > len(data.images):
             count = given - len(data.images)
-            unused = f"; {count} images with depth maps are used only where use_posed (lfnet: posed) says so"
+            unused = f"; {counted(count, 'image')} with depth maps, used only where use_posed (lfnet: posed) says so"
         if validation is None:
             self.data, self.held_out = split_store(data, self.config.split)
         else:
@@ -189,23 +190,10 @@ class Recipe(ABC, Generic[Config]):
             folder = self.out / name
             if name in order:
                 title = f"{name} ({order.index(name) + 1}/{len(order)})"
-                if progress and rank() == 0:  # preparing a detector stage can take minutes
-                    print(f"{title}: preparing", file=sys.stderr)
-                    self.watch = Watch(partial(print, f"{title}: preparing,", file=sys.stderr))
-                stage = self.make_stage(name)
-                loop: LoopConfig = getattr(self.config, name)
                 network = self.network_of(name)
                 before = copy.deepcopy(network.state_dict()) if referee is not None else None
-                results[name] = fit(
-                    stage,
-                    loop,
-                    folder,
-                    progress=progress,
-                    resolved=to_mapping(self.config),
-                    identity={"recipe": self.NAME},
-                    title=title,
-                )
-                stage.network.eval()
+                results[name] = self._train(name, title, progress and rank() == 0)
+                network.eval()
                 if referee is not None and before is not None:
                     verdict = self._judge(name, before, referee)
                     verdicts[name] = verdict
@@ -215,6 +203,25 @@ class Recipe(ABC, Generic[Config]):
             elif name not in given and is_kept(verdicts, name) and (weights := best_weights(folder)) is not None:
                 self.network_of(name).load_state_dict(weights)
         return results
+
+    def _train(self, name: str, title: str, progress: bool) -> Result:
+        """Train a stage, or take its weights where an earlier call has finished it: nothing is prepared for it then."""
+        loop: LoopConfig = getattr(self.config, name)
+        folder, resolved, identity = self.out / name, to_mapping(self.config), {"recipe": self.NAME}
+        result = finished_result(loop, folder, resolved, identity)
+        weights = best_weights(folder) if result is not None else None
+        if result is not None and weights is not None:
+            self.network_of(name).load_state_dict(weights)
+            if progress:
+                late = "out of time at step" if result.stopped == "time" else "step"
+                print(f"{title}: finished earlier ({late} {result.step}), skipped", file=sys.stderr)
+            return result
+        if progress:  # preparing a detector stage can take minutes
+            begun = f", to go on from {folder / LAST}" if (folder / LAST).is_file() else ""
+            print(f"{title}: preparing{begun}", file=sys.stderr)
+            self.watch = Watch(partial(print, f"{title}: preparing,", file=sys.stderr))
+        stage = self.make_stage(name)
+        return fit(stage, loop, folder, progress=progress, resolved=resolved, identity=identity, title=title)
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Write the networks to one ``.safetensors`` file in half precision."""
@@ -226,11 +233,11 @@ class Recipe(ABC, Generic[Config]):
         if rank() == 0:
             network = self.network_of(stage)
             after = copy.deepcopy(network.state_dict())
-            with tempfile.TemporaryDirectory(dir=self.out, prefix=".judged.") as folder:
+            with temporary_folder(self.out / "judged") as folder:
                 rows: list[FeatureResults] = []
                 for name, state in ((f"before {stage}", before), (f"after {stage}", after)):
                     network.load_state_dict(state)
-                    self.save(path := Path(folder) / f"{len(rows)}.safetensors")
+                    self.save(path := folder / f"{len(rows)}.safetensors")
                     rows.append(referee.measure(name, path))
             verdict = judge(*rows)
         decided: Verdict = from_first(verdict)

@@ -275,7 +275,7 @@ def _sentences(
         said.append(f"{name}: {outcome}; {v.as_text()}")
     if config.init is not None:
         kept = "the trained weights are kept" if verdict.accepted else "the weights of the start are kept"
-        if not any(v.accepted and v.correct[0] != v.correct[1] for v in stages.values()):
+        if not any(v.accepted and not v.unchanged for v in stages.values()):
             kept = "nothing was gained: the weights are those of the start"
         said.append(f"{kept}; {verdict.as_text()}")
     best = max(rows[2:-1], key=lambda row: judge(rows[1], row).correct[1])

@@ -28,14 +28,34 @@ class Measure:
     chance: float
     samples: int
 
-    def is_change(self, before: float, after: float) -> bool:
-        """Whether two errors differ by more than the choice of the samples explains.
+    def net_change(self, before: float, after: float) -> float:
+        """Number of samples that a change of the error amounts to: those corrected less those spoilt."""
+        return abs(after - before) * self.samples
 
-        That is two standard deviations of the difference of two shares, each of :attr:`samples` samples.
+    def is_change(self, before: float, after: float) -> bool:
+        """Whether two errors of the same samples differ by more than chance explains, whichever samples changed.
+
+        The samples are paired: of k samples that changed, chance turns about half into right ones, and the net change
+        has a standard deviation of sqrt(k) (McNemar's test). The errors do not tell k. It is at most the number that
+        two independent sets of samples give, 2 p (1 - p) of :attr:`samples`; the change has to exceed two of these
+        standard deviations.
         """
         share = min(max((before + after) / 2, 0.0), 1.0)
-        deviation = math.sqrt(2 * max(share * (1 - share), 0.25 / self.samples) / self.samples)
-        return abs(after - before) > 2 * deviation
+        changed = 2 * max(share * (1 - share) * self.samples, 0.25)
+        return self.net_change(before, after) > 2 * math.sqrt(changed)
+
+    def may_be_change(self, before: float, after: float) -> bool:
+        """Whether two errors of the same samples could differ by more than chance explains: if no others changed.
+
+        A net change of k samples then exceeds two standard deviations, 2 sqrt(k), from four samples on.
+        """
+        return self.net_change(before, after) > 4
+
+    def beats_chance(self, error: float) -> bool:
+        """Whether an error is below the one by chance by more than two standard deviations of a share."""
+        share = min(max(self.chance, 0.0), 1.0)
+        deviation = math.sqrt(max(share * (1 - share), 0.25 / self.samples) / self.samples)
+        return error < self.chance - 2 * deviation
 
     def as_text(self) -> str:
         """Return the measure in a line."""
@@ -58,7 +78,9 @@ class Stage(Protocol):
 
     A stage whose loss is not a mean over samples has ``divisible = False``: each of several processes then learns from
     the whole batch. One that looks for hard samples is a :class:`MiningStage`. One whose ``measure`` is a
-    :class:`Measure` has its error explained, and compared with chance, in the progress and at the end.
+    :class:`Measure` has its error explained, and compared with chance, in the progress and at the end. One that leaves
+    the errors of three parts of its held-out samples or more in ``parts``, the same parts at every validation, has its
+    change compared with theirs: the samples are paired.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Signs of progress while the data of a stage are prepared, which takes minutes where there are hundreds of images."""
+"""Signs of progress of what takes minutes where there are hundreds of images: preparing a stage, measuring weights."""
 
 from __future__ import annotations
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kornia_lift._io import atomic_write
-from kornia_lift._io.writing import remove_leftovers, write_npz
+from kornia_lift._io.writing import _HOST, remove_leftovers, temporary_folder, write_npz
 from kornia_lift.cli import main
 from tests.io.killed import kill_while_writing
 
@@ -61,6 +63,36 @@ def test_a_command_cleans_up_after_its_killed_self(tmp_path: Path) -> None:
     kill_while_writing(out)
     assert main(["demo", "--out", str(out), "--num-features", "50"]) in (0, 1)
     assert [p.name for p in tmp_path.iterdir()] == ["warp.jpg"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_a_folder_for_work_is_removed_whatever_ends_it(tmp_path: Path, error: type[BaseException]) -> None:
+    def work_until_stopped() -> None:
+        with temporary_folder(tmp_path / "scene") as work:
+            (work / "images").mkdir()
+            (work / "images" / "1.jpg").touch()
+            assert work.name.startswith(".scene.")
+            raise error
+
+    with pytest.raises(error):
+        work_until_stopped()
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_that_killed_processes_left_are_removed_and_no_others(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead, running = ended.pid, os.getpid()
+    names = {f".scene.{_HOST}-{number}-abcd.tmp": number for number in (dead, running)}
+    names |= {".scene.00000000-1-abcd.tmp": 0, ".scene.mine": 0, f".other.{_HOST}-{dead}-abcd.tmp": 0}
+    for name in names:
+        (tmp_path / name / "inside").mkdir(parents=True)
+    with temporary_folder(tmp_path / "scene"):
+        assert {p.name for p in tmp_path.iterdir()} >= {name for name, number in names.items() if number != dead}
+        assert not (tmp_path / f".scene.{_HOST}-{dead}-abcd.tmp").exists()
+    remove_leftovers(tmp_path)  # as every command does with its --out
+    assert not (tmp_path / f".other.{_HOST}-{dead}-abcd.tmp").exists()
+    assert (tmp_path / f".scene.{_HOST}-{running}-abcd.tmp" / "inside").exists()
 
 
 def test_arrays_are_read_by_numpy(tmp_path: Path) -> None:

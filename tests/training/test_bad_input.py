@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -40,7 +42,8 @@ def test_frames_of_a_video_that_stands_still(tmp_path: Path, capsys: pytest.Capt
     command = ["build-dataset", str(tmp_path / "video"), "--out", str(tmp_path / "set"), *["--single"] * single]
     said = complaint(capsys, *command)
     assert "5 of 5 images are the same as the one before" in said
-    assert ("keep one of each" if single else "keep every tenth frame") in said
+    assert "keep one of each" in said
+    assert ("without --single" if single else "move the camera between images") in said
     assert not (tmp_path / "set" / "reconstructions" / "video").exists()
 
 
@@ -48,9 +51,52 @@ def test_images_that_differ_are_not_alike() -> None:
     import torch
 
     images = [thumbnail(torch.from_numpy(picture(k, 200))) for k in range(4)]
-    check_different(images, "x", "y")
-    check_different([images[0], images[0], *images], "x", "y")  # two copies among others
-    check_different(images[:1], "x", "y")
+    check_different(images, "x", str)
+    check_different([images[0], images[0], *images], "x", str)  # two copies among others
+    check_different(images[:1], "x", str)
+    flat = [thumbnail(torch.full((200, 200), 90.0 + 5 * k)) for k in range(4)]
+    check_different(flat, "x", str)  # no texture that would tell a motion: another error says so
+
+
+@pytest.mark.parametrize("pixels", [1, 2, 3, 4])
+@pytest.mark.parametrize("single", [False, True])
+def test_neighbouring_frames_of_a_video(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], single: bool, pixels: int
+) -> None:
+    """A camera that moves by a few pixels from frame to frame, with noise, while it gets darker."""
+    pytest.importorskip("pycolmap")
+    scene, generator = texture(700, 1100), np.random.default_rng(0)
+    for k in range(30):
+        frame = scene[k : k + 600, pixels * k : pixels * k + 800] * (1 - 0.002 * k)
+        frame = frame + generator.normal(0, 2, frame.shape)
+        write(tmp_path / "video" / f"{k:02d}.png", frame.clip(0, 255).astype(np.uint8))
+    command = ["build-dataset", str(tmp_path / "video"), "--out", str(tmp_path / "set"), *["--single"] * single]
+    said = complaint(capsys, *command)
+    assert "29 of 29 images are nearly the same as the one before, moved by about 0." in said
+    step = int(re.search(r"keep every (\d+)(?:st|nd|rd|th) image", said).group(1))  # type: ignore[union-attr]
+    assert 0.03 * 800 < step * math.hypot(1, pixels) < 0.15 * 800
+    too_few = 29 // step + 1 < (2 if single else 3)
+    assert ("too few for that: take images over a longer movement" in said) == too_few
+    assert ("without --single" in said) == single
+    assert not list((tmp_path / "set").rglob("*.npz"))
+
+
+@pytest.mark.parametrize("pixels", [24, 60])
+def test_frames_that_are_apart_are_not_alike(pixels: int) -> None:
+    import torch
+
+    scene = texture(600, 1400)
+    frames = [scene[:, pixels * k : pixels * k + 800] for k in range(8)]
+    check_different([thumbnail(torch.from_numpy(frame.copy())) for frame in frames], "x", str)
+
+
+def texture(height: int, width: int) -> np.ndarray:
+    """Structures of all sizes, as images have them: amplitudes that fall with the frequency."""
+    generator = np.random.default_rng(3)
+    y, x = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None]
+    spectrum = np.fft.rfft2(generator.standard_normal((height, width))) / (np.hypot(y, x) + 1 / width)
+    pixels = np.fft.irfft2(spectrum, (height, width))
+    return np.asarray((120 + 45 * (pixels - pixels.mean()) / pixels.std()).clip(0, 255), dtype=np.float64)
 
 
 def test_images_without_overlap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -134,7 +180,7 @@ def test_what_nothing_can_be_held_out_of_is_said_before_the_training(
 ) -> None:
     write(tmp_path / "mine" / "a.png", picture(1, 260))
     assert main(["build-dataset", str(tmp_path / "mine"), "--single", "--out", str(tmp_path / "set")]) == 0
-    assert main(["check-dataset", str(tmp_path / "set")]) == 0
+    assert main(["check-dataset", str(tmp_path / "set")]) == 1
     said = capsys.readouterr().out
     assert "held out: nothing" in said and "nothing can be held out, and `train` needs something to measure on" in said
     assert "their validation errors" not in said

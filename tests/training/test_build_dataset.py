@@ -138,6 +138,7 @@ def test_build_dataset_never_takes_one_folder_for_another(tmp_path: Path, capsys
     assert code == 0 and "kept" in said
     code, said = build(str(other))
     assert code == 2 and "church.npz exists and was made of something else" in said
+    assert f"delete {out / 'church.npz'} and {out / 'church.json'} to make it again" in said
     cv2.imwrite(str(church / "b.png"), picture(3))
     code, said = build(str(church))
     assert code == 2 and "1 file added (b.png)" in said
@@ -146,7 +147,7 @@ def test_build_dataset_never_takes_one_folder_for_another(tmp_path: Path, capsys
     assert code == 2 and "quality was 88, is 70" in said
     (out / "church.json").unlink()
     code, said = build(str(church))
-    assert code == 2 and "church.json beside it" in said
+    assert code == 2 and "church.json beside it" in said and f"delete {out / 'church.npz'} to make it again" in said
     assert (out / "church.npz").read_bytes() == before
     (out / "church.npz").unlink()
     assert build(str(church))[0] == 0

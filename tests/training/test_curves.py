@@ -46,6 +46,31 @@ def test_runs_are_laid_over_one_another_and_named(tmp_path: Path) -> None:
     assert {"paper", "modern-0.001"} <= set(shown)
 
 
+def test_runs_that_share_no_stage_or_have_one_name_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run, stage in (("a/paper", "descriptor"), ("a/modern", "repeatable"), ("b/paper", "orientation")):
+        write_log(tmp_path / run / stage, [0.5, 0.25])
+    shown = texts(plot_runs([tmp_path / "a" / "paper", tmp_path / "a" / "modern"], tmp_path / "two.svg"))
+    assert {"paper", "modern"} <= set(shown)
+    same = [tmp_path / "a" / "paper", tmp_path / "b" / "paper"]
+    assert {str(run) for run in same} <= set(texts(plot_runs(same, tmp_path / "same.svg")))
+    logs = [
+        tmp_path / "a" / "paper" / "descriptor" / "log.jsonl",
+        tmp_path / "a" / "modern" / "repeatable" / "log.jsonl",
+    ]
+    assert {"descriptor", "repeatable"} <= set(texts(plot_runs(logs, tmp_path / "logs.svg")))
+    assert main(["plot-training", *map(str, logs), "--out", str(tmp_path / "logs.svg")]) == 0
+    said = capsys.readouterr().err
+    assert f"no two runs have a stage in common, so nothing is compared ({logs[0]}: descriptor; {logs[1]}: " in said
+    assert main(["plot-training", str(logs[0]), "--out", str(tmp_path / "one.svg")]) == 0
+    write_log(tmp_path / "b" / "paper" / "descriptor", [0.5])
+    assert main(["plot-training", *map(str, same), "--out", str(tmp_path / "same.svg")]) == 0
+    assert capsys.readouterr().err == ""
+    alone = texts(plot_runs([tmp_path / "a" / "paper"], tmp_path / "one.svg"))
+    assert "paper" not in alone  # nothing to tell apart
+
+
 def test_a_single_logged_value_is_drawn(tmp_path: Path) -> None:
     folder = tmp_path / "run" / "refine"
     folder.mkdir(parents=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,8 +24,9 @@ from kornia_lift.training.held_out.scenes import HeldOutConfig, StoredCameras, h
 from kornia_lift.training.held_out.verdicts import read_verdicts
 from kornia_lift.training.initial import weights_digest
 from kornia_lift.training.modern.descriptor import HardestDescriptorStage
-from kornia_lift.training.run import read_run, with_budget
+from kornia_lift.training.run import _sentences, read_run, with_budget
 from kornia_lift.training.warped.homographies import CropConfig
+from kornia_lift.training.watch import Watch
 from kornia_lift.weights import load_tensors
 from tests.helpers.plane_store import plane_in_two_views
 from tests.helpers.tiny_recipes import TINY
@@ -113,14 +115,28 @@ def test_what_was_measured_is_not_measured_again(tmp_path: Path) -> None:
     said: list[str] = []
     first = Referee(store, tmp_path, SMALL, say=said.append).measure("lift", "lift")
     again = Referee(store, tmp_path, SMALL, say=said.append).measure("after", "lift")
-    assert len(said) == 1 and first.pairs == again.pairs and again.name == "after"
+    assert starts(said) == 1 and first.pairs == again.pairs and again.name == "after"
     assert first.pairs["cameras"][0].values["epipolar_matches"] > 20
     other = dataclasses.replace(SMALL, num_features=50)
     Referee(store, tmp_path, other, say=said.append).measure("lift", "lift")
-    assert len(said) == 2
+    assert starts(said) == 2
     (tmp_path / "held_out.json").write_text("{")
     Referee(store, tmp_path, SMALL, say=said.append).measure("lift", "lift")
-    assert len(said) == 3
+    assert starts(said) == 3
+
+
+def starts(said: list[str]) -> int:
+    """Number of measurements, without the progress of slow ones."""
+    return sum("held-out pairs" in text for text in said)
+
+
+def test_measuring_shows_its_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, _ = plane_in_two_views()
+    monkeypatch.setattr("kornia_lift.training.held_out.referee.Watch", functools.partial(Watch, every=0.0))
+    said: list[str] = []
+    Referee(store, tmp_path, SMALL, say=said.append).measure("lift", "lift")
+    assert said[0] == "measuring lift on 3 held-out pairs"
+    assert {f"measuring lift: {done} of 6 images" for done in range(6)} <= set(said)
 
 
 @pytest.fixture
@@ -234,6 +250,17 @@ def test_a_name_with_weights_is_the_recipe_for_minutes(recipe: str, init: str, t
         assert loop.max_minutes <= 5 and loop.learning_rate < 0.5 * whole.learning_rate
     assert sum(getattr(run.options, n).max_minutes for n in run.chosen_stages) <= 10
     assert with_budget(run, 4).options != run.options
+
+
+@pytest.mark.parametrize("accuracy", [0.5, 0.6])
+def test_nothing_was_gained_only_where_the_weights_are_those_of_the_start(accuracy: float) -> None:
+    """As many correct matches with another accuracy are of other weights."""
+    stage = Verdict((10.0, 10.0), (0.5, accuracy), accuracy_fell=False, clear=False, pairs=16)
+    config = read_run({"recipe": "modern", "data": ["x"], "init": "lift"})
+    rows = [scored([10.0] * 6, [0.5] * 6)] * 4
+    said = _sentences(config, stage, rows, {"refine": stage})
+    assert ("refine: unchanged" in said[0]) == ("those of the start" in said[1]) == (accuracy == 0.5)
+    assert ("the trained weights are kept" in said[1]) == (accuracy == 0.6)
 
 
 def test_figures_that_did_not_change_are_no_unclear_difference() -> None:

@@ -117,6 +117,26 @@ def test_check_dataset_says_what_is_there_and_what_is_missing(images: Path, caps
     assert main(["check-dataset", str(images / "none")]) == 2
 
 
+def test_check_dataset_fails_where_nothing_can_be_trained(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    for number, folder in enumerate((one, other)):
+        folder.mkdir()
+        shutil.copy(images / f"holiday{number}.jpg", folder)
+    assert main(["check-dataset", str(one)]) == 1
+    said = capsys.readouterr().out
+    assert "nothing can be held out" in said and said.endswith(
+        "nothing can be trained on these data, see the lines above\n"
+    )
+    assert main(["check-dataset", str(one), "--validation", str(other)]) == 0
+    said = capsys.readouterr().out
+    assert "held out: other/holiday1.jpg" in said and "training: 1 image;" in said and "nothing can" not in said
+    assert main(["check-dataset", str(one), "--validation", str(one)]) == 2
+    assert "images of the validation data are training data too" in capsys.readouterr().err
+    assert main(["check-dataset", str(one), "--validation", str(tmp_path / "none")]) == 2
+
+
 def test_a_run_refuses_data_that_changed_sides(
     tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

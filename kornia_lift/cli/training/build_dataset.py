@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         points = len(set(store.tracks.point.tolist()))
         size = f"{counted(len(store.images), 'image')}, {counted(points, 'location')}"
         print(
-            f"{path}: {size} in {len(store.tracks)} views, {len(store.empty)} empty regions, "
+            f"{path}: {size} in {counted(len(store.tracks), 'view')}, {counted(len(store.empty), 'empty region')}, "
             f"{path.stat().st_size / 2**20:.1f} MiB"
         )
         for scene, counts in store.counts.items():

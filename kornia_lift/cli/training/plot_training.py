@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,14 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw the figure and print its name."""
-    from kornia_lift.training.curves import plot_runs
+    from kornia_lift.training.curves import find_logs, plot_runs
 
     try:
         print(plot_runs(args.runs, args.out))
+        stages = {str(run): find_logs(run) for run in args.runs}
+        if len(stages) > 1 and len(set().union(*stages.values())) == sum(map(len, stages.values())):
+            listed = "; ".join(f"{run}: {', '.join(found)}" for run, found in stages.items())
+            print(f"no two runs have a stage in common, so nothing is compared ({listed})", file=sys.stderr)
     except ValueError as error:
         raise CommandError(str(error)) from error
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,11 @@ def add_parser(commands: Any) -> None:
         help="what finds keypoints for the recipes correspondences and tilde: opencv-sift, lift, a .safetensors file",
     )
     parser.add_argument(
-        "--max-minutes", type=real(0), metavar="M", help="time for all stages, all resumptions together"
+        "--max-minutes",
+        type=real(0),
+        metavar="M",
+        help="time for the training steps of all stages, all resumptions together; preparing the stages and measuring "
+        "the held-out pairs come on top, usually some minutes",
     )
     parser.add_argument(
         "--stages", nargs="+", metavar="STAGE", help="train only these; a wrong name lists those of the recipe"
@@ -95,7 +100,6 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift.training.loop import TrainingDivergedError
     from kornia_lift.training.loop.checkpoint import BEST, CheckpointError
     from kornia_lift.training.loop.distributed import WorkerLostError, process_group, rank
-    from kornia_lift.training.loop.signals import TrainingInterrupted
     from kornia_lift.training.recipes import recipe_path
     from kornia_lift.training.run import WEIGHTS, read_run, train, with_budget
 
@@ -125,9 +129,8 @@ def run(args: argparse.Namespace) -> int:
             if first:
                 report_unread(config.data)
             outcome = train(config, out, say=lambda text: print(text, file=sys.stderr) if first else None)
-    except TrainingInterrupted as stopped:
-        print(f"kornia-lift: {stopped}", file=sys.stderr)
-        return 128 + stopped.number
+    except (KeyboardInterrupt, SystemExit) as stopped:
+        return _stopped(stopped, out)
     except (CheckpointError, ConfigError, StoreError, TrainingDivergedError, ValueError, WorkerLostError) as error:
         raise CommandError(str(error)) from error
     if first:
@@ -154,6 +157,24 @@ def run(args: argparse.Namespace) -> int:
         if missing and config.init is None:
             print(f"not trained yet, random numbers in the weights: {', '.join(missing)}")
     return 0
+
+
+def _stopped(stopped: KeyboardInterrupt | SystemExit, out: Path) -> int:
+    """Say what is saved and how to go on after a signal, in the steps of a stage or outside; return the exit code."""
+    from kornia_lift.training.loop.checkpoint import LAST
+    from kornia_lift.training.loop.signals import TrainingInterrupted
+
+    if isinstance(stopped, TrainingInterrupted):
+        print(f"kornia-lift: {stopped}", file=sys.stderr)
+        return 128 + stopped.number
+    if isinstance(stopped, SystemExit) and stopped.code != 128 + signal.SIGTERM:
+        raise stopped
+    # oldest first: the order of the stages
+    saved = sorted((*out.glob(LAST), *out.glob(f"*/{LAST}")), key=lambda path: path.stat().st_mtime)
+    names = ", ".join(str(path) for path in saved)
+    kept = f"saved so far: {names}; the same command goes on from there" if saved else "nothing was trained yet"
+    print(f"kornia-lift: interrupted; {kept}", file=sys.stderr)
+    return 128 + (signal.SIGTERM if isinstance(stopped, SystemExit) else signal.SIGINT)
 
 
 def _check_flags(args: argparse.Namespace, from_folders: bool, recipe: str) -> None:

@@ -12,7 +12,7 @@ from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.training.compact.views import ViewPairs, rotate_frames, wrap_angle
 from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.modern.hardest import HardestInBatch, nearest_measure
-from kornia_lift.training.stage import Measure
+from kornia_lift.training.stage import ERROR, Measure
 
 HOPELESS = math.radians(35)  # pairs whose estimated angles differ by more are described at the first one's
 
@@ -118,10 +118,12 @@ class ViewDescriptorStage(HardestInBatch):
         figures: dict[str, float] = {}
         for name, shares in kinds.items():
             generator = torch.Generator().manual_seed(self.seed)
-            wrong = 0.0
+            wrong = []
             for _ in range(batches):
                 batch = to_device_of(self.network, self._batch(self.validation, generator, *shares, agree=False))
-                wrong += 1 - self.loss_of(self.describe(batch), batch["not_negative"])[1]["correct"]
-            figures[name] = wrong / batches
+                wrong.append(1 - self.loss_of(self.describe(batch), batch["not_negative"])[1]["correct"])
+            figures[name] = sum(wrong) / batches
+            if name == ERROR:
+                self.parts = wrong
         self.network.train()
         return figures

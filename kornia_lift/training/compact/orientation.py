@@ -123,6 +123,7 @@ class AgreementOrientationStage:
             errors.append(error)
             certainties.append(torch.minimum(first.amax(1), second.amax(1)))
         self.network.train()
+        self.parts = [float((part.rad2deg() > 20).float().mean()) for part in errors]
         error, certainty = torch.cat(errors).rad2deg(), torch.cat(certainties)
         certain = error[certainty >= certainty.median()]
         return {

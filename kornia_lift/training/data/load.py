@@ -7,7 +7,7 @@ from pathlib import Path
 
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.read import read_sources
-from kornia_lift.training.data.prepare.sources import find_sources
+from kornia_lift.training.data.prepare.sources import Source, find_sources
 from kornia_lift.training.data.store import Store, join_stores, load_store
 
 
@@ -36,5 +36,22 @@ def load_data(
             stores += [load_store(p) for p in inside]
             continue
         say(f"reading the images of {path}; `kornia-lift build-dataset` does this once for all runs")
-        stores += read_sources(find_sources(path), options, say)
+        sources = find_sources(path)
+        for source in sources:
+            if source.kind == "single":
+                say(_single(source))
+        stores += read_sources(sources, options, say)
     return join_stores(stores)
+
+
+def _single(source: Source) -> str:
+    """Say what is assumed of images whose scene is not known."""
+    count, folder = len(source.files), source.path
+    if count == 1:
+        return f"{folder}: 1 image without cameras, taken as a single one; its second views are synthetic"
+    return (
+        f"{folder}: {count} images without cameras, taken as single images of different things. Their second views are "
+        "synthetic: the image warped by a homography. Held-out images may show what training images show. If all show "
+        f"one scene, reconstruct it first: `kornia-lift build-dataset {folder} --out DATASET`, then `train --data "
+        "DATASET`"
+    )

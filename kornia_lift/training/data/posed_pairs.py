@@ -128,6 +128,15 @@ def images_with_cameras(store: Store, config: PairConfig) -> Iterator[list[int]]
             yield spread(members, config.max_images)
 
 
+def count_pairs(store: Store, config: PairConfig | None = None) -> int:
+    """Return how many pairs :func:`posed_pairs` lists; no image is decoded."""
+    config = config or PairConfig()
+    return sum(
+        len(choose_partners([store.observed(k) for k in chosen], config))
+        for chosen in images_with_cameras(store, config)
+    )
+
+
 def spread(items: Sequence[T], count: int) -> list[T]:
     """Return at most ``count`` of some items, evenly spread, both ends among them."""
     return [items[n] for n in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]

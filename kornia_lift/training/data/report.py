@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 
 from kornia_lift._words import counted
+from kornia_lift.training.data.posed_pairs import count_pairs
 from kornia_lift.training.data.prepare.assemble import STEPS
 from kornia_lift.training.data.store import Store
 
@@ -18,11 +19,15 @@ FEWEST = 2  # below which there is no pair
 def funnel_lines(counts: Mapping[str, int]) -> list[str]:
     """Say how many locations of a scene each step of its reading left, and the largest loss."""
     steps = [(name, counts[name]) for name in STEPS if name in counts]
-    lines = [f"  {counts.get('images', 0):7d}  images"]
+    images = counts.get("images", 0)
+    lines = [f"  {images:7d}  image{'' if images == 1 else 's'}"]
     before = None
+    views = "two images" if "tracked" in counts else "the image"  # single images and exposures are not followed
     for name, left in steps:
         lost = f"  (-{before - left})" if before is not None and left < before else ""
-        lines.append(f"  {left:7d}  {STEPS[name]}{lost}")
+        what = STEPS[name].format(views=views)
+        what = what.removesuffix("s") if name == "found" and left == 1 else what
+        lines.append(f"  {left:7d}  {what}{lost}")
         before = left
     return lines
 
@@ -52,8 +57,9 @@ def describe_data(store: Store, train: Store, held_out: Store) -> list[str]:
         images, points = counted(len(part.images), "image"), counted(_points(part), "location")
         lines.append(
             f"{what}: {images}; {points} and {pairs} of views for the patch stages of the modern recipe, "
-            f"{len(np.unique(sift.point))} with SIFT frames and {len(part.empty)} empty "
-            "regions for the paper's recipe; all images for the detector stages"
+            f"{len(np.unique(sift.point))} with SIFT frames and {counted(len(part.empty), 'empty region')} for the "
+            f"paper's recipe; for the detector stages {counted(count_pairs(part), 'pair')} of images with cameras, and "
+            f"warped crops of the {images}"
         )
     return lines + shortages(train, held_out)
 
@@ -91,6 +97,11 @@ def shortages(train: Store, held_out: Store, recipes: Collection[str] = ("paper"
                 "smooth parts"
             )
     return lines
+
+
+def can_train(train: Store, held_out: Store) -> bool:
+    """Whether any recipe has something to train on and to measure on."""
+    return min(_points(train), _points(held_out)) >= FEWEST
 
 
 def _points(store: Store) -> int:

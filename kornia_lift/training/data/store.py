@@ -193,15 +193,24 @@ def load_store(path: str | Path) -> Store:
         version = int(read_npz(path, {"version": ("iu", 0)})["version"])
         if version != VERSION:
             raise StoreError(
-                f"{path} is a store of version {version}, this package reads version {VERSION}; build it again"
+                f"{path} is a store of version {version}, this package reads version {VERSION}; {_again(path)}"
             )
         arrays = read_npz(path, _layout())
     except DamagedFileError as error:
-        raise StoreError(f"{error}; a training store that is truncated or damaged: copy or build it again") from error
+        raise StoreError(
+            f"{error}; a training store that is truncated or damaged: copy it again, or {_again(path)}"
+        ) from error
     try:
         return _assemble(arrays)
     except (ValueError, IndexError, TypeError, AttributeError, OverflowError) as error:
-        raise StoreError(f"{path} contradicts itself: {error}; build it again") from error
+        raise StoreError(f"{path} contradicts itself: {error}; {_again(path)}") from error
+
+
+def _again(path: Path) -> str:
+    """How a store is made again: `build-dataset` keeps one that exists."""
+    record = path.with_suffix(".json")
+    both = f"{path} and {record}" if record.is_file() else str(path)
+    return f"delete {both}, and build it again by `kornia-lift build-dataset`"
 
 
 def _assemble(arrays: Mapping[str, NDArray[Any]]) -> Store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.report.results import FeatureResults, Results, describe_options, provenance
 from kornia_lift.evaluation.runner import SKIPPED, PairResult, evaluate
 from kornia_lift.feature import LIFTFeature
+from kornia_lift.files import UnreadableImageError
 from kornia_lift.scenes.scene import Scene
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.held_out.scenes import HeldOutConfig, describe_pairs, held_out_scenes
 from kornia_lift.training.initial import weights_digest
+from kornia_lift.training.watch import Watch
 from kornia_lift.weights import is_upright
 
 CACHE = "held_out.json"
@@ -108,7 +111,7 @@ class Referee:
         out: folder of the run.
         config: which pairs.
         device: where features are computed.
-        say: called with a line of text before each measurement.
+        say: called with a line of text before each measurement, and from time to time meanwhile.
 
     """
 
@@ -146,15 +149,33 @@ class Referee:
         identity = f"peer {model}" if model == SIFT else _identity(model)
         if identity not in self._known:
             self._say(f"measuring {name} on {self.pairs} held-out pairs")
-            extract = self.extractor(model)
-            pairs: dict[str, list[PairResult]] = {
-                group: evaluate(ExtractedFeatures(extract, scenes, self.config.num_features), scenes, self._options)
-                for group, scenes in self.groups.items()
-            }
+            pairs = self._evaluate(model, Watch(lambda done: self._say(f"measuring {name}: {done}")))
             self._known[identity] = FeatureResults(name, pairs, {"identity": identity})
             self._write()
             self._known = self._read()  # rounded as a resumed run reads it, so that both decide alike
         return replace(self._known[identity], name=name)
+
+    def _evaluate(self, model: str | Path, watch: Watch) -> dict[str, list[PairResult]]:
+        """Extract the features of all images, which takes most of the time, then score the pairs."""
+        extract, count = self.extractor(model), self.config.num_features
+        sources = {group: ExtractedFeatures(extract, scenes, count) for group, scenes in self.groups.items()}
+        images = [
+            (sources[group], scene.name, scene.names[k])
+            for group, scenes in self.groups.items()
+            for scene in scenes
+            for k in sorted({k for pair in scene.pairs for k in (pair.i, pair.j)})
+        ]
+        for source, scene_name, image in watch(images, "images"):
+            with suppress(UnreadableImageError):  # its pairs are skipped below
+                source.read(scene_name, image)
+        return {
+            group: [
+                result
+                for scene in watch(scenes, "scenes scored")
+                for result in evaluate(sources[group], [scene], self._options)
+            ]
+            for group, scenes in self.groups.items()
+        }
 
     def extractor(self, model: str | Path) -> Extractor:
         """Return a function from an image to the features of a model, on the CPU."""

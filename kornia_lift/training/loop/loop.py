@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,7 +27,8 @@ from kornia_lift.training.loop.checkpoint import (
 )
 from kornia_lift.training.loop.log import TrainingLog
 from kornia_lift.training.loop.optimization import learning_rate
-from kornia_lift.training.loop.result import Result
+from kornia_lift.training.loop.paired import PairedParts
+from kornia_lift.training.loop.result import Result, make_result
 from kornia_lift.training.loop.signals import StopRequest, TrainingInterrupted, stop_requests
 from kornia_lift.training.loop.update import TrainingDivergedError, Update
 from kornia_lift.training.stage import ERROR, Stage, measure_of
@@ -119,6 +120,7 @@ class _Run:
         self.resumed = False
         self.best: dict[str, Any] = {"step": -1, "figures": {ERROR: math.inf}}
         self.start = math.nan
+        self.measure, self.parts = measure_of(stage), PairedParts()
 
     def train(self, request: StopRequest, progress: bool) -> Result:
         config, before = self.config, self.elapsed
@@ -133,7 +135,7 @@ class _Run:
                 resumed=self.resumed,
                 tensorboard=config.tensorboard,
                 progress=progress,
-                measure=measure_of(self.stage),
+                measure=self.measure,
             )
         stopped: Literal["steps", "time"] = "time" if self._late() else "steps"
         try:
@@ -173,18 +175,15 @@ class _Run:
         finally:
             if log is not None:
                 log.close()
-        best = self.out_dir / BEST
         if not math.isfinite(self.best["figures"][ERROR]):
             raise TrainingDivergedError(
                 f"{self.title}: no validation gave a finite error, the last one {self.best['figures']}; "
                 "the held-out data are most likely too few or damaged"
             )
-        found = distributed.from_first(load_checkpoint(best) if first else None)
+        found = distributed.from_first(load_checkpoint(self.out_dir / BEST) if first else None)
         self.stage.network.load_state_dict(found["network"])
         # of the file itself: a run that was killed after writing it resumed from a last.pt that did not know it yet
-        step, figures = found["best"]["step"], found["best"]["figures"]
-        last, measure = self.out_dir / LAST, measure_of(self.stage)
-        return Result(self.step, stopped, figures[ERROR], self.start, step, figures, best, last, measure)
+        return make_result(self.step, stopped, self.start, found["best"], self.out_dir, self.measure, config.steps)
 
     def _late(self) -> bool:
         return self.config.max_minutes is not None and self.elapsed > 60 * self.config.max_minutes
@@ -221,6 +220,7 @@ class _Run:
         if log is not None:  # rank 0; the others wait in from_first
             with torch.no_grad(), self.update.averaged_weights():
                 figures = {key: float(value) for key, value in self.stage.validate().items()}
+                interval = self.parts.interval(self.stage, self.step)
                 error, least = figures[ERROR], self.best["figures"][ERROR]
                 if not self.step:
                     self.start = error
@@ -228,7 +228,7 @@ class _Run:
                     LOGGER.warning("%s, step %d: the validation error is %s", self.title, self.step, error)
                 # an error that is not finite is the worst: without this a first NaN would stay the best
                 if self.best["step"] < 0 or (math.isfinite(error) and not least <= error):
-                    self.best = {"step": self.step, "figures": figures}
+                    self.best = {"step": self.step, "figures": figures, "interval": interval}
                     save_checkpoint(self.out_dir / BEST, self._header() | {"network": network.state_dict()})
             log.write(self.step, "validation", figures)
         took = self.clock() - began
@@ -260,8 +260,9 @@ class _Run:
 
     def _save(self) -> None:
         if distributed.rank() == 0:
-            times = {"elapsed": self.elapsed, "start": self.start}
-            save_checkpoint(self.out_dir / LAST, self._header() | times | self.update.state_dict())
+            more: dict[str, Any] = {"elapsed": self.elapsed, "start": self.start}
+            more |= {"measure": None if self.measure is None else asdict(self.measure), "parts": self.parts.first}
+            save_checkpoint(self.out_dir / LAST, self._header() | more | self.update.state_dict())
 
     def restore(self) -> None:
         """Go back to ``last.pt``, which the first process reads for all: other machines need not see the folder."""
@@ -276,7 +277,8 @@ class _Run:
                 "the old options to resume, or choose another folder"
             ) from error
         self.step, self.elapsed, self.best = state["step"], state.get("elapsed", 0.0), state["best"]
-        self.start, self.first_step, self.resumed = state.get("start", math.nan), self.step, True
+        self.start, self.parts.first = state.get("start", math.nan), state.get("parts")
+        self.first_step, self.resumed = self.step, True
         self._say_new_rate(state["config"]["max_minutes"])
 
     def _say_new_rate(self, before: float | None) -> None:

@@ -87,4 +87,5 @@ class HardestDescriptorStage(HardestInBatch):
             losses.append(float(loss))
             correct.append(figures["correct"])
         self.network.train()
+        self.parts = [1 - share for share in correct]
         return {"error": 1 - sum(correct) / batches, "loss": sum(losses) / batches}

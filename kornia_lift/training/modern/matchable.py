@@ -83,6 +83,7 @@ class MatchableDetectorStage:
         does not decide: its detections are those of the response before this stage, and count less the more that moves.
         """
         figures = self.repeatable.validate()
+        self.parts = self.repeatable.parts
         self.network.eval()
         shares = []
         for image in range(len(self.validation)):

@@ -96,4 +96,5 @@ class EquivariantOrientationStage:
             losses.append(float(loss))
             within.append(figures["within20"])
         self.network.train()
+        self.parts = [1 - share for share in within]
         return {"error": 1 - sum(within) / batches, "loss": sum(losses) / batches}

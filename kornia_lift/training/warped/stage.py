@@ -76,7 +76,9 @@ class WarpedCropsStage(ABC):
         return {**batch, "budget": budget.expand(len(batch["first"]))}
 
     def validate(self, batches: int = 8) -> dict[str, float]:
-        figures = mean_on_crops(self, self.validation, self.num_images, batches)
+        found = figures_on_crops(self, self.validation, self.num_images, batches)
+        self.parts = [1 - figures["repeated_1px"] for figures in found]
+        figures = _mean(found)
         return {"error": 1 - figures["repeated_1px"], **figures}
 
 
@@ -87,9 +89,20 @@ class _LearnsFromCrops(Protocol):
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]: ...
 
 
-@torch.no_grad()
 def mean_on_crops(stage: _LearnsFromCrops, crops: WarpedCrops, num_images: int, batches: int) -> dict[str, float]:
-    """Average the loss of a stage, and its figures, over held-out batches that are the same every time.
+    """Average what :func:`figures_on_crops` returns."""
+    return _mean(figures_on_crops(stage, crops, num_images, batches))
+
+
+def _mean(found: list[dict[str, float]]) -> dict[str, float]:
+    return {key: sum(figures[key] for figures in found) / len(found) for key in found[0]}
+
+
+@torch.no_grad()
+def figures_on_crops(
+    stage: _LearnsFromCrops, crops: WarpedCrops, num_images: int, batches: int
+) -> list[dict[str, float]]:
+    """Return the loss of a stage, and its figures, on held-out batches that are the same every time.
 
     Args:
         stage: whose network is in eval mode meanwhile.
@@ -98,7 +111,7 @@ def mean_on_crops(stage: _LearnsFromCrops, crops: WarpedCrops, num_images: int, 
         batches: number of batches, each with a budget of :data:`VALIDATION_BUDGET`.
 
     Returns:
-        ``loss`` and the figures of the stage.
+        ``loss`` and the figures of the stage, of every batch.
 
     """
     stage.network.eval()
@@ -110,4 +123,4 @@ def mean_on_crops(stage: _LearnsFromCrops, crops: WarpedCrops, num_images: int, 
         loss, figures = stage.loss(to_device_of(stage.network, drawn))
         found.append({"loss": loss.item(), **figures})
     stage.network.train()
-    return {key: sum(figures[key] for figures in found) / batches for key in found[0]}
+    return found

@@ -42,7 +42,7 @@ def test_a_truncated_file_is_named(tiny_store: Store, tmp_path: Path, share: flo
     save_store(path, tiny_store)
     raw = path.read_bytes()
     path.write_bytes(raw[: int(share * len(raw))])
-    with pytest.raises(StoreError, match=r"cut\.npz is damaged .* truncated or damaged: copy or build it again"):
+    with pytest.raises(StoreError, match=r"cut\.npz is damaged .* truncated or damaged: copy it again, or delete "):
         load_store(path)
 
 
@@ -61,8 +61,18 @@ def test_a_flipped_bit_is_found(tiny_store: Store, tmp_path: Path, part: str) ->
 
 def test_another_version_is_named(tmp_path: Path) -> None:
     np.savez(tmp_path / "old.npz", version=np.array(7))
-    with pytest.raises(StoreError, match="version 7, this package reads version 2; build it again"):
+    with pytest.raises(StoreError, match="version 7, this package reads version 2; delete "):
         load_store(tmp_path / "old.npz")
+
+
+def test_what_has_to_be_built_again_is_named_with_its_record(tmp_path: Path) -> None:
+    path, record = tmp_path / "old.npz", tmp_path / "old.json"
+    np.savez(path, version=7)
+    with pytest.raises(StoreError, match=rf"delete {path}, and build it again by `kornia-lift build-dataset`"):
+        load_store(path)
+    record.touch()
+    with pytest.raises(StoreError, match=rf"delete {path} and {record}, and build it again"):
+        load_store(path)
 
 
 def test_what_is_no_store_is_named(tmp_path: Path) -> None:

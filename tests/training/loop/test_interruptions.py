@@ -99,6 +99,8 @@ EVERY = [("paper", s) for s in (*PaperRecipe.STAGES, *PaperRecipe.OPTIONAL)]
 EVERY += [("modern", s) for s in ModernRecipe.STAGES]
 EVERY += [("compact", s) for s in CompactRecipe.stages_of(COMPACT)] + [("compact with response", "response")]
 EVERY += [("lfnet", s) for s in LFNetRecipe.STAGES]
+#: Stages that tell the errors of the parts of their held-out samples, besides those of `modern`.
+PAIRED = [("compact", s) for s in ("orientation", "descriptor", "refine")]
 #: Stages that no such recipe has: those that learn from folders, and one for scripts.
 OTHERS = ("correspondences", "tilde", "response")
 
@@ -158,10 +160,13 @@ def test_a_signal_in_any_stage_changes_nothing(
         return make_recipe(kind, hard_store, singles, out)
 
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    make(whole).run([stage], given=make(whole).STAGES, progress=False)
+    undisturbed = make(whole).run([stage], given=make(whole).STAGES, progress=False)[stage]
     number = signal.SIGTERM if kind == "paper" else signal.SIGINT
     interrupted(make, stage, halves, number)
-    make(halves).run([stage], given=make(halves).STAGES, progress=False)
+    result = make(halves).run([stage], given=make(halves).STAGES, progress=False)[stage]
+    assert (result.interval is not None) == (kind == "modern" or (kind, stage) in PAIRED)
+    if result.interval is not None:
+        assert result.interval == pytest.approx(undisturbed.interval, rel=0.1, abs=1e-3)
     assert set(losses(whole / stage)) == set(range(1, STEPS + 1))
     assert losses(halves / stage) == pytest.approx(losses(whole / stage), rel=1e-3, abs=1e-5)
 

@@ -28,14 +28,14 @@ from kornia_lift.training.data.store import Kind, Observations, Store, StoredIma
 EMPTY_PER_IMAGE = 100
 # an image with at least 50 points is compared with its model: a tenth of them must lie at SIFT keypoints
 _ENOUGH, _LEAST_NEAR = 50, 0.1
-#: What the counts of a store count, in order: locations that are left.
+#: What the counts of a store count, in order: locations that are left. ``{views}`` is where, as the kind has it.
 STEPS = {
     "found": "locations",
     "tracked": "seen in two images, in one orientation",
     "near_sift": "SIFT keypoint at the location in two images",
     "large": f"of at least {MIN_SIGMA:g} pixels",
     "confirmed": "scales and angles agree with the geometry",
-    "supported": f"whole support ({2 * SUPPORT:.0f} sigma) inside two images",
+    "supported": f"whole support ({2 * SUPPORT:.0f} sigma) inside {{views}}",
 }
 
 

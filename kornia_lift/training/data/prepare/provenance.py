@@ -46,7 +46,9 @@ def check_record(made: Path, record: Mapping[str, Any]) -> None:
         OtherSourceError: if it was not, or nothing is known of it.
 
     """
-    path, advice = record_path(made), "delete it to make it again, or choose another --out"
+    path = record_path(made)
+    both = f"{made} and {path}" if path.exists() else str(made)
+    advice = f"delete {both} to make it again, or choose another --out"
     try:
         before = read_json(path)
         changes = _changes(before, record)

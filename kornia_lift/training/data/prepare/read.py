@@ -31,6 +31,7 @@ from kornia_lift.training.data.prepare.frames import (
     frames_from_scene,
 )
 from kornia_lift.training.data.prepare.negatives import SUPPORT
+from kornia_lift.training.data.prepare.one_scene import MODEL, overlapping_pairs
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.sift import (
     MIN_SIGMA,
@@ -94,7 +95,7 @@ def read_source(source: Source, options: ReadOptions | None = None, say: Say = l
     options = options or ReadOptions()
     rng = np.random.default_rng(options.seed)
     if source.kind == "single":
-        return _read_singles(source, options, rng)
+        return _read_singles(source, options, rng, say)
     if source.kind == "exposures":
         return _read_exposures(source, options, rng)
     if source.kind == "sfm":
@@ -167,20 +168,24 @@ def _pinhole(scene: PosedScene, index: int) -> Camera:
     return Camera("PINHOLE", tuple(map(float, params)), scene.camera_size(index), *pose)
 
 
-def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator) -> Store:
+def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator, say: Say) -> Store:
     """Single images: their second views are synthetic, drawn when training."""
     files = source.files
     images = [read_gray(path, options.max_size, apply_exif=True) for path in files]
     check_different(
         [thumbnail(image) for image in images],
         source.name,
-        "single images have to show different things: keep one of each, and build images of one scene without --single",
+        lambda kept: (
+            f"single images have to show different things: keep {kept}. Images of one scene are reconstructed instead: "
+            f"kornia-lift build-dataset {source.path} --out DATASET (without --single)"
+        ),
     )
+    _say_if_one_scene(source, images, options.seed, say)
     keypoints = [detect_sift(image) for image in images]
     parts, points, found, large = [Observations.none()], 0, 0, 0
     for index, (image, every) in enumerate(zip(images, keypoints, strict=True)):
         chosen = _locations_of(image, every, options.points_per_image, rng)
-        found, large = found + len(np.unique(every.xy, axis=0)), large + int((every.sigma >= MIN_SIGMA).sum())
+        found, large = found + len(np.unique(every.xy, axis=0)), large + _large(every)
         number = points + np.arange(len(chosen))
         parts.append(
             Observations(
@@ -195,6 +200,19 @@ def _read_singles(source: Source, options: ReadOptions, rng: np.random.Generator
     if not len(table):
         raise NoCorrespondenceError(_no_texture(source.name, len(images)))
     return make_store(source, read, table, counts, options, rng)
+
+
+def _say_if_one_scene(source: Source, images: list[Tensor], seed: int, say: Say) -> None:
+    """Warn where single images overlap: the held-out ones then show what the training images show."""
+    overlapping, pairs, used = overlapping_pairs(images, seed)
+    if overlapping:
+        say(
+            f"warning: {source.name}: the images are read as single ones, which have to show different things, but "
+            f"{overlapping} of {counted(pairs, 'pair')} of {used} of them overlap (matched with {MODEL}). If they show "
+            "one scene, training and held-out images show the same, and the validation errors say little. Reconstruct "
+            f"them instead: `kornia-lift build-dataset {source.path} --out DATASET` without --single, then "
+            "`train --data DATASET`"
+        )
 
 
 def _read_exposures(source: Source, options: ReadOptions, rng: np.random.Generator) -> Store:
@@ -217,11 +235,16 @@ def _read_exposures(source: Source, options: ReadOptions, rng: np.random.Generat
     rows = Observations(frames.image, frames.point, frames.xy, sigma, theta, *_unit(len(frames)))
     counts = {
         "found": len(np.unique(every.xy, axis=0)),
-        "large": int((every.sigma >= MIN_SIGMA).sum()),
+        "large": _large(every),
         "supported": int((table.sigma > 0).sum()),
     }
     read = Material(images, [f.name for f in files], [every] * count, frames, Tolerance(), [None] * count)
     return make_store(source, read, rows, counts, options, rng)
+
+
+def _large(keypoints: Keypoints) -> int:
+    """Number of locations with a keypoint of the least scale; SIFT has several at some."""
+    return int((one_per_location(keypoints).sigma >= MIN_SIGMA).sum())
 
 
 def _locations_of(image: Tensor, keypoints: Keypoints, count: int, rng: np.random.Generator) -> Keypoints:

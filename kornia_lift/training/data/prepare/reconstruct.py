@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 from kornia_lift._extras import require
 from kornia_lift._gray import to_bytes
 from kornia_lift._io import load_image
+from kornia_lift._io.writing import temporary_folder
 from kornia_lift._words import counted
 from kornia_lift.files.colmap import errors_only
 from kornia_lift.training.data.images import images_below, images_in
@@ -70,9 +70,8 @@ def reconstruct(
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     _check_space(out.parent, len(paths))
-    work_folder = tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.")
-    with work_folder as work, errors_only(pycolmap):
-        scene, database = Path(work) / "scene", Path(work) / "database.db"
+    with temporary_folder(out) as work, errors_only(pycolmap):
+        scene, database = work / "scene", work / "database.db"
         (scene / "images").mkdir(parents=True)
         thumbnails = []
         for path in paths:
@@ -87,9 +86,13 @@ def reconstruct(
             name = path.name if path.suffix.lower() == ".jpg" else f"{path.name}.jpg"
             if not cv2.imwrite(str(scene / "images" / name), image, [cv2.IMWRITE_JPEG_QUALITY, 95]):
                 raise OSError(errno.EIO, "cannot write; is the disk full?", str(scene / "images" / name))
-        advice = "move the camera between images by a tenth of the distance or more, or keep every tenth frame"
         try:
-            check_different(thumbnails, str(folder), advice)
+            check_different(
+                thumbnails,
+                str(folder),
+                lambda kept: f"keep {kept}, and move the camera between images by a tenth of the distance or more",
+                MIN_IMAGES,
+            )
         except ValueError as error:
             raise ReconstructionError(str(error)) from None
         say(f"reconstruction from {len(paths)} images: SIFT")
@@ -108,9 +111,9 @@ def reconstruct(
         mapping.num_threads = threads
         mapping.random_seed = seed
         mapping.min_model_size = MIN_IMAGES
-        (Path(work) / "models").mkdir()
+        (work / "models").mkdir()
         say("finding cameras and points")
-        models = pycolmap.incremental_mapping(database, scene / "images", Path(work) / "models", mapping)
+        models = pycolmap.incremental_mapping(database, scene / "images", work / "models", mapping)
         best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
         if best is None or best.num_reg_images() < MIN_IMAGES:
             raise ReconstructionError(

@@ -10,7 +10,7 @@ import pytest
 
 from kornia_lift.scenes.homographies import apply_homography
 from kornia_lift.training.data.load import load_data
-from kornia_lift.training.data.prepare.assemble import NoCorrespondenceError
+from kornia_lift.training.data.prepare.assemble import STEPS, NoCorrespondenceError
 from kornia_lift.training.data.prepare.negatives import SUPPORT
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.prepare.read import read_source
@@ -95,6 +95,10 @@ def test_single_images_and_exposures(tmp_path: Path) -> None:
         write(tmp_path / "bracket" / f"{gain}.png", (picture * gain).clip(0, 255).astype(np.uint8))
     source = Source("exposures", "bracket", tmp_path / "bracket")
     exposures = read_source(source)
+    for store in (singles, exposures):  # each step leaves some of those before
+        (counts,) = store.counts.values()
+        steps = [counts[name] for name in STEPS if name in counts]
+        assert len(steps) == 3 and steps == sorted(steps, reverse=True)
     assert (np.bincount(exposures.tracks.point) == 3).all() and exposures.scenes == ("bracket",)
     write(tmp_path / "bracket" / "odd.png", picture[:-1])
     with pytest.raises(ValueError, match="two or more images of one size"):
