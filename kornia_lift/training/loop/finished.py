@@ -43,7 +43,7 @@ def _read(config: LoopConfig, out_dir: Path, resolved: Mapping[str, Any], identi
     found = load_checkpoint(best)["best"]
     if (state["step"] < config.steps and not late) or not math.isfinite(found["figures"][ERROR]):
         return None
-    measure = state.get("measure")  # not in checkpoints of before 2026-11-29
+    measure = state.get("measure")  # not in checkpoints of before 2026-11-28
     measured = Measure(**measure) if measure is not None else None
     start = state.get("start", math.nan)
     return make_result(state["step"], "time" if late else "steps", start, found, out_dir, measured, config.steps)

@@ -105,6 +105,6 @@ def make_result(
         steps: likewise.
 
     """
-    figures, interval = best["figures"], best.get("interval")  # without an interval before 2026-11-29
+    figures, interval = best["figures"], best.get("interval")  # without an interval before 2026-11-28
     files = folder / BEST, folder / LAST
     return Result(step, stopped, figures[ERROR], start, best["step"], figures, *files, measure, steps, interval)
