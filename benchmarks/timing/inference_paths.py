@@ -134,8 +134,11 @@ def paths_of_compact(model: str, inputs: Inputs) -> Iterator[Paths]:
     describe = of_network(partial(_with_precision, CompactDescriptor, model), x, every)
     yield Paths(f"{model}: descriptor", describe, "ms per patch", len(x), describes=True)
     one = x[:, :1].contiguous()
-    for name, kind in (("orientation", PolarOrientation), ("localization", KeypointLocalization)):
-        calls = of_network(partial(_with_precision, kind, model), one, floats)
+    for name, kind, formats in (
+        ("orientation", PolarOrientation, every),
+        ("localization", KeypointLocalization, floats),
+    ):
+        calls = of_network(partial(_with_precision, kind, model), one, formats)
         yield Paths(f"{model}: {name}", calls, "ms per patch", len(x))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from functools import partial
-from typing import cast, get_args
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +22,14 @@ from kornia_lift.networks._fast.folded import (
     FloatChain,
     IntegerPrecision,
     Placement,
+    Precision,
     fold,
     normalised_tensors,
     padded,
     product_dtype,
 )
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
-from kornia_lift.networks._fast.quantized import IntegerChain, has_fast_integers, has_integers
+from kornia_lift.networks._fast.quantized import IntegerChain, known_precision, uses_integers
 from kornia_lift.networks.layers import NORM_EPS, Layers, in_chunks, normalised_convolution, normalize_patches
 from kornia_lift.weights import load_network, widths_of
 
@@ -77,8 +78,8 @@ class PatchEncoder(Layers):
         layers.append(nn.Conv2d(channels[-1], outputs, size, bias=False))
         layers.append(nn.BatchNorm2d(outputs, eps=NORM_EPS, affine=False))
         super().__init__(*layers)
-        placements = tuple((tuple(c.stride), tuple(map(int, c.padding))) for c, _ in self.pairs())
-        self._plan = PlanCache(partial(_build, placements=placements, precision=_known(precision)))
+        placements = tuple(Placement(tuple(c.stride), tuple(map(int, c.padding))) for c, _ in self.pairs())
+        self._plan = PlanCache(partial(_build, placements=placements, precision=known_precision(precision)))
 
     def pairs(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         """Return every convolution with the normalisation after it."""
@@ -88,7 +89,7 @@ class PatchEncoder(Layers):
     def forward(self, x: Tensor) -> Tensor:
         tensors = normalised_tensors(self.pairs())
         if not self.training and is_plain(x, *tensors) and len(x):
-            return self._plan.get(*tensors)(padded(x))[: len(x)]
+            return self._plan.get(*tensors)(padded(x))[: len(x)].flatten(1)
         return super().forward(x).flatten(1)
 
 
@@ -223,15 +224,7 @@ def _regions_of(large: Tensor) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def _known(precision: str) -> IntegerPrecision:
-    if precision not in get_args(IntegerPrecision):
-        raise ValueError(f"precision must be one of {', '.join(get_args(IntegerPrecision))}, got {precision!r}")
-    if precision == "int8" and not has_integers():
-        raise ValueError("precision 'int8' needs a torch with oneDNN's quantized convolutions; use 'auto'")
-    return cast(IntegerPrecision, precision)
-
-
 def _build(*tensors: Tensor, placements: Sequence[Placement], precision: IntegerPrecision) -> FloatChain | IntegerChain:
-    if precision == "int8" or (precision == "auto" and has_fast_integers()):
+    if uses_integers(precision):
         return IntegerChain(fold(*tensors, eps=NORM_EPS, dtype=tensors[0].dtype), placements)
-    return FloatChain(fold(*tensors, eps=NORM_EPS, dtype=product_dtype(precision)), placements)
+    return FloatChain(fold(*tensors, eps=NORM_EPS, dtype=product_dtype(cast("Precision", precision))), placements)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -17,8 +18,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
-from kornia_lift.networks._fast.folded import Precision, fold, normalised_tensors, padded, product_dtype
+from kornia_lift.networks._fast.folded import (
+    FloatMaps,
+    IntegerPrecision,
+    Placement,
+    Precision,
+    closed,
+    fold,
+    normalised_tensors,
+    padded,
+    product_dtype,
+)
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
+from kornia_lift.networks._fast.quantized import IntegerChain, known_precision, uses_integers
 from kornia_lift.networks.layers import NORM_EPS, Layers, in_chunks, normalize_patches
 from kornia_lift.weights import load_network, widths_of
 
@@ -86,24 +98,19 @@ class PolarConvolution(nn.Module):
         if random:
             nn.init.orthogonal_(self.convolution.weight, gain=0.6)
 
-    def _close(self, x: Tensor) -> Tensor:
-        closed = torch.cat([x[..., -self.around :], x, x[..., : self.around]], dim=-1)
-        return closed.contiguous(memory_format=torch.channels_last)
-
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.norm(self.convolution(self._close(x))))
+        return F.relu(self.norm(self.convolution(closed(x, self.around))))
 
-    def folded(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """Same as the call in eval mode, with the normalisation folded into the weights."""
+    @property
+    def placement(self) -> Placement:
         c = self.convolution
-        return F.conv2d(
-            self._close(x),
-            weight,
-            bias,
-            cast("tuple[int, int]", c.stride),
-            cast("tuple[int, int]", c.padding),
-            cast("tuple[int, int]", c.dilation),
-        ).relu_()
+        return Placement(tuple(c.stride), tuple(map(int, c.padding)), tuple(c.dilation), self.around)
+
+
+def _build(*tensors: Tensor, placements: Sequence[Placement], precision: IntegerPrecision) -> FloatMaps | IntegerChain:
+    if uses_integers(precision):
+        return IntegerChain(fold(*tensors, eps=NORM_EPS, dtype=tensors[0].dtype), placements, ends_in_relu=True)
+    return FloatMaps(fold(*tensors, eps=NORM_EPS, dtype=product_dtype(cast("Precision", precision))), placements)
 
 
 class PolarOrientation(nn.Module):
@@ -120,7 +127,8 @@ class PolarOrientation(nn.Module):
         small: sample 8 circles instead of 16, and leave out the third layer: half of the time. ``None``: as in the
             weights, or ``False`` without weights.
         precision: number format of the products on a CPU without gradient, see
-            :class:`~kornia_lift.networks.compact_descriptor.CompactDescriptor`.
+            :class:`~kornia_lift.networks.compact_descriptor.CompactDescriptor`. In 8-bit integers, 99 % of the angles
+            are within 5 degrees of those in float32.
         chunk_size: patches that go through the network at once when no gradient is recorded.
 
     Shape:
@@ -150,7 +158,7 @@ class PolarOrientation(nn.Module):
         *,
         width: int = 16,
         small: bool | None = None,
-        precision: Precision = "auto",
+        precision: IntegerPrecision = "auto",
         chunk_size: int = 1024,
     ) -> None:
         super().__init__()
@@ -173,7 +181,8 @@ class PolarOrientation(nn.Module):
             layer(2 * width, 2 * width, (1, 5), dilation=8),  # sees 135 degrees to both sides
         )
         self.head = nn.Conv2d(2 * width, 1, 1)
-        self._plan = PlanCache(partial(fold, eps=NORM_EPS, dtype=product_dtype(precision)))
+        placements = tuple(cast(PolarConvolution, each).placement for each in self.features)
+        self._plan = PlanCache(partial(_build, placements=placements, precision=known_precision(precision)))
         if pretrained is not False:
             load_network(self, "orientation", pretrained)
 
@@ -205,11 +214,7 @@ class PolarOrientation(nn.Module):
         layers = cast("list[PolarConvolution]", list(self.features))
         tensors = normalised_tensors((layer.convolution, layer.norm) for layer in layers)
         if not self.training and is_plain(x, *tensors) and len(x):
-            plan = self._plan.get(*tensors)
-            x = padded(x).to(plan[0][0].dtype)
-            for layer, (weight, bias) in zip(layers, plan, strict=True):
-                x = layer.folded(x, weight, bias)
-            x = x[: len(patch)].float()
+            x = self._plan.get(*tensors)(padded(x))[: len(patch)]
         else:
             x = self.features(x)
         return self.head(x)[:, 0, 0]

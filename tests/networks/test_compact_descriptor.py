@@ -148,7 +148,7 @@ def test_unknown_precision_is_refused() -> None:
 
 
 def test_integers_where_torch_has_none_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kornia_lift.networks.compact_descriptor.has_integers", lambda: False)
+    monkeypatch.setattr("kornia_lift.networks._fast.quantized.has_integers", lambda: False)
     with pytest.raises(ValueError, match="precision 'int8' needs"):
         CompactDescriptor(False, precision="int8")
 

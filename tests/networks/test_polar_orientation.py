@@ -14,6 +14,7 @@ from torch.autograd import gradcheck
 
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks._fast.plan import fast_paths
+from kornia_lift.networks._fast.quantized import has_fast_integers, has_integers
 from kornia_lift.networks.polar_orientation import PolarOrientation, peak_angle, peak_angles, polar_sampling
 from kornia_lift.weights import WeightFileError, write_safetensors
 from tests.helpers.pictures import texture
@@ -121,6 +122,45 @@ def test_the_folded_path_gives_the_same(small: bool) -> None:
     half = trained(precision="bfloat16", small=small)
     with torch.no_grad():
         assert (half.logits(patches) - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+needs_integers = pytest.mark.skipif(not has_integers(), reason="this torch has no convolutions of 8-bit integers")
+
+
+@needs_integers
+@pytest.mark.parametrize("small", [False, True])
+def test_integers_give_nearly_the_same_for_any_batch(small: bool) -> None:
+    network, patches = trained(precision="int8", small=small), texture(32, 32, batch=21)
+    with torch.no_grad():
+        found = network.logits(patches)
+        with fast_paths(False):
+            expected = network.logits(patches)
+        parts = torch.cat([network.logits(part) for part in patches.split(5)])
+    # the logits of random weights vary little; without fast instructions sums of two products may saturate
+    limit = (0.2 if has_fast_integers() else 0.6) * float(expected.std())
+    assert 1e-4 < float((found - expected).square().mean().sqrt()) < limit
+    # the sampling matrix rounds in float32: a few values fall on the other side of a step
+    assert float((found - parts).abs().mean()) < 0.02 * float(expected.std())
+
+
+@needs_integers
+def test_integers_rotate_with_the_patch() -> None:
+    """A shift along the circles is a shift of integers: the estimate has no preferred direction."""
+    network, patch = trained(precision="int8"), texture(32, 32, batch=6)
+    with torch.no_grad():
+        upright = network.logits(patch)
+        after = network.logits(patch.rot90(-1, (2, 3)))
+    assert (after - upright.roll(18, 1)).abs().mean() < 0.02 * upright.std()
+
+
+@needs_integers
+def test_integers_of_shipped_weights_give_the_angles_of_float32() -> None:
+    patches = rotated(0, batch=64)
+    exact, rounded = (PolarOrientation("lift-plus", precision=p) for p in ("float32", "int8"))
+    with torch.no_grad():
+        off = (exact(patches) - rounded(patches) + math.pi) % (2 * math.pi) - math.pi
+    assert (off.abs() < math.radians(5)).float().mean() > (0.9 if has_fast_integers() else 0.5)
+    assert off.abs().median() < math.radians(1)
 
 
 def test_chunks_and_an_empty_batch_do_not_change_the_result() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, cast, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -12,8 +12,24 @@ from torch import Tensor, nn
 Precision = Literal["auto", "float32", "bfloat16"]
 #: The same for networks whose layers are all normalised, which can also run in 8-bit integers.
 IntegerPrecision = Literal["auto", "float32", "bfloat16", "int8"]
-#: Stride and padding of a convolution.
-Placement = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+class Placement(NamedTuple):
+    """Where a convolution is evaluated.
+
+    Args:
+        stride: over rows and columns.
+        padding: zeros around the map.
+        dilation: distance of the taps.
+        around: columns of the map that are repeated on its other side first, where columns are directions.
+
+    """
+
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...] = (1, 1)
+    around: int = 0
+
 
 STEP = 32  # patches
 
@@ -70,12 +86,39 @@ def normalised_tensors(layers: Iterable[tuple[nn.Conv2d, nn.BatchNorm2d]]) -> li
     return tensors
 
 
+def closed(x: Tensor, around: int) -> Tensor:
+    """Repeat the columns of each side on the other one: maps whose columns are directions, channels last."""
+    if around:
+        x = torch.cat([x[..., -around:], x, x[..., :around]], dim=-1)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+class FloatMaps:
+    """Convolutions of maps, each followed by a ReLU.
+
+    Args:
+        folded: what :func:`fold` returns.
+        placements: of the layers.
+
+    """
+
+    def __init__(self, folded: Sequence[tuple[Tensor, Tensor]], placements: Sequence[Placement]) -> None:
+        self._layers = list(zip(folded, placements, strict=True))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the maps of the last layer, float32, of normalised maps (B, C, H, W)."""
+        x = x.to(self._layers[0][0][0].dtype)
+        for (weight, bias), at in self._layers:
+            x = F.conv2d(closed(x, at.around), weight, bias, at.stride, at.padding, at.dilation).relu_()
+        return x.float()
+
+
 class FloatChain:
     """Convolutions of a patch, each but the last followed by a ReLU; the last one sees the whole map.
 
     Args:
         folded: what :func:`fold` returns.
-        placements: stride and padding of each layer.
+        placements: of the layers.
 
     """
 
@@ -88,6 +131,6 @@ class FloatChain:
     def __call__(self, x: Tensor) -> Tensor:
         """Reduce normalised patches, shape (B, C, H, W), to vectors (B, D), float32."""
         x = x.to(self._whole.dtype)
-        for (weight, bias), (stride, padding) in self._layers:
-            x = F.conv2d(x, weight, bias, stride, padding).relu_()
+        for (weight, bias), at in self._layers:
+            x = F.conv2d(x, weight, bias, at.stride, at.padding).relu_()
         return F.linear(x.permute(0, 2, 3, 1).flatten(1), self._whole, self._bias).float()

@@ -7,12 +7,12 @@ channel. oneDNN adds up the products without rounding, so that results depend ne
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
 
-from kornia_lift.networks._fast.folded import Placement
+from kornia_lift.networks._fast.folded import IntegerPrecision, Placement, closed
 
 INPUT_RANGE = 5.0  # standard deviations of a patch: values beyond are clamped
 RANGE = 6.0  # the same for the output of a layer after its ReLU
@@ -30,6 +30,25 @@ def has_fast_integers() -> bool:
     return has_integers() and torch.cpu._is_vnni_supported()
 
 
+def known_precision(precision: str) -> IntegerPrecision:
+    """Return a precision of networks that can run in 8-bit integers.
+
+    Raises:
+        ValueError: if it is unknown, or not available here.
+
+    """
+    if precision not in get_args(IntegerPrecision):
+        raise ValueError(f"precision must be one of {', '.join(get_args(IntegerPrecision))}, got {precision!r}")
+    if precision == "int8" and not has_integers():
+        raise ValueError("precision 'int8' needs a torch with oneDNN's quantized convolutions; use 'auto'")
+    return cast(IntegerPrecision, precision)
+
+
+def uses_integers(precision: IntegerPrecision) -> bool:
+    """Return whether a network of a precision multiplies 8-bit integers on this CPU."""
+    return precision == "int8" or (precision == "auto" and has_fast_integers())
+
+
 class _Layer(NamedTuple):
     """Weights in oneDNN's format, scale and zero of every channel of them, bias, and step and zero of the input."""
 
@@ -43,38 +62,48 @@ class _Layer(NamedTuple):
 
 
 class IntegerChain:
-    """Convolutions of a patch, each but the last followed by a ReLU; the last one sees the whole map.
+    """Convolutions of normalised patches, each followed by a ReLU, the last one only if asked for.
 
     Args:
         folded: weight and bias of each layer, float32, the normalisations folded in. Every channel of the weights is
             rounded to 8 bits by its own scale.
-        placements: stride and padding of each layer.
+        placements: of the layers.
+        ends_in_relu: whether the last layer is followed by a ReLU, too.
 
     """
 
-    def __init__(self, folded: Sequence[tuple[Tensor, Tensor]], placements: Sequence[Placement]) -> None:
+    def __init__(
+        self,
+        folded: Sequence[tuple[Tensor, Tensor]],
+        placements: Sequence[Placement],
+        ends_in_relu: bool = False,
+    ) -> None:
         self._layers: list[_Layer] = []
+        self._end = "relu" if ends_in_relu else "none"
         step, zero = INPUT_RANGE / SIGNED_STEPS, CENTRE
-        for (weight, bias), (stride, padding) in zip(folded, placements, strict=True):
+        for (weight, bias), at in zip(folded, placements, strict=True):
             scales = weight.abs().flatten(1).amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / SIGNED_STEPS
             rounded = (weight / scales.view(-1, 1, 1, 1)).round().to(torch.int8).contiguous()
-            packed = torch.ops.onednn.qconv_prepack(rounded, scales, step, zero, stride, padding, (1, 1), 1, None)
+            packed = torch.ops.onednn.qconv_prepack(
+                rounded, scales, step, zero, at.stride, at.padding, at.dilation, 1, None
+            )
             zeros = torch.zeros(len(scales), dtype=torch.int32)
-            self._layers.append(_Layer(packed, scales, zeros, bias, (stride, padding), step, zero))
+            self._layers.append(_Layer(packed, scales, zeros, bias, at, step, zero))
             step, zero = RANGE / STEPS, 0
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Reduce normalised patches, float32, shape (B, C, H, W), to vectors (B, D), float32."""
+        """Return the maps of the last layer (B, D, h, w), float32, of normalised patches (B, C, H, W), float32."""
         x = (x * (SIGNED_STEPS / INPUT_RANGE)).round_().add_(CENTRE).clamp_(0, STEPS).to(torch.uint8)
         for layer in self._layers[:-1]:
             x = _convolve(x, layer, RANGE / STEPS, torch.uint8, "relu")
-        return _convolve(x, self._layers[-1], 1.0, torch.float32, "none").flatten(1)
+        return _convolve(x, self._layers[-1], 1.0, torch.float32, self._end)
 
 
 def _convolve(x: Tensor, layer: _Layer, step: float, dtype: torch.dtype, activation: str) -> Tensor:
-    stride, padding = layer.placement
+    at = layer.placement
+    x = closed(x, at.around) if at.around else x
     found: Tensor = torch.ops.onednn.qconv2d_pointwise(
-        x, layer.step, layer.zero, layer.weight, layer.scales, layer.zeros, layer.bias, stride, padding, (1, 1), 1,
-        step, 0, dtype, activation, [], "",
+        x, layer.step, layer.zero, layer.weight, layer.scales, layer.zeros, layer.bias, at.stride, at.padding,
+        at.dilation, 1, step, 0, dtype, activation, [], "",
     )  # fmt: skip
     return found
