@@ -140,7 +140,8 @@ class Trials:
 
         problems = _unclean(self._run(out, self._trap(rng, remove)), "removed")
         again = self._run(out)
-        if again.code == 2 and "to make it again" in again.said:  # it cannot know what the rest was made of, and says so
+        # it cannot know what the rest was made of, and says so
+        if again.code == 2 and "to make it again" in again.said:
             out = self._new()
         # nothing can write the lines of a removed log again
         return problems + _unclean(again, "after the removal") + self._after(out, but="log ")
