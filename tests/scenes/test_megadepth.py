@@ -149,4 +149,4 @@ def test_a_recipe_that_leaves_depth_scenes_out_says_so(
     out = tmp_path / "run"
     assert main(["train", "compact", "--data", str(whole.dense), "--out", str(out), "--stages", "orientation"]) == 2
     said = capsys.readouterr().err
-    assert "leave nothing to train on" in said and "4 images with depth maps are used only where" in said
+    assert "leave nothing to train on" in said and "4 images with depth maps, used only where" in said
