@@ -157,7 +157,7 @@ def test_feature_agrees_with_its_differentiable_form(upright: bool) -> None:
 
 def test_an_orienter_with_context_sees_more_and_leaves_the_scale() -> None:
     image, lafs = texture(150, 170), frames(150, 170)
-    network = PolarOrientation(False).eval()
+    network = PolarOrientation(False, precision="float32").eval()
     plain, wide = PatchOrienter(network), PatchOrienter(network, context=1.7)
     with torch.no_grad():
         found = wide(lafs, image)
@@ -173,7 +173,7 @@ def test_an_orienter_with_context_sees_more_and_leaves_the_scale() -> None:
 @pytest.mark.parametrize("context", [0.0, -1.0, float("inf"), float("nan")])
 def test_an_impossible_context_is_refused(context: float) -> None:
     with pytest.raises(ValueError, match="context expects a factor above 0"):
-        PatchOrienter(PolarOrientation(False), context)
+        PatchOrienter(PolarOrientation(False, precision="float32"), context)
 
 
 def test_compact_networks_are_kornias_parts_too() -> None:
