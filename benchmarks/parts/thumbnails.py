@@ -37,7 +37,7 @@ def features_of(feature: LIFTFeature, image: torch.Tensor) -> Features:
 
 @torch.inference_mode()
 def measure(data: Path) -> list[dict[str, Any]]:
-    """Return for every pair and size: keypoints of the second image, matches, and whether they are said to overlap."""
+    """Return for every pair and size the keypoints of the second image, matches, and whether overlap is reported."""
     feature = LIFTFeature(COUNT, pretrained=MODEL)
     rows = []
     for scene in development_groups(data)["sfm"]:
@@ -65,7 +65,7 @@ def table(content: dict[str, Any]) -> str:
     """A row for each range of the number of keypoints."""
     lines = [
         "# How many keypoints tell that two images overlap?\n",
-        "| keypoints of the smaller image | pairs and sizes | said to overlap |",
+        "| keypoints of the smaller image | pairs and sizes | reported to overlap |",
         "| --- | ---: | ---: |",
     ]
     for low, high in pairwise(BINS):

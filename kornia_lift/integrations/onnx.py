@@ -64,11 +64,12 @@ def networks_of(feature: LIFTFeature) -> dict[str, nn.Module]:
             "export expects a feature with LIFT's or the compact networks, got LFNetFeature; its networks cannot be "
             "exported"
         )
+    detector, descriptor = feature.detector, feature.descriptor  # those of kornia and others are refused below
     parts = {
-        "response": feature.detector.resp,
-        "localization": getattr(feature.detector.localizer, "network", None),
+        "response": getattr(detector, "resp", detector),
+        "localization": getattr(getattr(detector, "localizer", None), "network", None),
         "orientation": getattr(feature.orienter, "angle_detector", None),
-        "descriptor": feature.descriptor.descriptor,
+        "descriptor": getattr(descriptor, "descriptor", descriptor),
     }
     for part in parts.values():
         if part is not None:

@@ -128,7 +128,7 @@ class PolarOrientation(nn.Module):
             weights, or ``False`` without weights.
         precision: number format of the products on a CPU without gradient, see
             :class:`~kornia_lift.networks.compact_descriptor.CompactDescriptor`. In 8-bit integers, 99 % of the angles
-            are within 5 degrees of those in float32.
+            of an image were within 5 degrees of those in float32 (experiments/2026-11-28/integers).
         chunk_size: patches that go through the network at once when no gradient is recorded.
 
     Shape:

@@ -89,7 +89,7 @@ def plot_runs(runs: Sequence[str | Path], out: str | Path) -> Path:
 
 def _names(runs: Sequence[Path]) -> list[str]:
     """Names of the runs in the legends: their paths, shortened to what tells them from the others."""
-    names = [run.stem if run.is_file() and run.name != LOG else (_folder(run)).name for run in runs]
+    names = [run.stem if run.is_file() and run.name != LOG else _folder(run).name for run in runs]
     return [name if names.count(name) == 1 else str(run) for name, run in zip(names, runs, strict=True)]
 
 

@@ -135,6 +135,9 @@ def test_features_with_other_networks_are_refused() -> None:
         networks_of(LFNetFeature(10, pretrained=False))
     with pytest.raises(TypeError, match="export expects one of LIFTResponse, .* got BlobHessian"):
         networks_of(LIFTFeature(10, pretrained=False, detector=LIFTDetector(10, resp_module=BlobHessian())))
+    for part in ("detector", "descriptor"):  # without the attributes of ours
+        with pytest.raises(TypeError, match="export expects one of LIFTResponse, .* got Identity"):
+            networks_of(LIFTFeature(10, pretrained=False, **{part: nn.Identity()}))
 
 
 @pytest.mark.slow

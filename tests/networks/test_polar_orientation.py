@@ -111,13 +111,18 @@ def test_weights_say_which_form_the_network_has(tmp_path: Path) -> None:
             PolarOrientation(path, small=not small)
 
 
-@pytest.mark.parametrize("small", [False, True])
-def test_the_folded_path_gives_the_same(small: bool) -> None:
-    network, patches = trained(precision="float32", small=small), texture(32, 32, batch=21)
+def both_paths(network: PolarOrientation, patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits of the inference path, and of the network as it is defined."""
     with torch.no_grad():
         found = network.logits(patches)
         with fast_paths(False):
-            expected = network.logits(patches)
+            return found, network.logits(patches)
+
+
+@pytest.mark.parametrize("small", [False, True])
+def test_the_folded_path_gives_the_same(small: bool) -> None:
+    patches = texture(32, 32, batch=21)
+    found, expected = both_paths(trained(precision="float32", small=small), patches)
     assert torch.allclose(found, expected, atol=1e-3 * float(expected.abs().max()))
     half = trained(precision="bfloat16", small=small)
     with torch.no_grad():
@@ -131,10 +136,8 @@ needs_integers = pytest.mark.skipif(not has_integers(), reason="this torch has n
 @pytest.mark.parametrize("small", [False, True])
 def test_integers_give_nearly_the_same_for_any_batch(small: bool) -> None:
     network, patches = trained(precision="int8", small=small), texture(32, 32, batch=21)
+    found, expected = both_paths(network, patches)
     with torch.no_grad():
-        found = network.logits(patches)
-        with fast_paths(False):
-            expected = network.logits(patches)
         parts = torch.cat([network.logits(part) for part in patches.split(5)])
     # the logits of random weights vary little; without fast instructions sums of two products may saturate
     limit = (0.2 if has_fast_integers() else 0.6) * float(expected.std())

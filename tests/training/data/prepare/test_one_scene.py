@@ -43,7 +43,7 @@ def test_what_is_assumed_is_said_and_one_scene_is_noticed(
     }
     assert main(words[command]) == 0
     said = capsys.readouterr().err
-    if command != "build-dataset":  # which was told so
+    if command != "build-dataset":  # which was asked for single images
         assert f"{folder}: 3 images without cameras, taken as single images of different things" in said
         assert f"one scene, reconstruct it first: `kornia-lift build-dataset {folder} --out DATASET`" in said
     warned = f"warning: {folder.name}: the images are read as single ones" in said
