@@ -21,7 +21,7 @@ from kornia_lift.detector.padding import find_padding, shrink_padding
 from kornia_lift.detector.sampling import LevelMaps, Sampling, sampling_of
 from kornia_lift.detector.scale_space import SCORE_BORDER, Level, ScaleSpaceConfig, plan_levels
 from kornia_lift.detector.selection import Refined, SearchedLevels, Selection, selection_for
-from kornia_lift.networks._fast.folded import Precision
+from kornia_lift.networks._fast.folded import IntegerPrecision
 from kornia_lift.networks.response import LIFTResponse
 
 CURVATURE_WEIGHTS = 8  # a curvature is a sum of this many scores, and has at most as many of their rounding errors
@@ -51,7 +51,7 @@ class LIFTDetector(nn.Module):
             same are suppressed. ``None``: that of ``pretrained``, if it has one and ``resp_module`` is ``None``.
         pretrained: for the default ``resp_module`` and ``localizer``; see :class:`~kornia_lift.LIFTResponse`.
         precision: number format of the products of the default localizer on a CPU, without gradient; the response
-            always computes in float32. ``"auto"``: ``"bfloat16"`` where the CPU multiplies in it.
+            always computes in float32. ``"auto"``: ``"int8"`` where the CPU multiplies in it, else ``"bfloat16"``.
 
     Shape:
         - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`
@@ -96,7 +96,7 @@ class LIFTDetector(nn.Module):
         aff_module: nn.Module | None = None,
         localizer: nn.Module | None = None,
         pretrained: bool | str | os.PathLike[str] = True,
-        precision: Precision = "auto",
+        precision: IntegerPrecision = "auto",
     ) -> None:
         super().__init__()
         self.num_features = check_count(num_features, type(self).__name__)

@@ -15,8 +15,9 @@ from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.detector.selection import Candidates
 from kornia_lift.geometry import lift_from_lafs
 from kornia_lift.geometry.pyramid import extract_patches
-from kornia_lift.networks._fast.folded import Precision, product_dtype
+from kornia_lift.networks._fast.folded import IntegerPrecision
 from kornia_lift.networks._fast.pyramid import shared_pyramid
+from kornia_lift.networks._fast.quantized import known_precision
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.weights import load_tensors
 
@@ -72,7 +73,9 @@ def has_localization(pretrained: bool | str | os.PathLike[str]) -> bool:
     return any(name.startswith(PREFIX) for name in load_tensors(pretrained)[0])
 
 
-def localizer_of(pretrained: bool | str | os.PathLike[str], precision: Precision = "auto") -> LAFLocalizer | PassLAF:
+def localizer_of(
+    pretrained: bool | str | os.PathLike[str], precision: IntegerPrecision = "auto"
+) -> LAFLocalizer | PassLAF:
     """Build what corrects the keypoints of a model.
 
     Args:
@@ -80,7 +83,7 @@ def localizer_of(pretrained: bool | str | os.PathLike[str], precision: Precision
         precision: number format of the products on a CPU.
 
     """
-    product_dtype(precision)  # refuses an unknown one, also where no network would use it
+    known_precision(precision)  # refuses an unknown one, also where no network would use it
     if pretrained is False or not has_localization(pretrained):
         return PassLAF()
     assert not isinstance(pretrained, bool)

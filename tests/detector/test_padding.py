@@ -124,6 +124,28 @@ def test_dark_pixels_and_images_without_black_are_no_padding() -> None:
     assert find_padding(dark) is None
 
 
+@pytest.mark.parametrize("angle", [0.2, 0.5, 1.0, 30.0])
+def test_reading_the_border_first_changes_nothing(angle: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole image is searched only where the black runs from its border could be padding."""
+    bright = bright_texture(200, 300)
+    few = bright.clone()
+    few[..., 0, 40:50] = few[..., -3:, 250:] = 0
+    band = bright.clone()
+    band[..., :2] = 0  # 2/3 of a percent
+    broad = bright.clone()
+    broad[..., 196:, :] = 0
+    images = [ImageWarp(angle_deg=angle)(bright), few, band, broad, torch.zeros_like(bright)]
+
+    def found() -> list[Tensor]:
+        each = [(find_padding(image), image) for image in images]
+        return [torch.zeros_like(image[0], dtype=torch.bool) if p is None else p for p, image in each]
+
+    after_the_border = found()
+    assert [bool(padding.any()) for padding in after_the_border[1:]] == [False, False, True, False]
+    monkeypatch.setattr("kornia_lift.detector.padding._reaches_inside", lambda content: True)
+    assert all(torch.equal(a, b) for a, b in zip(after_the_border, found(), strict=True))
+
+
 def test_the_release_knows_no_padding() -> None:
     assert not ScaleSpaceConfig.lift().skip_padding
 

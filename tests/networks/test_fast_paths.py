@@ -7,9 +7,12 @@ import io
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift import LIFTDescriptor, LIFTDetector, LIFTOrientation, LIFTResponse
+from kornia_lift.networks._fast.blocks import filters_on_blocks, to_blocks
+from kornia_lift.networks._fast.folded import Placement
 from tests.helpers.pictures import texture
 
 
@@ -53,6 +56,20 @@ def test_descriptors_do_not_depend_on_the_number_of_patches(count: int) -> None:
         found = network(x[:count])
         assert found.shape == (count, 128)
         assert torch.allclose(found, network(x)[:count], atol=2e-6)
+
+
+def test_filters_of_blocks_give_what_those_of_pixels_give() -> None:
+    weight, pixels = torch.randn(7, 1, 5, 5), torch.rand(3, 1, 32, 32)
+    found = filters_on_blocks(weight, Placement((2, 2), (2, 2)))
+    assert found is not None
+    filters, at = found
+    assert filters.shape == (7, 4, 3, 3)
+    expected = F.conv2d(pixels, weight, stride=2, padding=2)
+    assert torch.allclose(F.conv2d(to_blocks(pixels), filters, None, at.stride, at.padding), expected, atol=1e-5)
+    integers = (pixels * 255).to(torch.uint8)
+    assert torch.equal(to_blocks(integers), F.pixel_unshuffle(integers, 2))
+    assert filters_on_blocks(weight, Placement((1, 1), (2, 2))) is None
+    assert filters_on_blocks(torch.randn(7, 2, 5, 5), Placement((2, 2), (2, 2))) is None
 
 
 def test_a_broken_patch_harms_no_other() -> None:

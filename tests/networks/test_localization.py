@@ -16,6 +16,7 @@ from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.geometry import lafs_from_lift
 from kornia_lift.networks._fast.plan import fast_paths
+from kornia_lift.networks._fast.quantized import has_fast_integers, has_integers
 from kornia_lift.networks.localization import KeypointLocalization, soft_argmax_around_centre
 from kornia_lift.weights import WeightFileError, write_safetensors
 from tests.helpers.networks import Constant
@@ -93,6 +94,37 @@ def test_the_inference_path_is_the_plain_one(precision: str, limit: float, block
             expected = network(patch)
         found = other(patch)
     assert (found - expected).abs().max() < limit
+
+
+needs_integers = pytest.mark.skipif(not has_integers(), reason="this torch has no convolutions of 8-bit integers")
+
+
+@needs_integers
+def test_integers_correct_as_float32_does_for_any_batch() -> None:
+    # without fast instructions sums of two products may saturate
+    limit = 1 if has_fast_integers() else 5
+    patches = texture(40, 40, batch=21)[..., 4:36, 4:36]
+    exact, rounded = (KeypointLocalization("lift-plus", precision=p) for p in ("float32", "int8"))
+    with torch.no_grad():
+        expected, found = exact(patches), rounded(patches)
+        parts = torch.cat([rounded(part) for part in patches.split(5)])
+    off = found - expected
+    assert 1e-5 < off[:, :2].abs().mean() < limit * 0.003 < limit * 0.1 * expected[:, :2].abs().mean()
+    assert off[:, 2].abs().mean() < limit * 0.01
+    assert torch.allclose(found, parts, atol=1e-5)
+
+
+@needs_integers
+@pytest.mark.parametrize("blocks", [False, True])
+def test_integers_follow_both_forms(blocks: bool) -> None:
+    network = trained(blocks=blocks)
+    other = KeypointLocalization(False, blocks=blocks, precision="int8").eval()
+    other.load_state_dict(network.state_dict())
+    patches = texture(32, 32, batch=40)
+    with torch.no_grad():
+        expected, found = network(patches), other(patches)
+    for a, b in zip(expected[:, :3].unbind(1), found[:, :3].unbind(1), strict=True):
+        assert torch.corrcoef(torch.stack([a, b]))[0, 1] > (0.98 if has_fast_integers() else 0.8)
 
 
 @pytest.mark.parametrize("blocks", [False, True])

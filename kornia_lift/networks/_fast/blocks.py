@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kornia_lift.networks._fast.folded import Placement
+
 BLOCK = 2  # side of a block, in pixels
+_WORDS = {1: torch.int16, 2: torch.int32, 4: torch.int64}  # as many bytes as two pixels
 
 
 def unshuffled(x: Tensor) -> Tensor:
@@ -18,6 +21,25 @@ def unshuffled(x: Tensor) -> Tensor:
 
 def to_blocks(x: Tensor) -> Tensor:
     """Apply it to maps (B, 1, H, W) without gradient, eight times faster than torch: pairs of pixels are moved."""
-    pairs = x[:, 0].contiguous().view(torch.int32 if x.element_size() == 2 else torch.int64)
+    pairs = x[:, 0].contiguous().view(_WORDS[x.element_size()])
     blocks = pairs.unflatten(1, (-1, BLOCK)).transpose(2, 3).contiguous()
     return blocks.view(x.dtype).permute(0, 3, 1, 2)
+
+
+def filters_on_blocks(weight: Tensor, at: Placement) -> tuple[Tensor, Placement] | None:
+    """Return filters of blocks that give what a convolution with stride 2 gives on the pixels.
+
+    Four channels are what a CPU multiplies and adds in one step; a single channel would be filled up with zeros.
+
+    Args:
+        weight: filters of one channel, shape (D, 1, 5, 5).
+        at: where they are evaluated.
+
+    Returns:
+        Filters of shape (D, 4, 3, 3) and where they are evaluated; ``None`` for other convolutions.
+
+    """
+    if weight.shape[1:] != (1, 5, 5) or at != Placement((BLOCK, BLOCK), (2, 2)):
+        return None
+    # along an axis, the five taps are two blocks and a half
+    return F.pixel_unshuffle(F.pad(weight, (0, 1, 0, 1)), BLOCK), Placement((1, 1), (1, 1))

@@ -12,6 +12,7 @@ from typing import NamedTuple, cast, get_args
 import torch
 from torch import Tensor
 
+from kornia_lift.networks._fast.blocks import filters_on_blocks, to_blocks
 from kornia_lift.networks._fast.folded import IntegerPrecision, Placement, closed
 
 INPUT_RANGE = 5.0  # standard deviations of a patch: values beyond are clamped
@@ -61,12 +62,62 @@ class _Layer(NamedTuple):
     zero: int
 
 
-class IntegerChain:
-    """Convolutions of normalised patches, each followed by a ReLU, the last one only if asked for.
+class IntegerMaps:
+    """Convolutions of normalised patches, each followed by a ReLU; the maps stay integers.
 
     Args:
         folded: weight and bias of each layer, float32, the normalisations folded in. Every channel of the weights is
             rounded to 8 bits by its own scale.
+        placements: of the layers.
+
+    """
+
+    def __init__(self, folded: Sequence[tuple[Tensor, Tensor]], placements: Sequence[Placement]) -> None:
+        first, *others = zip(folded, placements, strict=True)
+        (weight, bias), at = first
+        on_blocks = filters_on_blocks(weight, at)
+        self._sees_blocks = on_blocks is not None
+        weight, at = on_blocks or (weight, at)
+        self._layers = [
+            _packed(weight, bias, at, INPUT_RANGE / SIGNED_STEPS, CENTRE),
+            *(_packed(*layer, at, RANGE / STEPS, 0) for layer, at in others),
+        ]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the maps of the last layer (B, D, h, w), of normalised patches (B, C, H, W), float32."""
+        x = (x * (SIGNED_STEPS / INPUT_RANGE)).round_().add_(CENTRE).clamp_(0, STEPS).to(torch.uint8)
+        x = to_blocks(x) if self._sees_blocks else x
+        for layer in self._layers:
+            x = _convolve(x, layer, RANGE / STEPS, torch.uint8, "relu")
+        return x
+
+
+class IntegerEnd:
+    """A convolution of integer maps with float32 results: what it gives need not be normalised.
+
+    Args:
+        weight: its filters, float32.
+        bias: float32; ``None``: zeros.
+        placement: where it is evaluated.
+        relu: whether a ReLU follows.
+
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, placement: Placement, relu: bool = False) -> None:
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        self._layer = _packed(weight, bias, placement, RANGE / STEPS, 0)
+        self._activation = "relu" if relu else "none"
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """Return maps (B, D, h, w), float32, of what :class:`IntegerMaps` returns."""
+        return _convolve(maps, self._layer, 1.0, torch.float32, self._activation)
+
+
+class IntegerChain:
+    """Convolutions of normalised patches, each followed by a ReLU, the last one only if asked for.
+
+    Args:
+        folded: weight and bias of each layer, see :class:`IntegerMaps`; at least two.
         placements: of the layers.
         ends_in_relu: whether the last layer is followed by a ReLU, too.
 
@@ -78,25 +129,19 @@ class IntegerChain:
         placements: Sequence[Placement],
         ends_in_relu: bool = False,
     ) -> None:
-        self._layers: list[_Layer] = []
-        self._end = "relu" if ends_in_relu else "none"
-        step, zero = INPUT_RANGE / SIGNED_STEPS, CENTRE
-        for (weight, bias), at in zip(folded, placements, strict=True):
-            scales = weight.abs().flatten(1).amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / SIGNED_STEPS
-            rounded = (weight / scales.view(-1, 1, 1, 1)).round().to(torch.int8).contiguous()
-            packed = torch.ops.onednn.qconv_prepack(
-                rounded, scales, step, zero, at.stride, at.padding, at.dilation, 1, None
-            )
-            zeros = torch.zeros(len(scales), dtype=torch.int32)
-            self._layers.append(_Layer(packed, scales, zeros, bias, at, step, zero))
-            step, zero = RANGE / STEPS, 0
+        self._maps = IntegerMaps(folded[:-1], placements[:-1])
+        self._end = IntegerEnd(*folded[-1], placements[-1], ends_in_relu)
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return the maps of the last layer (B, D, h, w), float32, of normalised patches (B, C, H, W), float32."""
-        x = (x * (SIGNED_STEPS / INPUT_RANGE)).round_().add_(CENTRE).clamp_(0, STEPS).to(torch.uint8)
-        for layer in self._layers[:-1]:
-            x = _convolve(x, layer, RANGE / STEPS, torch.uint8, "relu")
-        return _convolve(x, self._layers[-1], 1.0, torch.float32, self._end)
+        return self._end(self._maps(x))
+
+
+def _packed(weight: Tensor, bias: Tensor, at: Placement, step: float, zero: int) -> _Layer:
+    scales = weight.abs().flatten(1).amax(1).clamp(min=torch.finfo(weight.dtype).tiny) / SIGNED_STEPS
+    rounded = (weight / scales.view(-1, 1, 1, 1)).round().to(torch.int8).contiguous()
+    packed = torch.ops.onednn.qconv_prepack(rounded, scales, step, zero, at.stride, at.padding, at.dilation, 1, None)
+    return _Layer(packed, scales, torch.zeros(len(scales), dtype=torch.int32), bias, at, step, zero)
 
 
 def _convolve(x: Tensor, layer: _Layer, step: float, dtype: torch.dtype, activation: str) -> Tensor:
