@@ -31,10 +31,10 @@ def check_family(init: Model, family: str) -> None:
     """
     found = network_family(init)
     if found != family:
-        others = {"lift": "use the recipe modern, or ", "compact": "use the recipe compact, or "}
+        others = {"lift": "modern", "compact": "compact", "lfnet": "lfnet"}
         raise ValueError(
             f"--init {init}: its networks are of the family {found!r}, those of this recipe of {family!r}; "
-            f"{others.get(found, 'use ')}weights of the family {family!r}"
+            f"use the recipe {others[found]}, or weights of the family {family!r}"
         )
 
 

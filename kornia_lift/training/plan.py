@@ -22,10 +22,7 @@ def describe_plan(recipe: Recipe[Any], stages: Sequence[str]) -> str:
 
     """
     loops: dict[str, LoopConfig] = {name: getattr(recipe.config, name) for name in stages}
-    times = [
-        f"{name} ({'' if loop.max_minutes is None else f'{loop.max_minutes:.3g} minutes, '}at most {loop.steps} steps)"
-        for name, loop in loops.items()
-    ]
+    times = [f"{name} ({_minutes(loop)}at most {counted(loop.steps, 'step')})" for name, loop in loops.items()]
     limited = any(loop.max_minutes is not None for loop in loops.values())
     more = ". This is not counted in the minutes, and neither is measuring the held-out pairs" if limited else ""
     return (
@@ -40,3 +37,9 @@ def _count(store: Store) -> str:
     parts = scenes[:SHOWN] + ([f"{len(scenes) - SHOWN} more scenes"] if len(scenes) > SHOWN else [])
     parts += [f"{single} single ones"] if single else []
     return f"{counted(len(store.images), 'image')} of {', '.join(parts)}" if scenes else counted(single, "single image")
+
+
+def _minutes(loop: LoopConfig) -> str:
+    if loop.max_minutes is None:
+        return ""
+    return f"{loop.max_minutes:.3g} minute{'' if loop.max_minutes == 1 else 's'}, "

@@ -42,7 +42,9 @@ from kornia_lift.weights import WeightFileError, network_family
 
 WEIGHTS = "weights.safetensors"
 #: Shipped models that a run is measured beside, by the networks that it trains.
-SHIPPED: Mapping[str, tuple[str, ...]] = MappingProxyType({"lift": ("lift",), "compact": ("lift", "lift-plus")})
+SHIPPED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {"lift": ("lift",), "compact": ("lift", "lift-plus"), "lfnet": ("lf-net",)}
+)
 #: The recipes; the options of each are a table of its name.
 RECIPES: Mapping[str, type[Recipe[Any]]] = MappingProxyType(
     {"paper": PaperRecipe, "modern": ModernRecipe, "compact": CompactRecipe, "lfnet": LFNetRecipe}
@@ -167,8 +169,6 @@ def make_recipe(config: RunConfig, out: Path, say: Callable[[str], object] = lam
     device, kind = device_of(config.device), RECIPES[config.recipe]
     check_needs(out, config.chosen_stages, kind.NEEDS, config.all_stages if config.init is not None else ())
     if config.init is not None:
-        if kind.FAMILY not in SHIPPED:
-            raise ConfigError(f"the recipe {config.recipe!r} starts from random weights only; leave out --init")
         network_family(config.init)  # an early error where there is no such model
     data = load_data(config.data, config.read, say)
     held_out = load_data(config.validation, config.read, say) if config.validation else None
@@ -226,7 +226,7 @@ def _train(recipe: Recipe[Any], config: RunConfig, out: Path, say: Callable[[str
         say(line)
     fine_tuned = config.init is not None
     referee = None
-    if (config.table or fine_tuned) and recipe.FAMILY in SHIPPED:
+    if config.table or fine_tuned:
         referee = Referee(recipe.held_out, out, config.held_out, recipe.device, say)
         if not referee.pairs:
             referee = None
@@ -254,7 +254,7 @@ def _measured(outcome: Outcome, config: RunConfig, referee: Referee, weights: tu
     try:
         rows = [referee.measure(name, model) for name, model in models.items()]
     except WeightFileError as error:
-        remark = f"held-out pairs were not measured: the weights do not load into LIFTFeature as they are ({error})"
+        remark = f"held-out pairs were not measured: the weights do not load into a feature as they are ({error})"
         return dataclasses.replace(outcome, remarks=(remark,))
     verdict = judge(rows[0], rows[1])
     said = _sentences(config, verdict, rows, outcome.verdicts)

@@ -33,7 +33,7 @@ from tests.helpers.cli import Call, one_line
         ("match a.png b.png --geometry homografy", "did you mean homography?"),
         ("demo picture.png", "kornia-lift demo: unrecognized arguments: picture.png (see"),
         ("train modrn", "no recipe 'modrn': expected one of compact, correspondences, lfnet, modern, paper, tilde"),
-        ("train lfnet --init lift", "the recipe 'lfnet' starts from random weights only; leave out --init"),
+        ("train tilde --init lift", "the recipe 'tilde' starts from random weights only; leave out --init"),
         ("train tilde --stages tilde", "--stages is not for the recipe 'tilde'; leave it out"),
         ("train modern --features lift", "--features is not for the recipe 'modern'; leave it out"),
         (f"train modern --data d --out {__file__}/run", f"{__file__} is not a folder; choose another --out"),

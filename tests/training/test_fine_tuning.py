@@ -237,7 +237,9 @@ def test_a_run_goes_on_from_the_weights_that_it_was_begun_from(
         assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.parametrize(("recipe", "init"), [("modern", "lift"), ("compact", "lift-plus"), ("paper", "lift")])
+@pytest.mark.parametrize(
+    ("recipe", "init"), [("modern", "lift"), ("compact", "lift-plus"), ("paper", "lift"), ("lfnet", "lf-net")]
+)
 def test_a_name_with_weights_is_the_recipe_for_minutes(recipe: str, init: str, tmp_path: Path) -> None:
     from kornia_lift.training.config import read_mapping
     from kornia_lift.training.recipes import recipe_path
@@ -247,7 +249,7 @@ def test_a_name_with_weights_is_the_recipe_for_minutes(recipe: str, init: str, t
     assert run.recipe == recipe and run.init == init and scratch.init is None
     for name in run.all_stages if recipe != "paper" else run.chosen_stages:
         loop, whole = getattr(run.options, name), getattr(scratch.options, name)
-        assert loop.max_minutes <= 5 and loop.learning_rate < 0.5 * whole.learning_rate
+        assert loop.max_minutes <= 8 and loop.learning_rate < 0.5 * whole.learning_rate
     assert sum(getattr(run.options, n).max_minutes for n in run.chosen_stages) <= 10
     assert with_budget(run, 4).options != run.options
 

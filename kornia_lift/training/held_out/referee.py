@@ -19,7 +19,7 @@ from kornia_lift.evaluation.measures.statistics import FEWEST_PAIRS, compare
 from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.report.results import FeatureResults, Results, describe_options, provenance
 from kornia_lift.evaluation.runner import SKIPPED, PairResult, evaluate
-from kornia_lift.feature import LIFTFeature
+from kornia_lift.feature import feature_of
 from kornia_lift.files import UnreadableImageError
 from kornia_lift.scenes.scene import Scene
 from kornia_lift.training.data.store import Store
@@ -140,10 +140,10 @@ class Referee:
 
         Args:
             name: what it is called in the results.
-            model: see ``pretrained`` of :class:`~kornia_lift.LIFTFeature`, or :data:`SIFT`.
+            model: see :func:`~kornia_lift.feature.feature_of`, or :data:`SIFT`.
 
         Raises:
-            WeightFileError: if the weights do not load into :class:`~kornia_lift.LIFTFeature`.
+            WeightFileError: if the weights do not load into the feature.
 
         """
         identity = f"peer {model}" if model == SIFT else _identity(model)
@@ -182,7 +182,7 @@ class Referee:
         count = self.config.num_features
         if model == SIFT:
             return opencv_sift(count)
-        found = local_feature(LIFTFeature(count, pretrained=str(model), device=self.device), count)
+        found = local_feature(feature_of(str(model), count).to(self.device), count)
 
         def extract(image: Tensor) -> Any:
             return found(image.to(self.device))

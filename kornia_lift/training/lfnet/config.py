@@ -9,6 +9,7 @@ from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.photometric import Photometric, ValidationPhotometric, as_in_use
 from kornia_lift.training.data.posed_pairs import PairConfig
 from kornia_lift.training.data.split import SplitConfig
+from kornia_lift.training.lfnet.losses import LARGEST_POOL
 from kornia_lift.training.limits import check_limits
 
 SMALLEST = 64  # side of the images: a border of 16 pixels on each side has no keypoints
@@ -36,8 +37,9 @@ class LFNetConfig:
         consistent_scale: weight of the consistency of scales.
         margin: of the triplet loss.
         apart: positives within this many pixels of one's own are not used as negatives.
-        pool_rate: factor by which the pool of hard negatives, 64 at first and never below 5, shrinks per 1000 steps:
-            0.81 as in the authors' code; 0.55 as in their paper, for a run of a few thousand steps.
+        pool: of how many of the hardest negatives one is drawn at first.
+        pool_rate: factor by which this number, which never falls below 5, shrinks per 1000 steps: 0.81 as in the
+            authors' code; 0.55 as in their paper, for a run of a few thousand steps.
         photometric: how the illumination of both views is changed.
         validation_photometric: photometric augmentation of the held-out data, as in use by default; ``"training"`` for
             that of the training data.
@@ -68,6 +70,7 @@ class LFNetConfig:
     consistent_scale: float = 0.1
     margin: float = 1.0
     apart: float = 32.0
+    pool: int = LARGEST_POOL
     pool_rate: float = 0.81
     photometric: Photometric = field(default_factory=Photometric)
     validation_photometric: ValidationPhotometric = field(default_factory=as_in_use)
@@ -87,6 +90,7 @@ class LFNetConfig:
         check_limits(self, "min_step", "reach", "epipolar", "correct_within", above=0)
         check_limits(self, "max_step", at_least=self.min_step)
         check_limits(self, "scale", at_least=1)
+        check_limits(self, "pool", at_least=5, at_most=LARGEST_POOL)
         check_limits(self, "pool_rate", above=0, at_most=1)
         check_limits(self, "rotation", at_least=0, at_most=180)
         weights = ("score", "pair", "orientation", "consistent_scale", "margin", "apart")

@@ -60,7 +60,7 @@ class LFNetRecipe(Recipe[LFNetConfig]):
         config: options.
         validation: held-out data; where absent, a part of ``data`` is held out.
         device: where the networks are trained.
-        init: no weights can be started from yet; those of another family are refused.
+        init: weights to start from, ``"lf-net"`` or a ``.safetensors`` file of this recipe; None for random ones.
 
     """
 

@@ -127,7 +127,11 @@ class LFNetStage:
             f"share_{name}": torch.rand(count, self.config.keypoints, generator=generator)
             for name in ("first", "second")
         }
-        return {**batch, **draws, "pool": torch.full((count,), pool_size(step, rate=self.config.pool_rate))}
+        return {
+            **batch,
+            **draws,
+            "pool": torch.full((count,), pool_size(step, self.config.pool, self.config.pool_rate)),
+        }
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         c = self.config

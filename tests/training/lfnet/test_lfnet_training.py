@@ -260,11 +260,14 @@ def test_training_goes_on_as_if_it_had_not_been_interrupted(tmp_path: Path) -> N
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_recipe_trains_and_its_file_is_a_feature(tmp_path: Path) -> None:
+def single_images() -> Store:
     images = tuple(StoredImage(f"single/{n}", f"single/{n}", "single", encode_jpeg(picture(n))) for n in range(4))
     rows = np.arange(4)
-    tracks = Observations(rows, rows, np.full((4, 2), 200.0), np.ones(4), np.zeros(4))
-    recipe = LFNetRecipe(Store(images, tracks, Observations.none()), tmp_path / "run", config())
+    return Store(images, Observations(rows, rows, np.full((4, 2), 200.0), np.ones(4), np.zeros(4)), Observations.none())
+
+
+def test_recipe_trains_and_its_file_is_a_feature(tmp_path: Path) -> None:
+    recipe = LFNetRecipe(single_images(), tmp_path / "run", config())
     results = recipe.run(progress=False)
     assert results["lfnet"].step == 2 and set(results["lfnet"].figures) >= {"error", "matching_score", "keypoints"}
     recipe.save(tmp_path / "lfnet.safetensors")
@@ -281,6 +284,17 @@ def test_recipe_trains_and_its_file_is_a_feature(tmp_path: Path) -> None:
         LFNetFeature(30, tmp_path / "damaged.safetensors")
 
 
+def test_a_recipe_starts_from_weights_of_its_own_networks(tmp_path: Path) -> None:
+    recipe = LFNetRecipe(single_images(), tmp_path / "run", config(), init="lf-net")
+    for name, there in (("detector", LFNetDetector(pretrained=True)), ("descriptor", LFNetDescriptor(True))):
+        mine, theirs = recipe.parts[name].state_dict(), there.state_dict()
+        assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    results = recipe.run(progress=False)
+    assert results["lfnet"].step == 2
+    with pytest.raises(ValueError, match="'lift', those of this recipe of 'lfnet'; use the recipe modern"):
+        LFNetRecipe(single_images(), tmp_path / "other", config(), init="lift")
+
+
 @pytest.mark.parametrize("largest", [0.0, 10.0, 60.0, 180.0])
 def test_warped_views_are_rotated_as_far_as_the_options_say(largest: float) -> None:
     images = [[torch.from_numpy(picture(seed, 300))] for seed in range(2)]
@@ -292,6 +306,8 @@ def test_warped_views_are_rotated_as_far_as_the_options_say(largest: float) -> N
 def test_the_pool_of_negatives_shrinks_at_the_given_rate() -> None:
     made = stage(pool_rate=0.5)
     assert [int(made.batch(generator(), step)["pool"][0]) for step in (0, 1000, 3000, 9000)] == [64, 32, 8, 5]
+    made = stage(pool=5)
+    assert [int(made.batch(generator(), step)["pool"][0]) for step in (0, 1000)] == [5, 5]
 
 
 def test_sources_say_what_they_lack() -> None:
