@@ -20,7 +20,7 @@ from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
-from kornia_lift.networks._fast.folded import Precision
+from kornia_lift.networks._fast.folded import IntegerPrecision
 from kornia_lift.networks._fast.pyramid import shared_pyramid
 from kornia_lift.weights import is_upright
 
@@ -58,6 +58,7 @@ class LIFTFeature(LocalFeature):
         precision: number format of the products of the default networks on a CPU, without gradient; the response and
             LIFT's orientation always compute in float32. ``None``: ``"float32"`` for LIFT's descriptor, ``"auto"`` for
             the compact networks: 8-bit integers where the CPU multiplies in them, else bfloat16 where it does so.
+            ``"int8"`` is for the compact networks only.
         compile: compile the default patch networks with ``torch.compile`` at their first use, for training and for
             GPUs. The detector is not compiled, nor the descriptor's inference path on a CPU: it would not make them
             faster.
@@ -105,7 +106,7 @@ class LIFTFeature(LocalFeature):
         scaling_coef: float | None = None,
         pooled_sizes: Sequence[float] | None = None,
         angles: int | None = None,
-        precision: Precision | None = None,
+        precision: IntegerPrecision | None = None,
         compile: bool = False,
     ) -> None:
         num_features = check_count(num_features, type(self).__name__)

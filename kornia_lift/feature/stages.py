@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
-from kornia_lift.networks._fast.folded import Precision
+from kornia_lift.networks._fast.folded import IntegerPrecision
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
@@ -33,7 +33,7 @@ class _Stages(NamedTuple):
     angles: int
     descriptor: type[LIFTDescriptor | CompactDescriptor]
     region: float
-    precision: Precision
+    precision: IntegerPrecision
 
 
 _FAMILIES: dict[Family, _Stages] = {
@@ -58,7 +58,7 @@ def described_region(pretrained: bool | str | os.PathLike[str]) -> float:
 
 
 def orienter_of(
-    pretrained: bool | str | os.PathLike[str], angles: int | None = None, precision: Precision | None = None
+    pretrained: bool | str | os.PathLike[str], angles: int | None = None, precision: IntegerPrecision | None = None
 ) -> PatchOrienter:
     """Build the orientation stage of a model.
 
@@ -79,7 +79,7 @@ def orienter_of(
 def descriptor_of(
     pretrained: bool | str | os.PathLike[str],
     sizes: Sequence[float] = (1.0,),
-    precision: Precision | None = None,
+    precision: IntegerPrecision | None = None,
 ) -> PatchDescriptor:
     """Build the descriptor stage of a model.
 
@@ -91,4 +91,5 @@ def descriptor_of(
 
     """
     family = _stages(pretrained)
-    return PatchDescriptor(family.descriptor(pretrained, precision=precision or family.precision), sizes)
+    chosen: Any = precision or family.precision  # LIFT's network refuses integers itself
+    return PatchDescriptor(family.descriptor(pretrained, precision=chosen), sizes)
