@@ -7,7 +7,14 @@ import pytest
 
 from kornia_lift.training.data.store import Observations, Store, StoredImage, encode_jpeg
 from kornia_lift.training.paper.quadruplets import QuadrupletSampler
-from tests.helpers.training import SIZE, as_single, do_not_match_single_images, picture, with_image
+from tests.helpers.training import (
+    SIZE,
+    as_single,
+    do_not_match_single_images,
+    picture,
+    validate_on_few_pairs,
+    with_image,
+)
 
 ROTATIONS = (0.0, 40.0)
 ZOOM = 1.2
@@ -22,9 +29,7 @@ def _single_images_are_not_matched(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     """Validation batches of the compact recipe as small as those of a short training, of which they are most."""
-    recipe = "kornia_lift.training.compact.recipe"
-    monkeypatch.setattr(f"{recipe}.VALIDATION_PAIRS", (2, 16))
-    monkeypatch.setattr(f"{recipe}.VALIDATION_ANGLES", (2, 8))
+    validate_on_few_pairs(monkeypatch)
 
 
 @pytest.fixture(scope="session")
