@@ -258,7 +258,9 @@ def signalled(stage: Any, chance: random.Random, wanted: bool) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("kind", ["toy", "correspondences", "orientation", "descriptor"])
-def test_signals_at_random_moments_change_nothing(kind: str, singles: Store, tmp_path: Path) -> None:
+def test_signals_at_random_moments_change_nothing(
+    kind: str, singles: Store, tmp_path: Path, small_validation: None
+) -> None:
     """Also while validating and saving, and several in one training; no delay is the same in two runs of the test."""
     loop = replace(LOOP, steps=12, validate_every=3, checkpoint_every=5, learning_rate=1e-3, prefetch=True)
     fit(make_stage(kind, singles, tmp_path), loop, tmp_path / "whole", progress=False)
