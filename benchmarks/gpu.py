@@ -58,7 +58,7 @@ TESTS = (
 
 
 def run_tests(quick: bool, seconds: float = TEST_SECONDS) -> dict[str, Any]:
-    """The CUDA tests; in the miniature they are only collected."""
+    """The CUDA tests; in the miniature they are only collected, by one process."""
     # warnings of an untested torch version are shown, not errors
     command = ["-m", "pytest", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider"]
     command += ["--collect-only"] if quick else ["--durations=5"]
@@ -68,17 +68,18 @@ def run_tests(quick: bool, seconds: float = TEST_SECONDS) -> dict[str, Any]:
         "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
     }
     start = time.monotonic()
+    tests = (sum(TESTS, ()),) if quick else TESTS
     groups: list[dict[str, Any]] = []
     with ExitStack() as opened:
         # files, since a full pipe would block the process that writes to it
-        outputs = [opened.enter_context(tempfile.TemporaryFile("w+")) for _ in TESTS]
+        outputs = [opened.enter_context(tempfile.TemporaryFile("w+")) for _ in tests]
         running = [
             subprocess.Popen(
                 [sys.executable, *command, *files], cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT
             )
-            for files, output in zip(TESTS, outputs, strict=True)
+            for files, output in zip(tests, outputs, strict=True)
         ]
-        for files, process, output in zip(TESTS, running, outputs, strict=True):
+        for files, process, output in zip(tests, running, outputs, strict=True):
             end = ""
             try:
                 process.wait(max(1.0, seconds - (time.monotonic() - start)))

@@ -72,8 +72,8 @@ def run_speed(device: str, quick: bool, deadline: float, write: Callable[[dict[s
     size = sizes[0][0]
     for model in MODELS:
         for dtype in dtypes:
-            repeats = 1 if quick else 5
-            measured = attempt(roofline.measure_stages, now, repeats, device, dtype, size, model)
+            repeats, count = (1, 50) if quick else (5, roofline.PATCHES)
+            measured = attempt(roofline.measure_stages, now, repeats, device, dtype, size, model, count)
             result["stages"][f"{model}, {str(dtype).removeprefix('torch.')}"] = measured
             write(result)
     if time.monotonic() < deadline:

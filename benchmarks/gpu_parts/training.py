@@ -62,15 +62,18 @@ QUICK: dict[str, dict[str, Any]] = {
         "views": {"size": 110, "max_step": 1.2},
     },
     "compact": {
-        "response_crops": {"size": 96},
+        "response_crops": {"size": 96, "per_image": 2},
         "response_images": 1,
         "response_shapes": 2,
+        "copies": {"copies": 1},
+        "localization_images": 2,
+        "localization_pairs": 8,
         "orientation_images": 2,
         "orientation_pairs": 4,
         "descriptor_images": 2,
         "descriptor_pairs": 4,
     },
-    "lfnet": {"size": 96, "pairs_per_batch": 1, "keypoints": 40, "validation_pairs": 2},
+    "lfnet": {"size": 64, "pairs_per_batch": 1, "keypoints": 40, "validation_pairs": 2},
     "correspondences": {
         "keypoints": 300,
         "min_shared": 10,
@@ -110,7 +113,7 @@ def run_training(data: Path, device: str, quick: bool, deadline: float, write: C
         if share < (0 if quick else 3):
             results[name] = {"error": "no time left"}
             return
-        results[name] = _reported(one, 0.5 if quick else share)
+        results[name] = _reported(one, 0.1 if quick else share)
         write(results)
 
     for name, kind in RECIPES.items():

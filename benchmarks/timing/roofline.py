@@ -98,13 +98,14 @@ def measure_stages(
     dtype: torch.dtype = torch.float32,
     size: tuple[int, int] = (1600, 1200),
     model: str = "lift",
+    keypoints: int = PATCHES,
 ) -> dict[str, Any]:
-    """Return the limits and a row per stage, 1000 keypoints; ``now`` waits for the device.
+    """Return the limits and a row per stage, for a number of keypoints; ``now`` waits for the device.
 
     Of models with other networks than the paper's there is no count of the paper; it is 0 then.
     """
     before = limits(now, device, dtype)
-    feature = LIFTFeature(PATCHES, pretrained=model).eval().to(device, dtype)
+    feature = LIFTFeature(keypoints, pretrained=model).eval().to(device, dtype)
     image = (torch.from_numpy(picture(*size)).float()[None, None] / 255).to(device, dtype)
     lafs, _ = feature.detector(image)
 
@@ -126,8 +127,8 @@ def measure_stages(
     if isinstance(feature.orienter.angle_detector, LIFTOrientation):
         stages |= {
             "pyramid and patches": (cut, 0),
-            "orientation": (lambda: feature.orienter.angle_detector(patches), PATCHES * ORIENTATION_MACS),
-            "descriptor": (lambda: feature.descriptor.descriptor(patches), PATCHES * DESCRIPTOR_MACS),
+            "orientation": (lambda: feature.orienter.angle_detector(patches), keypoints * ORIENTATION_MACS),
+            "descriptor": (lambda: feature.descriptor.descriptor(patches), keypoints * DESCRIPTOR_MACS),
         }
     else:
         stages |= {

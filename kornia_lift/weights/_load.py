@@ -92,7 +92,7 @@ def load_tensors(
                 f"{path} has sha256 {digest}, expected {shipped[name].sha256}: the installed file was changed or cut "
                 "off; install kornia_lift again"
             )
-        return parse_safetensors(raw)
+        return parse_safetensors(raw, checked=True)
     path = Path(name)
     if path.suffix != ".safetensors" and not path.exists():
         known = [n for n, network in NETWORKS.items() if network.part == part] or list(MODELS)

@@ -15,7 +15,7 @@ from kornia_lift.training.data.store import Store, join_stores, load_store, save
 from kornia_lift.training.folder_run import FOLDER_RECIPES
 from tests.helpers.plane_store import plane_in_two_views
 from tests.helpers.repository import ROOT, load_script
-from tests.helpers.training import aligned_stack, picture
+from tests.helpers.training import aligned_stack, do_not_match_single_images, picture, validate_on_few_pairs
 
 
 @pytest.fixture
@@ -54,7 +54,11 @@ def every_kind(folder: Path) -> Store:
     return join_stores(stores)
 
 
-def test_all_parts_run_in_miniature(gpu: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_parts_run_in_miniature(
+    gpu: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do_not_match_single_images(monkeypatch)
+    validate_on_few_pairs(monkeypatch)
     save_store(tmp_path / "data.npz", every_kind(tmp_path))
     out = tmp_path / "gpu.json"
     # an hour: nothing here waits for a clock, and a machine that does other work must not run out of minutes

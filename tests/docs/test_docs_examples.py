@@ -32,13 +32,18 @@ def test_the_notebook_runs() -> None:
     pytest.importorskip("cv2")
     cells = json.loads((EXAMPLES / "quickstart.ipynb").read_text())["cells"]
     namespace: dict[str, Any] = {}
+    keypoints = 0
     for cell in cells:
         if cell["cell_type"] == "code":
             assert cell["outputs"], "scripts/run_notebook.py stores the output that a reader sees without running it"
             assert "error" not in {output["output_type"] for output in cell["outputs"]}
-            exec("".join(cell["source"]), namespace)
+            # fewer keypoints than a reader gets, which take most of the time
+            source = "".join(cell["source"])
+            keypoints += source.count("LIFTFeature(2000,")
+            exec(source.replace("LIFTFeature(2000,", "LIFTFeature(700,"), namespace)
+    assert keypoints == 2
     pyplot.close("all")
-    assert namespace["match"].verified.sum() > 300
+    assert namespace["match"].verified.sum() > 100
     assert namespace["inliers"]["lift"] > 5 * namespace["inliers"]["lift-upright"]
 
 

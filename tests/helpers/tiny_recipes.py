@@ -12,6 +12,7 @@ refine_anchors = 6
 detector_images = 1
 candidates = 30
 warped_pairs = 2
+shapes = 2
 [modern.cut]
 points_per_image = 12
 points_per_scene = 40

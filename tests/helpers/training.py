@@ -26,6 +26,19 @@ def picture(seed: int = 1, size: int = SIZE) -> np.ndarray:
     return image.clip(0, 255).astype(np.uint8)
 
 
+def do_not_match_single_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read single images without asking whether they show one scene, which takes much longer than reading them."""
+    read = "kornia_lift.training.data.prepare.read"
+    monkeypatch.setattr(f"{read}.overlapping_pairs", lambda images, seed: (0, 0, len(images)))
+
+
+def validate_on_few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the compact recipe validation batches as small as those of a short training."""
+    recipe = "kornia_lift.training.compact.recipe"
+    monkeypatch.setattr(f"{recipe}.VALIDATION_PAIRS", (2, 16))
+    monkeypatch.setattr(f"{recipe}.VALIDATION_ANGLES", (2, 8))
+
+
 def with_image(store: Store, index: int, image: np.ndarray, quality: int = 98) -> Store:
     """The same store with other pixels in one image."""
     images = list(store.images)

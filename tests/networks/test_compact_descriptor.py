@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,19 @@ def trained(**options: object) -> CompactDescriptor:
     """Random weights whose batch statistics are those of textures, in eval mode."""
     torch.manual_seed(0)
     network = CompactDescriptor(False, **options)  # type: ignore[arg-type]
-    with torch.no_grad():
+    network.load_state_dict(state_of_trained(options.get("channels")))  # type: ignore[arg-type]
+    return network.eval()
+
+
+@functools.cache
+def state_of_trained(channels: tuple[int, ...] | None) -> dict[str, Tensor]:
+    """Made once: 40 batches take seconds, and most tests want them."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        network = CompactDescriptor(False, channels=channels)
         for seed in range(40):
             network(views(32, seed))
-    return network.eval()
+    return network.state_dict()
 
 
 @pytest.mark.parametrize(

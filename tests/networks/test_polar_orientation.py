@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from pathlib import Path
 
@@ -24,10 +25,19 @@ def trained(**options: object) -> PolarOrientation:
     """Random weights whose batch statistics are those of textures, in eval mode."""
     torch.manual_seed(0)
     network = PolarOrientation(False, **options)  # type: ignore[arg-type]
-    with torch.no_grad():
+    network.load_state_dict(state_of_trained(bool(options.get("small"))))
+    return network.eval()
+
+
+@functools.cache
+def state_of_trained(small: bool) -> dict[str, Tensor]:
+    """Made once: 40 batches take a while, and most tests want them."""
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        network = PolarOrientation(False, small=small)
         for seed in range(40):
             network(texture(32, 32, batch=32, seed=seed))
-    return network.eval()
+    return network.state_dict()
 
 
 def rotated(degrees: float, size: int = 32, batch: int = 12) -> Tensor:

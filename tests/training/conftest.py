@@ -7,10 +7,29 @@ import pytest
 
 from kornia_lift.training.data.store import Observations, Store, StoredImage, encode_jpeg
 from kornia_lift.training.paper.quadruplets import QuadrupletSampler
-from tests.helpers.training import SIZE, as_single, picture, with_image
+from tests.helpers.training import (
+    SIZE,
+    as_single,
+    do_not_match_single_images,
+    picture,
+    validate_on_few_pairs,
+    with_image,
+)
 
 ROTATIONS = (0.0, 40.0)
 ZOOM = 1.2
+
+
+@pytest.fixture(autouse=True)
+def _single_images_are_not_matched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only for the tests of that warning are single images matched whenever they are read: it takes 2 s each time."""
+    do_not_match_single_images(monkeypatch)
+
+
+@pytest.fixture
+def small_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Validation batches of the compact recipe as small as those of a short training, of which they are most."""
+    validate_on_few_pairs(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -35,13 +35,13 @@ from tests.helpers.training import picture
 HELD_OUT = """
 [held_out]
 warped = 3
-num_features = 150
+num_features = 80
 [held_out.crops]
 size = 160
 per_image = 1
 max_step = 1.2
 """
-SMALL = HeldOutConfig(warped=2, num_features=100, crops=CropConfig(size=160, per_image=1, max_step=1.2))
+SMALL = HeldOutConfig(warped=2, num_features=70, crops=CropConfig(size=160, per_image=1, max_step=1.2))
 
 
 @pytest.mark.parametrize("max_size", [1024, 200])

@@ -66,7 +66,7 @@ def test_no_stage_trains_through_random_networks(
 def test_a_store_of_scenes_trains_both_recipes_as_their_folders_do(tmp_path: Path, shared: Path) -> None:
     pytest.importorskip("pycolmap")
     data = tmp_path / "data"
-    for name in ("lund_door", "et"):
+    for name in ("kermit", "et"):
         shutil.copytree(shared / "data" / "train" / "sfm" / name, data / "sfm" / name)
     assert main(["build-dataset", str(data), "--out", str(tmp_path / "set")]) == 0
     sides = []
@@ -78,8 +78,8 @@ def test_a_store_of_scenes_trains_both_recipes_as_their_folders_do(tmp_path: Pat
         sides.append(json.loads((out / "split.json").read_text()))
     assert [each.pop("recipe") for each in sides] == ["modern", "paper", "modern"]
     assert sides[0] == sides[1] == sides[2]
-    assert sorted(sides[0]["training"] + sides[0]["held_out"]) == ["sfm/et", "sfm/lund_door"]
-    shutil.rmtree(data / "sfm" / "lund_door")
+    assert sorted(sides[0]["training"] + sides[0]["held_out"]) == ["sfm/et", "sfm/kermit"]
+    shutil.rmtree(data / "sfm" / "kermit")
     config = write_config(tmp_path, data)
     assert main(["train", str(config), "--out", str(tmp_path / "one"), "--stages", "descriptor"]) == 0
     split = json.loads((tmp_path / "one" / "split.json").read_text())

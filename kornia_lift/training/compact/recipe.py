@@ -155,13 +155,14 @@ class CompactRecipe(Recipe[CompactConfig]):
                 "compact.train_response = false keeps as it is; set it to true, or leave the stage out "
                 f"(--stages {stages})"
             )
+        levels = default_scale_space(localized=True)
+        grid = LevelGrid(c.response_crops.size, OCTAVES * levels.levels_per_octave + 1, levels.levels_per_octave)
+        # a model that does not suit is refused before the shapes are drawn, which takes seconds
+        matcher = self._matcher(c.response_matcher, grid)
         images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
         images += [[shapes] for shapes in draw_shapes(c.response_shapes, c.seed)]
         judged = for_validation(c.response_photometric, c.validation_photometric)
         crops = WarpedCrops(images, c.response_crops, c.response_photometric, self.device, c.response_degraded)
-        levels = default_scale_space(localized=True)
-        grid = LevelGrid(c.response_crops.size, OCTAVES * levels.levels_per_octave + 1, levels.levels_per_octave)
-        matcher = self._matcher(c.response_matcher, grid)
         return ScaleSpaceResponseStage(
             self.response,
             crops,

@@ -46,6 +46,7 @@ points_per_image = 12
 copies = 1
 [compact.response_crops]
 size = 96
+per_image = 2
 [compact.response]
 steps = 1
 [compact.localization]
@@ -60,7 +61,9 @@ steps = 1
 
 
 @pytest.mark.parametrize("trained", [False, True])
-def test_a_whole_run_gives_a_model(trained: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_whole_run_gives_a_model(
+    trained: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], small_validation: None
+) -> None:
     cv2 = pytest.importorskip("cv2")
     pytest.importorskip("safetensors")
     data, out = tmp_path / "mine", tmp_path / "run"

@@ -21,6 +21,7 @@ from kornia_lift.training.warped.shapes import draw_shapes
 
 pytest.importorskip("cv2")
 SIZE, GRID = 96, LevelGrid(96, count=3)
+STEPS = 20
 
 
 def crops(seed: int = 0) -> WarpedCrops:
@@ -39,12 +40,12 @@ def make_stage(**options: object) -> ScaleSpaceResponseStage:
 
 
 def learn(
-    stage: ScaleSpaceResponseStage, batch: dict[str, torch.Tensor], rate: float
+    stage: ScaleSpaceResponseStage, batch: dict[str, torch.Tensor], rate: float, steps: int
 ) -> tuple[list[float], dict[str, float]]:
-    """Losses of 40 steps on one batch, and the figures of the last."""
+    """Losses of steps on one batch, and the figures of the last."""
     optimizer = torch.optim.Adam(stage.response.parameters(), rate)
     losses = []
-    for _ in range(40):
+    for _ in range(steps):
         loss, figures = stage.loss(batch)
         optimizer.zero_grad()
         loss.backward()
@@ -56,7 +57,7 @@ def learn(
 
 def falls(losses: list[float]) -> bool:
     """Whether the loss has fallen by more than the keypoints that change from step to step move it."""
-    return sum(losses[-10:]) / 10 < 0.95 * sum(losses[:5]) / 5  # .70 to .86 with one and two threads
+    return sum(losses[-10:]) / 10 < 0.95 * sum(losses[:5]) / 5  # .79 to .86 with one and two threads
 
 
 def test_probabilities_do_not_depend_on_how_far_the_best_score_is() -> None:
@@ -98,10 +99,11 @@ def test_learns_on_one_batch_and_says_how_well_it_finds_keypoints_again(matched:
     stage = make_stage(matcher=matcher)
     batch = stage.batch(torch.Generator().manual_seed(0), 0)
     assert {len(value) for value in batch.values()} == {2}
-    losses, figures = learn(stage, batch, rate=1e-3)
+    # what matches of random descriptors are worth changes from step to step: there is nothing to see in many of them
+    losses, figures = learn(stage, batch, rate=1e-3, steps=3 if matched else STEPS)
     assert figures["distance_px"] >= 0
     assert ("mismatched" in figures) == matched
-    if not matched:  # what matches of random descriptors are worth changes from step to step
+    if not matched:
         assert falls(losses)
     found = stage.validate(batches=2)
     assert found["error"] == pytest.approx(1 - found["repeated"])

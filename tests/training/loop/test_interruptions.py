@@ -22,6 +22,7 @@ import torch
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.training.compact.config import CompactConfig
+from kornia_lift.training.compact.copies import CopyConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.compact.response.levels import LevelGrid
 from kornia_lift.training.compact.response.stage import SCALE_CROPS, ScaleSpaceResponseStage
@@ -35,7 +36,7 @@ from kornia_lift.training.data.prepare.sources import Source
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.recipe import LFNetRecipe
-from kornia_lift.training.loop import fit
+from kornia_lift.training.loop import Result, fit
 from kornia_lift.training.loop.checkpoint import load_checkpoint
 from kornia_lift.training.loop.log import read_log
 from kornia_lift.training.loop.signals import TrainingInterrupted
@@ -77,7 +78,7 @@ MODERN = ModernConfig(
     crops=CropConfig(size=80, per_image=2, max_step=1.5),
     views=CropConfig(size=110, per_image=1, min_step=1.0, max_step=1.2, scale=1.6),
 )
-LFNET = LFNetConfig(lfnet=LOOP, size=96, pairs_per_batch=1, keypoints=40, validation_pairs=2)
+LFNET = LFNetConfig(lfnet=LOOP, size=64, pairs_per_batch=1, keypoints=40, validation_pairs=2)
 COMPACT = CompactConfig(
     **dict.fromkeys(CompactRecipe.STAGES, LOOP),
     views=ViewConfig(points_per_image=30),
@@ -85,11 +86,15 @@ COMPACT = CompactConfig(
     orientation_pairs=4,
     descriptor_images=2,
     descriptor_pairs=6,
+    copies=CopyConfig(copies=1),
+    localization_images=2,
+    localization_pairs=12,
+    small=True,
 )
 WITH_RESPONSE = replace(
     COMPACT,
     train_response=True,
-    response_crops=replace(SCALE_CROPS, size=96),
+    response_crops=replace(SCALE_CROPS, size=96, per_image=2),
     response_shapes=1,
     response_images=1,
 )
@@ -128,6 +133,11 @@ def make_recipe(kind: str, hard_store: Store, singles: Store, out: Path, device:
     return ModernRecipe(singles, out, replace(MODERN), None, device)
 
 
+def run_stage(recipe: Recipe, stage: str) -> Result:
+    """Train a stage through networks as they were made."""
+    return recipe.run([stage], given=recipe.STAGES, progress=False)[stage]
+
+
 def interrupted(make: Callable[[Path], Recipe], stage: str, out: Path, number: signal.Signals) -> None:
     """Train a stage whose batch of step ``STOP`` sends a signal."""
     recipe = make(out)
@@ -147,23 +157,23 @@ def interrupted(make: Callable[[Path], Recipe], stage: str, out: Path, number: s
 
     recipe.make_stage = make_stage  # type: ignore[method-assign]
     with pytest.raises(TrainingInterrupted) as stopped:
-        recipe.run([stage], given=recipe.STAGES, progress=False)
+        run_stage(recipe, stage)
     assert stopped.value.number == number
     assert load_checkpoint(out / stage / "last.pt")["step"] <= STEPS
 
 
 @pytest.mark.parametrize(("kind", "stage"), EVERY)
 def test_a_signal_in_any_stage_changes_nothing(
-    kind: str, stage: str, hard_store: Store, singles: Store, tmp_path: Path
+    kind: str, stage: str, hard_store: Store, singles: Store, tmp_path: Path, small_validation: None
 ) -> None:
     def make(out: Path) -> Recipe:
         return make_recipe(kind, hard_store, singles, out)
 
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    undisturbed = make(whole).run([stage], given=make(whole).STAGES, progress=False)[stage]
+    undisturbed = run_stage(make(whole), stage)
     number = signal.SIGTERM if kind == "paper" else signal.SIGINT
     interrupted(make, stage, halves, number)
-    result = make(halves).run([stage], given=make(halves).STAGES, progress=False)[stage]
+    result = run_stage(make(halves), stage)
     assert (result.interval is not None) == (kind == "modern" or (kind, stage) in PAIRED)
     if result.interval is not None:
         assert result.interval == pytest.approx(undisturbed.interval, rel=0.1, abs=1e-3)
@@ -196,7 +206,7 @@ def test_every_stage_trains_on_a_gpu(
     kind: str, stage: str, hard_store: Store, singles: Store, tmp_path: Path, cuda: torch.device
 ) -> None:
     recipe = make_recipe(kind, hard_store, singles, tmp_path, cuda)
-    recipe.run([stage], given=recipe.STAGES, progress=False)
+    run_stage(recipe, stage)
     assert {p.device.type for p in recipe.network_of(stage).parameters()} == {cuda.type}
     assert set(losses(tmp_path / stage)) == set(range(1, STEPS + 1))
 
@@ -211,7 +221,7 @@ def make_stage(kind: str, singles: Store, out: Path) -> Any:
         few = TildeConfig(num_sum=2, num_max=2, channels=1, filter_size=11, map_size=7, locations_per_batch=8)
         return TildeStage(make_response(few), [aligned_stack(0), aligned_stack(1)], [aligned_stack(2)], few)
     if kind == "response":
-        config = replace(SCALE_CROPS, size=96)
+        config = replace(SCALE_CROPS, size=96, per_image=1)
         crops = WarpedCrops([[singles.decode(n)] for n in range(3)], config)
         return ScaleSpaceResponseStage(LIFTResponse(False), crops, crops, 2, (8, 20), LevelGrid(96, count=3))
     if kind == "toy":
@@ -248,7 +258,9 @@ def signalled(stage: Any, chance: random.Random, wanted: bool) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("kind", ["toy", "correspondences", "orientation", "descriptor"])
-def test_signals_at_random_moments_change_nothing(kind: str, singles: Store, tmp_path: Path) -> None:
+def test_signals_at_random_moments_change_nothing(
+    kind: str, singles: Store, tmp_path: Path, small_validation: None
+) -> None:
     """Also while validating and saving, and several in one training; no delay is the same in two runs of the test."""
     loop = replace(LOOP, steps=12, validate_every=3, checkpoint_every=5, learning_rate=1e-3, prefetch=True)
     fit(make_stage(kind, singles, tmp_path), loop, tmp_path / "whole", progress=False)

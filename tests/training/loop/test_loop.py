@@ -184,13 +184,13 @@ def test_a_second_signal_interrupts_at_once() -> None:
 
 def test_kill_9_at_any_moment_resumes_to_the_same_run(tmp_path: Path) -> None:
     config = {"steps": 60, "validate_every": 7, "checkpoint_every": 3, "log_every": 1}
+    fit(ToyStage(), LoopConfig(**config), tmp_path / "whole", progress=False)
     command = [sys.executable, str(SCRIPT), "--config", json.dumps(config)]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True)
     killed = tmp_path / "killed"
     for step in (8, 31):  # each process kills itself once it draws the batch of this step
         process = subprocess.run([*command, str(killed), "--kill-at", str(step)], check=False)
         assert process.returncode == -signal.SIGKILL
-    subprocess.run([*command, str(killed)], check=True)
+    fit(ToyStage(), LoopConfig(**config), killed, progress=False)
     assert trace(killed) == pytest.approx(trace(tmp_path / "whole"), rel=1e-4)
     one, other = (load_checkpoint(d / "last.pt") for d in (killed, tmp_path / "whole"))
     for key, value in one["network"].items():

@@ -35,7 +35,7 @@ def errors(folder: Path) -> list[float]:
     return [e["error"] for e in read_log(folder / "log.jsonl") if e["kind"] == "validation"]
 
 
-def detector_loss(recipe: PaperRecipe, checkpoint: Path, batches: int = 10) -> float:
+def detector_loss(recipe: PaperRecipe, checkpoint: Path, batches: int = 5) -> float:
     """Mean loss of the detector stage with the detector of a checkpoint, over the same training batches."""
     response = LIFTResponse(False)
     response.load_state_dict(load_checkpoint(checkpoint)["network"])
@@ -172,10 +172,10 @@ def test_the_whole_recipe_in_a_short_run(hard_store: Store, tmp_path: Path) -> N
     """All stages after one another, each from the one before; the errors fall."""
     config = PaperConfig(
         dropout=0.0,
-        descriptor=short(30),
-        orientation=short(40, learning_rate=5e-4),
-        overlap=short(50, learning_rate=5e-3),
-        detector=short(25, learning_rate=4e-3),
+        descriptor=short(20),
+        orientation=short(32, learning_rate=5e-4),
+        overlap=short(25, learning_rate=8e-3),
+        detector=short(18, learning_rate=4e-3, validate_every=9),
         descriptor_options=DescriptorOptions(pairs=10, validation_pairs=40),
         orientation_options=OrientationOptions(pairs=12, validation_pairs=40),
         detector_options=FEW,
@@ -183,12 +183,12 @@ def test_the_whole_recipe_in_a_short_run(hard_store: Store, tmp_path: Path) -> N
     recipe = PaperRecipe(hard_store, tmp_path, config, validation=hard_store)
     results = recipe.run(progress=False)
     assert list(results) == ["descriptor", "orientation", "overlap", "detector"]
-    limits = {"descriptor": 0.4, "orientation": 0.85, "overlap": 0.9}  # measured 0.2, 0.7, 0.8
+    limits = {"descriptor": 0.4, "orientation": 0.85, "overlap": 0.9}  # measured 0.26, 0.75, 0.86
     for name, limit in limits.items():
         assert results[name].error < limit * errors(tmp_path / name)[0], name
     # the losses of single steps hide the fall: every batch has other locations
     before, after = tmp_path / "overlap" / "best.pt", tmp_path / "detector" / "last.pt"
-    assert detector_loss(recipe, after) < detector_loss(recipe, before)  # measured 4.28, 4.65
+    assert detector_loss(recipe, after) < detector_loss(recipe, before)  # measured 4.34, 4.65
     pytest.importorskip("safetensors")
     recipe.save(tmp_path / "mine.safetensors", {"recipe": "paper"})
     for network in (LIFTResponse, LIFTOrientation, LIFTDescriptor):

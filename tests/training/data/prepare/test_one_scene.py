@@ -14,6 +14,11 @@ from tests.helpers.tiny_recipes import TINY
 from tests.helpers.training import picture
 
 
+@pytest.fixture(autouse=True)
+def _single_images_are_not_matched() -> None:
+    """Here they are."""
+
+
 def views(count: int = 3) -> list[np.ndarray]:
     scene = picture(4, 520)
     return [scene[30 * k : 30 * k + 360, 50 * k : 50 * k + 400] for k in range(count)]
