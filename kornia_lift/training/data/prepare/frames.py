@@ -7,6 +7,7 @@ a small patch is scaled and rotated from view to view: that is used here.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,51 +64,76 @@ def frames_from_colmap(model: Any, max_reprojection: float = 1.5) -> tuple[tuple
 
     """
     ids = sorted(i for i in model.images if model.images[i].has_pose)
+    names = tuple(model.images[i].name for i in ids)
+    points = [model.points3D[i] for i in sorted(model.points3D)]
+    number, image, xy = _observations(model, points, {i: n for n, i in enumerate(ids)}, max_reprojection)
+    if not len(number):
+        return names, Frames(image, number, xy, np.zeros((0, 2, 2)))
+    pose = np.stack([model.images[i].cam_from_world().matrix() for i in ids])[image]
+    focal = np.array([model.cameras[model.images[i].camera_id].mean_focal_length() for i in ids])[image]
+    place = np.stack([point.xyz for point in points])[number][..., None]
+    rotation, ray = pose[:, :, :3], (pose[:, :, :3] @ place)[..., 0] + pose[:, :, 3]  # points in camera coordinates
+    to_camera = -(rotation.swapaxes(1, 2) @ (ray / np.linalg.norm(ray, axis=1, keepdims=True))[..., None])[..., 0]
+    towards = np.zeros((len(points), 3))
+    np.add.at(towards, number, to_camera)  # only its direction counts
+    basis = plane_basis(towards)[number]
+    return names, Frames(image, number, xy, projection_jacobian(ray, rotation @ basis, focal))
+
+
+def _observations(
+    model: Any, points: Sequence[Any], order: Mapping[int, int], max_reprojection: float
+) -> tuple[Indices, Indices, Array]:
+    """Return point, image and position in pixels of every observation of the precise points of a COLMAP model.
+
+    Args:
+        model: ``pycolmap.Reconstruction``.
+        points: its points.
+        order: number of each image, by its key in the model.
+        max_reprojection: largest mean error of a precise point, pixels.
+
+    """
+    elements = {key: model.images[key].points2D for key in order}
     rows: list[tuple[int, int]] = []
     xy: list[Array] = []
-    jacobians: list[Array] = []
-    poses = {}
-    for index, image_id in enumerate(ids):
-        image = model.images[image_id]
-        world_to_cam = image.cam_from_world().matrix()
-        camera = model.cameras[image.camera_id]
-        poses[image_id] = (index, world_to_cam[:, :3], world_to_cam[:, 3], camera.mean_focal_length())
-    for number, point_id in enumerate(sorted(model.points3D)):
-        point = model.points3D[point_id]
+    for number, point in enumerate(points):
         if point.error > max_reprojection:
             continue
         views = {e.image_id: e.point2D_idx for e in point.track.elements}
-        rays = {i: poses[i][1] @ point.xyz + poses[i][2] for i in views}  # point in camera coordinates
-        to_camera = [-poses[i][1].T @ (ray / np.linalg.norm(ray)) for i, ray in rays.items()]
-        basis = plane_basis(np.mean(to_camera, axis=0))
-        for image_id, element in views.items():
-            index, rotation, _, focal = poses[image_id]
-            rows.append((index, number))
-            # COLMAP puts the centre of the first pixel at (0.5, 0.5)
-            xy.append(model.images[image_id].points2D[element].xy - 0.5)
-            jacobians.append(projection_jacobian(rays[image_id], rotation @ basis, focal))
+        rows += [(number, order[key]) for key in views]
+        xy += [elements[key][element].xy for key, element in views.items()]
     table = np.asarray(rows, dtype=np.int64).reshape(-1, 2)
-    names = tuple(model.images[i].name for i in ids)
-    return names, Frames(
-        table[:, 0], table[:, 1], np.asarray(xy).reshape(-1, 2), np.asarray(jacobians).reshape(-1, 2, 2)
-    )
+    # COLMAP puts the centre of the first pixel at (0.5, 0.5)
+    return table[:, 0], table[:, 1], np.asarray(xy, dtype=np.float64).reshape(-1, 2) - 0.5
 
 
 def plane_basis(normal: Array) -> Array:
-    """Return two orthonormal columns that span the plane of the given normal, shape (3, 2).
+    """Return two orthonormal columns that span the plane of each normal, (..., 3) -> (..., 3, 2).
 
     Seen from the side to which the normal points, the second one is clockwise from the first, as y is from x in an
     image. The other way round a camera would see every patch of the plane mirrored.
     """
-    _, _, rows = np.linalg.svd(normal.reshape(1, 3))
-    first, second = rows[1:]
-    return np.stack([first, second if np.cross(first, second) @ normal < 0 else -second], axis=1)
+    _, _, rows = np.linalg.svd(normal[..., None, :])
+    first, second = rows[..., 1, :], rows[..., 2, :]
+    towards = (np.cross(first, second) * normal).sum(-1, keepdims=True)
+    return np.stack([first, np.where(towards < 0, second, -second)], axis=-1)
 
 
-def projection_jacobian(ray: Array, directions: Array, focal: float) -> Array:
-    """Derivative of the pinhole projection at ``ray`` along ``directions`` (3, 2), in pixels per unit length."""
-    x, y, z = ray
-    derivative = focal / z * np.array([[1.0, 0.0, -x / z], [0.0, 1.0, -y / z]])
+def projection_jacobian(ray: Array, directions: Array, focal: float | Array) -> Array:
+    """Derivative of the pinhole projection along directions, in pixels per unit length.
+
+    Args:
+        ray: points in camera coordinates, shape (..., 3).
+        directions: two directions at each, shape (..., 3, 2).
+        focal: focal length in pixels, one or one for each point.
+
+    Returns:
+        Shape (..., 2, 2).
+
+    """
+    x, y, z = np.moveaxis(ray, -1, 0)
+    zero, one = np.zeros_like(z), np.ones_like(z)
+    rows = np.stack([np.stack([one, zero, -x / z], -1), np.stack([zero, one, -y / z], -1)], -2)
+    derivative: Array = np.asarray(focal / z)[..., None, None] * rows
     return derivative @ directions
 
 
