@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from kornia.feature import LocalFeature, PassLAF, scale_laf
 from torch import Tensor, nn
 
-from kornia_lift._checks import check_count, check_image, check_mask
+from kornia_lift._checks import Device, check_count, check_device, check_image, check_mask
 from kornia_lift._gray import as_gray
 from kornia_lift._kornia import DeviceError, laf_is_filled
 from kornia_lift.detector.detector import LIFTDetector
@@ -70,7 +70,8 @@ class LIFTFeature(LocalFeature):
     Raises:
         kornia.core.exceptions.ShapeError: if images or mask have another shape.
         TypeError: if the images are not floating point, or ``num_features`` is not a whole number.
-        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or an argument is out of range.
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or an argument is out of range; if this
+            machine has no such device.
         kornia.core.exceptions.DeviceError: if images, mask and weights lie on different devices.
 
     Convention:
@@ -96,7 +97,7 @@ class LIFTFeature(LocalFeature):
         self,
         num_features: int = 1000,
         upright: bool | None = None,
-        device: str | torch.device | None = None,
+        device: Device | None = None,
         *,
         pretrained: bool | str | os.PathLike[str] = True,
         config: ScaleSpaceConfig | None = None,
@@ -110,6 +111,8 @@ class LIFTFeature(LocalFeature):
         compile: bool = False,
     ) -> None:
         num_features = check_count(num_features, type(self).__name__)
+        if device is not None:
+            device = check_device(device, type(self).__name__, meta=True)  # before the weights are read
         if config is not None and not isinstance(config, ScaleSpaceConfig):
             raise TypeError(f"config expects a ScaleSpaceConfig or None, got {config!r}")
         if upright is None:
