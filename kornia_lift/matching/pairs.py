@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from kornia_lift._checks import Device, check_device
-from kornia_lift._gray import as_gray
+from kornia_lift._gray import as_seen
 from kornia_lift.feature.extract import extract_features, shrink
 from kornia_lift.features import Features
 from kornia_lift.matching.clock import StageClock
@@ -104,8 +104,7 @@ def match_tensors(
     place = None if device is None else check_device(device, "match_tensors")
     features = []
     for image in (first, second):
-        gray = as_gray(image)
-        reduced = shrink(gray, max_size).to(place or image.device, dtype)
+        reduced = shrink(as_seen(image, feature), max_size).to(place or image.device, dtype)
         with nullcontext() if clock is None else clock.stages_of(feature):  # threads may share the feature
             features.append(extract_features(feature, reduced, (image.shape[-1], image.shape[-2])))
     return match_pair(
