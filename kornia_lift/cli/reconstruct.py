@@ -8,7 +8,7 @@ from typing import Any
 
 from kornia_lift._words import counted
 from kornia_lift.cli import export_colmap, extract
-from kornia_lift.cli._options import CommandError, add_feature_options, add_workers_option
+from kornia_lift.cli._options import CommandError, add_feature_options, add_workers_option, check_folder
 
 _DESCRIPTION = """\
 Reconstruct a scene: extract LIFT features, match every pair of images (or those of a list), verify the matches by
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
         raise CommandError(f"{args.images} is not a folder of images")
     if args.apply_exif:
         raise CommandError("--apply-exif: COLMAP reads the stored pixels, features must be in them too")
+    check_folder(args.out)
     images = list_images(args.images)
     export_colmap.check_pair_options(args, [path.relative_to(args.images).as_posix() for path in images])
     if args.camera is None:  # COLMAP makes the cameras from the images

@@ -100,8 +100,9 @@ def write_database(
     _check_matches(features, matches)
     names = sorted(features)
     if cameras is None:
-        if not Path(images or "").is_dir():
-            raise FileNotFoundError(f"{images} is no folder of images")
+        absent = [name for name in sorted(features) if not (Path(images or "") / name).is_file()]
+        if absent:
+            raise FileNotFoundError(f"{images} lacks {_some(absent)} that the features are of")
         _check_shared_cameras(features, camera_mode)
     with temporary_folder(path) as work, quiet_colmap(pycolmap, path):
         unfinished = work / "database.db"
@@ -118,8 +119,7 @@ def write_database(
             missing = [name for name in names if name not in ids]
             if missing:
                 raise ValueError(
-                    f"COLMAP cannot read {counted(len(missing), 'image')} in {images} ({', '.join(missing[:3])}"
-                    f"{', ...' if len(missing) > 3 else ''}): convert them to JPEG or PNG, or give their cameras"
+                    f"COLMAP cannot read {_some(missing)} of {images}: convert to JPEG or PNG, or give the cameras"
                 )
             for name in names:
                 _check_size(name, features[name], sizes[camera_of[name]])
@@ -264,6 +264,10 @@ def _check_matches(features: Mapping[str, Features], matches: Mapping[tuple[str,
             raise ValueError(
                 f"matches of the pair {pair[0]}, {pair[1]} point beyond their {limit[0]} and {limit[1]} keypoints"
             )
+
+
+def _some(names: list[str]) -> str:
+    return f"{counted(len(names), 'image')} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def _check_database(path: str | os.PathLike[str]) -> None:

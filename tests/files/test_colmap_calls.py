@@ -42,7 +42,7 @@ def no_overlap(folder: Path) -> None:
 
 def unknown_format(folder: Path) -> None:
     (folder / "a.png").write_text("no image")
-    with pytest.raises(ValueError, match=r"COLMAP cannot read 1 image in .* \(a.png\): convert them to JPEG or PNG"):
+    with pytest.raises(ValueError, match=r"COLMAP cannot read 1 image \(a.png\) of .*: convert to JPEG or PNG"):
         write_database(folder / "x.db", {"a.png": described()}, {}, images=folder)
 
 
@@ -56,8 +56,9 @@ def absent(folder: Path) -> None:
     for call in (verify, lambda path: map_database(path, folder / "models")):
         with pytest.raises(FileNotFoundError, match="there is no such database; write_database makes one"):
             call(folder / "x.db")
-    with pytest.raises(FileNotFoundError, match="is no folder of images"):
-        write_database(folder / "x.db", {"a.png": described()}, {}, images=folder / "absent")
+    for images in (folder, folder / "absent"):
+        with pytest.raises(FileNotFoundError, match=r"lacks 1 image \(a.png\) that the features are of"):
+            write_database(folder / "x.db", {"a.png": described()}, {}, images=images)
 
 
 @pytest.mark.parametrize("fails", [no_overlap, unknown_format, no_database, absent])
