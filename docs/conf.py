@@ -10,6 +10,7 @@ from kornia_lift import __version__
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
+from address import HOME
 from source_links import resolve as linkcode_resolve  # noqa: F401 (Sphinx looks for this name)
 
 project = "kornia_lift"
@@ -34,7 +35,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_theme_options = {
-    "source_repository": "https://github.com/kornia-lift/kornia_lift",
+    "source_repository": HOME,
     "source_branch": "main",
     "source_directory": "docs/",
     "light_css_variables": {"color-brand-primary": "#b3401f", "color-brand-content": "#1f5fbf"},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import operator
+import os
+from textwrap import shorten
 from typing import SupportsIndex
 
 import torch
@@ -13,6 +15,11 @@ from kornia_lift._kornia import DeviceError, ShapeError
 VALUE_RANGE = (-0.5, 1.5)  # images are in [0, 1]; sharpening and cubic resizing may overshoot a little
 
 MAX_FEATURES = 1_000_000  # per image: a larger number is a typo, and its slots would not fit into memory
+
+Device = str | int | torch.device
+
+_MAX_REASON = 160  # characters; the message about an unknown backend lists all backends
+_CUDA_BUILDS = "https://pytorch.org/get-started/locally"
 
 
 def check_count(count: SupportsIndex, who: str) -> int:
@@ -101,3 +108,52 @@ def check_mask(mask: Tensor, img: Tensor, who: str) -> None:
         )
     if mask.is_floating_point() and not torch.compiler.is_compiling() and not bool(mask.isfinite().all()):
         raise ValueError(f"{who} expects a mask of finite values, got NaN or infinity")
+
+
+def devices_here() -> list[str]:
+    """Return the names of the devices of this machine that PyTorch can compute on."""
+    found = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+
+def check_device(device: Device, who: str, *, auto: bool = False, meta: bool = False) -> torch.device:
+    """Return a device after computing on it.
+
+    Args:
+        device: name, index of a GPU, or ``torch.device``.
+        who: what the device was given to, for the message.
+        auto: accept ``"auto"``: the first GPU, or that of this process of torchrun, else the CPU.
+        meta: accept the device ``meta``, on which tensors have a shape and no values.
+
+    Raises:
+        TypeError: if it is of another type.
+        ValueError: if there is no such device, or PyTorch cannot use it here.
+
+    """
+    if isinstance(device, bool) or not isinstance(device, (str, int, torch.device)):
+        raise TypeError(f"{who} expects a device such as 'cpu' or 'cuda:0', got {device!r}")
+    if auto and device == "auto":
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(_refusal(device, who, auto, "PyTorch knows no such device")) from error
+    if meta and found.type == "meta":
+        return found
+    try:
+        torch.ones(1, device=found).item()
+    except torch.OutOfMemoryError:  # there is such a device, others use it
+        raise
+    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
+        reason = shorten((str(error).splitlines() or [type(error).__name__])[0], _MAX_REASON, placeholder=" ...")
+        if found.type == "cuda" and torch.version.cuda is None and torch.version.hip is None:
+            reason = f"this PyTorch was built without CUDA, {_CUDA_BUILDS} has builds with it"
+        raise ValueError(_refusal(device, who, auto, reason)) from error
+    return found
+
+
+def _refusal(device: Device, who: str, auto: bool, reason: str) -> str:
+    names = ", ".join([*(["auto"] if auto else []), *devices_here()])
+    return f"{who} expects a device of this machine ({names}), got '{device}': {reason}"

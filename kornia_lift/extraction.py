@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kornia_lift._checks import check_device
 from kornia_lift._io import ImageFileError, list_images, load_image_and_orientation
 from kornia_lift.feature import extract_features, shrink
 from kornia_lift.files import FeatureFile
@@ -37,6 +38,9 @@ class ExtractionOptions:
         max_size: larger images are reduced to this longer side, 0 for never.
         apply_exif: rotate images as their EXIF tag says; hloc and COLMAP read the stored pixels.
         workers: threads that read images ahead.
+
+    Raises:
+        ValueError: if this machine has no such device.
     """
 
     device: torch.device
@@ -44,6 +48,9 @@ class ExtractionOptions:
     max_size: int = 1600
     apply_exif: bool = False
     workers: int = 4
+
+    def __post_init__(self) -> None:
+        check_device(self.device, "ExtractionOptions")
 
 
 @dataclass

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,9 @@ from kornia_lift.matching import match_descriptors
 
 Pair = tuple[str, str]
 Matches = dict[Pair, NDArray[np.int64]]
+
+# the names of matching_key and of the files of match_pairs
+_KEY, _PART = re.compile("[0-9a-f]{16}"), re.compile(r"[0-9a-f]{64}\.npz")
 
 
 def exhaustive_pairs(names: Iterable[str]) -> list[Pair]:
@@ -124,6 +129,26 @@ def _read_part(part: Path | None, count: int) -> list[NDArray[np.int64]] | None:
     except DamagedFileError:  # as after a power failure: the images are matched again
         return None
     return [row.astype(np.int64) for row in rows.values()]
+
+
+def remove_superseded(folder: Path, key: str) -> None:
+    """Remove the matches of other features or another ratio, which a folder of matches holds beside those of ``key``.
+
+    Args:
+        folder: each of its folders that is named by a :func:`matching_key` is one that :func:`match_pairs` had as
+            ``parts``. What has another name, or holds anything else, stays.
+        key: the folder to keep.
+
+    """
+    for found in folder.iterdir() if folder.is_dir() else ():
+        if found.name == key or not _KEY.fullmatch(found.name) or found.is_symlink() or not found.is_dir():
+            continue
+        parts = list(found.iterdir())
+        if all(_PART.fullmatch(part.name) and part.is_file() for part in parts):
+            for part in parts:
+                part.unlink(missing_ok=True)
+            with suppress(OSError):  # something was written into it meanwhile
+                found.rmdir()
 
 
 def parse_camera(text: str, size: tuple[int, int]) -> Any:

@@ -24,10 +24,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from kornia.feature import LAFDescriptor
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks.pages.marks import put_between
 from kornia_lift import LIFTDetector, ScaleSpaceConfig, mix_features
+from kornia_lift._gray import as_gray
 from kornia_lift._io import atomic_write
 from kornia_lift.convert import load_converted
 from kornia_lift.detector.scale_space import LEVEL_SIGMA
@@ -82,6 +83,18 @@ def main() -> int:
     return 0
 
 
+class OnGray(nn.Module):
+    """A response that sees gray values only, as all other features here, though it could see colours."""
+
+    def __init__(self, response: nn.Module) -> None:
+        super().__init__()
+        self.response = response
+
+    def forward(self, image: Tensor) -> Tensor:
+        found: Tensor = self.response(as_gray(image))
+        return found
+
+
 def short_table(results: Results) -> str:
     """The columns of the documentation, in Markdown."""
     lines = [
@@ -101,9 +114,10 @@ def _candidates(weights: Path, model: str) -> list[Candidate]:
     def load(name: str) -> nn.Module:
         return load_converted(weights / f"{name}.safetensors")
 
-    def tilde(n: int, one_scale: bool = False) -> nn.Module:
+    def tilde(n: int, one_scale: bool = False, colour: bool = False) -> nn.Module:
         config = ScaleSpaceConfig(min_sigma=LEVEL_SIGMA, max_sigma=LEVEL_SIGMA) if one_scale else None
-        return LIFTDetector(n, config, resp_module=load("tilde"))
+        response = load("tilde")
+        return LIFTDetector(n, config, resp_module=response if colour else OnGray(response))
 
     def learned() -> nn.Module:
         return PatchOrienter(load("learned-orientation"), ORIENTATION_CONTEXT)
@@ -122,6 +136,7 @@ def _candidates(weights: Path, model: str) -> list[Candidate]:
     rows: Sequence[tuple[str, Callable[[int], nn.Module]]] = (
         (BASELINE, mix()),
         ("TILDE + lift + lift", mix(detector=tilde)),
+        ("TILDE in colour + lift + lift", mix(detector=lambda n: tilde(n, colour=True))),
         ("TILDE at one scale + lift + lift", mix(detector=lambda n: tilde(n, one_scale=True))),
         ("lift + learned orientation + lift", mix(orientation=lambda n: learned())),
         ("lift + lift + DeepDesc", mix(PAPER, descriptor=lambda n: described("deepdesc"))),

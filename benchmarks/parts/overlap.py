@@ -2,13 +2,15 @@
 
     python -m benchmarks.parts.overlap ../shared/data/train --cache CACHE
 
-The rule is that of :mod:`kornia_lift.matching.overlap`, with the defaults of ``kornia-lift match`` and with other
-settings. Writes benchmarks/results/parts/overlap.json and .md.
+The rule is that of :mod:`kornia_lift.matching.overlap`, with the defaults of ``kornia-lift match``, with other
+settings, and with its ``--filter learned``. Writes benchmarks/results/parts/overlap.json and .md; ``--resume`` measures
+what they lack.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,8 +25,10 @@ from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.evaluation.comparison import fill_cache, open_features
 from kornia_lift.evaluation.report.results import provenance
 from kornia_lift.features import Features
+from kornia_lift.matching.filtering import CorrespondenceFilter
 from kornia_lift.matching.pairs import match_pair
 from kornia_lift.matching.verification import Geometry
+from kornia_lift.networks.correspondence import CorrespondenceNet
 
 GROUPS = ("sfm", "sfm, trained on")
 COUNT = 2000
@@ -39,10 +43,12 @@ class Setting:
     ratio: float = 0.95
     threshold: float = 2.0
     geometry: Geometry = "fundamental"
+    learned: bool = False  # --filter learned, in place of the ratio test
 
     @property
     def label(self) -> str:
-        return f"{self.keypoints} keypoints, ratio {self.ratio:g}, {self.threshold:g} px, {self.geometry}"
+        chosen = "learned filter" if self.learned else f"ratio {self.ratio:g}"
+        return f"{self.keypoints} keypoints, {chosen}, {self.threshold:g} px, {self.geometry}"
 
 
 SETTINGS = (
@@ -53,11 +59,15 @@ SETTINGS = (
     Setting(threshold=5.0),
     Setting(geometry="homography"),
     Setting(ratio=1.0, geometry="homography"),
+    Setting(learned=True),
+    Setting(learned=True, keypoints=500),
+    Setting(learned=True, geometry="homography"),
 )
 
 
 def measure(pairs: Sequence[Views], setting: Setting) -> dict[str, Any]:
     """Match pairs; return how many are said to overlap, and the putative and verified matches of each."""
+    keep = CorrespondenceFilter(CorrespondenceNet(pretrained=True)) if setting.learned else None
     found = [
         match_pair(
             first.top(setting.keypoints),
@@ -65,6 +75,7 @@ def measure(pairs: Sequence[Views], setting: Setting) -> dict[str, Any]:
             ratio=setting.ratio,
             geometry=setting.geometry,
             threshold=setting.threshold,
+            keep=keep,
         )
         for first, second in pairs
     ]
@@ -97,9 +108,11 @@ def main() -> int:
     parser.add_argument("--models", nargs="+", default=["lift", "lift-plus"])
     parser.add_argument("--unrelated", type=int, default=500)
     parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--resume", action="store_true", help="measure only what the result file lacks")
     args = parser.parse_args()
     groups = development_groups(args.data)
     scenes = [scene for name in GROUPS for scene in groups[name]]
+    before = json.loads((RESULTS / "overlap.json").read_text()) if args.resume else {"models": {}}
     measured: dict[str, dict[str, dict[str, Any]]] = {}
     for model in args.models:
         entry = candidate(model)
@@ -113,14 +126,17 @@ def main() -> int:
                 views.append(list(features.values()))
                 related += [(features[pair.i], features[pair.j]) for pair in scene.pairs]
         apart = unrelated(views, args.unrelated)
-        measured[model] = {}
+        measured[model] = before["models"].get(model, {})
         for setting in SETTINGS:
+            if setting.label in measured[model]:
+                continue
             print(f"{model}: {setting.label}", file=sys.stderr)
             measured[model][setting.label] = {
                 "different scenes": measure(apart, setting),
                 "one scene": measure(related, setting),
             }
-    content = {"provenance": provenance(RESULTS), "models": measured}
+    earlier = [*before.get("earlier", ()), before["provenance"]] if args.resume else []
+    content = {"provenance": provenance(RESULTS), "earlier": earlier, "models": measured}
     write_report(RESULTS, "overlap", content, table(content))
     return 0
 
@@ -140,11 +156,13 @@ def table(content: dict[str, Any]) -> str:
                 f"| {model} | {setting} | {apart['overlap']} of {apart['pairs']} | {max(apart['verified'])} | "
                 f"{one['overlap']} of {one['pairs']} | {np.median(one['verified']):.0f} |"
             )
-    made = content["provenance"]
+    made = [
+        f"{run['time']} at commit {run['commit']} on {run['machine']}"
+        for run in (*content["earlier"], content["provenance"])
+    ]
     lines.append(
         "\nPairs of one scene share at least 15 % of the reconstructed points that one of the images observes. "
-        f"Made {made['time']} at commit {made['commit']} on {made['machine']}, "
-        "by `python -m benchmarks.parts.overlap`.\n"
+        f"Made {', and '.join(made)}, by `python -m benchmarks.parts.overlap`.\n"
     )
     return "\n".join(lines)
 

@@ -7,8 +7,9 @@ import inspect
 from functools import reduce
 from pathlib import Path
 
+from address import FILES
+
 ROOT = Path(__file__).resolve().parents[2]
-REPOSITORY = "https://github.com/kornia-lift/kornia_lift/blob/main"
 
 
 def resolve(domain: str, info: dict[str, str]) -> str | None:
@@ -24,4 +25,4 @@ def resolve(domain: str, info: dict[str, str]) -> str | None:
         return None
     if not path.is_relative_to(ROOT):
         return None
-    return f"{REPOSITORY}/{path.relative_to(ROOT).as_posix()}#L{first}-L{first + len(lines) - 1}"
+    return f"{FILES}/{path.relative_to(ROOT).as_posix()}#L{first}-L{first + len(lines) - 1}"

@@ -85,12 +85,18 @@ def temporary_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a new hidden folder beside ``path`` for work on it; it is removed at the end, also after an interruption.
 
     Those that killed processes left for the same path are removed too.
+
+    Raises:
+        OSError: if the folder of ``path`` cannot be written; the message names ``path`` and the reason.
     """
     path = Path(path)
     with suppress(OSError):
         _remove_dead(path.parent.glob(_hidden(path)))
     folder = path.with_name(f".{path.stem[:50]}.{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:4]}.tmp")
-    folder.mkdir()
+    try:
+        folder.mkdir()
+    except OSError as error:
+        raise type(error)(f"cannot write {path}: {error.strerror} (folder {path.parent})") from error
     try:
         yield folder
     finally:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
 from torch import nn
 
+from kornia_lift._checks import check_device
 from kornia_lift.cli._options import CommandError
 from kornia_lift.detector.localizer import scale_space_of
 from kornia_lift.weights import network_family
@@ -28,17 +27,14 @@ def build_feature(args: argparse.Namespace) -> tuple[nn.Module, torch.device, to
     Raises:
         CommandError: if there is no such model or device.
     """
-    feature = (args.make_feature or make_lift_feature)(args)
-    device = choose_device(args.device)
     try:
-        torch.ones(1, device=device).item()  # torch names devices that cannot compute, such as meta
-        if device.type == "cpu" and args.dtype == "float16":
-            print("float16 is slow on a CPU; take float32 or bfloat16 there", file=sys.stderr)
-        return feature.to(device).eval(), device, getattr(torch, args.dtype)  # the dtype follows the images
-    except (RuntimeError, AssertionError, ImportError) as error:  # torch without CUDA asserts
-        # the message about an unknown backend lists all backends
-        reason = shorten(str(error).splitlines()[0], 160, placeholder=" ...")
-        raise CommandError(f"--device {args.device}: cannot compute there: {reason}") from error
+        device = check_device(args.device, "--device", auto=True)  # before the weights are read
+    except ValueError as error:
+        raise CommandError(str(error)) from error
+    feature = (args.make_feature or make_lift_feature)(args)
+    if device.type == "cpu" and args.dtype == "float16":
+        print("float16 is slow on a CPU; take float32 or bfloat16 there", file=sys.stderr)
+    return feature.to(device).eval(), device, getattr(torch, args.dtype)  # the dtype follows the images
 
 
 def make_lift_feature(args: argparse.Namespace) -> nn.Module:
@@ -50,18 +46,6 @@ def make_lift_feature(args: argparse.Namespace) -> nn.Module:
         return feature_of(args.model, args.num_features, args.upright or None)
     except (ValueError, OSError) as error:
         raise CommandError(f"--model: {error}") from error
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device of a name; ``auto`` is the first GPU, or that of a torchrun process, else the CPU."""
-    if name == "auto":
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    try:
-        return torch.device(name)
-    except RuntimeError as error:
-        raise CommandError(f"--device {name}: not a device; try cpu, cuda or cuda:1") from error
 
 
 def provenance(args: argparse.Namespace) -> dict[str, Any]:

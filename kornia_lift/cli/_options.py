@@ -117,6 +117,18 @@ def add_workers_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def check_folder(path: Path, option: str = "--out") -> None:
+    """Check that a folder is there or can be made, before the work whose results go into it.
+
+    Raises:
+        CommandError: if a file is in its place.
+
+    """
+    blocked = next((each for each in (path, *path.parents) if each.exists() and not each.is_dir()), None)
+    if blocked is not None:
+        raise CommandError(f"{option} {path}: {blocked} is not a folder; choose another {option}")
+
+
 def positive(text: str) -> int:
     """Parse a whole number above zero."""
     if not text.isdecimal() or int(text) == 0:

@@ -110,7 +110,8 @@ def run(args: argparse.Namespace) -> int:
 def write(args: argparse.Namespace, features: Path, database: Path, parts: Path | None) -> tuple[int, Matches]:
     """Match the images of a feature file and write the database; returns the number of images and the matches.
 
-    Finished matches are kept in ``parts``, in one folder for each set of features and each ratio.
+    Finished matches are kept in ``parts``, in a folder for these features and this ratio; those of others are removed
+    once the database is there.
     """
     from kornia_lift import reconstruction
     from kornia_lift._extras import require
@@ -147,6 +148,8 @@ def write(args: argparse.Namespace, features: Path, database: Path, parts: Path 
         colmap.write_database(
             database, found, matches, images=args.images, cameras=camera, camera_mode=args.camera_mode
         )
+        if parts is not None:
+            reconstruction.remove_superseded(parts.parent, parts.name)
     except ValueError as error:
         raise CommandError(str(error)) from error
     return len(found), matches

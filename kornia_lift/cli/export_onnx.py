@@ -7,7 +7,7 @@ import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_lift.cli._options import CommandError, positive
+from kornia_lift.cli._options import CommandError, check_folder, positive
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift.networks._fast.plan import fast_paths
     from kornia_lift.weights import network_family
 
+    check_folder(args.out)
     size = None if args.image_size is None else tuple(args.image_size)
     try:
         if network_family(args.model) == "lfnet":

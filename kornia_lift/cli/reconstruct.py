@@ -8,12 +8,13 @@ from typing import Any
 
 from kornia_lift._words import counted
 from kornia_lift.cli import export_colmap, extract
-from kornia_lift.cli._options import CommandError, add_feature_options, add_workers_option
+from kornia_lift.cli._options import CommandError, add_feature_options, add_workers_option, check_folder
 
 _DESCRIPTION = """\
 Reconstruct a scene: extract LIFT features, match every pair of images (or those of a list), verify the matches by
 two-view geometry, and find cameras and points by COLMAP's incremental mapping. A run that was stopped continues where
-it was: features and matches are kept in the output folder.
+it was: features and matches are kept in the output folder, until another run there has other features or another
+--ratio.
 """
 _EPILOG = """\
 examples:
@@ -52,31 +53,42 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift._extras import require
     from kornia_lift._io import list_images
     from kornia_lift.files import colmap
+    from kornia_lift.files.colmap_calls import quiet_colmap, unread_formats
+    from kornia_lift.files.lock import FileLock
 
-    require("pycolmap", extra="colmap")  # before the images are described, which may take hours
+    pycolmap = require("pycolmap", extra="colmap")  # before the images are described, which may take hours
     if not args.images.is_dir():
         raise CommandError(f"{args.images} is not a folder of images")
     if args.apply_exif:
         raise CommandError("--apply-exif: COLMAP reads the stored pixels, features must be in them too")
-    export_colmap.check_pair_options(
-        args, [path.relative_to(args.images).as_posix() for path in list_images(args.images)]
-    )
+    check_folder(args.out)
+    images = list_images(args.images)
+    export_colmap.check_pair_options(args, [path.relative_to(args.images).as_posix() for path in images])
+    if args.camera is None:  # COLMAP makes the cameras from the images
+        with quiet_colmap(pycolmap, args.out):
+            unread = unread_formats(pycolmap, images)
+        if unread:
+            raise CommandError(
+                f"this COLMAP does not read the format of {', '.join(map(str, unread))}: convert such images to JPEG "
+                "or PNG, or give --camera"
+            )
     try:
         colmap.old_models(args.out)  # before the work
     except FileExistsError as error:
         raise CommandError(f"--out: {error}") from error
     args.out.mkdir(parents=True, exist_ok=True)
     features, database = args.out / "features.h5", args.out / "database.db"
-    extraction = argparse.Namespace(**{**vars(args), "inputs": [args.images], "out": features})
-    extraction.overwrite, extraction.shard = False, None
-    failed = extract.run(extraction)
-    database.unlink(missing_ok=True)
-    _, matches = export_colmap.write(args, features, database, args.out / "matches")
-    print(f"{counted(sum(map(len, matches.values())), 'putative match', 'es')} in {counted(len(matches), 'pair')}")
-    print(f"{counted(colmap.verify(database, seed=args.seed), 'pair')} verified")
-    model = colmap.map_database(
-        database, args.out, images=args.images, refine_intrinsics=args.camera is None, seed=args.seed
-    )
+    with FileLock(database):  # also the models, and the matches that are kept
+        extraction = argparse.Namespace(**{**vars(args), "inputs": [args.images], "out": features})
+        extraction.overwrite, extraction.shard = False, None
+        failed = extract.run(extraction)
+        database.unlink(missing_ok=True)
+        _, matches = export_colmap.write(args, features, database, args.out / "matches")
+        print(f"{counted(sum(map(len, matches.values())), 'putative match', 'es')} in {counted(len(matches), 'pair')}")
+        print(f"{counted(colmap.verify(database, seed=args.seed), 'pair')} verified")
+        model = colmap.map_database(
+            database, args.out, images=args.images, refine_intrinsics=args.camera is None, seed=args.seed
+        )
     if model is None:
         raise CommandError("no model was found: too few images overlap, or --num-features is too small")
     print(

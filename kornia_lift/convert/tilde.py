@@ -71,6 +71,11 @@ class TILDEResponse(nn.Module):
     def extra_repr(self) -> str:
         return f"num_sum={self.num_sum}, num_max={self.num_max}, channels={self.channels}, rank={self.rank}"
 
+    @property
+    def sees_colour(self) -> bool:
+        """Whether the filters see the colours of RGB images: detectors then hand these on instead of gray ones."""
+        return self.channels == 6
+
     def channels_of(self, image: Tensor) -> Tensor:
         """Return the channels that the filters see of images in [0, 1]: about 0 to 255, shape (B, channels, H, W)."""
         return tilde_channels(image) if self.channels == 6 else _gray(image)

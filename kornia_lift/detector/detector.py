@@ -12,6 +12,7 @@ from kornia.feature import PassLAF
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_count, check_image, check_mask
+from kornia_lift._gray import as_gray, sees_colour
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift._memory import recompute
 from kornia_lift.detector import extrema, refinement
@@ -44,7 +45,8 @@ class LIFTDetector(nn.Module):
             ``ScaleSpaceConfig.lift()`` are those of LIFT's release. ``None``: the defaults, with two levels per octave
             where a localizer corrects the scales.
         resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. ``None``: :class:`~kornia_lift.LIFTResponse` with
-            the weights of ``pretrained``.
+            the weights of ``pretrained``. One whose attribute ``sees_colour`` is true, as TILDE's, gets the colours of
+            RGB images.
         ori_module: assigns orientations as in kornia, ``(lafs, img) -> lafs``. ``None``: ``PassLAF``, upright frames.
         aff_module: as in kornia, runs before ``ori_module``. ``None``: ``PassLAF``.
         localizer: corrects position and scale of the keypoints, ``(lafs, img) -> lafs``; those that turn out to be the
@@ -54,7 +56,8 @@ class LIFTDetector(nn.Module):
             always computes in float32. ``"auto"``: ``"int8"`` where the CPU multiplies in it, else ``"bfloat16"``.
 
     Shape:
-        - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`
+        - Input: images :math:`(B, 1, H, W)`, values in [0, 1], or :math:`(B, 1|3, H, W)` for a response that sees
+          colours; ``mask`` :math:`(1|B, 1, H, W)`
         - Output: LAFs :math:`(B, N, 2, 3)`, responses :math:`(B, N)`, :math:`N` = ``num_features``
 
     Raises:
@@ -110,6 +113,11 @@ class LIFTDetector(nn.Module):
         self.aff = PassLAF() if aff_module is None else aff_module
 
     @property
+    def sees_colour(self) -> bool:
+        """Whether the response sees colours: RGB images are then accepted; all other parts get gray ones."""
+        return sees_colour(self.resp)
+
+    @property
     def _sampling(self) -> Sampling:
         return sampling_of(self.config)
 
@@ -138,7 +146,7 @@ class LIFTDetector(nn.Module):
         """Return the score maps of all levels, finest first, each (B, h, w); the outer 12 pixels are -inf.
 
         Args:
-            img: images, shape (B, 1, H, W).
+            img: images as the response sees them, shape (B, C, H, W).
             paddings: for each level, which of its pixels do not belong to the image, shape (B, h, w). ``None``: all do.
 
         """
@@ -221,9 +229,10 @@ class LIFTDetector(nn.Module):
 
         """
         config, size = self.config, img.shape[-2:]
+        seen, img = img, as_gray(img)
         levels = plan_levels(size[0], size[1], config, self.num_features)
         paddings = self._paddings(img, levels)
-        scores = self.score_levels(img, paddings)
+        scores = self.score_levels(seen, paddings)
         select = selection_for(num_feats)
         found = self._search(img, scores, levels, select)
         if found is None:
@@ -249,12 +258,12 @@ class LIFTDetector(nn.Module):
         return responses.to(img.dtype), lafs  # ranked in float32 at least, reported in the precision of the images
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        check_image(img, type(self).__name__, channels=(1,), value_range=True)
+        check_image(img, type(self).__name__, channels=(1, 3) if self.sees_colour else (1,), value_range=True)
         if mask is not None:
             check_mask(mask, img, type(self).__name__)
         responses, lafs = self.detect(img, self.num_features, mask)
-        filled = laf_is_filled(lafs)
-        lafs = self.ori(self.aff(lafs, img), img)
+        filled, gray = laf_is_filled(lafs), as_gray(img)
+        lafs = self.ori(self.aff(lafs, gray), gray)
         # the modules may give the empty slots a frame
         return torch.where(filled[..., None, None], lafs, torch.zeros_like(lafs)), responses
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kornia_lift._gray import as_gray
+from kornia_lift._gray import as_seen
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift.features import Features, from_lafs
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
@@ -39,7 +39,7 @@ def extract_features(feature: nn.Module, image: Tensor, image_size: tuple[int, i
     """
     height, width = image.shape[-2:]
     size = image_size or (width, height)
-    lafs, responses, descriptors = feature(as_gray(image))
+    lafs, responses, descriptors = feature(as_seen(image, feature))
     ratio = lafs.new_tensor([[size[0] / width], [size[1] / height]], dtype=torch.float32)
     frames = lafs.float() * ratio  # rows are x and y
     frames[..., 2] += (0.5 * ratio - 0.5)[:, 0] * laf_is_filled(lafs)[..., None]  # empty slots stay empty

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
 from kornia.feature import PassLAF
 
+from kornia_lift._checks import Device, check_device
 from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.feature.lift import LIFTFeature
 from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDescriptor
@@ -30,7 +30,7 @@ class LFNetFeature(LIFTFeature):
     Raises:
         kornia.core.exceptions.ShapeError: if images or mask have another shape.
         TypeError: if the images are not floating point.
-        ValueError: if pixel values are NaN, infinite or far outside [0, 1].
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or this machine has no such device.
 
     Convention:
         That of :class:`~kornia_lift.detector.lfnet.LFNetDetector`. The network learns from whole images, so the
@@ -47,8 +47,10 @@ class LFNetFeature(LIFTFeature):
         self,
         num_features: int = 1000,
         pretrained: bool | str | os.PathLike[str] = True,
-        device: str | torch.device | None = None,
+        device: Device | None = None,
     ) -> None:
+        if device is not None:
+            device = check_device(device, type(self).__name__, meta=True)  # before the weights are read
         super().__init__(
             num_features,
             pretrained=False,

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from kornia.feature import LocalFeature, PassLAF, scale_laf
 from torch import Tensor, nn
 
-from kornia_lift._checks import check_count, check_image, check_mask
-from kornia_lift._gray import as_gray
+from kornia_lift._checks import Device, check_count, check_device, check_image, check_mask
+from kornia_lift._gray import as_gray, as_seen, sees_colour
 from kornia_lift._kornia import DeviceError, laf_is_filled
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
@@ -42,7 +42,8 @@ class LIFTFeature(LocalFeature):
             to a ``.safetensors`` file, or ``False`` for random weights. With weights the feature is in eval mode; parts
             that you give keep their mode.
         config: scale space of the default detector, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`.
-        detector: replaces the detector, ``(img, mask) -> (lafs, responses)`` on grayscale images. It brings its own
+        detector: replaces the detector, ``(img, mask) -> (lafs, responses)`` on grayscale images, or on RGB images
+            where its attribute ``sees_colour`` is true. It brings its own
             number of features: ``num_features`` and ``config`` do not apply to it.
         orienter: replaces the orientation stage, ``(lafs, img) -> lafs``; ``upright`` does not apply to it.
         descriptor: replaces the descriptor stage, ``(img, lafs) -> (B, N, D)``, such as kornia's ``LAFDescriptor``.
@@ -70,7 +71,8 @@ class LIFTFeature(LocalFeature):
     Raises:
         kornia.core.exceptions.ShapeError: if images or mask have another shape.
         TypeError: if the images are not floating point, or ``num_features`` is not a whole number.
-        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or an argument is out of range.
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or an argument is out of range; if this
+            machine has no such device.
         kornia.core.exceptions.DeviceError: if images, mask and weights lie on different devices.
 
     Convention:
@@ -96,7 +98,7 @@ class LIFTFeature(LocalFeature):
         self,
         num_features: int = 1000,
         upright: bool | None = None,
-        device: str | torch.device | None = None,
+        device: Device | None = None,
         *,
         pretrained: bool | str | os.PathLike[str] = True,
         config: ScaleSpaceConfig | None = None,
@@ -110,6 +112,8 @@ class LIFTFeature(LocalFeature):
         compile: bool = False,
     ) -> None:
         num_features = check_count(num_features, type(self).__name__)
+        if device is not None:
+            device = check_device(device, type(self).__name__, meta=True)  # before the weights are read
         if config is not None and not isinstance(config, ScaleSpaceConfig):
             raise TypeError(f"config expects a ScaleSpaceConfig or None, got {config!r}")
         if upright is None:
@@ -157,6 +161,11 @@ class LIFTFeature(LocalFeature):
         """
         return cls(pretrained=name, **kwargs)
 
+    @property
+    def sees_colour(self) -> bool:
+        """Whether the detector sees colours; orientation and descriptor see gray images."""
+        return sees_colour(self.detector)
+
     def extra_repr(self) -> str:
         pooled = f", pooled_sizes={self.descriptor.sizes}" if isinstance(self.descriptor, PatchDescriptor) else ""
         return f"scaling_coef={self.scaling_coef}{pooled}"
@@ -172,7 +181,7 @@ class LIFTFeature(LocalFeature):
 
     def _run(self, img: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         gray = as_gray(img)
-        lafs, responses = self.detector(gray, mask)
+        lafs, responses = self.detector(as_seen(img, self.detector), mask)
         filled = laf_is_filled(lafs)
         lafs, descs = self._orient_and_describe(gray, lafs, filled)
         return lafs, responses, descs

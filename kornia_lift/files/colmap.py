@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,10 @@ from numpy.typing import NDArray
 
 from kornia_lift._extras import require
 from kornia_lift._io.writing import temporary_folder
+from kornia_lift._words import counted
 from kornia_lift.features import Features
+from kornia_lift.files.colmap_calls import quiet_colmap
+from kornia_lift.files.colmap_models import check_written
 
 #: Sigma written for features without scale, pixels. COLMAP's mapper does not use it; its viewer draws it.
 DEFAULT_SIGMA = 1.0
@@ -84,6 +86,7 @@ def write_database(
         FileExistsError: if the database exists.
         ValueError: if there are no features, an image has no camera or was described at another size, or a match
             refers to an image or a keypoint that does not exist.
+        ColmapError: if COLMAP cannot write the database.
         MissingExtraError: if pycolmap is not installed.
     """
     pycolmap = require("pycolmap", extra="colmap")
@@ -96,22 +99,28 @@ def write_database(
         raise ValueError("give the folder of the images, or their cameras")
     _check_matches(features, matches)
     names = sorted(features)
-    with temporary_folder(path) as work:
+    if cameras is None:
+        absent = [name for name in sorted(features) if not (Path(images or "") / name).is_file()]
+        if absent:
+            raise FileNotFoundError(f"{images} lacks {_some(absent)} that the features are of")
+        _check_shared_cameras(features, camera_mode)
+    with temporary_folder(path) as work, quiet_colmap(pycolmap, path):
         unfinished = work / "database.db"
         with pycolmap.Database.open(unfinished) as database:
             if cameras is not None:
                 _write_images(pycolmap, database, names, cameras)
         if cameras is None:
             mode = getattr(pycolmap.CameraMode, camera_mode)
-            with errors_only(pycolmap):
-                pycolmap.import_images(unfinished, images, camera_mode=mode, image_names=names)
+            pycolmap.import_images(unfinished, images, camera_mode=mode, image_names=names)
         with pycolmap.Database.open(unfinished) as database:
             ids = {image.name: image.image_id for image in database.read_all_images()}
             sizes = {camera.camera_id: (camera.width, camera.height) for camera in database.read_all_cameras()}
             camera_of = {image.name: image.camera_id for image in database.read_all_images()}
             missing = [name for name in names if name not in ids]
             if missing:
-                raise ValueError(f"COLMAP cannot read {len(missing)} of the images in {images}: {', '.join(missing)}")
+                raise ValueError(
+                    f"COLMAP cannot read {_some(missing)} of {images}: convert to JPEG or PNG, or give the cameras"
+                )
             for name in names:
                 _check_size(name, features[name], sizes[camera_of[name]])
                 database.write_keypoints(ids[name], keypoint_rows(features[name]))
@@ -135,12 +144,17 @@ def verify(path: str | os.PathLike[str], *, seed: int = 0, threads: int = -1) ->
 
     Returns:
         The number of image pairs that hold enough inliers.
+
+    Raises:
+        FileNotFoundError: if there is no such database.
+        ColmapError: if COLMAP cannot read or write it.
     """
     pycolmap = require("pycolmap", extra="colmap")
+    _check_database(path)
     geometry, verifier = pycolmap.TwoViewGeometryOptions(), pycolmap.GeometricVerifierOptions()
     geometry.ransac.random_seed = seed
     verifier.num_threads = threads
-    with errors_only(pycolmap):
+    with quiet_colmap(pycolmap, path):
         pycolmap.geometric_verification(path, verifier_options=verifier, two_view_geometry_options=geometry)
         with pycolmap.Database.open(path) as database:
             _, inliers = database.read_two_view_geometry_num_inliers()  # pairs without any are listed too
@@ -174,8 +188,12 @@ def map_database(
     Raises:
         FileExistsError: if ``out`` has a folder with a number for a name that is no model. Models of an earlier run are
             replaced, all of them, if this one finds any.
+        FileNotFoundError: if there is no such database.
+        ColmapError: if COLMAP cannot read or write it.
+        OSError: if the disk is too full for the models; those of an earlier run stay.
     """
     pycolmap = require("pycolmap", extra="colmap")
+    _check_database(path)
     options = pycolmap.IncrementalPipelineOptions()
     options.num_threads, options.random_seed = threads, seed
     options.min_model_size = min_model_size
@@ -186,10 +204,12 @@ def map_database(
     folder.mkdir(parents=True, exist_ok=True)
     old = old_models(folder)
     with temporary_folder(folder / "models") as fresh:
-        with errors_only(pycolmap):
+        with quiet_colmap(pycolmap, path):
             pycolmap.set_random_seed(seed)
             # the folder of the images must exist even where nothing is read from it
             models = pycolmap.incremental_mapping(path, fresh if images is None else images, fresh, options)
+        for number, model in models.items():  # before an old one is removed
+            check_written(fresh / str(number), model, folder / str(number))
         for found in old if models else ():
             shutil.rmtree(found)
         for found in fresh.iterdir():
@@ -209,17 +229,6 @@ def old_models(folder: Path) -> list[Path]:
         if "cameras.bin" not in names or not names <= _MODEL_FILES:
             raise FileExistsError(f"{found} is no COLMAP model: models get numbers for names; choose another folder")
     return old
-
-
-@contextmanager
-def errors_only(pycolmap: Any) -> Iterator[None]:
-    """Let pycolmap log errors only, not every step."""
-    before = pycolmap.logging.minloglevel
-    pycolmap.logging.minloglevel = int(pycolmap.logging.Level.ERROR)
-    try:
-        yield
-    finally:
-        pycolmap.logging.minloglevel = before
 
 
 def _write_images(pycolmap: Any, database: Any, names: list[str], cameras: Mapping[str, Any] | Any) -> None:
@@ -254,6 +263,31 @@ def _check_matches(features: Mapping[str, Features], matches: Mapping[tuple[str,
         if (index < 0).any() or (index >= limit).any():
             raise ValueError(
                 f"matches of the pair {pair[0]}, {pair[1]} point beyond their {limit[0]} and {limit[1]} keypoints"
+            )
+
+
+def _some(names: list[str]) -> str:
+    return f"{counted(len(names), 'image')} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
+def _check_database(path: str | os.PathLike[str]) -> None:
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: there is no such database; write_database makes one")
+
+
+def _check_shared_cameras(features: Mapping[str, Features], camera_mode: str) -> None:
+    """Refuse one camera for images of several sizes, which COLMAP would leave out."""
+    if camera_mode not in ("SINGLE", "PER_FOLDER"):
+        return
+    seen: dict[str, str] = {}
+    for name in sorted(features):
+        first = seen.setdefault("" if camera_mode == "SINGLE" else os.path.dirname(name), name)
+        sizes = features[first].image_size, features[name].image_size
+        if None not in sizes and sizes[0] != sizes[1]:
+            (w0, h0), (w1, h1) = sizes  # type: ignore[misc]
+            raise ValueError(
+                f"camera mode {camera_mode}: images of one camera have one size, but {first} has {w0}x{h0} and {name} "
+                f"{w1}x{h1}; use AUTO or PER_IMAGE"
             )
 
 

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from kornia_lift._gray import as_gray
+from kornia_lift._checks import Device, check_device
+from kornia_lift._gray import as_seen
 from kornia_lift.feature.extract import extract_features, shrink
 from kornia_lift.features import Features
 from kornia_lift.matching.clock import StageClock
@@ -73,7 +74,7 @@ def match_tensors(
     first: Tensor,
     second: Tensor,
     *,
-    device: torch.device | None = None,
+    device: Device | None = None,
     dtype: torch.dtype = torch.float32,
     max_size: int = 1600,
     ratio: float = 0.95,
@@ -96,11 +97,14 @@ def match_tensors(
         threshold: see :func:`verify`.
         keep: see :func:`match_pair`.
         clock: adds the seconds of the parts of the feature, of matching and of verification.
+
+    Raises:
+        ValueError: if this machine has no such device.
     """
+    place = None if device is None else check_device(device, "match_tensors")
     features = []
     for image in (first, second):
-        gray = as_gray(image)
-        reduced = shrink(gray, max_size).to(device or image.device, dtype)
+        reduced = shrink(as_seen(image, feature), max_size).to(place or image.device, dtype)
         with nullcontext() if clock is None else clock.stages_of(feature):  # threads may share the feature
             features.append(extract_features(feature, reduced, (image.shape[-1], image.shape[-2])))
     return match_pair(

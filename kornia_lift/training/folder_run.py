@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from kornia_lift._checks import check_device
 from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.files.lock import FileLock
 from kornia_lift.training.config import ConfigError, from_mapping
 from kornia_lift.training.correspondences import recipe as correspondences
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
-from kornia_lift.training.device import device_of
 from kornia_lift.training.loop import Result
 from kornia_lift.training.tilde import recipe as tilde
 from kornia_lift.training.tilde.config import TildeConfig
@@ -90,11 +90,11 @@ def train_from_folders(
 
     Raises:
         FileNotFoundError: if data are missing.
-        ValueError: if they do not suffice, or there is no such feature.
+        ValueError: if they do not suffice, there is no such feature, or this machine has no such device.
         FileInUseError: if another run trains in this folder.
 
     """
-    device = device_of(run.device)
+    device = check_device(run.device, "device", auto=True)
     count = run.tilde.keypoints if run.recipe == "tilde" else run.correspondences.keypoints
     builders = []
     for name in run.features:

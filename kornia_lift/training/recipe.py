@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kornia_lift._checks import Device, check_device
 from kornia_lift._io.writing import temporary_folder
 from kornia_lift._words import counted
 from kornia_lift.evaluation.report.results import FeatureResults
@@ -61,7 +62,7 @@ class Recipe(ABC, Generic[Config]):
 
     Raises:
         ValueError: if nothing is left to train on or to validate with, the run was started with another split or from
-            other weights, or the weights are of other networks.
+            other weights, the weights are of other networks, or this machine has no such device.
 
     """
 
@@ -90,11 +91,11 @@ class Recipe(ABC, Generic[Config]):
         out: Path,
         config: Config | None = None,
         validation: Store | None = None,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
         init: Model | None = None,
     ) -> None:
         self.config: Config = config if config is not None else self.OPTIONS()
-        self.out, self.device, self.init = out, torch.device(device), init
+        self.out, self.device, self.init = out, check_device(device, type(self).__name__), init
         self.watch = Watch()  # of what stages prepare; silent but for runs that show progress
         given, data = len(data.images), self.usable(data)
         unused = ""

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+from kornia_lift._checks import check_device
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.report.results import FeatureResults
 from kornia_lift.files.lock import FileLock
@@ -24,7 +25,6 @@ from kornia_lift.training.data.load import load_data
 from kornia_lift.training.data.prepare.options import ReadOptions
 from kornia_lift.training.data.report import shortages
 from kornia_lift.training.data.split import check_apart
-from kornia_lift.training.device import device_of
 from kornia_lift.training.held_out.referee import SIFT, Referee, Verdict, judge
 from kornia_lift.training.held_out.report import PICTURE, HeldOutReport, make_report, write_picture, write_report
 from kornia_lift.training.held_out.scenes import HeldOutConfig
@@ -162,11 +162,10 @@ def make_recipe(config: RunConfig, out: Path, say: Callable[[str], object] = lam
 
     Raises:
         FileNotFoundError: if data are missing.
-        ConfigError: if there is no such device.
-        ValueError: if the data do not suffice.
+        ValueError: if the data do not suffice, or this machine has no such device.
 
     """
-    device, kind = device_of(config.device), RECIPES[config.recipe]
+    device, kind = check_device(config.device, "device", auto=True), RECIPES[config.recipe]
     check_needs(out, config.chosen_stages, kind.NEEDS, config.all_stages if config.init is not None else ())
     if config.init is not None:
         network_family(config.init)  # an early error where there is no such model
@@ -210,7 +209,7 @@ def train(config: RunConfig, out: Path, say: Callable[[str], object] = lambda te
 
     Raises:
         FileNotFoundError: if data are missing.
-        ConfigError: if there is no such device.
+        ValueError: if the data do not suffice, or this machine has no such device.
         FileInUseError: if another run trains in this folder.
 
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from itertools import takewhile
 from pathlib import Path
 from typing import cast, get_args
@@ -96,8 +97,10 @@ def load_tensors(
     path = Path(name)
     if path.suffix != ".safetensors" and not path.exists():
         known = [n for n, network in NETWORKS.items() if network.part == part] or list(MODELS)
+        similar = get_close_matches(str(name).lower().replace("_", "-"), known, 1, 0.8)
         raise ValueError(
             f"unknown pretrained model {name!r}: expected one of {', '.join(known)}, or the path of a .safetensors file"
+            + "".join(f"; did you mean {each}?" for each in similar)
         )
     if not path.exists():
         raise FileNotFoundError(f"no weight file {path}")

@@ -110,7 +110,7 @@ def test_bad_input_ends_with_one_line(call: Call, folder: Path, tmp_path: Path) 
         ([folder, "--out", "no/f.h5"], "its folder does not exist"),
         ([folder, "--out", "text.h5"], "cannot open text.h5"),
         ([folder, "--out", "f.h5", "--shard", "2/2"], "expected I/N"),
-        ([folder, "--out", "f.h5", "--device", "cuda:99"], "--device cuda:99"),
+        ([folder, "--out", "f.h5", "--device", "cuda:99"], "got 'cuda:99': "),
         ([folder], "required: --out"),
     ]:
         answer = call("extract", *argv)

@@ -177,11 +177,11 @@ def test_bad_images_end_with_one_line(call: Call, tmp_path: Path, pair: tuple[Pa
         (["--out", "absent/m.png"], "the folder absent does not exist"),
         (["--num-features", "0"], "expected a whole number from 1 to 1000000, got '0'"),
         (["--num-features", "99999999999"], "expected a whole number from 1 to 1000000, got '99999999999'"),
-        (["--device", "meta"], "--device meta: cannot compute there"),
-        (["--device", "hpu"], "--device hpu: cannot compute there"),
+        (["--device", "meta"], "--device expects a device of this machine (auto, cpu"),
+        (["--device", "hpu"], "got 'hpu': "),
         (["--ratio", "1.5"], "above 0 and at most 1, got '1.5'"),
         (["--threshold", "nan"], "expected a number above 0, got 'nan'"),
-        (["--device", "toaster"], "--device toaster: not a device"),
+        (["--device", "toaster"], "got 'toaster': PyTorch knows no such device"),
         (["--geometry", "affine"], "choose from"),
         (["--num", "3"], "unrecognized arguments: --num 3"),
     ],
@@ -314,5 +314,5 @@ def test_float16_on_a_cpu_is_said_to_be_slow(call: Call, tmp_path: Path) -> None
 def test_a_device_that_is_not_there_is_said_in_a_line(call: Call, tmp_path: Path) -> None:
     blank = save(tmp_path / "blank.png", np.full((40, 40, 3), 128, np.uint8))
     answer = call("match", blank, blank, "--device", "mps")
-    assert answer.code == 2 and "--device mps: cannot compute there" in answer.err
+    assert answer.code == 2 and "got 'mps': " in answer.err
     assert len(answer.err) < 400  # PyTorch lists all of its backends

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import numpy as np
 import pytest
 
 from kornia_lift import LIFTFeature
+from kornia_lift.cli import main
 from kornia_lift.features import Features
+from kornia_lift.files.lock import FileLock
 from kornia_lift.reconstruction import matching_key
-from tests.helpers.cli import Answer
+from tests.helpers.cli import Answer, one_line, save, sift
 from tests.helpers.pictures import texture
 
 pycolmap = pytest.importorskip("pycolmap")
@@ -190,3 +193,62 @@ def test_matches_are_kept_for_descriptors_not_for_the_bytes_of_a_file() -> None:
     for other in ({"a": first["a"]}, first | {"b": features("b", 1)}, {"a": first["b"], "b": first["a"]}):
         assert matching_key(other, 1.0) != key
     assert matching_key(first, 0.9) != key
+
+
+def unlike(folder: Path) -> Path:
+    """Three images without anything in common."""
+    for k in range(3):
+        pixels = np.random.default_rng(k).integers(0, 255, (60, 80), dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+        save(folder / f"{k}.png", pixels)
+    return folder
+
+
+def test_images_without_overlap_are_said_by_us_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    folder, model = unlike(tmp_path / "unlike"), tmp_path / "model"
+    assert main(["reconstruct", str(folder), "--out", str(model), "-n", "100"], make_feature=sift) == 2
+    printed = capfd.readouterr()
+    assert "no model was found: too few images overlap" in printed.err
+    assert not re.search(r"^[IWEF]\d{8} ", printed.out + printed.err, re.MULTILINE)
+
+
+def test_formats_that_colmap_does_not_read_are_said_early(call: Callable[..., Answer], tmp_path: Path) -> None:
+    pixels = np.zeros((40, 40, 3), np.uint8)
+    if pycolmap.Bitmap.read(save(tmp_path / "probe.webp", pixels), True) is not None:
+        pytest.skip("this build of COLMAP reads WebP")
+    folder = save(tmp_path / "images" / "a.webp", pixels).parent
+    answer = call("reconstruct", folder, "--out", "model", "-n", 100)
+    assert answer.code == 2
+    assert "does not read the format of" in answer.err and "a.webp: convert such images to JPEG" in one_line(answer.err)
+    assert not Path("model").exists()
+
+
+def test_matches_of_other_features_or_another_ratio_are_removed(call: Callable[..., Answer], tmp_path: Path) -> None:
+    folder = unlike(tmp_path / "unlike")
+    command = ("reconstruct", folder, "--out", "model", "-n", 100)
+    call(*command)
+    matches = Path("model") / "matches"
+    (first,) = matches.iterdir()
+    # what we did not make, or not there
+    mine = [matches / "notes", matches / "0123456789abcdef", matches / "0123456789abcdee"]
+    for path in mine[:2]:
+        path.mkdir()
+        (path / "mine.txt").touch()
+    mine[2].touch()
+    call(*command)
+    assert first.is_dir()  # a run with the same features and the same ratio uses it
+    call(*command, "--ratio", 0.8)
+    assert not first.exists()
+    left = set(matches.iterdir())
+    assert set(mine) < left and len(left) == 4
+    assert all((path / "mine.txt").exists() for path in mine[:2])
+
+
+def test_a_second_run_beside_the_first_loses_nothing(call: Callable[..., Answer], tmp_path: Path) -> None:
+    folder = unlike(tmp_path / "unlike")
+    call("reconstruct", folder, "--out", "model", "-n", 100)
+    before = {path: path.read_bytes() for path in Path("model").rglob("*") if path.is_file()}
+    with FileLock(Path("model") / "database.db"):
+        answer = call("reconstruct", folder, "--out", "model", "-n", 100, "--ratio", 0.8)
+        assert answer.code == 2
+        assert "database.db is being written by another run" in one_line(answer.err)
+    assert {path: path.read_bytes() for path in Path("model").rglob("*") if path.is_file()} == before

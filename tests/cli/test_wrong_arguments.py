@@ -65,7 +65,7 @@ def test_a_device_that_is_none(call: Call, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((32, 32), np.uint8)).save("a.png")
     answer = call("train", "paper", "--data", "a.png", "--device", "gpu")
     assert answer.code == 2
-    assert "'gpu' is not a device; use auto, cpu, cuda or cuda:1" in one_line(answer.err)
+    assert "device expects a device of this machine (auto, cpu" in one_line(answer.err)
 
 
 @pytest.mark.parametrize("option", ["--num-features", "--max-pairs"])
@@ -95,3 +95,55 @@ def test_reconstruct_checks_its_options_before_it_extracts(call: Call, options: 
     assert answer.code == 2
     assert said in one_line(answer.err)
     assert not Path("model").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("reconstruct", "images"),
+        ("export-onnx",),
+        ("evaluate", "images"),
+        ("build-dataset", "images"),
+        ("train", "paper", "--data", "images"),
+    ],
+)
+@pytest.mark.parametrize("out", ["a.png", "a.png/below"])
+def test_a_file_where_a_folder_is_to_be_written(call: Call, command: tuple[str, ...], out: str) -> None:
+    Path("images").mkdir()
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save("images/b.png")
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save("a.png")
+    answer = call(*command, "--out", out)
+    assert answer.code == 2
+    assert one_line(answer.err) == f"kornia-lift: --out {out}: a.png is not a folder; choose another --out"
+
+
+def test_a_file_as_cache(call: Call) -> None:
+    Path("cache").touch()
+    answer = call("evaluate", ".", "--cache", "cache")
+    assert answer.code == 2
+    assert "--cache cache: cache is not a folder" in one_line(answer.err)
+
+
+@pytest.mark.parametrize("command", [("train", "paper", "--data"), ("check-dataset",)])
+def test_an_image_is_no_data_set_and_nobody_is_told_to_delete_it(call: Call, command: tuple[str, ...]) -> None:
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save("a.png")
+    answer = call(*command, "a.png")
+    assert answer.code == 2
+    said = one_line(answer.err)
+    assert "expected a folder of images or a store of `kornia-lift build-dataset` (.npz), got a.png" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("lift_plus", "lift-plus"), ("LIFT", "lift"), ("lift-uprigth", "lift-upright")]
+)
+def test_a_model_that_was_probably_meant(call: Call, given: str, meant: str) -> None:
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save("a.png")
+    answer = call("match", "a.png", "a.png", "--out", "m.png", "--model", given, make_feature=None)
+    assert answer.code == 2
+    assert one_line(answer.err).endswith(f"; did you mean {meant}?")
+
+
+def test_no_model_is_suggested_for_what_resembles_none(call: Call) -> None:
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save("a.png")
+    answer = call("match", "a.png", "a.png", "--out", "m.png", "--model", "surf", make_feature=None)
+    assert "did you mean" not in one_line(answer.err)

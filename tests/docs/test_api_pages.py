@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.repository import ROOT, load_script
 
 PACKAGE = ROOT / "kornia_lift"
@@ -65,7 +67,8 @@ def test_every_public_name_is_documented_once(tmp_path: Path) -> None:
     assert missing == {"kornia_lift"}  # whose names stand on the first page
 
 
-def test_names_link_to_their_lines() -> None:
+def test_names_link_to_their_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "_ext"))  # as conf.py does
     resolve = load_script("docs/_ext/source_links.py").resolve
     for module, name, line in (
         ("kornia_lift", "LIFTFeature", "class LIFTFeature(LocalFeature):"),

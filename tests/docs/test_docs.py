@@ -16,10 +16,8 @@ from kornia_lift.cli import build_parser
 from tests.helpers.pages import BLOCK, blocks
 from tests.helpers.repository import ROOT, load_script
 
-HOME = (
-    "https://github.com/kornia-lift/kornia_lift/blob/main/",
-    "https://raw.githubusercontent.com/kornia-lift/kornia_lift/main/",
-)
+ADDRESS = load_script("docs/_ext/address.py")
+HOME = (f"{ADDRESS.FILES}/", f"{ADDRESS.PICTURES}/")
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,3 +113,11 @@ def test_a_full_disk_is_one_error(capsys: pytest.CaptureFixture[str]) -> None:
         write_npz(Path("/dev/full"), {"a": np.zeros(100_000)})
     gc.collect()
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("opened", [atomic_write, temporary_folder])
+def test_the_error_names_what_was_to_be_written_not_its_temporary_name(tmp_path: Path, opened: Any) -> None:
+    path = tmp_path / "absent" / "model.db"
+    with pytest.raises(OSError, match=r"cannot write .*absent.model.db: ") as refused, opened(path):
+        pass
+    assert ".tmp" not in str(refused.value)

@@ -197,6 +197,7 @@ def test_training_data_cannot_be_validation_data(
 
 
 def test_a_device_that_is_not_there_is_named(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for device, said in (("abacus", "'abacus' is not a device"), ("cuda:77", "device 'cuda:77' cannot be used here")):
+    for device in ("abacus", "cuda:77"):
         assert main(["train", str(config), "--out", str(tmp_path / "run"), "--device", device]) == 2
-        assert said in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "device expects a device of this machine (auto, cpu" in said and f"got '{device}': " in said

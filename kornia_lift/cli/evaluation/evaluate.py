@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kornia_lift.cli._options import CommandError, natural, positive, report_unread
+from kornia_lift.cli._options import CommandError, check_folder, natural, positive, report_unread
 
 if TYPE_CHECKING:
     from kornia_lift.evaluation.candidates import Candidate
@@ -85,6 +85,9 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift._extras import require
     from kornia_lift._io import atomic_write
 
+    check_folder(args.out)
+    if args.cache is not None:
+        check_folder(args.cache, "--cache")
     report_unread(args.scenes)
     require("h5py", extra="eval")
     from kornia_lift.evaluation.candidates import candidate

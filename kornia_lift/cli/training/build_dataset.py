@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kornia_lift._words import counted
-from kornia_lift.cli._options import CommandError, report_unread
+from kornia_lift.cli._options import CommandError, check_folder, report_unread
 
 _EPILOG = """\
 examples:
@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     if clash:
         raise CommandError(clash)
     report_unread(args.folders)
+    check_folder(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     options = BuildOptions(args.single, args.max_size, args.quality, args.seed)
     failed = 0

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kornia_lift.cli._options import CommandError, real, report_unread
+from kornia_lift.cli._options import CommandError, check_folder, real, report_unread
 
 _EPILOG = """\
 examples:
@@ -111,9 +111,7 @@ def run(args: argparse.Namespace) -> int:
     if args.no_table:
         overrides["table"] = False
     out: Path = args.out or Path("runs") / args.config.stem
-    blocked = next((path for path in (out, *out.parents) if path.exists() and not path.is_dir()), None)
-    if blocked is not None:
-        raise CommandError(f"--out {out}: {blocked} is not a folder; choose another --out")
+    check_folder(out)
     try:
         mapping = read_mapping(recipe_path(args.config, args.init is not None))
         _check_flags(args, mapping.get("recipe") in FOLDER_RECIPES, str(mapping.get("recipe")))

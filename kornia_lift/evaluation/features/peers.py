@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from kornia_lift._extras import require
-from kornia_lift._gray import as_gray, to_bytes
+from kornia_lift._gray import as_gray, as_seen, to_bytes
 from kornia_lift.features import Features, from_lafs
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 
@@ -57,7 +57,7 @@ def opencv_orb(num_features: int) -> Extractor:
 
 
 def local_feature(feature: nn.Module, num_features: int) -> Extractor:
-    """Any kornia ``LocalFeature``; colour is converted to gray first.
+    """Any kornia ``LocalFeature``; colour is converted to gray first, unless the feature sees it (``sees_colour``).
 
     Args:
         feature: gives ``(lafs, responses, descriptors)``.
@@ -69,8 +69,7 @@ def local_feature(feature: nn.Module, num_features: int) -> Extractor:
 
     def extract(image: Tensor) -> Features:
         with torch.inference_mode():
-            gray = as_gray(image)
-            lafs, responses, descriptors = feature(gray)
+            lafs, responses, descriptors = feature(as_seen(image, feature))
         return from_lafs(lafs, responses, descriptors, _size(image), support=support).top(num_features)
 
     return extract

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kornia_lift._checks import Device, check_device
 from kornia_lift._extras import require
 from kornia_lift.geometry.pyramid import halve
 from kornia_lift.training.data.bank import ImageBank
@@ -24,9 +25,10 @@ class CutsPatches(Protocol):
         ...
 
 
-def patches_from(images: Sequence[Tensor], device: torch.device | str) -> CutsPatches:
+def patches_from(images: Sequence[Tensor], device: Device) -> CutsPatches:
     """Return what cuts patches fastest on a device."""
-    return BytePatches(images) if torch.device(device).type == "cpu" else BankPatches(images, device)
+    place = check_device(device, "patches_from")
+    return BytePatches(images) if place.type == "cpu" else BankPatches(images, place)
 
 
 class BytePatches:
@@ -98,7 +100,7 @@ class BankPatches:
 
     """
 
-    def __init__(self, images: Sequence[Tensor], device: torch.device | str) -> None:
+    def __init__(self, images: Sequence[Tensor], device: Device) -> None:
         self._bank = ImageBank(images, device, halve, SMALLEST)
 
     def cut(self, image: Tensor, lafs: Tensor, size: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from kornia.feature import laf_from_center_scale_ori
 from torch import Generator, Tensor
 
+from kornia_lift._checks import Device
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA, rotation_matrix
 from kornia_lift.training.compact.byte_patches import patches_from
 from kornia_lift.training.compact.observations import Observations, ViewConfig, connected_images
@@ -41,7 +42,7 @@ class ViewPairs(ViewIndex):
         warp: WarpConfig,
         config: ViewConfig,
         size: int = 32,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
     ) -> None:
         super().__init__(seen.track, seen.image, groups, per_group, warp)
         self.seen, self.config, self.size = seen, config, size

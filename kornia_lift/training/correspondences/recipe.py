@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from kornia_lift._checks import Device, check_device
 from kornia_lift.evaluation.features.peers import Extractor
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.training.config import to_mapping
@@ -37,7 +38,8 @@ class CorrespondenceRecipe:
 
     Raises:
         FileNotFoundError: if there is no data.
-        ValueError: if no pair is left to train on, or to validate with, or two scenes have the same name.
+        ValueError: if no pair is left to train on, or to validate with, two scenes have the same name, or this machine
+            has no such device.
 
     """
 
@@ -47,10 +49,11 @@ class CorrespondenceRecipe:
         extract: Extractor | Sequence[Extractor],
         out: Path,
         config: CorrespondenceConfig | None = None,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
         names: Sequence[str] = (),
     ) -> None:
         features = extract if isinstance(extract, Sequence) else [extract]
+        device = check_device(device, type(self).__name__)
         self.out, self.config = out, config or CorrespondenceConfig()
         # the images in colour, which a store does not hold
         roots = [data] if isinstance(data, Path) else data

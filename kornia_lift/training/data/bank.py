@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from kornia_lift._checks import Device, check_device
+
 Halve = Callable[[Tensor], Tensor]
 
 
@@ -22,9 +24,13 @@ class ImageBank:
         halve: halves an image (1, 1, H, W) of gray values up to 255.
         smallest: side of the smallest level in pixels; levels end before it.
 
+    Raises:
+        ValueError: if there are no images, or this machine has no such device.
+
     """
 
-    def __init__(self, images: Sequence[Tensor], device: torch.device | str, halve: Halve, smallest: int = 32) -> None:
+    def __init__(self, images: Sequence[Tensor], device: Device, halve: Halve, smallest: int = 32) -> None:
+        device = check_device(device, type(self).__name__)
         if not images:
             raise ValueError("a bank needs at least one image")
         pixels: list[Tensor] = []

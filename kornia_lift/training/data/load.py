@@ -25,11 +25,16 @@ def load_data(
     Raises:
         FileNotFoundError: if there are no data.
         StoreError: if a store is damaged.
-        ValueError: if an image is damaged, or two have one name, or no source shows anything to learn from.
+        ValueError: if an image is damaged, or two have one name, no source shows anything to learn from, or a path
+            is that of another file.
 
     """
     stores: list[Store] = []
     for path in paths:
+        if path.is_file() and path.suffix != ".npz":
+            raise ValueError(
+                f"expected a folder of images or a store of `kornia-lift build-dataset` (.npz), got {path}"
+            )
         inside = sorted(path.glob("*.npz")) if path.is_dir() else [path]
         inside = [p for p in inside if p.name != "cameras.npz"]
         if inside:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from kornia_lift._checks import Device, check_device
 from kornia_lift.evaluation.features.extraction import ExtractedFeatures
 from kornia_lift.evaluation.features.peers import Extractor, local_feature, opencv_sift
 from kornia_lift.evaluation.measures.geometry import Estimator
@@ -113,6 +113,9 @@ class Referee:
         device: where features are computed.
         say: called with a line of text before each measurement, and from time to time meanwhile.
 
+    Raises:
+        ValueError: if this machine has no such device.
+
     """
 
     def __init__(
@@ -120,10 +123,11 @@ class Referee:
         store: Store,
         out: Path,
         config: HeldOutConfig | None = None,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
         say: Callable[[str], object] = lambda text: None,
     ) -> None:
-        self.config, self.device, self._say = config or HeldOutConfig(), torch.device(device), say
+        self.config, self._say = config or HeldOutConfig(), say
+        self.device = check_device(device, type(self).__name__)
         self.groups: Mapping[str, Sequence[Scene]] = held_out_scenes(store, self.config)
         self._options = Options(self.config.num_features, estimator=Estimator())
         self._path = out / CACHE

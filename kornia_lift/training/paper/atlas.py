@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kornia_lift._checks import Device, check_device
 from kornia_lift._extras import require
 from kornia_lift.geometry import rotation_matrix
 
@@ -24,9 +25,13 @@ class ImageAtlas:
         device: where patches are cut. Memory: 1.33 bytes per pixel.
         levels: sizes of each image; a patch sampled coarser than 1 pixel is cut from the next smaller copy.
 
+    Raises:
+        ValueError: if there are no images, or this machine has no such device.
+
     """
 
-    def __init__(self, images: Sequence[Tensor], device: torch.device | str = "cpu", levels: int = 4) -> None:
+    def __init__(self, images: Sequence[Tensor], device: Device = "cpu", levels: int = 4) -> None:
+        device = check_device(device, type(self).__name__)
         if not images:
             raise ValueError("an atlas needs at least one image")
         cv2 = require("cv2", extra="train")

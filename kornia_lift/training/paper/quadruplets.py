@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from kornia_lift._checks import Device
 from kornia_lift.geometry import BIG_SIZE, DESCRIPTOR_HALF_SUPPORT, DESCRIPTOR_SIZE, DETECTOR_HALF_SUPPORT
 from kornia_lift.training.data.photometric import UNCHANGED, Photometric, apply_photometric, draw_photometric
 from kornia_lift.training.data.prepare.negatives import PERTURBATION, SUPPORT
@@ -54,9 +55,7 @@ class QuadrupletSampler:
 
     """
 
-    def __init__(
-        self, store: Store, device: torch.device | str = "cpu", synthetic: SyntheticView | None = None
-    ) -> None:
+    def __init__(self, store: Store, device: Device = "cpu", synthetic: SyntheticView | None = None) -> None:
         if not len(store.empty):
             raise ValueError("the store has no region free of keypoints: add images with smooth parts (sky, walls)")
         images = [store.decode(index) for index in range(len(store.names))]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from kornia_lift._checks import Device, check_device
 from kornia_lift.convert.tilde import TILDEResponse
 from kornia_lift.evaluation.features.peers import Extractor
 from kornia_lift.training.config import to_mapping
@@ -36,7 +37,8 @@ class TildeRecipe:
 
     Raises:
         FileNotFoundError: if there is no data.
-        ValueError: if no stack is left to train on, or to validate with, or two have the same name.
+        ValueError: if no stack is left to train on, or to validate with, two have the same name, or this machine has no
+            such device.
 
     """
 
@@ -46,9 +48,10 @@ class TildeRecipe:
         extract: Extractor,
         out: Path,
         config: TildeConfig | None = None,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
         names: Sequence[str] = (),
     ) -> None:
+        device = check_device(device, type(self).__name__)
         self.out, self.config = out, config or TildeConfig()
         c = self.config
         train, held_out = (

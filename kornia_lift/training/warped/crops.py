@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from kornia_lift._checks import Device
 from kornia_lift.detector.extrema import max_filter
 from kornia_lift.networks.response import FILTER_SIZE
 from kornia_lift.training.data.bank import ImageBank
@@ -48,7 +49,7 @@ class WarpedCrops:
         images: Sequence[Sequence[Tensor]],
         config: CropConfig | None = None,
         photometric: Photometric | None = None,
-        device: torch.device | str = "cpu",
+        device: Device = "cpu",
         degraded: DegradedCrops | None = None,
     ) -> None:
         self.config = config or CropConfig()
@@ -100,7 +101,7 @@ class WarpedCrops:
         return batch
 
 
-def crop_bank(images: Sequence[Tensor], device: torch.device | str = "cpu") -> ImageBank:
+def crop_bank(images: Sequence[Tensor], device: Device = "cpu") -> ImageBank:
     """Keep images (H, W), uint8, as :func:`sample_crops` needs them."""
     return ImageBank(images, device, halve_by_means, SMALLEST)
 

@@ -15,7 +15,8 @@ from kornia_lift._gray import to_bytes
 from kornia_lift._io import load_image
 from kornia_lift._io.writing import temporary_folder
 from kornia_lift._words import counted
-from kornia_lift.files.colmap import errors_only
+from kornia_lift.files.colmap_calls import quiet_colmap
+from kornia_lift.files.colmap_models import check_written
 from kornia_lift.training.data.images import images_below, images_in
 from kornia_lift.training.data.prepare.alike import check_different, thumbnail
 
@@ -70,7 +71,7 @@ def reconstruct(
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     _check_space(out.parent, len(paths))
-    with temporary_folder(out) as work, errors_only(pycolmap):
+    with temporary_folder(out) as work:
         scene, database = work / "scene", work / "database.db"
         (scene / "images").mkdir(parents=True)
         thumbnails = []
@@ -104,16 +105,19 @@ def reconstruct(
         matching.num_threads = threads
         pycolmap.set_random_seed(seed)
         cpu = pycolmap.Device.cpu
-        pycolmap.extract_features(database, scene / "images", extraction_options=extraction, device=cpu)
+        with quiet_colmap(pycolmap, database):
+            pycolmap.extract_features(database, scene / "images", extraction_options=extraction, device=cpu)
         say(f"matching {counted(len(paths) * (len(paths) - 1) // 2, 'pair')}")
-        pycolmap.match_exhaustive(database, matching_options=matching, device=cpu)
+        with quiet_colmap(pycolmap, database):
+            pycolmap.match_exhaustive(database, matching_options=matching, device=cpu)
         mapping = pycolmap.IncrementalPipelineOptions()
         mapping.num_threads = threads
         mapping.random_seed = seed
         mapping.min_model_size = MIN_IMAGES
         (work / "models").mkdir()
         say("finding cameras and points")
-        models = pycolmap.incremental_mapping(database, scene / "images", work / "models", mapping)
+        with quiet_colmap(pycolmap, database):
+            models = pycolmap.incremental_mapping(database, scene / "images", work / "models", mapping)
         best = max(models.values(), key=lambda m: m.num_reg_images(), default=None)
         if best is None or best.num_reg_images() < MIN_IMAGES:
             raise ReconstructionError(
@@ -127,6 +131,7 @@ def reconstruct(
                 path.unlink()
         (scene / "sparse").mkdir()
         best.write(scene / "sparse")
+        check_written(scene / "sparse", best, out / "sparse")
         if out.exists():
             shutil.rmtree(out)
         scene.rename(out)
