@@ -208,4 +208,6 @@ def _shrink(x: Tensor, size: list[int]) -> Tensor:
     """Resize to fewer pixels with the triangle filter of the new pixel's width."""
     # the antialiasing kernels exist for float32 and float64 only
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    return F.interpolate(wide, size=size, mode="bilinear", align_corners=False, antialias=True).to(x.dtype)
+    for sides in ([size[0], x.shape[-1]], size):  # rows first: torch begins with the columns, which takes longer
+        wide = F.interpolate(wide, size=sides, mode="bilinear", align_corners=False, antialias=True)
+    return wide.to(x.dtype)

@@ -70,7 +70,8 @@ class PatchPyramid:
         # complex numbers: the sum of pairs has an inner loop of two
         along_x, along_y = (torch.view_as_complex(along) for along in self._grids(lafs, size))
         image = self._levels[0]
-        out = image.new_zeros(*lafs.shape[:2], 1, size, size)
+        out = image.new_empty(*lafs.shape[:2], 1, size, size)
+        out[~finite] = 0
         for k in level.unique().tolist():
             source = self._level(k)
             for b in range(len(image)):

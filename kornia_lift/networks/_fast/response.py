@@ -89,7 +89,8 @@ def score(z: Tensor, plan: ResponsePlan, gain: Tensor | None = None) -> Tensor:
         if gain is None:
             pairs = torch.fft.fft2(tile) * spectrum
             pairs[:, 0, 0] += constant
-            responses = torch.view_as_real(torch.fft.ifft2(pairs)[:, : rows - margin, : cols - margin])
+            # columns are cut off after the maxima: whole rows are one long inner loop
+            responses = torch.view_as_real(torch.fft.ifft2(pairs)[:, : rows - margin])
         else:
             # the mean of the tile has no effect on filters without mean, but would increase rounding errors
             pairs = torch.fft.fft2(tile - tile.mean()) * spectrum
@@ -98,12 +99,13 @@ def score(z: Tensor, plan: ResponsePlan, gain: Tensor | None = None) -> Tensor:
             row = gain[image, 0][inner].repeat_interleave(2, dim=-1)
             bias = plan.bias.repeat(1, 1, cols - margin, 1).flatten(2)
             responses = torch.addcmul(bias, responses.flatten(2), row).unflatten(2, (-1, 2))
-        total = _maximum(responses[:step]).add_(_maximum(responses[step:]))
+        total = _maximum(responses[:step]).add_(_maximum(responses[step:]))[:, : cols - margin]
         target = out[image, 0][inner]
         torch.sub(total[..., 0], total[..., 1], out=target)
     return out[:, :, :height, :width]
 
 
 def _maximum(four: Tensor) -> Tensor:
-    first = torch.maximum(four[0], four[1])
-    return torch.maximum(first, torch.maximum(four[2], four[3]), out=first)
+    a, b, c, d = four.unbind(0)
+    first = torch.maximum(a, b)
+    return torch.maximum(first, torch.maximum(c, d), out=first)
