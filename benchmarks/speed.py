@@ -1,9 +1,10 @@
 """LIFT's speed beside all peers: comparison table, growth with pixels and keypoints, memory, roofline, imports.
 
 Writes JSON, a Markdown page and two plots beside it. Cases alternate over the rounds; times are medians over all
-repeated calls, the first call of each process is reported by itself. The load of the machine is written beside the
-result. On a machine that does other work, ``--clock cpu --threads 1`` counts the processor time of the process instead
-of the time on the wall.
+repeated calls, the first call of each process is reported by itself. Every call is followed by one of OpenCV's SIFT in
+the same process, and the quotients are of such pairs. The load of the machine is written beside the result. On a
+machine that does other work, ``--clock cpu --threads 1`` counts the processor time of the process instead of the time
+on the wall.
 
 Weights of the learned peers come from the torch hub cache:
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -32,6 +34,7 @@ sys.path[:0] = [str(ROOT)]  # Python looks beside this file only
 
 from benchmarks.timing import roofline  # noqa: E402
 from benchmarks.timing.cases import CLOCKS, Case  # noqa: E402
+from benchmarks.timing.results import quotient  # noqa: E402
 from kornia_lift import __version__  # noqa: E402
 from kornia_lift._extras import require  # noqa: E402
 from kornia_lift._io import atomic_write  # noqa: E402
@@ -42,6 +45,7 @@ METHODS = (
     "opencv-orb", "kornia-sift", "kornia-sift-scale-space", "keynet-orinet-hardnet", "aliked-t16", "aliked-n16",
     "xfeat", "disk",
 )  # fmt: skip
+SIFT = "opencv-sift"
 SLOW = 3.0  # seconds: slower methods run in one round
 SIZES = ((640, 480), (1024, 768), (1600, 1200), (2048, 1536), (2828, 2121), (4000, 3000))
 COUNTS = (250, 500, 1000, 2000, 4000, 8000, 16000)
@@ -55,9 +59,9 @@ class Bench:
     def __init__(self, threads: int, clock: str) -> None:
         self._settings = {"threads": threads, "clock": clock}
 
-    def case(self, method: str, size: tuple[int, int], count: int, repeats: int) -> dict[str, Any]:
+    def case(self, method: str, size: tuple[int, int], count: int, repeats: int, beside: str = "") -> dict[str, Any]:
         """Run one case; print and return its row."""
-        row = Case(method, *size, count, repeats=repeats, **self._settings).run()
+        row = Case(method, *size, count, repeats=repeats, beside=beside, **self._settings).run()
         print(f"{row['method']} {size} {count}: {median(row, 'total'):.3f} s", file=sys.stderr, flush=True)
         return row
 
@@ -75,8 +79,9 @@ def compare(bench: Bench, rounds: int, repeats: int) -> list[dict[str, Any]]:
             old = rows.get(method)
             if old is not None and old["first"]["total"] > SLOW:
                 continue
-            new = bench.case(method, (1600, 1200), 1000, repeats)
-            rows[method] = new if old is None else {**new, "seconds": old["seconds"] + new["seconds"]}
+            new = bench.case(method, (1600, 1200), 1000, repeats, beside=SIFT)
+            lists = ("seconds", "beside_seconds")
+            rows[method] = new if old is None else new | {name: old[name] + new[name] for name in lists}
     return list(rows.values())
 
 
@@ -163,7 +168,6 @@ def _save(figure: Any, path: Path) -> None:
 def page(record: dict[str, Any], command: str) -> str:
     """Return the result as Markdown."""
     about = record["provenance"]
-    sift = next(median(r, "total") for r in record["comparison"] if r["method"] == "opencv-sift")
     lines = [
         "# Speed",
         "",
@@ -172,7 +176,8 @@ def page(record: dict[str, Any], command: str) -> str:
         f"kornia {about['kornia']}, OpenCV {about['opencv']}. Made by `{command}`.",
         "",
         "## 1600x1200 pixels, 1000 keypoints",
-        "Medians; *first* is the first call of a process, imports excluded.",
+        "Medians; *first* is the first call of a process, imports excluded. *x OpenCV SIFT*: median of the quotients "
+        "of a call and a call of SIFT right after it in the same process.",
         "",
         "| method | keypoints | detect s | orient s | describe s | total s | x OpenCV SIFT | first s | peak MB |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -182,7 +187,7 @@ def page(record: dict[str, Any], command: str) -> str:
             f"{median(row, s):.3f}" if s in row["first"] else "" for s in ("detect", "orient", "describe", "total")
         ]
         lines.append(
-            f"| {row['method']} | {row['keypoints']} | {' | '.join(stages)} | {median(row, 'total') / sift:.2f} "
+            f"| {row['method']} | {row['keypoints']} | {' | '.join(stages)} | {quotient(row) or math.nan:.2f} "
             f"| {row['first']['total']:.3f} | {row['peak_mb']:.0f} |"
         )
     lines += [

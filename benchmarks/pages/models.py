@@ -18,6 +18,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.pages.marks import put_between
+from benchmarks.timing.results import quotient
 from kornia_lift._io import atomic_write
 from kornia_lift.evaluation.report.results import FeatureResults, Results
 from kornia_lift.scenes.folders import HOMOGRAPHY, POSED
@@ -109,7 +110,7 @@ def bars(path: Path) -> None:
 
 def _timed(row: dict[str, Any], sift: float) -> tuple[str, str, str]:
     seconds = _seconds(row)
-    return f"{seconds:.2f}", f"{seconds / sift:.1f}", f"{row['peak_mb']:.0f}"
+    return f"{seconds:.2f}", f"{quotient(row) or seconds / sift:.1f}", f"{row['peak_mb']:.0f}"
 
 
 def _seconds(row: dict[str, Any]) -> float:

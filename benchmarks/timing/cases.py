@@ -37,7 +37,20 @@ BUDGET = 10.0  # seconds after which a case is not repeated again
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed."""
+    """What is timed.
+
+    Args:
+        method: see :func:`build`.
+        width: of the picture, pixels.
+        height: of the picture, pixels.
+        count: keypoints that are asked for.
+        threads: of torch and OpenCV.
+        clock: see :data:`CLOCKS`.
+        repeats: calls after the first one.
+        beside: a method that is called after each of these in the same process, if any: machines that are shared
+            change their pace within minutes.
+
+    """
 
     method: str
     width: int
@@ -46,9 +59,16 @@ class Case:
     threads: int
     clock: str
     repeats: int
+    beside: str = ""
 
     def run(self) -> dict[str, Any]:
-        """Run in a process of its own: ``first`` and ``seconds`` (a list of stages), ``keypoints``, ``peak_mb``."""
+        """Run in a process of its own.
+
+        Returns:
+            ``first`` and ``seconds`` (a list of stages), ``beside_seconds``, ``keypoints``, and ``peak_mb``, the memory
+            before the other method is called.
+
+        """
         done = subprocess.run(
             [sys.executable, __file__, json.dumps(asdict(self))], capture_output=True, text=True, check=False
         )
@@ -162,14 +182,20 @@ def measure(case: Case) -> dict[str, Any]:
     torch.set_num_threads(case.threads)
     cv2.setNumThreads(case.threads)
     image, run, now = picture(case.width, case.height), build(case.method, case.count), CLOCKS[case.clock]
+    other = build(case.beside, case.count) if case.beside else None
     seconds: list[Stages] = []
+    beside: list[float] = []
     with fast_paths(case.method != "lift-direct"):
         first, found = run(image, now)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        if other is not None:
+            other(image, now)  # its first call takes longer
         start = time.perf_counter()
         while len(seconds) < case.repeats and time.perf_counter() - start < BUDGET:
             seconds.append(run(image, now)[0])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"first": first, "seconds": seconds, "keypoints": found, "peak_mb": peak}
+            if other is not None:
+                beside.append(other(image, now)[0]["total"])
+    return {"first": first, "seconds": seconds, "beside_seconds": beside, "keypoints": found, "peak_mb": peak}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import statistics
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,3 +26,10 @@ def write_result(path: Path, command: str, content: dict[str, Any]) -> None:
     whole = {"command": command, "provenance": provenance(ROOT), **content}
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(whole, indent=1) + "\n")
+
+
+def quotient(row: Mapping[str, Any]) -> float | None:
+    """Median of the quotients of each call and the call of the other method right after it; ``None`` without any."""
+    pairs = zip(row["seconds"], row.get("beside_seconds", ()), strict=False)
+    quotients = [mine["total"] / other for mine, other in pairs]
+    return statistics.median(quotients) if quotients else None

@@ -13,6 +13,8 @@ pytest.importorskip("cv2")
 pytest.importorskip("skimage")
 
 from benchmarks.timing import compiled, gradients, inference_paths
+from benchmarks.timing.cases import Case, measure
+from benchmarks.timing.results import quotient
 from benchmarks.timing.turns import take_turns
 
 
@@ -62,3 +64,17 @@ def test_inference_paths(tmp_path: Path) -> None:
     assert len(described) == 2
     for row in described:
         assert row["cosine"]["as defined"]["smallest"] > 0.9999 and row["cosine"]["bfloat16"]["mean"] > 0.999
+
+
+def test_quotients_are_of_calls_one_after_the_other() -> None:
+    """A machine of half the pace for some of the pairs changes nothing."""
+    calls = [{"total": seconds} for seconds in (2.0, 4.0, 2.0)]
+    assert quotient({"seconds": calls, "beside_seconds": [1.0, 2.0, 1.0]}) == 2
+    assert quotient({"seconds": calls}) is None
+    assert quotient({"seconds": [], "beside_seconds": []}) is None
+
+
+def test_a_method_is_timed_beside_another() -> None:
+    row = measure(Case("opencv-orb", 320, 240, 100, threads=1, clock="wall", repeats=2, beside="opencv-sift"))
+    assert len(row["seconds"]) == len(row["beside_seconds"]) == 2
+    assert 0 < (quotient(row) or 0) < 1  # ORB is the faster one
