@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PLACES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "docs", "kornia_lift")
+LINKED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "CITATION.cff", "docs", "kornia_lift")
 KINDS = {".md", ".cff", ".py", ".ipynb"}
 _HOSTS = ("https://github.com", "https://raw.githubusercontent.com")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+")
@@ -33,8 +33,8 @@ def current(root: Path = ROOT) -> str:
 def files_with_links(root: Path = ROOT) -> list[Path]:
     """Return the files in which links are written out."""
     found: list[Path] = []
-    for place in (root / name for name in PLACES):
-        found += [place] if place.is_file() else sorted(path for path in place.rglob("*") if path.suffix in KINDS)
+    for entry in (root / name for name in LINKED):
+        found += [entry] if entry.is_file() else sorted(path for path in entry.rglob("*") if path.suffix in KINDS)
     return [path for path in found if "_build" not in path.parts]
 
 

@@ -121,7 +121,7 @@ def check_folder(path: Path, option: str = "--out") -> None:
     """Check that a folder is there or can be made, before the work whose results go into it.
 
     Raises:
-        CommandError: if a file is in its place.
+        CommandError: if the path, or one above it, is a file.
 
     """
     blocked = next((each for each in (path, *path.parents) if each.exists() and not each.is_dir()), None)

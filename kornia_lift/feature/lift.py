@@ -43,8 +43,8 @@ class LIFTFeature(LocalFeature):
             that you give keep their mode.
         config: scale space of the default detector, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`.
         detector: replaces the detector, ``(img, mask) -> (lafs, responses)`` on grayscale images, or on RGB images
-            where its attribute ``sees_colour`` is true. It brings its own
-            number of features: ``num_features`` and ``config`` do not apply to it.
+            where its attribute ``sees_colour`` is true. It brings its own number of features: ``num_features`` and
+            ``config`` do not apply to it.
         orienter: replaces the orientation stage, ``(lafs, img) -> lafs``; ``upright`` does not apply to it.
         descriptor: replaces the descriptor stage, ``(img, lafs) -> (B, N, D)``, such as kornia's ``LAFDescriptor``.
         scaling_coef: as in ``LocalFeature``: the oriented frames are enlarged by it before they are described. 1 is

@@ -100,7 +100,7 @@ def write_database(
     _check_matches(features, matches)
     names = sorted(features)
     if cameras is None:
-        absent = [name for name in sorted(features) if not (Path(images or "") / name).is_file()]
+        absent = [name for name in names if not (Path(images or "") / name).is_file()]
         if absent:
             raise FileNotFoundError(f"{images} lacks {_some(absent)} that the features are of")
         _check_shared_cameras(features, camera_mode)

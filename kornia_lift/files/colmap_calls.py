@@ -1,7 +1,7 @@
 """How COLMAP is called: it prints nothing, and its errors become ours.
 
-pycolmap logs to the terminal, in glog's form, also what the caller is told anyway. What its log alone would tell is
-checked by the callers before (:mod:`kornia_lift.files.colmap`).
+pycolmap logs to the terminal, in glog's form, also the errors that it raises. What only its log reports is checked
+beforehand by the callers (:mod:`kornia_lift.files.colmap`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ColmapError(OSError):
 
 @contextmanager
 def quiet_colmap(pycolmap: Any, database: str | os.PathLike[str]) -> Iterator[None]:
-    """Let COLMAP work on a database without a word.
+    """Silence COLMAP's log while it works on a database.
 
     Args:
         pycolmap: the module.
@@ -57,7 +57,7 @@ def unread_formats(pycolmap: Any, images: Iterable[Path]) -> list[Path]:
 
 
 def _unread(pycolmap: Any, paths: Iterable[Path]) -> Path | None:
-    """Return the first good image if COLMAP does not read it; broken ones tell nothing about a format."""
+    """Return the first good image if COLMAP does not read it; broken ones say nothing about a format."""
     for path in paths:
         if pycolmap.Bitmap.read(path, True) is not None:
             return None

@@ -185,7 +185,7 @@ def extract_patches(img: Tensor, lafs: Tensor, size: int) -> Tensor:
 
 
 def halve(x: Tensor) -> Tensor:
-    """Same as ``kornia.geometry.transform.pyrdown``, in a twentieth of its time on a CPU.
+    """Same as ``kornia.geometry.transform.pyrdown``, in less than a tenth of its time on a CPU.
 
     The mean of two neighbours that the filter (1, 4, 6, 4, 1) has blurred is (1, 5, 10, 10, 5, 1): where the sides are
     even, it is applied only at the pixels that remain.

@@ -101,10 +101,10 @@ def match_tensors(
     Raises:
         ValueError: if this machine has no such device.
     """
-    place = None if device is None else check_device(device, "match_tensors")
+    target = None if device is None else check_device(device, "match_tensors")
     features = []
     for image in (first, second):
-        reduced = shrink(as_seen(image, feature), max_size).to(place or image.device, dtype)
+        reduced = shrink(as_seen(image, feature), max_size).to(target or image.device, dtype)
         with nullcontext() if clock is None else clock.stages_of(feature):  # threads may share the feature
             features.append(extract_features(feature, reduced, (image.shape[-1], image.shape[-2])))
     return match_pair(

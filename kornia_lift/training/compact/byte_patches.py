@@ -27,8 +27,8 @@ class CutsPatches(Protocol):
 
 def patches_from(images: Sequence[Tensor], device: Device) -> CutsPatches:
     """Return what cuts patches fastest on a device."""
-    place = check_device(device, "patches_from")
-    return BytePatches(images) if place.type == "cpu" else BankPatches(images, place)
+    device = check_device(device, "patches_from")
+    return BytePatches(images) if device.type == "cpu" else BankPatches(images, device)
 
 
 class BytePatches:

@@ -71,8 +71,8 @@ def frames_from_colmap(model: Any, max_reprojection: float = 1.5) -> tuple[tuple
         return names, Frames(image, number, xy, np.zeros((0, 2, 2)))
     pose = np.stack([model.images[i].cam_from_world().matrix() for i in ids])[image]
     focal = np.array([model.cameras[model.images[i].camera_id].mean_focal_length() for i in ids])[image]
-    place = np.stack([point.xyz for point in points])[number][..., None]
-    rotation, ray = pose[:, :, :3], (pose[:, :, :3] @ place)[..., 0] + pose[:, :, 3]  # points in camera coordinates
+    xyz = np.stack([point.xyz for point in points])[number][..., None]
+    rotation, ray = pose[:, :, :3], (pose[:, :, :3] @ xyz)[..., 0] + pose[:, :, 3]  # points in camera coordinates
     to_camera = -(rotation.swapaxes(1, 2) @ (ray / np.linalg.norm(ray, axis=1, keepdims=True))[..., None])[..., 0]
     towards = np.zeros((len(points), 3))
     np.add.at(towards, number, to_camera)  # only its direction counts
