@@ -11,6 +11,7 @@ from kornia.feature import laf_from_center_scale_ori
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_count, check_image, check_mask
+from kornia_lift.detector.padding import find_padding, sees_padding
 from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_argmax, soft_nms, strict_maxima
 from kornia_lift.networks.lfnet import SCALES, Grid, LFNetMaps, normalise_maps, resize_maps
 from kornia_lift.weights import LFNET_MODEL, load_network
@@ -52,6 +53,8 @@ class LFNetDetector(nn.Module):
             resolution, as their paper describes it.
         refine_strength: strength of the soft maximum that moves keypoints by fractions of a pixel. The published value,
             1, moves them by hundredths only; its purpose is the gradient.
+        skip_padding: treat black regions around a rotated or rectified image as lying beyond the border, see
+            :func:`~kornia_lift.detector.padding.find_padding`.
         grid: how maps are resized; ``"legacy"`` for published weights, see
             :func:`~kornia_lift.networks.lfnet.resize_maps`.
 
@@ -87,6 +90,7 @@ class LFNetDetector(nn.Module):
         *,
         joint: bool = True,
         refine_strength: float = 1.0,
+        skip_padding: bool = True,
         grid: Grid = "half",
     ) -> None:
         super().__init__()
@@ -95,25 +99,31 @@ class LFNetDetector(nn.Module):
             raise ValueError(f"refine_strength expects a number of at least 0, got {refine_strength!r}")
         self.joint = joint
         self.refine_strength = refine_strength
+        self.skip_padding = skip_padding
         self.maps = LFNetMaps(grid)
         if pretrained is not False:
             load_network(self, "detector", LFNET_MODEL if pretrained is True else pretrained)
 
     def extra_repr(self) -> str:
-        return f"num_features={self.num_features}, joint={self.joint}, refine_strength={self.refine_strength}"
+        return (
+            f"num_features={self.num_features}, joint={self.joint}, refine_strength={self.refine_strength}, "
+            f"skip_padding={self.skip_padding}"
+        )
 
-    def dense(self, img: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def dense(self, img: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the dense maps that training compares between images.
 
         Args:
             img: images, shape (B, 1, H, W), values in [0, 1].
+            padding: pixels that show nothing of the scene, boolean, shape (B, H, W). ``None``: there are none.
 
         Returns:
-            Score (B, H, W), 0 in a border of 16 pixels; scale (B, H, W); orientation (cosine, sine), (B, 2, H, W).
+            Score (B, H, W), 0 in a border of 16 pixels, of the image and of the padding; scale (B, H, W); orientation
+            (cosine, sine), (B, 2, H, W).
 
         """
         size = img.shape[-2], img.shape[-1]
-        scores, orientation = self.maps(normalise_maps(img.to(self.maps.input.weight.dtype)))
+        scores, orientation = self.maps(normalise_maps(img.to(self.maps.input.weight.dtype), padding), padding)
         grid = self.maps.grid
         if self.joint:
             suppressed = soft_nms(torch.cat([resize_maps(s, size, grid) for s in scores], 1))
@@ -122,6 +132,8 @@ class LFNetDetector(nn.Module):
         score, scale = merge_scales(suppressed, SCALES)
         inner = torch.zeros(size, dtype=torch.bool, device=img.device)
         inner[BORDER : size[0] - BORDER, BORDER : size[1] - BORDER] = True
+        if padding is not None:
+            inner = inner & ~sees_padding(padding, BORDER)
         return torch.where(inner, score, 0), scale, orientation.to(score.dtype)
 
     def forward(self, img: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -134,7 +146,7 @@ class LFNetDetector(nn.Module):
         responses = torch.zeros(len(img), count, dtype=wide, device=img.device)
         if not len(img) or min(img.shape[-2:]) <= 2 * BORDER:
             return lafs, responses.to(img.dtype)
-        score, scale, orientation = self.dense(img)
+        score, scale, orientation = self.dense(img, find_padding(img) if self.skip_padding else None)
         worth = score
         if mask is not None:
             worth = score * (mask[:, 0].to(score.dtype) if mask.is_floating_point() else (mask[:, 0] != 0))

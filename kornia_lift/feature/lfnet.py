@@ -5,13 +5,42 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from kornia.feature import PassLAF
+from kornia.feature import LAFDescriptor, PassLAF
+from torch import Tensor, nn
 
-from kornia_lift._checks import Device, check_device
+from kornia_lift._checks import Device, check_device, check_image
 from kornia_lift.detector.lfnet import LFNetDetector
+from kornia_lift.detector.padding import find_padding
 from kornia_lift.feature.lift import LIFTFeature
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDescriptor
+from kornia_lift.networks.lfnet import normalise_maps
+from kornia_lift.networks.lfnet_descriptor import PATCH_SIZE, WIDTH, LFNetDescriptor
 from kornia_lift.weights import LFNET_MODEL
+
+
+class LFNetPatchDescriptor(nn.Module):
+    """Normalise images, cut a patch per frame, describe it: the descriptor stage of a ``LocalFeature``.
+
+    Black regions around a rotated or rectified image do not count in the normalisation.
+
+    Args:
+        network: describes the patches; default: an :class:`LFNetDescriptor` with random weights.
+
+    Shape:
+        - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; LAFs :math:`(B, N, 2, 3)`
+        - Output: :math:`(B, N, 256)`
+
+    """
+
+    def __init__(self, network: LFNetDescriptor | None = None) -> None:
+        super().__init__()
+        self.describe = LAFDescriptor(LFNetDescriptor() if network is None else network, patch_size=PATCH_SIZE)
+
+    def forward(self, img: Tensor, lafs: Tensor) -> Tensor:
+        check_image(img, type(self).__name__, channels=(1,))
+        if not len(lafs) or not lafs.shape[1]:
+            return img.new_zeros(len(lafs), lafs.shape[1], WIDTH)
+        descriptors: Tensor = self.describe(normalise_maps(img, find_padding(img)), lafs)
+        return descriptors
 
 
 class LFNetFeature(LIFTFeature):

@@ -27,12 +27,13 @@ from kornia_lift._kornia import SAMPLES_PIXEL_CENTRES
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.feature.each_image import EachImage
+from kornia_lift.feature.lfnet import LFNetPatchDescriptor
 from kornia_lift.feature.lift import LIFTFeature
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.descriptor import LIFTDescriptor
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDescriptor
+from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse

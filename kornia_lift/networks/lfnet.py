@@ -27,15 +27,24 @@ class DenseMaps(NamedTuple):
     orientation: Tensor
 
 
-def normalise_maps(x: Tensor) -> Tensor:
+def normalise_maps(x: Tensor, padding: Tensor | None = None) -> Tensor:
     """Make the mean of every map 0 and its variance 1; constant maps become 0.
 
-    Shape:
-        - Input, output: (B, C, H, W)
+    Args:
+        x: shape (B, C, H, W).
+        padding: pixels that do not count, and become 0; boolean, shape (B, H, W). ``None``: all count.
+
+    Returns:
+        Maps of the same shape.
 
     """
-    mean, variance = x.mean((2, 3), keepdim=True), x.var((2, 3), correction=0, keepdim=True)
-    return (x - mean) * (variance + NORM_EPSILON).rsqrt()
+    if padding is None:
+        mean, variance = x.mean((2, 3), keepdim=True), x.var((2, 3), correction=0, keepdim=True)
+        return (x - mean) * (variance + NORM_EPSILON).rsqrt()
+    outside = padding[:, None]
+    count = (~outside).sum((2, 3), keepdim=True).clamp(min=1)
+    centred = (x - x.masked_fill(outside, 0).sum((2, 3), keepdim=True) / count).masked_fill(outside, 0)
+    return centred * (centred.square().sum((2, 3), keepdim=True) / count + NORM_EPSILON).rsqrt()
 
 
 def resize_maps(x: Tensor, size: tuple[int, int], grid: Grid = "half") -> Tensor:
@@ -93,7 +102,8 @@ class LFNetMaps(nn.Module):
         grid: how maps are resized, see :func:`resize_maps`.
 
     Shape:
-        - Input: normalised images :math:`(B, 1, H, W)`, see :func:`normalise_maps`
+        - Input: normalised images :math:`(B, 1, H, W)`, see :func:`normalise_maps`; pixels that do not count in the
+          normalisation of the scores, boolean :math:`(B, H, W)`, or ``None``
         - Output: :class:`DenseMaps`
 
     """
@@ -116,14 +126,16 @@ class LFNetMaps(nn.Module):
         """Return the features (B, 16, H, W) of normalised images (B, 1, H, W)."""
         return F.leaky_relu(self.norm(self.blocks(self.input(image))), SLOPE)
 
-    def forward(self, image: Tensor) -> DenseMaps:
+    def forward(self, image: Tensor, padding: Tensor | None = None) -> DenseMaps:
         features = self.features(image)
         height, width = image.shape[-2:]
         scores = []
         for scale, head in zip(SCALES, self.scores, strict=True):
             size = int(height / scale + 0.5), int(width / scale + 0.5)
+            outside = None if padding is None else F.interpolate(padding[:, None].to(image.dtype), size)[:, 0] > 0
             # autocast leaves half precision behind, too coarse for what follows
-            scores.append(normalise_maps(head(resize_maps(features, size, self.grid)).to(image.dtype)))
+            score = head(resize_maps(features, size, self.grid)).to(image.dtype)
+            scores.append(normalise_maps(score, outside))
         vector = self.orientation(features).to(image.dtype)
         length = vector.square().sum(1, keepdim=True).clamp(min=1e-12)
         return DenseMaps(scores, vector * length.rsqrt())

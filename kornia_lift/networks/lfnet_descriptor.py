@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 
 import torch.nn.functional as F
-from kornia.feature import LAFDescriptor
 from torch import Tensor, nn
 
-from kornia_lift._checks import check_image, check_patches
-from kornia_lift.networks.lfnet import normalise_maps
+from kornia_lift._checks import check_patches
 from kornia_lift.weights import LFNET_MODEL, load_network
 
 PATCH_SIZE = 32
@@ -35,8 +33,8 @@ class LFNetDescriptor(nn.Module):
 
     Convention:
         The patches come from the image after it was normalised to mean 0 and variance 1, as
-        :class:`LFNetPatchDescriptor` does. In kornia's ``LAFDescriptor``, on an image in [0, 1], the network works, but
-        does not give the published descriptor.
+        :class:`~kornia_lift.feature.lfnet.LFNetPatchDescriptor` does. In kornia's ``LAFDescriptor``, on an image in
+        [0, 1], the network works, but does not give the published descriptor.
 
     Example:
         >>> LFNetDescriptor().eval()(torch.randn(4, 1, 32, 32)).shape
@@ -67,27 +65,3 @@ class LFNetDescriptor(nn.Module):
             x = F.relu(norm(conv(F.pad(x, (0, 1, 0, 1)))))
         x = x.permute(0, 2, 3, 1).flatten(1)  # row, column, channel: the order of the published weights
         return F.normalize(self.fc2(F.relu(self.norm4(self.fc1(x)))).to(patch.dtype), dim=1)
-
-
-class LFNetPatchDescriptor(nn.Module):
-    """Normalise images, cut a patch per frame, describe it: the descriptor stage of a ``LocalFeature``.
-
-    Args:
-        network: describes the patches; default: an :class:`LFNetDescriptor` with random weights.
-
-    Shape:
-        - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; LAFs :math:`(B, N, 2, 3)`
-        - Output: :math:`(B, N, 256)`
-
-    """
-
-    def __init__(self, network: LFNetDescriptor | None = None) -> None:
-        super().__init__()
-        self.describe = LAFDescriptor(LFNetDescriptor() if network is None else network, patch_size=PATCH_SIZE)
-
-    def forward(self, img: Tensor, lafs: Tensor) -> Tensor:
-        check_image(img, type(self).__name__, channels=(1,))
-        if not len(lafs) or not lafs.shape[1]:
-            return img.new_zeros(len(lafs), lafs.shape[1], WIDTH)
-        descriptors: Tensor = self.describe(normalise_maps(img), lafs)
-        return descriptors

@@ -27,9 +27,9 @@ from kornia_lift import mix_features
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector.lfnet import LAF_SCALE, LFNetDetector
 from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_argmax, soft_nms, strict_maxima
-from kornia_lift.feature.lfnet import LFNetFeature
+from kornia_lift.feature.lfnet import LFNetFeature, LFNetPatchDescriptor
 from kornia_lift.networks.lfnet import SCALES, Grid, normalise_maps, resize_maps
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor, LFNetPatchDescriptor
+from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
 from tests.helpers.pictures import texture
 
 
@@ -347,3 +347,52 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, Any]) -> None:
     (name,) = arguments
     with pytest.raises(ValueError, match=f"{name} expects .*, got {arguments[name]!r}"):
         LFNetDetector(20, **arguments)
+
+
+def test_padding_does_not_count_in_the_normalisation() -> None:
+    maps, padding = torch.rand(2, 3, 20, 30), torch.zeros(2, 20, 30, dtype=torch.bool)
+    padding[:, :, :10] = True
+    found = normalise_maps(maps.masked_fill(padding[:, None], 7.0), padding)
+    torch.testing.assert_close(found[..., 10:], normalise_maps(maps[..., 10:]))
+    assert not found[..., :10].any()
+
+
+def test_black_around_an_image_changes_neither_keypoints_nor_descriptors() -> None:
+    """A rotated or rectified image lies in black: its keypoints are those of the image without it."""
+    feature, image = LFNetFeature(80), texture(240, 240, seed=4)
+    inside = 32  # pixels from the border: the network sees beyond it there
+    around = torch.nn.functional.pad(image, (30, 50, 40, 20))
+    mask = torch.zeros_like(image)
+    mask[..., inside:-inside, inside:-inside] = 1
+    outer = torch.nn.functional.pad(mask, (30, 50, 40, 20))
+    with torch.inference_mode():
+        lafs, responses, descriptors = feature(image, mask)
+        moved, others, same = feature(around, outer)
+        blind = LFNetDetector(80, True, skip_padding=False)(around, outer)[0]
+    count = int(laf_is_filled(lafs).sum())
+    assert count > 30
+
+    def nearest(others: Tensor) -> tuple[Tensor, Tensor]:
+        at = others[0, :, :, 2] - laf_is_filled(others)[0, :, None] * torch.tensor([30.0, 40.0])
+        distance, index = torch.cdist(lafs[0, :count, :, 2], at).min(1)
+        # scores of other scales come from maps of another size, whose pixels lie elsewhere
+        return distance < 0.5, index
+
+    found, index = nearest(moved)
+    assert found.float().mean() > 0.9 > nearest(blind)[0].float().mean()
+    assert (descriptors[0, :count] * same[0, index]).sum(1)[found].min() > 0.999
+    assert (responses[0, :count] - others[0, index]).abs()[found].max() < 0.05
+
+
+@pytest.mark.parametrize("angle", [15.0, 45.0])
+def test_no_keypoint_near_the_black_corners_of_a_rotated_image(angle: float) -> None:
+    from kornia_lift.evaluation.warps import ImageWarp
+
+    warp = ImageWarp(angle)
+    image = texture(260, 320, seed=2)
+    lafs, _ = LFNetDetector(200, True)(warp(image))
+    there = lafs[0, laf_is_filled(lafs)[0], :, 2].detach().numpy()
+    back = np.linalg.inv(warp.matrix((320, 260)))
+    here = np.c_[there, np.ones(len(there))] @ back.T
+    assert len(here) > 50
+    assert here[:, 0].min() > 15 and here[:, 1].min() > 15 and here[:, 0].max() < 305 and here[:, 1].max() < 245
