@@ -43,7 +43,7 @@ def make_lift_feature(args: argparse.Namespace) -> nn.Module:
 
     try:
         # without the option the model says: lift assigns an orientation, lift-upright does not
-        return feature_of(args.model, args.num_features, args.upright or None)
+        return feature_of(args.model, args.num_features, args.upright or None, affine=args.affine)
     except (ValueError, OSError) as error:
         raise CommandError(f"--model: {error}") from error
 
@@ -60,6 +60,7 @@ def provenance(args: argparse.Namespace) -> dict[str, Any]:
         "resize": args.resize,
         "exif": args.apply_exif,
         "dtype": args.dtype,
+        "affine": args.affine,
     }
 
 

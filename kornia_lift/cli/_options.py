@@ -46,6 +46,11 @@ def add_feature_options(
     )
     group.add_argument("--upright", action="store_true", help="assign no orientation: better if no image is rotated")
     group.add_argument(
+        "--affine",
+        action="store_true",
+        help="estimate an affine shape of each keypoint: better for surfaces seen from the side",
+    )
+    group.add_argument(
         "--resize",
         type=natural,
         default=resize,

@@ -17,6 +17,8 @@ from kornia_lift.evaluation.features.peers import PEERS, Extractor, local_featur
 from kornia_lift.feature import feature_of
 from kornia_lift.files import FeatureFileError
 
+AFFINE = "+affine"
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -38,7 +40,7 @@ class Candidate:
 def candidate(spec: str) -> Candidate:
     """A feature from text: a peer's name, an h5 file of features, a shipped model, a weight file of LIFT or LF-Net.
 
-    ``NAME=SPEC`` gives it another name in the tables.
+    ``MODEL+affine`` has frames of an affine shape; ``NAME=SPEC`` gives a feature another name in the tables.
 
     Raises:
         ValueError: if it is none of these.
@@ -53,15 +55,17 @@ def candidate(spec: str) -> Candidate:
         if not path.is_file():
             raise ValueError(f"feature file {path} does not exist")
         return Candidate(label or path.stem, file=path)
+    affine = spec.endswith(AFFINE) and not path.is_file()
+    model = spec.removesuffix(AFFINE) if affine else spec
     try:
-        feature = feature_of(spec, 1)
+        feature = feature_of(model, 1, affine=affine)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"unknown feature {spec!r}; available: {', '.join(PEERS)}, an h5 file of features, or a model of LIFT or "
             f"LF-Net by name or by file ({error})"
         ) from None
-    name = label or (path.stem if path.suffix else spec)
-    return lift_candidate(name, lambda n: feature_of(spec, n), feature)
+    name = label or (Path(model).stem + spec.removeprefix(model) if Path(model).suffix else spec)
+    return lift_candidate(name, lambda n: feature_of(model, n, affine=affine), feature)
 
 
 def check_names(candidates: Sequence[Candidate]) -> None:

@@ -19,9 +19,11 @@ from kornia_lift._kornia import DeviceError, laf_is_filled
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
+from kornia_lift.feature.shape import LAFShapeEstimator
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
 from kornia_lift.networks._fast.folded import IntegerPrecision
 from kornia_lift.networks._fast.pyramid import shared_pyramid
+from kornia_lift.networks.shape import KeypointShape
 from kornia_lift.weights import is_upright
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -42,6 +44,9 @@ class LIFTFeature(LocalFeature):
             to a ``.safetensors`` file, or ``False`` for random weights. With weights the feature is in eval mode; parts
             that you give keep their mode.
         config: scale space of the default detector, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`.
+        affine: give the frames an affine shape before the orientation: more matches of surfaces seen from the side, see
+            :class:`~kornia_lift.feature.shape.LAFShapeEstimator`, the default for ``True``. Or a module
+            ``(lafs, img) -> lafs``, such as kornia's ``LAFAffNetShapeEstimator``.
         detector: replaces the detector, ``(img, mask) -> (lafs, responses)`` on grayscale images, or on RGB images
             where its attribute ``sees_colour`` is true. It brings its own number of features: ``num_features`` and
             ``config`` do not apply to it.
@@ -102,6 +107,7 @@ class LIFTFeature(LocalFeature):
         *,
         pretrained: bool | str | os.PathLike[str] = True,
         config: ScaleSpaceConfig | None = None,
+        affine: bool | nn.Module = False,
         detector: nn.Module | None = None,
         orienter: nn.Module | None = None,
         descriptor: nn.Module | None = None,
@@ -121,7 +127,9 @@ class LIFTFeature(LocalFeature):
         region = described_region(pretrained) if scaling_coef is None else float(scaling_coef)
         if not 0 < region < math.inf:
             raise ValueError(f"scaling_coef expects a positive factor, got {scaling_coef}")
-        given = [part for part in (detector, orienter, descriptor) if part is not None]
+        if not isinstance(affine, (bool, nn.Module)):
+            raise TypeError(f"affine expects True, False or a module (lafs, img) -> lafs, got {affine!r}")
+        given = [part for part in (affine, detector, orienter, descriptor) if isinstance(part, nn.Module)]
         if detector is None:
             detector = LIFTDetector(num_features, config, pretrained=pretrained, precision=precision or "auto")
         elif config is not None:
@@ -142,6 +150,10 @@ class LIFTFeature(LocalFeature):
             raise ValueError("pooled_sizes describes the default descriptor: give either pooled_sizes or descriptor")
         super().__init__(detector, descriptor, region)
         self.orienter = orienter
+        if isinstance(affine, bool):
+            shape = KeypointShape(pretrained is not False, precision=precision or "auto") if affine else None
+            affine = PassLAF() if shape is None else LAFShapeEstimator(shape)
+        self.affine = affine
         if pretrained is not False:
             self.training = False
             for part in self.children():
@@ -210,6 +222,7 @@ class LIFTFeature(LocalFeature):
             used = max(int(filled.any(0).nonzero().max()) + 1 if filled.any() else 1, 1)
         shared = shared_pyramid(gray, lafs)  # of LIFT's own parts
         part, orienter, descriptor = lafs[:, :used], self.orienter, self.descriptor
+        part = self.affine(part, shared if isinstance(self.affine, LAFShapeEstimator) else gray)
         if isinstance(orienter, PatchOrienter) and isinstance(descriptor, PatchDescriptor) and orienter.angles > 1:
             frames, weights = orienter.candidates(part, shared)
             frames = [self._described_frames(each, filled[:, :used]) for each in frames]

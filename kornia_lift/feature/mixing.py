@@ -51,6 +51,7 @@ def mix_features(
     descriptor: Descriptor | nn.Module = "lift",
     num_features: int = 1000,
     *,
+    affine: bool | nn.Module = False,
     scale_laf: float | None = None,
     pretrained: bool | str | os.PathLike[str] = True,
 ) -> LIFTFeature:
@@ -66,6 +67,7 @@ def mix_features(
         descriptor: ``"lift"``; ``"lf-net"`` (256 numbers); ``"sift"`` (RootSIFT, 41-pixel patch); ``"tfeat"``;
             ``"hardnet"``; or a module ``(img, lafs) -> (B, N, D)``.
         num_features: number of slots in the output.
+        affine: give the frames an affine shape before the orientation, see :class:`~kornia_lift.LIFTFeature`.
         scale_laf: the frames are enlarged by this factor before description; 2 is that of kornia's ``DoGHardNet``.
             ``None``: for the descriptor ``"lift"`` that of :class:`~kornia_lift.LIFTFeature`, for others 1.
         pretrained: for LIFT's parts see :class:`~kornia_lift.LIFTFeature`; LF-Net's parts get the shipped weights and
@@ -94,6 +96,7 @@ def mix_features(
     if scale_laf is None:
         scale_laf = described_region(pretrained) if descriptor == "lift" else 1.0
     return LIFTFeature(
+        affine=affine,
         detector=_detector(detector, num_features, pretrained),
         orienter=_orienter(orientation, pretrained),
         descriptor=_descriptor(descriptor, pretrained),

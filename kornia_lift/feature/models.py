@@ -10,7 +10,7 @@ from kornia_lift.weights import network_family
 
 
 def feature_of(
-    pretrained: str | os.PathLike[str], num_features: int = 1000, upright: bool | None = None
+    pretrained: str | os.PathLike[str], num_features: int = 1000, upright: bool | None = None, *, affine: bool = False
 ) -> LIFTFeature:
     """Build the feature of a model, in eval mode.
 
@@ -18,9 +18,10 @@ def feature_of(
         pretrained: name of a shipped model (``"lift-plus"``, ``"lf-net"``, ...), or path of a ``.safetensors`` file.
         num_features: number of slots in the output; the best keypoints are kept.
         upright: see :class:`~kornia_lift.LIFTFeature`; LF-Net's detector assigns the orientation itself.
+        affine: give the frames an affine shape, see :class:`~kornia_lift.LIFTFeature`; not for LF-Net.
 
     Raises:
-        ValueError: if there is no such model, or ``upright`` is given for LF-Net.
+        ValueError: if there is no such model, or ``upright`` or ``affine`` is given for LF-Net.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -29,10 +30,15 @@ def feature_of(
 
     """
     if network_family(pretrained) != "lfnet":
-        return LIFTFeature(num_features, upright, pretrained=pretrained)
+        return LIFTFeature(num_features, upright, pretrained=pretrained, affine=affine)
     if upright:
         raise ValueError(
             f"upright leaves out LIFT's orientation stage, got the weights {os.fspath(pretrained)!r} of LF-Net, whose "
             "detector assigns the orientation itself: leave upright out"
+        )
+    if affine:
+        raise ValueError(
+            f"affine is for LIFT's frames, got the weights {os.fspath(pretrained)!r} of LF-Net, whose frames get their "
+            "scale and orientation from its detector: leave affine out"
         )
     return LFNetFeature(num_features, pretrained)

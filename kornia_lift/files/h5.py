@@ -244,7 +244,9 @@ def open_h5(path: Path, mode: str) -> Any:
 
 def check_options(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     """Raise if features were made with other options than those wanted."""
-    changed = [f"{key} {found.get(key)!r}, not {value!r}" for key, value in wanted.items() if found.get(key) != value]
+    # a switch that a file of an earlier version does not name was off
+    had = {key: found.get(key, False if isinstance(value, bool) else None) for key, value in wanted.items()}
+    changed = [f"{key} {had[key]!r}, not {value!r}" for key, value in wanted.items() if had[key] != value]
     if changed:
         raise FeatureFileError(
             f"{path} was made with {', '.join(changed)}: choose another output file, or remove this one"

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from kornia.feature import PassLAF
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -29,6 +30,7 @@ from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
+from kornia_lift.networks.shape import KeypointShape
 
 #: Names of the input and the outputs of each module.
 NAMES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
@@ -38,6 +40,7 @@ NAMES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     LIFTDescriptor: ("patches", ("descriptors",)),
     CompactDescriptor: ("patches", ("descriptors",)),
     KeypointLocalization: ("patches", ("correction",)),
+    KeypointShape: ("patches", ("shape",)),
     LIFTDetector: ("image", ("lafs", "responses")),
     LIFTFeature: ("image", ("lafs", "responses", "descriptors")),
 }
@@ -52,8 +55,8 @@ def networks_of(feature: LIFTFeature) -> dict[str, nn.Module]:
         feature: with the parts of a model.
 
     Returns:
-        ``"response"``, ``"localization"`` (models that have one), ``"orientation"`` (unless the feature is upright) and
-        ``"descriptor"``.
+        ``"response"``, ``"localization"`` (models that have one), ``"shape"`` (features with affine frames),
+        ``"orientation"`` (unless the feature is upright) and ``"descriptor"``.
 
     Raises:
         TypeError: if the feature is LF-Net's, or one of its networks cannot be exported.
@@ -65,9 +68,11 @@ def networks_of(feature: LIFTFeature) -> dict[str, nn.Module]:
             "exported"
         )
     detector, descriptor = feature.detector, feature.descriptor  # those of kornia and others are refused below
+    affine = feature.affine
     parts = {
         "response": getattr(detector, "resp", detector),
         "localization": getattr(getattr(detector, "localizer", None), "network", None),
+        "shape": None if isinstance(affine, PassLAF) else getattr(affine, "network", affine),
         "orientation": getattr(feature.orienter, "angle_detector", None),
         "descriptor": getattr(descriptor, "descriptor", descriptor),
     }

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -18,19 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
-from kornia_lift.networks._fast.folded import (
-    FloatMaps,
-    IntegerPrecision,
-    Placement,
-    Precision,
-    closed,
-    fold,
-    normalised_tensors,
-    padded,
-    product_dtype,
-)
+from kornia_lift.networks._fast.folded import IntegerPrecision, Placement, closed, normalised_tensors, padded
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
-from kornia_lift.networks._fast.quantized import IntegerChain, known_precision, uses_integers
+from kornia_lift.networks._fast.quantized import build_maps, known_precision
 from kornia_lift.networks.layers import NORM_EPS, Layers, in_chunks, normalize_patches
 from kornia_lift.weights import load_network, widths_of
 
@@ -107,12 +96,6 @@ class PolarConvolution(nn.Module):
         return Placement(tuple(c.stride), tuple(map(int, c.padding)), tuple(c.dilation), self.around)
 
 
-def _build(*tensors: Tensor, placements: Sequence[Placement], precision: IntegerPrecision) -> FloatMaps | IntegerChain:
-    if uses_integers(precision):
-        return IntegerChain(fold(*tensors, eps=NORM_EPS, dtype=tensors[0].dtype), placements, ends_in_relu=True)
-    return FloatMaps(fold(*tensors, eps=NORM_EPS, dtype=product_dtype(cast("Precision", precision))), placements)
-
-
 class PolarOrientation(nn.Module):
     r"""Estimate the orientation of 32x32 grayscale patches as a distribution over 72 directions.
 
@@ -182,7 +165,8 @@ class PolarOrientation(nn.Module):
         )
         self.head = nn.Conv2d(2 * width, 1, 1)
         placements = tuple(cast(PolarConvolution, each).placement for each in self.features)
-        self._plan = PlanCache(partial(_build, placements=placements, precision=known_precision(precision)))
+        known = known_precision(precision)
+        self._plan = PlanCache(partial(build_maps, placements=placements, eps=NORM_EPS, precision=known))
         if pretrained is not False:
             load_network(self, "orientation", pretrained)
 

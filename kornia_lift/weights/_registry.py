@@ -70,8 +70,11 @@ class ShippedNetwork:
 
 
 _CNE_SMALL_SHA256 = "907de40fc786e0909ff4b7e44f3b6de8ae9cb20a747f69a0d4d564ee3ab144b9"
+_SHAPE_SHA256 = "4134899a98f8d5ab9528c205b5492b4a21f2b7fadfde252a77d21ea76403c329"
 #: By name; the first one of a part has the weights of ``pretrained=True``.
 NETWORKS: dict[str, ShippedNetwork] = {
     # 64 channels, 8 blocks, ratio and mutuality of each match
     "cne-small": ShippedNetwork("cne-small.safetensors", _CNE_SMALL_SHA256, "correspondence"),
+    # affine shapes of keypoints
+    "shape": ShippedNetwork("shape.safetensors", _SHAPE_SHA256, "shape"),
 }

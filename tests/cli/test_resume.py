@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import signal
 import subprocess
 import sys
@@ -145,6 +146,28 @@ def test_other_options_are_refused(call: Call, folder: Path) -> None:
     assert answer.code == 2
     assert "num_features 60, not 61" in one_line(answer.err)
     assert Path("f.h5").read_bytes() == before
+
+
+def test_affine_frames_are_another_option(call: Call, folder: Path) -> None:
+    call("extract", folder, "--out", "f.h5", *OPTIONS)
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS, "--affine")
+    assert answer.code == 2
+    assert "affine False, not True" in one_line(answer.err)
+    call("extract", folder, "--out", "affine.h5", *OPTIONS, "--affine")
+    answer = call("extract", folder, "--out", "affine.h5", *OPTIONS)
+    assert answer.code == 2
+    assert "affine True, not False" in one_line(answer.err)
+
+
+def test_a_switch_that_an_older_file_does_not_name_was_off(call: Call, folder: Path) -> None:
+    call("extract", folder, "--out", "f.h5", *OPTIONS)
+    with h5py.File("f.h5", "r+") as file:
+        options = json.loads(file.attrs["options"])
+        del options["affine"]
+        file.attrs["options"] = np.bytes_(json.dumps(options))
+    assert call("extract", folder, "--out", "f.h5", *OPTIONS).code == 0
+    answer = call("extract", folder, "--out", "f.h5", *OPTIONS, "--affine")
+    assert "affine False, not True" in one_line(answer.err)
 
 
 def test_other_weights_of_the_same_name_are_refused(call: Call, folder: Path) -> None:

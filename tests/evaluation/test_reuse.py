@@ -24,7 +24,9 @@ from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.runner import FAILED, OK, SKIPPED, evaluate
 from kornia_lift.files import FeatureFileError, UnreadableImageError
 from kornia_lift.scenes.homographies import HomographySequence
+from kornia_lift.weights._registry import FOLDER, MODELS
 from tests.helpers.feature_files import writing
+from tests.helpers.pictures import texture
 from tests.helpers.small_scenes import features, grid_points, unit_vectors, write_sequence
 
 Found = tuple[np.ndarray, np.ndarray]
@@ -116,6 +118,30 @@ def test_a_path_may_hold_an_equals_sign(tmp_path: Path, named: bool) -> None:
     path.touch()
     found = candidate(f"other={path}" if named else str(path))
     assert (found.name, found.file) == ("other" if named else "mine", path)
+
+
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [("lift-plus+affine", "lift-plus+affine"), ("slanted=lift-plus+affine", "slanted"), ("{}+affine", "mine+affine")],
+)
+def test_a_model_with_affine_frames_is_another_feature(tmp_path: Path, spec: str, name: str) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes((FOLDER / MODELS["lift-plus"].file).read_bytes())
+    found = candidate(spec.format(path))
+    assert found.name == name
+    assert found.identity != candidate("lift-plus").identity
+    assert found.build is not None
+    image = texture(120, 140)
+    affine, round_ = found.build(20)(image), candidate("lift-plus").build(20)(image)  # type: ignore[misc]
+    np.testing.assert_allclose(affine.keypoints, round_.keypoints)
+    assert not np.allclose(affine.descriptors, round_.descriptors, atol=0.05)
+
+
+def test_affine_frames_of_what_has_none_are_refused() -> None:
+    with pytest.raises(ValueError, match="leave affine out"):
+        candidate("lf-net+affine")
+    with pytest.raises(ValueError, match=r"unknown feature 'nosuch\+affine'"):
+        candidate("nosuch+affine")
 
 
 def test_other_options_of_one_model_have_a_file_of_their_own(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from kornia_lift.networks.compact_descriptor import SMALL_CHANNELS, CompactDescr
 from kornia_lift.networks.contrast import LocalContrast
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
+from kornia_lift.networks.shape import KeypointShape
 from tests.helpers.pictures import texture
 
 #: The networks are exported for inputs of any size, for which torch 2.5 is too old.
@@ -28,6 +29,7 @@ NETWORKS = [LIFTResponse, LIFTOrientation, LIFTDescriptor]
 COMPACT: dict[str, Callable[[], nn.Module]] = {
     "KeypointLocalization": lambda: KeypointLocalization("lift-plus"),
     "KeypointLocalization at full resolution": lambda: KeypointLocalization(blocks=False).eval(),
+    "KeypointShape": lambda: KeypointShape(True),
     "PolarOrientation": lambda: PolarOrientation("lift-plus"),
     "CompactDescriptor": lambda: CompactDescriptor("lift-plus"),
 }
@@ -53,7 +55,7 @@ def inputs(kind: type[nn.Module]) -> list[Tensor]:
     if kind is LIFTResponse:
         return [texture(70, 90), texture(200, 131, batch=3)]
     image = texture(150, 160)
-    compact = kind in (PolarOrientation, CompactDescriptor, KeypointLocalization)
+    compact = kind in (PolarOrientation, CompactDescriptor, KeypointLocalization, KeypointShape)
     regions = CompactDescriptor.regions if kind is CompactDescriptor else (1.0,)
     with torch.no_grad():
         lafs, _ = LIFTDetector(30)(image)
@@ -120,10 +122,11 @@ def test_other_modules_are_refused() -> None:
         ("lift", ["response", "orientation", "descriptor"]),
         ("lift-upright", ["response", "descriptor"]),
         ("lift-plus", ["response", "localization", "orientation", "descriptor"]),
+        ("lift-plus", ["response", "localization", "shape", "orientation", "descriptor"]),
     ],
 )
 def test_networks_of_a_model_are_those_it_runs(model: str, names: list[str]) -> None:
-    feature = LIFTFeature(10, pretrained=model)
+    feature = LIFTFeature(10, pretrained=model, affine="shape" in names)
     networks = networks_of(feature)
     assert list(networks) == names
     own = set(feature.modules())
@@ -144,12 +147,12 @@ def test_features_with_other_networks_are_refused() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("model", ["lift", "lift-plus"])
-def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str) -> None:
+@pytest.mark.parametrize(("model", "affine"), [("lift", False), ("lift-plus", False), ("lift-plus", True)])
+def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str, affine: bool) -> None:
     """The same keypoints, frames and descriptors on images that it was not exported with, one of them padded."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    feature = LIFTFeature(50, pretrained=model, precision="float32")
+    feature = LIFTFeature(50, pretrained=model, precision="float32", affine=affine)
     export_onnx(feature, tmp_path / "feature.onnx", (110, 130))
     padded = torch.zeros(1, 1, 110, 130)
     padded[..., 5:100, 10:120] = texture(95, 110, seed=1)
@@ -166,9 +169,9 @@ def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str) -> No
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("model", ["lift", "lift-plus"])
-def test_the_whole_feature_compiles_to_one_graph(model: str) -> None:
-    feature, image = LIFTFeature(50, pretrained=model, precision="float32"), texture(110, 130)
+@pytest.mark.parametrize(("model", "affine"), [("lift", False), ("lift-plus", False), ("lift-plus", True)])
+def test_the_whole_feature_compiles_to_one_graph(model: str, affine: bool) -> None:
+    feature, image = LIFTFeature(50, pretrained=model, precision="float32", affine=affine), texture(110, 130)
     torch.compiler.reset()
     with torch.no_grad():
         found = torch.compile(feature, backend="eager", fullgraph=True)(image)  # raises where a graph would break
@@ -183,7 +186,9 @@ MADE: dict[str, Callable[[bool | str], nn.Module]] = {
     "CompactDescriptor": lambda weights: CompactDescriptor(weights and "lift-plus", channels=SMALL_CHANNELS),
     "KeypointLocalization": lambda weights: KeypointLocalization(weights and "lift-plus", blocks=True),
     "PolarOrientation": lambda weights: PolarOrientation(weights and "lift-plus", small=True),
+    "KeypointShape": lambda weights: KeypointShape(bool(weights)),
     "LIFTFeature": lambda weights: LIFTFeature(20, pretrained=weights),
+    "LIFTFeature, affine": lambda weights: LIFTFeature(20, pretrained=weights, affine=True),
 }
 
 

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from kornia_lift.networks._fast.blocks import filters_on_blocks, to_blocks
-from kornia_lift.networks._fast.folded import IntegerPrecision, Placement, closed
+from kornia_lift.networks._fast.folded import (
+    FloatMaps,
+    IntegerPrecision,
+    Placement,
+    Precision,
+    closed,
+    fold,
+    product_dtype,
+)
 
 INPUT_RANGE = 5.0  # standard deviations of a patch: values beyond are clamped
 RANGE = 6.0  # the same for the output of a layer after its ReLU
@@ -135,6 +143,23 @@ class IntegerChain:
     def __call__(self, x: Tensor) -> Tensor:
         """Return the maps of the last layer (B, D, h, w), float32, of normalised patches (B, C, H, W), float32."""
         return self._end(self._maps(x))
+
+
+def build_maps(
+    *tensors: Tensor, placements: Sequence[Placement], eps: float, precision: IntegerPrecision
+) -> FloatMaps | IntegerChain:
+    """Build normalised layers, each followed by a ReLU, for a precision.
+
+    Args:
+        tensors: those that :func:`~kornia_lift.networks._fast.folded.fold` takes.
+        placements: of the layers.
+        eps: eps of the normalisations.
+        precision: number format of the products.
+
+    """
+    if uses_integers(precision):
+        return IntegerChain(fold(*tensors, eps=eps, dtype=tensors[0].dtype), placements, ends_in_relu=True)
+    return FloatMaps(fold(*tensors, eps=eps, dtype=product_dtype(cast("Precision", precision))), placements)
 
 
 def _packed(weight: Tensor, bias: Tensor, at: Placement, step: float, zero: int) -> _Layer:
