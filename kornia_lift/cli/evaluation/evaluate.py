@@ -35,7 +35,7 @@ def add_parser(commands: Any) -> None:
         default=["opencv-sift", "lift"],
         metavar="FEATURE",
         help="a name (lift, opencv-sift, aliked-n16, ...), a weight file of LIFT or LF-Net, or an h5 file of features; "
-        "NAME=FEATURE renames it (default: opencv-sift lift)",
+        "MODEL+affine has affine shapes; NAME=FEATURE renames it (default: opencv-sift lift)",
     )
     parser.add_argument(
         "-p",
