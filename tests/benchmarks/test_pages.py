@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.pages.costs import tables
 from benchmarks.pages.marks import put_between
-from benchmarks.parts import kinds, matchers
+from benchmarks.parts import kinds, matchers, slant
 from benchmarks.parts.report import RESULTS
 from tests.helpers.repository import ROOT
 
@@ -44,7 +44,11 @@ def test_tables_of_time_and_memory_are_made_of_the_result_files() -> None:
 
 @pytest.mark.parametrize(
     ("page", "name", "table"),
-    [("mixing.md", "matchers", matchers.summary), ("my_images.md", "kinds", kinds.table)],
+    [
+        ("mixing.md", "matchers", matchers.summary),
+        ("my_images.md", "kinds", kinds.table),
+        ("evaluation.md", "slant", slant.table),
+    ],
 )
 def test_tables_of_parts_are_made_of_the_result_files(
     page: str, name: str, table: Callable[[dict[str, Any]], str]
