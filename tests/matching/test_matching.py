@@ -10,9 +10,11 @@ import torch
 from kornia.feature import laf_from_center_scale_ori
 from torch import Tensor, nn
 
+from kornia_lift import LIFTFeature
 from kornia_lift.features import Features
 from kornia_lift.matching import StageClock, extract_features, match_descriptors, match_pair, shrink, verify
 from kornia_lift.matching.overlap import log_false_alarms
+from tests.helpers.pictures import texture
 
 pytest.importorskip("cv2")
 
@@ -148,6 +150,25 @@ def test_clock_times_the_parts_of_a_feature(monkeypatch: pytest.MonkeyPatch) -> 
             feature(torch.zeros(1))
     feature(torch.zeros(1))  # outside: not counted
     assert clock.seconds == {"detector": 1.0, "descriptor": 2.0}
+
+
+@pytest.mark.parametrize("affine", [False, True])
+def test_parts_that_do_nothing_are_no_stages(affine: bool) -> None:
+    clock, feature = StageClock(), LIFTFeature(20, True, pretrained=False, affine=affine).eval()
+    with clock.stages_of(feature), torch.inference_mode():
+        feature(texture(80, 80))
+    assert list(clock.seconds) == ["detector", *(["affine"] if affine else []), "descriptor"]
+
+
+def test_several_angles_are_timed_as_the_orientation() -> None:
+    clock, feature = StageClock(), LIFTFeature(20, pretrained="lift-plus")
+    before = set(vars(feature.orienter))
+    for _ in range(2):
+        with clock.stages_of(feature), torch.inference_mode():
+            feature(texture(80, 80))
+    assert list(clock.seconds) == ["detector", "orienter", "descriptor"]
+    assert clock.seconds["orienter"] > 0
+    assert set(vars(feature.orienter)) == before
 
 
 def test_false_alarms_by_hand() -> None:
