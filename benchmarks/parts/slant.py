@@ -1,7 +1,6 @@
 """Surfaces seen from the side: held-out images compressed along one direction.
 
     TORCH_HOME=../shared/peers python -m benchmarks.parts.slant
-    TORCH_HOME=../shared/peers python -m benchmarks.parts.slant --features lift-plus+AffNet   # kornia's shapes
 
 Writes benchmarks/results/parts/slant.json and .md, and the table of docs/evaluation.md.
 """
@@ -11,25 +10,21 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from kornia.feature import LAFAffNetShapeEstimator
 from torch import Tensor
 
 from benchmarks.development import LARGEST, SINGLE
 from benchmarks.pages.marks import put_between
 from benchmarks.parts.report import RESULTS, ROOT, write_report
-from kornia_lift import LIFTFeature
 from kornia_lift._gray import to_bytes
 from kornia_lift._io import load_image
 from kornia_lift.evaluation import evaluate_feature
 from kornia_lift.evaluation.candidates import candidate
-from kornia_lift.evaluation.features.peers import Extractor, local_feature
 from kornia_lift.evaluation.measures.geometry import Estimator
 from kornia_lift.evaluation.report.results import provenance
 from kornia_lift.scenes.scene import Pair
@@ -41,15 +36,6 @@ ESTIMATOR = Estimator(orders=5)
 MEASURES = ("correct_matches", "median_error", "homography_auc_3")
 ANGLES = (60.0, 70.0)  # degrees between the view and the normal of the surface
 FEATURES = ("opencv-sift", "lift-plus", "lift-plus+affine", "aliked-n16")
-
-
-def with_affnet(count: int) -> Extractor:
-    """``lift-plus`` with the shapes of kornia's AffNet."""
-    feature = LIFTFeature(count, pretrained="lift-plus", affine=LAFAffNetShapeEstimator(True).eval())
-    return local_feature(feature, count)
-
-
-OWN: dict[str, Callable[[int], Extractor]] = {"lift-plus+AffNet": with_affnet}
 
 
 def compressed(image: Tensor, angle: float, dim: int) -> tuple[Tensor, np.ndarray]:
@@ -94,7 +80,7 @@ def main() -> int:
     found: dict[str, dict[str, dict[str, float]]] = {}
     pairs = 0
     for spec in args.features:
-        build = OWN[spec] if spec in OWN else candidate(spec).build
+        build = candidate(spec).build
         assert build is not None
         extract = build(COUNT)
         for angle in ANGLES:

@@ -10,13 +10,11 @@ from kornia.feature import PassLAF
 from torch import Tensor, nn
 
 from kornia_lift._kornia import laf_is_filled
-from kornia_lift._memory import recompute_frames
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.detector.selection import Candidates
 from kornia_lift.geometry import lift_from_lafs
-from kornia_lift.geometry.pyramid import extract_patches
 from kornia_lift.networks._fast.folded import IntegerPrecision
-from kornia_lift.networks._fast.pyramid import shared_pyramid
+from kornia_lift.networks._fast.pyramid import of_patches
 from kornia_lift.networks._fast.quantized import known_precision
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.weights import load_tensors
@@ -48,24 +46,11 @@ class LAFLocalizer(nn.Module):
         self.network = network
 
     def forward(self, laf: Tensor, img: Tensor) -> Tensor:
-        pyramid = shared_pyramid(img, laf)
-        if isinstance(pyramid, Tensor):
-            found = recompute_frames(self._kornia, img, laf, GRADIENT_CHUNK)
-        else:
-            parts = laf.split(max(1, CHUNK // len(laf)), dim=1)
-            size = self.network.patch_size
-            found = torch.cat([self._correction(pyramid.cut(part, size)) for part in parts], 1)
+        found = of_patches(self.network, self.network.patch_size, img, laf, CHUNK, GRADIENT_CHUNK)
         found = found.to(laf.dtype)
         axes, centre = laf[..., :2], laf[..., 2:]
         centre = centre + axes @ found[..., :2, None]
         return torch.cat([axes * found[..., 2, None, None].exp(), centre], -1)
-
-    def _kornia(self, img: Tensor, laf: Tensor) -> Tensor:
-        return self._correction(extract_patches(img, laf, self.network.patch_size))
-
-    def _correction(self, patches: Tensor) -> Tensor:
-        found: Tensor = self.network(patches.flatten(0, 1))
-        return found.view(*patches.shape[:2], -1)
 
 
 def has_localization(pretrained: bool | str | os.PathLike[str]) -> bool:

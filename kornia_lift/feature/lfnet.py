@@ -20,10 +20,10 @@ from kornia_lift.weights import LFNET_MODEL
 class LFNetPatchDescriptor(nn.Module):
     """Normalise images, cut a patch per frame, describe it: the descriptor stage of a ``LocalFeature``.
 
-    Black regions around a rotated or rectified image do not count in the normalisation.
-
     Args:
         network: describes the patches; default: an :class:`LFNetDescriptor` with random weights.
+        skip_padding: leave black regions around a rotated or rectified image out of the normalisation, as
+            :class:`~kornia_lift.detector.lfnet.LFNetDetector` does.
 
     Shape:
         - Input: images :math:`(B, 1, H, W)`, values in [0, 1]; LAFs :math:`(B, N, 2, 3)`
@@ -31,15 +31,17 @@ class LFNetPatchDescriptor(nn.Module):
 
     """
 
-    def __init__(self, network: LFNetDescriptor | None = None) -> None:
+    def __init__(self, network: LFNetDescriptor | None = None, *, skip_padding: bool = True) -> None:
         super().__init__()
+        self.skip_padding = skip_padding
         self.describe = LAFDescriptor(LFNetDescriptor() if network is None else network, patch_size=PATCH_SIZE)
 
     def forward(self, img: Tensor, lafs: Tensor) -> Tensor:
         check_image(img, type(self).__name__, channels=(1,))
         if not len(lafs) or not lafs.shape[1]:
             return img.new_zeros(len(lafs), lafs.shape[1], WIDTH)
-        descriptors: Tensor = self.describe(normalise_maps(img, find_padding(img)), lafs)
+        padding = find_padding(img) if self.skip_padding else None
+        descriptors: Tensor = self.describe(normalise_maps(img, padding), lafs)
         return descriptors
 
 

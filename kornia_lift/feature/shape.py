@@ -8,9 +8,8 @@ import torch
 from kornia.feature import scale_laf
 from torch import Tensor, nn
 
-from kornia_lift._memory import recompute_frames
-from kornia_lift.geometry.pyramid import PatchPyramid, extract_patches
-from kornia_lift.networks._fast.pyramid import shared_pyramid
+from kornia_lift.geometry.pyramid import PatchPyramid
+from kornia_lift.networks._fast.pyramid import of_patches
 from kornia_lift.networks.shape import KeypointShape, stretch
 
 CONTEXT = 2.0  # side of the region that the network sees, relative to that of the frame
@@ -68,22 +67,11 @@ class LAFShapeEstimator(nn.Module):
 
     def forward(self, laf: Tensor, img: Tensor | PatchPyramid) -> Tensor:
         seen = scale_laf(laf, self.context)
-        source = shared_pyramid(img, laf)
-        if isinstance(source, Tensor):
-            found = recompute_frames(self._kornia, source, seen, GRADIENT_CHUNK)
-        else:
-            parts = seen.split(max(1, CHUNK // max(1, len(seen))), dim=1)
-            found = torch.cat([self._estimate(source.cut(part, self.network.patch_size)) for part in parts], 1)
-        axes = laf[..., :2]
-        shaped = axes @ stretch(self.strength * found.to(laf.dtype))
-        return torch.cat([_aligned(shaped, axes), laf[..., 2:]], -1)
-
-    def _kornia(self, img: Tensor, laf: Tensor) -> Tensor:
-        return self._estimate(extract_patches(img, laf, self.network.patch_size))
-
-    def _estimate(self, patches: Tensor) -> Tensor:
-        found: Tensor = self.network(patches.flatten(0, 1))
-        return found.view(*patches.shape[:2], 2)
+        found = of_patches(self.network, self.network.patch_size, img, seen, CHUNK, GRADIENT_CHUNK)
+        wide = laf.to(torch.promote_types(laf.dtype, torch.float32))  # half precision cannot hold squares of pixels
+        axes = wide[..., :2]
+        shaped = axes @ stretch(self.strength * found.to(wide.dtype))
+        return torch.cat([_aligned(shaped, axes), wide[..., 2:]], -1).to(laf.dtype)
 
 
 def _aligned(axes: Tensor, like: Tensor) -> Tensor:

@@ -24,8 +24,10 @@ from kornia_lift.networks._fast.folded import (
     Placement,
     Precision,
     fold,
+    normalised_pairs,
     normalised_tensors,
     padded,
+    placement_of,
     product_dtype,
 )
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
@@ -78,13 +80,12 @@ class PatchEncoder(Layers):
         layers.append(nn.Conv2d(channels[-1], outputs, size, bias=False))
         layers.append(nn.BatchNorm2d(outputs, eps=NORM_EPS, affine=False))
         super().__init__(*layers)
-        placements = tuple(Placement(tuple(c.stride), tuple(map(int, c.padding))) for c, _ in self.pairs())
+        placements = tuple(placement_of(convolution) for convolution, _ in self.pairs())
         self._plan = PlanCache(partial(_build, placements=placements, precision=known_precision(precision)))
 
     def pairs(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
         """Return every convolution with the normalisation after it."""
-        convolutions = [layer for layer in self if isinstance(layer, nn.Conv2d)]
-        return list(zip(convolutions, (m for m in self if isinstance(m, nn.BatchNorm2d)), strict=True))
+        return normalised_pairs(self)
 
     def forward(self, x: Tensor) -> Tensor:
         tensors = normalised_tensors(self.pairs())

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
 from kornia_lift.networks._fast.blocks import BLOCK, unshuffled
-from kornia_lift.networks._fast.folded import IntegerPrecision, Placement, normalised_tensors, padded
+from kornia_lift.networks._fast.folded import (
+    IntegerPrecision,
+    normalised_pairs,
+    normalised_tensors,
+    padded,
+    placement_of,
+)
 from kornia_lift.networks._fast.localization import build
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks._fast.quantized import known_precision
@@ -96,7 +102,7 @@ class KeypointLocalization(nn.Module):
         nn.init.zeros_(self.heat.weight)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(cast(Tensor, self.head.bias))
-        placements = tuple(Placement(tuple(c.stride), tuple(map(int, c.padding))) for c, _ in self._pairs())
+        placements = tuple(placement_of(convolution) for convolution, _ in self._pairs())
         self._plan = PlanCache(
             partial(build, placements=placements, eps=NORM_EPS, precision=known_precision(precision))
         )
@@ -110,8 +116,7 @@ class KeypointLocalization(nn.Module):
         return f"blocks={self.blocks}, precision={self.precision!r}"
 
     def _pairs(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-        layers = [*self.features, *self.summary]
-        return [(cast(nn.Conv2d, a), cast(nn.BatchNorm2d, b)) for a, b in zip(layers[::3], layers[1::3], strict=True)]
+        return normalised_pairs([*self.features, *self.summary])
 
     def _maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return the heat map (B, 1, 16, 16) and the summary (B, 32, 8, 8) of normalised patches."""

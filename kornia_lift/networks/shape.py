@@ -15,7 +15,13 @@ from torch import Tensor, nn
 
 from kornia_lift._checks import check_patches
 from kornia_lift.networks._fast.blocks import BLOCK, to_blocks, unshuffled
-from kornia_lift.networks._fast.folded import IntegerPrecision, Placement, normalised_tensors, padded
+from kornia_lift.networks._fast.folded import (
+    IntegerPrecision,
+    normalised_pairs,
+    normalised_tensors,
+    padded,
+    placement_of,
+)
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks._fast.quantized import build_maps, known_precision
 from kornia_lift.networks.layers import NORM_EPS, Layers, in_chunks, normalised_convolution, normalize_patches
@@ -80,7 +86,7 @@ class KeypointShape(nn.Module):
         self.head = nn.Conv2d(LAYERS[-1][1], 2, PATCH_SIZE // (2 * BLOCK))
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(cast(Tensor, self.head.bias))
-        placements = tuple(Placement(tuple(c.stride), tuple(map(int, c.padding))) for c, _ in self._pairs())
+        placements = tuple(placement_of(convolution) for convolution, _ in normalised_pairs(self.features))
         known = known_precision(precision)
         self._plan = PlanCache(partial(build_maps, placements=placements, eps=NORM_EPS, precision=known))
         if pretrained is not False:
@@ -92,13 +98,9 @@ class KeypointShape(nn.Module):
     def extra_repr(self) -> str:
         return f"precision={self.precision!r}"
 
-    def _pairs(self) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
-        layers = list(self.features)
-        return [(cast(nn.Conv2d, a), cast(nn.BatchNorm2d, b)) for a, b in zip(layers[::3], layers[1::3], strict=True)]
-
     def _estimate(self, patch: Tensor) -> Tensor:
         x = normalize_patches(patch, None, None)
-        tensors = normalised_tensors(self._pairs())
+        tensors = normalised_tensors(normalised_pairs(self.features))
         if not self.training and is_plain(x, *tensors) and len(x):
             maps = self._plan.get(*tensors)(to_blocks(padded(x)))[: len(x)]
         else:
@@ -120,10 +122,10 @@ def stretch(ab: Tensor) -> Tensor:
         ab: a and b, shape (..., 2).
 
     Returns:
-        Symmetric matrices of determinant 1, shape (..., 2, 2).
+        Symmetric matrices of determinant 1, shape (..., 2, 2), float32 at least.
 
     """
-    a, b = ab.unbind(-1)
+    a, b = ab.to(torch.promote_types(ab.dtype, torch.float32)).unbind(-1)  # half precision has no squares of small ones
     r = (a.square() + b.square() + TINY).sqrt()  # the root has a finite gradient
     even, odd = r.cosh(), r.sinh() / r
     rows = [torch.stack([even + odd * a, odd * b], -1), torch.stack([odd * b, even - odd * a], -1)]

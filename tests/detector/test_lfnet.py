@@ -369,6 +369,8 @@ def test_black_around_an_image_changes_neither_keypoints_nor_descriptors() -> No
         lafs, responses, descriptors = feature(image, mask)
         moved, others, same = feature(around, outer)
         blind = LFNetDetector(80, True, skip_padding=False)(around, outer)[0]
+        network = feature.descriptor.describe.descriptor
+        blind_descriptors = LFNetPatchDescriptor(network, skip_padding=False)(around, moved)
     count = int(laf_is_filled(lafs).sum())
     assert count > 30
 
@@ -381,6 +383,7 @@ def test_black_around_an_image_changes_neither_keypoints_nor_descriptors() -> No
     found, index = nearest(moved)
     assert found.float().mean() > 0.9 > nearest(blind)[0].float().mean()
     assert (descriptors[0, :count] * same[0, index]).sum(1)[found].min() > 0.999
+    assert (descriptors[0, :count] * blind_descriptors[0, index]).sum(1)[found].min() < 0.999
     assert (responses[0, :count] - others[0, index]).abs()[found].max() < 0.05
 
 

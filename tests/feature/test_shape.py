@@ -68,6 +68,21 @@ def test_empty_slots_stay_empty_and_have_no_gradient_of_nan() -> None:
     assert image.grad is not None and image.grad.isfinite().all() and image.grad.abs().sum() > 0
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("stretched", [0.0, 1e-4, 0.8])
+def test_frames_in_half_precision(dtype: torch.dtype, stretched: float) -> None:
+    """Squares of small stretches and of large frames leave its range."""
+    estimator = LAFShapeEstimator(Constant(stretched, 0.0))  # type: ignore[arg-type]
+    large = torch.cat([frames(), 30 * frames()], 1)
+    expected, found = estimator(large, texture(160, 160)), estimator(large.to(dtype), texture(160, 160))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.02)
+
+
+def test_no_frames() -> None:
+    assert LAFShapeEstimator()(torch.zeros(2, 0, 2, 3), torch.rand(2, 1, 64, 64)).shape == (2, 0, 2, 3)
+
+
 def test_gradients_are_those_of_finite_differences() -> None:
     torch.manual_seed(0)
     network = KeypointShape(False).double().eval()
@@ -112,7 +127,7 @@ def test_the_feature_describes_affine_frames(model: str) -> None:
     values = torch.linalg.svdvals(lafs[0, :20, :, :2])
     assert (values[:, 0] / values[:, 1]).mean() > 1.05
     assert (descriptors * others).sum(-1)[0, :20].mean() < 0.999
-    if without.orienter.__class__ is PassLAF:
+    if isinstance(without.orienter, PassLAF):
         assert get_laf_orientation(lafs).abs().max() < 1e-3
 
 

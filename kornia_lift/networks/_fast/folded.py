@@ -31,6 +31,18 @@ class Placement(NamedTuple):
     around: int = 0
 
 
+def placement_of(convolution: nn.Conv2d) -> Placement:
+    """Return where a convolution of torch is evaluated."""
+    return Placement(tuple(convolution.stride), tuple(map(int, convolution.padding)))
+
+
+def normalised_pairs(layers: Iterable[nn.Module]) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+    """Return every convolution of a chain of layers with the normalisation after it."""
+    each = list(layers)
+    convolutions = [layer for layer in each if isinstance(layer, nn.Conv2d)]
+    return list(zip(convolutions, (layer for layer in each if isinstance(layer, nn.BatchNorm2d)), strict=True))
+
+
 STEP = 32  # patches
 
 
