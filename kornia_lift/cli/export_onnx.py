@@ -18,6 +18,7 @@ Write the networks of a model as ONNX files, for images of any size and any numb
   response.onnx      (B, 1, H, W) -> (B, 1, H, W)
   localization.onnx  lift-plus only: (B, 1, 32, 32) -> (B, 4), x and y in half sides of the patch, logarithm of the
                      factor of the scale, logarithm of the expected error
+  shape.onnx         with --affine only: (B, 1, 32, 32) -> (B, 2), the stretch that makes the keypoint's shape
   orientation.onnx   (B, 1, 64, 64), lift-plus (B, 1, 32, 32) -> (B,) radians, counter-clockwise; not for upright models
   descriptor.onnx    (B, 1, 64, 64), lift-plus (B, 3, 32, 32): the region, twice and four times as large
                      -> (B, 128)
@@ -46,6 +47,7 @@ def add_parser(commands: Any) -> None:
         metavar="NAME|FILE",
         help="a shipped model or your own .safetensors file (default: %(default)s)",
     )
+    parser.add_argument("--affine", action="store_true", help="with the affine shapes of keypoints")
     parser.add_argument(
         "--image-size",
         type=positive,
@@ -83,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
                 f"--model expects weights of LIFT's or the compact networks, got LF-Net's ({args.model}), which cannot "
                 "be exported; choose lift or lift-plus"
             )
-        feature = LIFTFeature(args.num_features, pretrained=args.model, precision="float32")
+        feature = LIFTFeature(args.num_features, pretrained=args.model, precision="float32", affine=args.affine)
         parts = networks_of(feature)
     except (TypeError, ValueError, OSError) as error:
         raise CommandError(f"--model: {error}") from error

@@ -38,7 +38,7 @@ _ExtractorBase = require("deep_image_matching.extractors.extractor_base", hint=_
 NAME = "lift"
 #: The pipeline that :func:`register` adds.
 PIPELINE: dict[str, Any] = {
-    "extractor": {"name": NAME, "max_keypoints": 4096, "weights": "lift", "upright": None},
+    "extractor": {"name": NAME, "max_keypoints": 4096, "weights": "lift", "upright": None, "affine": False},
     "matcher": {"name": "kornia_matcher", "match_mode": "smnn", "th": 0.95},
 }
 
@@ -48,11 +48,12 @@ class LIFTExtractor(_ExtractorBase):  # type: ignore[misc, valid-type]
 
     Args:
         config: its ``extractor`` part has ``max_keypoints``, ``weights`` (name of a shipped model or path of a
-            ``.safetensors`` file) and ``upright`` (``None``: as the model says).
+            ``.safetensors`` file), ``upright`` (``None``: as the model says) and ``affine`` (give keypoints an affine
+            shape).
 
     """
 
-    _default_conf = {"name": NAME, "max_keypoints": 4096, "weights": "lift", "upright": None}  # noqa: RUF012
+    _default_conf = dict(PIPELINE["extractor"])  # noqa: RUF012
     required_inputs: list[str] = []  # noqa: RUF012
     grayscale = False  # its own conversion swaps red and blue; ours is kornia's
     as_float = True
@@ -62,7 +63,9 @@ class LIFTExtractor(_ExtractorBase):  # type: ignore[misc, valid-type]
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         own = self.config["extractor"]
-        self._feature = LIFTFeature(own["max_keypoints"], own["upright"], self._device, pretrained=own["weights"])
+        self._feature = LIFTFeature(
+            own["max_keypoints"], own["upright"], self._device, pretrained=own["weights"], affine=own["affine"]
+        )
 
     @torch.inference_mode()
     def _extract(self, image: NDArray[Any]) -> dict[str, NDArray[np.float32]]:

@@ -34,9 +34,9 @@ class LIFT(_BaseModel):  # type: ignore[misc, valid-type]
 
     Args:
         conf: ``weights``: name of a shipped model or path of a ``.safetensors`` file; ``max_num_keypoints``;
-            ``upright``: assign no orientation (``None``: as the model says); ``force_num_keypoints``: fill up to
-            ``max_num_keypoints`` with random locations of score 0. All images of a batch get the same number: that of
-            the image with most.
+            ``upright``: assign no orientation (``None``: as the model says); ``affine``: give keypoints an affine
+            shape; ``force_num_keypoints``: fill up to ``max_num_keypoints`` with random locations of score 0. All
+            images of a batch get the same number: that of the image with most.
 
     """
 
@@ -44,12 +44,13 @@ class LIFT(_BaseModel):  # type: ignore[misc, valid-type]
         "weights": "lift",
         "max_num_keypoints": 2048,
         "upright": None,
+        "affine": False,
         "force_num_keypoints": False,
     }
     required_data_keys = ["image"]  # noqa: RUF012
 
     def _init(self, conf: Any) -> None:
-        self.feature = LIFTFeature(conf.max_num_keypoints, conf.upright, pretrained=conf.weights)
+        self.feature = LIFTFeature(conf.max_num_keypoints, conf.upright, pretrained=conf.weights, affine=conf.affine)
         self.set_initialized()
 
     def _forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -36,7 +36,7 @@ NAME = "lift"
 #: Entry of ``hloc.extract_features.confs``.
 CONF: dict[str, Any] = {
     "output": "feats-lift-n4096-r1600",
-    "model": {"name": NAME, "weights": "lift", "max_keypoints": 4096, "upright": None},
+    "model": {"name": NAME, "weights": "lift", "max_keypoints": 4096, "upright": None, "affine": False},
     "preprocessing": {"grayscale": True, "resize_max": 1600},
 }
 
@@ -46,16 +46,23 @@ class LIFT(_BaseModel):  # type: ignore[misc, valid-type]
 
     Args:
         conf: ``weights``: name of a shipped model or path of a ``.safetensors`` file; ``max_keypoints``; ``upright``:
-            assign no orientation (``None``: as the model says).
+            assign no orientation (``None``: as the model says); ``affine``: give keypoints an affine shape.
 
     """
 
-    default_conf = {"weights": "lift", "max_keypoints": 4096, "upright": None}  # noqa: RUF012 (hloc's own style)
+    default_conf = {  # noqa: RUF012 (hloc's own style)
+        "weights": "lift",
+        "max_keypoints": 4096,
+        "upright": None,
+        "affine": False,
+    }
     required_inputs = ["image"]  # noqa: RUF012
     detection_noise = 1.0  # pixels of the image that was searched
 
     def _init(self, conf: dict[str, Any]) -> None:
-        self.feature = LIFTFeature(conf["max_keypoints"], conf["upright"], pretrained=conf["weights"])
+        self.feature = LIFTFeature(
+            conf["max_keypoints"], conf["upright"], pretrained=conf["weights"], affine=conf["affine"]
+        )
 
     def _forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         (found,) = extract(self.feature, data["image"])

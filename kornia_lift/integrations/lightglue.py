@@ -34,17 +34,28 @@ class LIFT(_Extractor):  # type: ignore[misc, valid-type]
 
     Args:
         conf: ``weights``: name of a shipped model or path of a ``.safetensors`` file; ``max_num_keypoints``;
-            ``upright``: assign no orientation (``None``: as the model says).
+            ``upright``: assign no orientation (``None``: as the model says); ``affine``: give keypoints an affine
+            shape.
 
     """
 
-    default_conf = {"weights": "lift", "max_num_keypoints": 2048, "upright": None}  # noqa: RUF012 (LightGlue's style)
+    default_conf = {  # noqa: RUF012 (LightGlue's style)
+        "weights": "lift",
+        "max_num_keypoints": 2048,
+        "upright": None,
+        "affine": False,
+    }
     preprocess_conf = {"resize": 1024}  # noqa: RUF012
     required_data_keys = ["image"]  # noqa: RUF012
 
     def __init__(self, **conf: Any) -> None:
         super().__init__(**conf)
-        self.feature = LIFTFeature(self.conf.max_num_keypoints, self.conf.upright, pretrained=self.conf.weights)
+        self.feature = LIFTFeature(
+            self.conf.max_num_keypoints,
+            self.conf.upright,
+            pretrained=self.conf.weights,
+            affine=self.conf.affine,
+        )
 
     def forward(self, data: dict[str, Tensor]) -> dict[str, Tensor]:
         """Extract from ``data["image"]``, (1, 1 or 3, H, W)."""

@@ -37,6 +37,7 @@ class LIFTMatcher(_BaseMatcher):  # type: ignore[misc, valid-type]
         ratio: nearest over second-nearest descriptor distance at most, in both directions; 1 switches the test off.
         weights: name of a shipped model, or path of a ``.safetensors`` file.
         upright: assign no orientation; ``None``: as the model says.
+        affine: give keypoints an affine shape, for surfaces that are seen from the side.
         kwargs: options of ``BaseMatcher``: ``ransac_iters``, ``ransac_conf``, ``ransac_reproj_thresh``.
 
     """
@@ -48,11 +49,12 @@ class LIFTMatcher(_BaseMatcher):  # type: ignore[misc, valid-type]
         ratio: float = 0.95,
         weights: str | os.PathLike[str] = "lift",
         upright: bool | None = None,
+        affine: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(device, **kwargs)
         self.ratio = ratio
-        self.feature = LIFTFeature(max_num_keypoints, upright, device, pretrained=weights)
+        self.feature = LIFTFeature(max_num_keypoints, upright, device, pretrained=weights, affine=affine)
 
     def _forward(self, img0: Tensor, img1: Tensor) -> tuple[Tensor | None, ...]:
         """Match two images (3, H, W); returns what vismatch's base class expects."""

@@ -53,7 +53,7 @@ def test_convert_refuses(call: Callable[..., Answer], tmp_path: Path, arguments:
 def test_export_onnx(call: Callable[..., Answer], tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    answer = call("export-onnx", "--out", "networks", "--model", "lift-plus")
+    answer = call("export-onnx", "--out", "networks", "--model", "lift-plus", "--affine")
     assert answer.code == 0, answer.err
     assert "torchvision" not in answer.err
     assert sorted(path.name for path in (tmp_path / "networks").iterdir()) == [
@@ -61,8 +61,9 @@ def test_export_onnx(call: Callable[..., Answer], tmp_path: Path) -> None:
         "localization.onnx",
         "orientation.onnx",
         "response.onnx",
+        "shape.onnx",
     ]
-    assert answer.out.count("differs from torch by at most") == 4
+    assert answer.out.count("differs from torch by at most") == 5
 
 
 def test_keypoints_that_exchange_their_rank_are_found_again() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -150,6 +151,58 @@ def test_vismatch_without_keypoints(monkeypatch: pytest.MonkeyPatch) -> None:
     flat = torch.full((3, 64, 64), 0.5)
     result = lift.LIFTMatcher(max_num_keypoints=10)(flat, flat)
     assert result["matched_kpts0"].shape == (0, 2)
+
+
+def _hloc(module: Any) -> Tensor:
+    return module.LIFT({"max_keypoints": COUNT, "affine": True})({"image": texture(120, 160)})["descriptors"][0].T
+
+
+def _gluefactory(module: Any) -> Tensor:
+    return module.LIFT({"max_num_keypoints": COUNT, "affine": True})({"image": texture(120, 160)})["descriptors"][0]
+
+
+def _lightglue(module: Any) -> Tensor:
+    return module.LIFT(max_num_keypoints=COUNT, affine=True).extract(texture(120, 160)[0], resize=160)["descriptors"][0]
+
+
+def _vismatch(module: Any) -> Tensor:
+    image = texture(120, 160)[0].expand(3, -1, -1)
+    return torch.as_tensor(module.LIFTMatcher(max_num_keypoints=COUNT, affine=True)(image, image)["all_desc0"])
+
+
+def _deep_image_matching(module: Any) -> Tensor:
+    extractor = {**module.PIPELINE["extractor"], "max_keypoints": COUNT, "affine": True}
+    settings = SimpleNamespace(general={"force_cpu": True}, extractor=extractor)
+    if contracts.is_real("deep_image_matching"):
+        settings = _dim_config(importlib.import_module("deep_image_matching.config"), settings)
+    return torch.from_numpy(
+        module.LIFTExtractor(settings)._extract(texture(120, 160)[0, 0].numpy() * 255)["descriptors"].T
+    )
+
+
+@pytest.mark.parametrize(
+    ("program", "provide", "describe"),
+    [
+        ("hloc", contracts.hloc_package, _hloc),
+        ("gluefactory", contracts.gluefactory_package, _gluefactory),
+        ("lightglue", contracts.lightglue_package, _lightglue),
+        ("vismatch", contracts.vismatch_package, _vismatch),
+        ("deep_image_matching", contracts.dim_package, _deep_image_matching),
+    ],
+)
+@torch.no_grad()
+def test_every_program_can_have_affine_shapes(
+    monkeypatch: pytest.MonkeyPatch,
+    expected: dict[str, Tensor],
+    program: str,
+    provide: Callable[[pytest.MonkeyPatch], None],
+    describe: Callable[[Any], Tensor],
+) -> None:
+    provide(monkeypatch)
+    found = describe(importlib.import_module(f"kornia_lift.integrations.{program}"))
+    shaped = LIFTFeature(COUNT, affine=True)(texture(120, 160))[2][0]
+    # shapes come from 8-bit integers, which may differ by one where colours were made gray
+    assert (found - shaped).norm() < 0.1 * (found - expected["desc"]).norm()
 
 
 @pytest.mark.parametrize("channels", [0, 1, 3, 4])
