@@ -17,12 +17,11 @@ from kornia_lift.networks._fast.folded import IntegerPrecision
 from kornia_lift.networks._fast.pyramid import of_patches
 from kornia_lift.networks._fast.quantized import known_precision
 from kornia_lift.networks.localization import KeypointLocalization
-from kornia_lift.weights import load_tensors
+from kornia_lift.weights import has_part
 
 CHUNK = 1024  # patches that exist at once
 GRADIENT_CHUNK = 256  # the same while gradients are recorded
 SPARE = 1.15  # keypoints per slot that are localized: some of them turn out to be the same
-PREFIX = "localization."  # of the tensors of a network that some models have
 
 
 class LAFLocalizer(nn.Module):
@@ -55,7 +54,7 @@ class LAFLocalizer(nn.Module):
 
 def has_localization(pretrained: bool | str | os.PathLike[str]) -> bool:
     """Return whether a model has a network that corrects keypoints."""
-    return any(name.startswith(PREFIX) for name in load_tensors(pretrained)[0])
+    return has_part(pretrained, "localization")
 
 
 def localizer_of(

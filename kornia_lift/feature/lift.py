@@ -20,10 +20,9 @@ from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.feature.shape import LAFShapeEstimator
-from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
+from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of, shape_of
 from kornia_lift.networks._fast.folded import IntegerPrecision
 from kornia_lift.networks._fast.pyramid import shared_pyramid
-from kornia_lift.networks.shape import KeypointShape
 from kornia_lift.weights import is_upright
 
 Part = TypeVar("Part", bound=nn.Module)
@@ -45,7 +44,8 @@ class LIFTFeature(LocalFeature):
             that you give keep their mode.
         config: scale space of the default detector, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`.
         affine: give the frames an affine shape before the orientation: more matches of surfaces seen from the side, see
-            :class:`~kornia_lift.feature.shape.LAFShapeEstimator`, the default for ``True``. Or a module
+            :class:`~kornia_lift.feature.shape.LAFShapeEstimator`, the default for ``True``, with the
+            shapes of ``pretrained`` where that file has some, else with those of the package. Or a module
             ``(lafs, img) -> lafs``, such as kornia's ``LAFAffNetShapeEstimator``.
         detector: replaces the detector, ``(img, mask) -> (lafs, responses)`` on grayscale images, or on RGB images
             where its attribute ``sees_colour`` is true. It brings its own number of features: ``num_features`` and
@@ -151,8 +151,7 @@ class LIFTFeature(LocalFeature):
         super().__init__(detector, descriptor, region)
         self.orienter = orienter
         if isinstance(affine, bool):
-            shape = KeypointShape(pretrained is not False, precision=precision or "auto") if affine else None
-            affine = PassLAF() if shape is None else LAFShapeEstimator(shape)
+            affine = shape_of(pretrained, precision) if affine else PassLAF()
         self.affine = affine
         if pretrained is not False:
             self.training = False

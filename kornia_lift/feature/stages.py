@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
+from kornia_lift.feature.shape import LAFShapeEstimator
 from kornia_lift.networks._fast.folded import IntegerPrecision
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.weights import Family, network_family
+from kornia_lift.networks.shape import KeypointShape
+from kornia_lift.weights import Family, has_part, network_family
 
 
 class _Stages(NamedTuple):
@@ -93,3 +95,18 @@ def descriptor_of(
     family = _stages(pretrained)
     chosen: Any = precision or family.precision  # LIFT's network refuses integers itself
     return PatchDescriptor(family.descriptor(pretrained, precision=chosen), sizes)
+
+
+def shape_of(pretrained: bool | str | os.PathLike[str], precision: IntegerPrecision | None = None) -> LAFShapeEstimator:
+    """Build the stage that gives the frames of a model an affine shape.
+
+    Args:
+        pretrained: see :class:`~kornia_lift.LIFTFeature`. Shapes come from the file that also has tensors ``shape.*``,
+            as a run with the stage ``shape`` of the recipe ``compact`` writes it, else from the package.
+        precision: number format of the products on a CPU. ``None``: ``"auto"``.
+
+    """
+    own = isinstance(pretrained, (str, os.PathLike)) and has_part(pretrained, "shape")
+    return LAFShapeEstimator(
+        KeypointShape(pretrained if own else pretrained is not False, precision=precision or "auto")
+    )

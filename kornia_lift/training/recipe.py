@@ -78,6 +78,8 @@ class Recipe(ABC, Generic[Config]):
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({})
     #: The stages whose networks a stage learns through, or continues to train.
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({})
+    #: Stages whose networks are used with affine shapes only: held-out pairs are then measured with these.
+    AFFINE: ClassVar[frozenset[str]] = frozenset()
     #: Which networks it trains, see :func:`kornia_lift.weights.network_family`.
     FAMILY: ClassVar[str] = "lift"
 
@@ -239,7 +241,7 @@ class Recipe(ABC, Generic[Config]):
                 for name, state in ((f"before {stage}", before), (f"after {stage}", after)):
                     network.load_state_dict(state)
                     self.save(path := folder / f"{len(rows)}.safetensors")
-                    rows.append(referee.measure(name, path))
+                    rows.append(referee.measure(name, path, stage in self.AFFINE))
             verdict = judge(*rows)
         decided: Verdict = from_first(verdict)
         return decided

@@ -248,19 +248,21 @@ def _train(recipe: Recipe[Any], config: RunConfig, out: Path, say: Callable[[str
 def _measured(outcome: Outcome, config: RunConfig, referee: Referee, weights: tuple[Path, Path], out: Path) -> Outcome:
     """Measure the weights before and after, the shipped model and SIFT, and write the table and the picture."""
     before, after = weights
+    affine = not RECIPES[config.recipe].AFFINE.isdisjoint(outcome.stages)
     models: dict[str, str | Path] = {f"before ({config.init or 'random weights'})": before, "after": after}
     models |= {f"shipped {name}": name for name in SHIPPED[RECIPES[config.recipe].FAMILY]} | {"SIFT": SIFT}
     try:
-        rows = [referee.measure(name, model) for name, model in models.items()]
+        rows = [referee.measure(name, model, affine) for name, model in models.items()]
     except WeightFileError as error:
         remark = f"held-out pairs were not measured: the weights do not load into a feature as they are ({error})"
         return dataclasses.replace(outcome, remarks=(remark,))
     verdict = judge(rows[0], rows[1])
     said = _sentences(config, verdict, rows, outcome.verdicts)
+    said += ["All models but SIFT were measured with affine shapes (affine=True)."] * affine
     report = make_report(referee, rows, verdict, said, chosen=config.init is not None)
     write_report(report, out)
     drawn = {name: models[name] for name in (*list(models)[:2], "SIFT")}
-    picture = write_picture(referee, drawn, rows[1], out / PICTURE)
+    picture = write_picture(referee, drawn, rows[1], out / PICTURE, affine)
     return dataclasses.replace(outcome, report=report, picture=picture)
 
 

@@ -3,6 +3,7 @@
 from kornia_lift.weights._load import (
     available_models,
     default_network,
+    has_part,
     is_upright,
     load_network,
     load_tensors,
@@ -19,6 +20,7 @@ __all__ = [
     "WeightFileError",
     "available_models",
     "default_network",
+    "has_part",
     "is_upright",
     "load_network",
     "load_tensors",

@@ -107,6 +107,17 @@ def load_tensors(
     return read_safetensors(path)
 
 
+def has_part(pretrained: bool | str | os.PathLike[str], part: str) -> bool:
+    """Return whether a model has tensors ``<part>.*``.
+
+    Args:
+        pretrained: as in :func:`load_tensors`.
+        part: such as ``"localization"``, which some models have.
+
+    """
+    return any(name.startswith(part + ".") for name in load_tensors(pretrained)[0])
+
+
 def default_network(part: str, who: str, advice: str) -> str:
     """Return the name of the shipped weights of ``pretrained=True`` for a network that is not part of a feature.
 

@@ -58,6 +58,11 @@ class CompactConfig:
         localization_images: images of a localization batch.
         localization_pairs: pairs of each.
         localization_jitter: standard deviation by which frames are moved, in sigmas, and rescaled, logarithmic.
+        shape_copies: how images are warped for the affine shapes: more strongly stretched than for the localization.
+        shape_photometric: photometric augmentation of their patches.
+        shape_images: images of a batch of shapes.
+        shape_pairs: pairs of each.
+        shape_jitter: standard deviation by which frames are moved, in sigmas, and rescaled, logarithmic.
         orientation_warp: noise of the frames and photometric augmentation for the orientation, whose angles are exact.
         descriptor_warp: the same for the descriptor.
         refine_warp: the same for its second stage, where most of the error of the angle is the orientation's own.
@@ -79,6 +84,7 @@ class CompactConfig:
         refine_coarse: share of the locations in these whose views have an angle error of their own.
         refine_angle: standard deviation of that error, radians.
         refine: loop of its second stage, at the angles of the trained orientation.
+        shape: loop of the affine shapes.
         split: what is held out.
         use_posed: use scenes with depth maps too, where there are any. Without, castle-P30 of our data is left as a
             development set that shares nothing with the training.
@@ -109,6 +115,18 @@ class CompactConfig:
     localization_images: int = 6
     localization_pairs: int = 96
     localization_jitter: float = 0.15
+    shape_copies: CopyConfig = field(
+        default_factory=lambda: CopyConfig(
+            warp=CropConfig(size=1000, scale=1.5, stretch=3.0, perspective=0.125, shift=0.0),
+            photometric=Photometric(gain=1.2, noise=0.01, blur=0.0, shadow=0.0, jpeg=0.0),
+        )
+    )
+    shape_photometric: Photometric = field(
+        default_factory=lambda: Photometric(gain=1.4, gamma=1.3, noise=0.015, blur=0.5, shadow=0.1, jpeg=0.0)
+    )
+    shape_images: int = 6
+    shape_pairs: int = 64
+    shape_jitter: float = 0.05
     orientation_warp: WarpConfig = field(
         default_factory=lambda: WarpConfig(
             angle=0.0, shift=0.04, gain=1.5, noise=0.01, blur=0.4, shadow=0.1, jpeg=0.1, jpeg_quality=50
@@ -143,6 +161,7 @@ class CompactConfig:
     orientation: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     descriptor: LoopConfig = field(default_factory=lambda: _loop(2000, 3e-3))
     refine: LoopConfig = field(default_factory=lambda: _loop(600, 1.5e-3))
+    shape: LoopConfig = field(default_factory=lambda: _loop(4000, 3e-3))
     split: SplitConfig = field(default_factory=SplitConfig)
     use_posed: bool = False
     seed: int = 0
@@ -152,6 +171,6 @@ class CompactConfig:
         check_limits(self, "refine_upright", "refine_coarse", at_least=0, at_most=1)
         check_limits(self, "refine_angle", at_least=0)
         counts = ("orientation_images", "orientation_pairs", "localization_images", "localization_pairs")
-        check_limits(self, *counts, "descriptor_images", "response_images", at_least=1)
-        check_limits(self, "localization_jitter", "response_shapes", "seed", at_least=0)
+        check_limits(self, *counts, "descriptor_images", "response_images", "shape_images", "shape_pairs", at_least=1)
+        check_limits(self, "localization_jitter", "shape_jitter", "response_shapes", "seed", at_least=0)
         check_limits(self, "descriptor_pairs", at_least=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -13,6 +14,9 @@ from torch import Generator, Tensor, nn
 
 from kornia_lift._extras import require
 from kornia_lift._gray import to_bytes
+from kornia_lift.geometry import lafs_from_lift, rotation_matrix
+from kornia_lift.networks.localization import PATCH_SIZE
+from kornia_lift.training.compact.byte_patches import BytePatches
 from kornia_lift.training.compact.detections import Detections, detect
 from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.limits import check_limits
@@ -114,6 +118,77 @@ def copy_images(
             "some with texture"
         )
     return pairs
+
+
+class PairedPatches:
+    """Pairs of detections, and the patches around them.
+
+    Args:
+        pairs: the pairs of each image and its copy.
+
+    """
+
+    def __init__(self, pairs: Sequence[KeypointPairs]) -> None:
+        self.pairs = pairs
+        self._patches = BytePatches([view for pair in pairs for view in (pair.image, pair.copy)])
+
+    def draw(
+        self,
+        chosen: Sequence[int],
+        per_image: int,
+        generator: Generator,
+        jitter: float = 0.0,
+        context: float = 1.0,
+        rotate: bool = False,
+    ) -> dict[str, Tensor]:
+        """Cut patches of some images, and return the relation between their frames.
+
+        Args:
+            chosen: numbers of the images.
+            per_image: largest number of pairs of each.
+            generator: of the choice, and of the noise.
+            jitter: standard deviation by which frames are moved, in sigmas, and rescaled, logarithmic.
+            context: side of the patches over that of the frames.
+            rotate: rotate every frame by an angle of its own; otherwise all are upright.
+
+        Returns:
+            ``first``, ``second``: patches (N, 1, 32, 32); ``offset``: from the second frame to where it shows the
+            first, in sigmas of the second, (N, 2); ``jacobian``: of the map, from sigmas of the first to sigmas of the
+            second, (N, 2, 2), both in the axes of the frames; ``log_ratio`` of the first scale, as the second view
+            shows it, to the second, (N,).
+
+        """
+        parts = []
+        for number in chosen:
+            pair = self.pairs[number]
+            take = torch.randperm(len(pair.xy), generator=generator)[:per_image]
+            xy, sigma, moved, jacobian, copy_xy, copy_sigma = (values[take] for values in pair[2:])
+            noise = jitter * torch.randn(2, len(take), 3, generator=generator)
+            shift = noise[0, :, :2] * sigma[:, None]
+            xy, moved = xy + shift, moved + (jacobian @ shift[:, :, None])[:, :, 0]
+            copy_xy = copy_xy + noise[1, :, :2] * copy_sigma[:, None]
+            sigma, copy_sigma = sigma * noise[0, :, 2].exp(), copy_sigma * noise[1, :, 2].exp()
+            scale = jacobian.det().abs().sqrt() * sigma
+            angles = (
+                2 * math.pi * torch.rand(2 * len(take), generator=generator) if rotate else torch.zeros(2 * len(take))
+            )
+            axes = rotation_matrix(angles).view(2, len(take), 2, 2)
+            offset = (moved - copy_xy) / copy_sigma[:, None]
+            parts.append(
+                {
+                    "first": self._cut(2 * number, xy, context * sigma, axes[0]),
+                    "second": self._cut(2 * number + 1, copy_xy, context * copy_sigma, axes[1]),
+                    "offset": (axes[1].mT @ offset[:, :, None])[:, :, 0],
+                    "jacobian": axes[1].mT @ jacobian @ axes[0] * (sigma / copy_sigma)[:, None, None],
+                    "log_ratio": (scale / copy_sigma).log(),
+                }
+            )
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+    def _cut(self, view: int, xy: Tensor, sigma: Tensor, axes: Tensor) -> Tensor:
+        lafs = lafs_from_lift(xy[None], sigma[None])[0]
+        lafs = torch.cat([lafs[:, :, :2] @ axes, lafs[:, :, 2:]], 2)
+        return self._patches.cut(torch.full((len(xy),), view), lafs, PATCH_SIZE)
 
 
 def _warp(image: Tensor, config: CopyConfig, generator: Generator) -> tuple[Tensor, Tensor]:

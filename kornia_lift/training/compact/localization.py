@@ -8,10 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from kornia_lift.geometry import LAF_SCALE_PER_SIGMA, lafs_from_lift
-from kornia_lift.networks.localization import PATCH_SIZE, KeypointLocalization
-from kornia_lift.training.compact.byte_patches import BytePatches
-from kornia_lift.training.compact.copies import KeypointPairs
+from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
+from kornia_lift.networks.localization import KeypointLocalization
+from kornia_lift.training.compact.copies import KeypointPairs, PairedPatches
 from kornia_lift.training.data.photometric import Photometric, augment
 from kornia_lift.training.loop.batches import to_device_of
 from kornia_lift.training.stage import Measure
@@ -20,62 +19,6 @@ FAR = 0.2  # sigmas: pairs farther apart count as errors
 LEAST_SPREAD = 0.02  # sigmas: no position is known better
 POSITION_WEIGHT, SCALE_WEIGHT = 2.0, 20.0
 ROBUST_SCALE = 0.1  # of the logarithm: beyond it the loss of the scale grows linearly
-
-
-class _CutPairs:
-    """Pairs of detections, and the patches around them.
-
-    Args:
-        pairs: the pairs of each image and its copy.
-
-    """
-
-    def __init__(self, pairs: Sequence[KeypointPairs]) -> None:
-        self.pairs = pairs
-        self._patches = BytePatches([view for pair in pairs for view in (pair.image, pair.copy)])
-
-    def draw(
-        self, chosen: Sequence[int], per_image: int, generator: Generator, jitter: float = 0.0
-    ) -> dict[str, Tensor]:
-        """Cut patches of some images, and return the relation between their frames.
-
-        Args:
-            chosen: numbers of the images.
-            per_image: largest number of pairs of each.
-            generator: of the choice, and of the noise.
-            jitter: of the frames, see :class:`LocalizationStage`.
-
-        Returns:
-            ``first``, ``second``: patches (N, 1, 32, 32); ``offset``: from the second frame to where it shows the
-            first, in sigmas of the second, (N, 2); ``jacobian``: of the map, from sigmas of the first to sigmas of the
-            second, (N, 2, 2); ``log_ratio`` of the first scale, as the second view shows it, to the second, (N,).
-
-        """
-        parts = []
-        for number in chosen:
-            pair = self.pairs[number]
-            take = torch.randperm(len(pair.xy), generator=generator)[:per_image]
-            xy, sigma, moved, jacobian, copy_xy, copy_sigma = (values[take] for values in pair[2:])
-            noise = jitter * torch.randn(2, len(take), 3, generator=generator)
-            shift = noise[0, :, :2] * sigma[:, None]
-            xy, moved = xy + shift, moved + (jacobian @ shift[:, :, None])[:, :, 0]
-            copy_xy = copy_xy + noise[1, :, :2] * copy_sigma[:, None]
-            sigma, copy_sigma = sigma * noise[0, :, 2].exp(), copy_sigma * noise[1, :, 2].exp()
-            scale = jacobian.det().abs().sqrt() * sigma
-            parts.append(
-                {
-                    "first": self._cut(2 * number, xy, sigma),
-                    "second": self._cut(2 * number + 1, copy_xy, copy_sigma),
-                    "offset": (moved - copy_xy) / copy_sigma[:, None],
-                    "jacobian": jacobian * (sigma / copy_sigma)[:, None, None],
-                    "log_ratio": (scale / copy_sigma).log(),
-                }
-            )
-        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-
-    def _cut(self, view: int, xy: Tensor, sigma: Tensor) -> Tensor:
-        lafs = lafs_from_lift(xy[None], sigma[None])[0]
-        return self._patches.cut(torch.full((len(xy),), view), lafs, PATCH_SIZE)
 
 
 class LocalizationStage:
@@ -116,7 +59,7 @@ class LocalizationStage:
     ) -> None:
         self.network: torch.nn.Module = network
         self.localization = network
-        self.pairs, self.validation = _CutPairs(pairs), _CutPairs(validation)
+        self.pairs, self.validation = PairedPatches(pairs), PairedPatches(validation)
         self.images, self.per_image, self.jitter, self.seed = images, per_image, jitter, seed
         self.photometric = photometric or Photometric()
         self._before = self._validation_batch()["offset"].norm(dim=1)

@@ -11,13 +11,15 @@ from typing import ClassVar
 from torch import nn
 
 from kornia_lift.detector.detector import LIFTDetector
-from kornia_lift.detector.localizer import LAFLocalizer, default_scale_space, has_localization
+from kornia_lift.detector.localizer import LAFLocalizer, default_scale_space
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.feature.patches import PatchOrienter
+from kornia_lift.feature.stages import shape_of
 from kornia_lift.networks.compact_descriptor import SMALL_CHANNELS, CompactDescriptor
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.response import LIFTResponse
+from kornia_lift.networks.shape import KeypointShape
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.copies import CopyConfig, KeypointPairs, copy_images
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
@@ -28,6 +30,7 @@ from kornia_lift.training.compact.orientation import AgreementOrientationStage
 from kornia_lift.training.compact.response.levels import LevelGrid
 from kornia_lift.training.compact.response.matches import KeypointMatcher
 from kornia_lift.training.compact.response.stage import ScaleSpaceResponseStage
+from kornia_lift.training.compact.shape import ShapeStage
 from kornia_lift.training.compact.views import ViewPairs
 from kornia_lift.training.data.photometric import for_validation
 from kornia_lift.training.data.report import FEW_HELD_OUT
@@ -40,6 +43,7 @@ from kornia_lift.training.stage import Stage
 from kornia_lift.training.warped.crops import WarpedCrops
 from kornia_lift.training.warped.images import aligned_images
 from kornia_lift.training.warped.shapes import draw_shapes
+from kornia_lift.weights import has_part
 
 VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of the descriptor
 VALIDATION_ANGLES = (24, 32)
@@ -62,6 +66,8 @@ class CompactRecipe(Recipe[CompactConfig]):
     NAME = "compact"
     OPTIONS = CompactConfig
     STAGES = ("response", "localization", "orientation", "descriptor", "refine")
+    OPTIONAL = ("shape",)
+    AFFINE = frozenset({"shape"})
     FAMILY = "compact"
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
@@ -70,6 +76,7 @@ class CompactRecipe(Recipe[CompactConfig]):
     localization: KeypointLocalization
     orientation: PolarOrientation
     descriptor: CompactDescriptor
+    shape: KeypointShape
 
     def usable(self, data: Store) -> Store:
         """Scenes with depth maps are used where the options say so."""
@@ -83,11 +90,13 @@ class CompactRecipe(Recipe[CompactConfig]):
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The networks by the names under which they are saved."""
-        return super().parts | {"localization": self.localization}
+        parts = super().parts | {"localization": self.localization}
+        trained = (self.out / "shape").is_dir() or (self.init is not None and has_part(self.init, "shape"))
+        return parts | {"shape": self.shape} if trained else parts
 
     def initial_parts(self, init: Model) -> dict[str, nn.Module]:
-        """Return the networks to be loaded: not the response, and the localization only where the model has one."""
-        parts = self.parts if has_localization(init) else super().parts
+        """Return the networks to be loaded: all that the model has, but for the response."""
+        parts = super().parts | {n: network for n, network in self.parts.items() if has_part(init, n)}
         return {name: network for name, network in parts.items() if name != "response"}
 
     def make_networks(self) -> None:
@@ -95,7 +104,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         init, small = self.init, self.config.small
         self.response = LIFTResponse(self._model_of_response).requires_grad_(True).to(self.device)
         # initial weights decide the form of their networks
-        if init is not None and has_localization(init):
+        if init is not None and has_part(init, "localization"):
             localization = KeypointLocalization(init)
         else:
             localization = KeypointLocalization(False, blocks=small)
@@ -105,6 +114,9 @@ class CompactRecipe(Recipe[CompactConfig]):
         self.orientation = orientation.to(self.device)
         descriptor = CompactDescriptor(False, channels=channels) if init is None else CompactDescriptor(init)
         self.descriptor = descriptor.to(self.device)
+        # models without shapes of their own use those of the package
+        shape = KeypointShape(False) if init is None else shape_of(init).network
+        self.shape = shape.requires_grad_(True).to(self.device)
 
     @property
     def _model_of_response(self) -> Model:
@@ -118,16 +130,14 @@ class CompactRecipe(Recipe[CompactConfig]):
         if name == "localization":
             return LocalizationStage(
                 self.localization,
-                self._copies(self.data, c.copies),
-                self._copies(
-                    self.held_out,
-                    replace(c.copies, photometric=for_validation(c.copies.photometric, c.validation_photometric)),
-                ),
+                *self._copies(c.copies),
                 images=c.localization_images,
                 per_image=c.localization_pairs,
                 jitter=c.localization_jitter,
                 photometric=c.localization_photometric,
             )
+        if name == "shape":
+            return self._shape_stage()
         if name == "orientation":
             pairs = self._pairs(c.orientation_warp, (c.orientation_images, c.orientation_pairs), VALIDATION_ANGLES)
             return AgreementOrientationStage(self.orientation, *pairs, context=c.context, tolerance=c.tolerance)
@@ -181,12 +191,30 @@ class CompactRecipe(Recipe[CompactConfig]):
             )
         return KeypointMatcher(feature.orienter, feature.descriptor, grid, feature.scaling_coef).to(self.device)
 
-    def _copies(self, store: Store, copies: CopyConfig) -> list[KeypointPairs]:
-        """Keypoints of the images of a store and of warped copies; those of the response, not localized yet."""
+    def _shape_stage(self) -> Stage:
         c = self.config
+        return ShapeStage(
+            self.shape,
+            *self._copies(c.shape_copies, LAFLocalizer(self.localization.eval())),
+            images=c.shape_images,
+            per_image=c.shape_pairs,
+            jitter=c.shape_jitter,
+            photometric=c.shape_photometric,
+        )
+
+    def _copies(
+        self, copies: CopyConfig, localizer: LAFLocalizer | None = None
+    ) -> tuple[list[KeypointPairs], list[KeypointPairs]]:
+        """Keypoints of the training and of the held-out images and of warped copies; without a localizer as found."""
+        count = self.config.detections.per_image
         config = default_scale_space(localized=True)
-        detector = LIFTDetector(c.detections.per_image, config, resp_module=self.response.eval()).eval()
-        return copy_images([image.decode() for image in store.images], detector, copies, self.watch)
+        detector = LIFTDetector(count, config, resp_module=self.response.eval(), localizer=localizer).eval()
+        judged = replace(copies, photometric=for_validation(copies.photometric, self.config.validation_photometric))
+        training, held_out = (
+            copy_images([image.decode() for image in store.images], detector, how, self.watch)
+            for store, how in ((self.data, copies), (self.held_out, judged))
+        )
+        return training, held_out
 
     def _pairs(
         self, warp: WarpConfig, training: tuple[int, int], validation: tuple[int, int]

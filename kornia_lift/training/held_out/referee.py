@@ -139,29 +139,32 @@ class Referee:
         """Number of pairs."""
         return sum(len(scene.pairs) for scenes in self.groups.values() for scene in scenes)
 
-    def measure(self, name: str, model: str | Path) -> FeatureResults:
+    def measure(self, name: str, model: str | Path, affine: bool = False) -> FeatureResults:
         """Measure a model, or return what was measured of the same weights before.
 
         Args:
             name: what it is called in the results.
             model: see :func:`~kornia_lift.feature.feature_of`, or :data:`SIFT`.
+            affine: with affine shapes; SIFT has none.
 
         Raises:
             WeightFileError: if the weights do not load into the feature.
 
         """
-        identity = f"peer {model}" if model == SIFT else _identity(model)
+        identity = f"peer {model}" if model == SIFT else _identity(model, affine)
         if identity not in self._known:
             self._say(f"measuring {name} on {self.pairs} held-out pairs")
-            pairs = self._evaluate(model, Watch(lambda done: self._say(f"measuring {name}: {done}")))
+            pairs = self._evaluate(
+                self.extractor(model, affine), Watch(lambda done: self._say(f"measuring {name}: {done}"))
+            )
             self._known[identity] = FeatureResults(name, pairs, {"identity": identity})
             self._write()
             self._known = self._read()  # rounded as a resumed run reads it, so that both decide alike
         return replace(self._known[identity], name=name)
 
-    def _evaluate(self, model: str | Path, watch: Watch) -> dict[str, list[PairResult]]:
+    def _evaluate(self, extract: Extractor, watch: Watch) -> dict[str, list[PairResult]]:
         """Extract the features of all images, which takes most of the time, then score the pairs."""
-        extract, count = self.extractor(model), self.config.num_features
+        count = self.config.num_features
         sources = {group: ExtractedFeatures(extract, scenes, count) for group, scenes in self.groups.items()}
         images = [
             (sources[group], scene.name, scene.names[k])
@@ -181,12 +184,12 @@ class Referee:
             for group, scenes in self.groups.items()
         }
 
-    def extractor(self, model: str | Path) -> Extractor:
-        """Return a function from an image to the features of a model, on the CPU."""
+    def extractor(self, model: str | Path, affine: bool = False) -> Extractor:
+        """Return a function from an image to the features of a model, on the CPU; see :meth:`measure`."""
         count = self.config.num_features
         if model == SIFT:
             return opencv_sift(count)
-        found = local_feature(feature_of(str(model), count).to(self.device), count)
+        found = local_feature(feature_of(str(model), count, affine=affine).to(self.device), count)
 
         def extract(image: Tensor) -> Any:
             return found(image.to(self.device))
@@ -213,6 +216,6 @@ class Referee:
         self.results("Held-out pairs of a training", list(self._known.values())).save(self._path)
 
 
-def _identity(model: str | Path) -> str:
+def _identity(model: str | Path, affine: bool) -> str:
     """Identity of a model: its weights, wherever their file lies, and how they are run."""
-    return f"weights {weights_digest(model)}{' upright' if is_upright(model) else ''}"
+    return f"weights {weights_digest(model)}{' upright' * is_upright(model)}{' affine' * affine}"

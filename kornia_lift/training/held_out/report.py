@@ -97,7 +97,9 @@ def write_report(report: HeldOutReport, out: Path) -> None:
         temporary.write_text(report.as_text(), encoding="utf-8")
 
 
-def write_picture(referee: Referee, models: Mapping[str, str | Path], row: FeatureResults, path: Path) -> str | None:
+def write_picture(
+    referee: Referee, models: Mapping[str, str | Path], row: FeatureResults, path: Path, affine: bool = False
+) -> str | None:
     """Draw the matches of one pair by several models, one below the other: correct ones green, wrong ones red.
 
     Args:
@@ -105,6 +107,7 @@ def write_picture(referee: Referee, models: Mapping[str, str | Path], row: Featu
         models: by the name in the picture.
         row: the pair is the one with the median number of correct matches in it.
         path: the picture.
+        affine: with affine shapes.
 
     Returns:
         Names of the two images; None where no pair was measured.
@@ -116,7 +119,7 @@ def write_picture(referee: Referee, models: Mapping[str, str | Path], row: Featu
     scene, pair = found
     rows = []
     for name, model in models.items():
-        source = ExtractedFeatures(referee.extractor(model), [scene], referee.config.num_features)
+        source = ExtractedFeatures(referee.extractor(model, affine), [scene], referee.config.num_features)
         first, second = (source.read(scene.name, scene.names[k]) for k in pair)
         picture, correct, count = draw_pair(scene, pair, (first, second))
         rows.append(_titled(picture, f"{name}: {correct} of {count} correct"))
