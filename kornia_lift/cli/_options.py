@@ -18,7 +18,7 @@ class CommandError(Exception):
 
 
 def add_feature_options(
-    parser: argparse.ArgumentParser, *, num_features: int, resize: int, apply_exif: bool = True
+    parser: argparse.ArgumentParser, *, num_features: int, resize: int, apply_exif: bool | None = True
 ) -> None:
     """Add the options that choose the feature, the pixels it sees, and where it is computed.
 
@@ -26,7 +26,7 @@ def add_feature_options(
         parser: the parser of a command.
         num_features: default of ``--num-features``.
         resize: default of ``--resize``.
-        apply_exif: whether images are rotated as their EXIF tag says, by default.
+        apply_exif: whether images are rotated as their EXIF tag says, by default; ``None``: it reads no image files.
     """
     group = parser.add_argument_group("feature")
     group.add_argument(
@@ -58,6 +58,17 @@ def add_feature_options(
         help="reduce larger images to this longer side, 0 for never; results are in pixels of the original "
         "(default: %(default)s)",
     )
+    if apply_exif is not None:
+        _add_exif_options(group, apply_exif)
+    group.add_argument(
+        "--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)"
+    )
+    group.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="number format to compute in (default: %(default)s)"
+    )
+
+
+def _add_exif_options(group: argparse._ArgumentGroup, apply_exif: bool) -> None:
     exif = group.add_mutually_exclusive_group()
     exif.add_argument(
         "--apply-exif",
@@ -71,12 +82,6 @@ def add_feature_options(
         action="store_false",
         dest="apply_exif",
         help="use the pixels as stored, as hloc and COLMAP do" + ("" if apply_exif else " (default)"),
-    )
-    group.add_argument(
-        "--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda if there is one)"
-    )
-    group.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="number format to compute in (default: %(default)s)"
     )
 
 

@@ -37,7 +37,7 @@ def add_parser(commands: Any) -> None:
         help="where to write the picture: correct matches green, wrong ones red (default: %(default)s)",
     )
     add_matching_options(parser, geometry="homography")
-    add_feature_options(parser, num_features=1000, resize=0)
+    add_feature_options(parser, num_features=1000, resize=0, apply_exif=None)
     parser.set_defaults(run=run)
 
 

@@ -61,7 +61,7 @@ def guess_kind(path: str | os.PathLike[str]) -> Kind:
     if path.suffix not in by_suffix:
         raise ValueError(
             f"{path}: expected a .t7 (DeepDesc), .h5 (LIFT), .txt (TILDE) file or a folder of .npy files (learned "
-            f"orientation); say which of {', '.join(get_args(Kind))} it is"
+            f"orientation); of another name, say what it is (--kind, in Python kind=): {', '.join(get_args(Kind))}"
         )
     return by_suffix[path.suffix]
 

@@ -35,7 +35,7 @@ def test_convert(call: Callable[..., Answer], shared: Path, tmp_path: Path) -> N
         (("absent.t7", "--out", "a.safetensors"), "no weights absent.t7"),
         (("text.txt", "--out", "a.bin"), "ends in .safetensors"),
         (("text.txt", "--out", "a.safetensors"), "text.txt is not a TILDE filter file"),
-        (("text.md", "--out", "a.safetensors"), "expected a .t7 (DeepDesc)"),
+        (("text.md", "--out", "a.safetensors"), "say what it is (--kind, in Python kind=): deepdesc, "),
         (("text.txt", "--out", "mine.safetensors"), "--out mine.safetensors exists: remove it or choose another name"),
         (("text.txt", "--out", "a.safetensors", "--licence", "absent"), "--licence absent: expected the file with"),
     ],

@@ -36,6 +36,11 @@ def test_demo_reports_the_precision(call: Call) -> None:
         assert greens > 500
 
 
+def test_demo_reads_no_image_files_and_has_no_options_for_them(call: Call) -> None:
+    answer = call("demo", "--ignore-exif")
+    assert answer.code == 2 and "unrecognized arguments: --ignore-exif" in answer.err
+
+
 def test_demo_precision_falls_when_matches_are_wrong(call: Call) -> None:
     """Random descriptors match at random, and the report says so."""
     from kornia.feature import SIFTFeature
