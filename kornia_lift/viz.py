@@ -155,8 +155,9 @@ def _check_one(image: Tensor, who: str) -> None:
 
 
 def _inliers(match: PairMatch) -> tuple[Tensor, Tensor]:
-    pairs = torch.from_numpy(match.pairs[match.verified])
-    return match.first.lafs[pairs[:, 0]], match.second.lafs[pairs[:, 1]]
+    first, second = match.lafs
+    verified = torch.from_numpy(match.verified)
+    return first[verified], second[verified]
 
 
 def _zooms(first: tuple[int, ...], second: tuple[int, ...], max_width: int, max_height: int) -> tuple[float, float]:

@@ -102,6 +102,13 @@ def add_matching_options(parser: argparse.ArgumentParser, *, geometry: str) -> N
         "shipped network (CNe); or the .safetensors file of your own network (default: %(default)s)",
     )
     group.add_argument(
+        "--no-refine",
+        action="store_false",
+        dest="refine",
+        help="leave matched positions as the detector found them; by default those in B are moved to where B shows "
+        "the keypoints of A, to fractions of a pixel",
+    )
+    group.add_argument(
         "--geometry",
         choices=("fundamental", "homography"),
         default=geometry,

@@ -44,7 +44,6 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Warp, match, compare with the truth."""
     import numpy as np
-    import torch
 
     from kornia_lift.cli._picture import check_picture_path, save_picture
     from kornia_lift.cli.match import as_text, match_as_asked
@@ -62,14 +61,13 @@ def run(args: argparse.Namespace) -> int:
     carried = np.c_[here, np.ones(len(here))] @ truth[0].double().numpy().T
     error = np.hypot(*(carried[:, :2] / carried[:, 2:] - there).T)
     correct = error <= CORRECT_WITHIN
-    pairs = torch.from_numpy(match.pairs)
-    lafs = match.first.lafs[pairs[:, 0]], match.second.lafs[pairs[:, 1]]
     with clock.stage("drawing"):
-        save_picture(args.out, draw_matches(image, copy, lafs, correct=correct))
+        save_picture(args.out, draw_matches(image, copy, match.lafs, correct=correct))
     print(as_text(args, match, clock))
+    median = f"{float(np.median(error[correct])):.2f}" if correct.any() else "unknown"
     of_verified = _percent(correct[match.verified])
     print(f"precision       {_percent(correct)} of the putative matches, {of_verified} of the verified")
-    print(f"                (correct: within {CORRECT_WITHIN:g} px of the known warp)")
+    print(f"                (correct: within {CORRECT_WITHIN:g} px of the known warp; median error {median} px)")
     print(f"picture         {args.out}   (green: correct, red: wrong)")
     return 0
 

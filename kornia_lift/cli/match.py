@@ -101,6 +101,7 @@ def match_as_asked(args: argparse.Namespace, first: Any, second: Any, clock: Sta
         geometry=args.geometry,
         threshold=args.threshold,
         keep=_filter_as_asked(args, device),
+        refine=args.refine,
         clock=clock,
     )
 
@@ -187,6 +188,7 @@ def as_json(args: argparse.Namespace, match: PairMatch, clock: StageClock, pictu
         "log10_false_alarms": match.log_false_alarms if math.isfinite(match.log_false_alarms) else None,
         "filter": args.filter,
         "ratio": args.ratio if args.filter == "ratio" else None,
+        "refined": match.refined is not None,
         "geometry": args.geometry,
         "estimator": "OpenCV USAC_MAGSAC",
         "threshold": args.threshold if math.isfinite(args.threshold) else None,

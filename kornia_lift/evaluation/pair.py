@@ -31,6 +31,7 @@ from kornia_lift.evaluation.measures.matching import Neighbours
 from kornia_lift.evaluation.measures.metrics import MMA_THRESHOLDS, ZERO_SCORES, PairScores, score_pair
 from kornia_lift.evaluation.measures.overlap import OverlapOptions, score_overlap
 from kornia_lift.features import Features
+from kornia_lift.matching.refinement import refined_positions
 from kornia_lift.scenes.calibrated import CalibratedScene
 from kornia_lift.scenes.homographies import HomographySequence
 from kornia_lift.scenes.scene import UNKNOWN, FloatArray, HasLocalAffine, HasPose, Pair, Scene, Transferred
@@ -47,6 +48,7 @@ class Options:
         overlap: forms of the overlap measures; empty leaves them out (they take most of the time).
         epipolar_threshold: pixels within which a match agrees with the cameras, where there is no depth.
         filter: weights of a correspondence network, a name or a path; poses are then also estimated from what it keeps.
+        refine: positions of the matches in B are refined before they are measured.
     """
 
     num_features: int = 1000
@@ -55,6 +57,7 @@ class Options:
     overlap: tuple[OverlapOptions, ...] = ()
     epipolar_threshold: float = EPIPOLAR_THRESHOLD
     filter: str | None = None
+    refine: bool = False
 
 
 def measure_pair(
@@ -82,6 +85,10 @@ def measure_pair(
     (first, second), (forward, backward) = features, moved
     known = bool((forward.status != UNKNOWN).any() and (backward.status != UNKNOWN).any())
     matched, matches = mutual_matches(first.keypoints, second.keypoints, neighbours)
+    if options.refine:
+        images = scene.image(pair.i), scene.image(pair.j)
+        chosen = np.stack([matched, neighbours.forward[matched]], 1)
+        matches = matches[0], refined_positions(images, features, chosen), matches[2]
     values: dict[str, float] = {}
     if known:
         distance = transfer_error(forward, matched, matches[1])
@@ -95,6 +102,8 @@ def measure_pair(
     if not known:
         return values, "no ground truth at any keypoint: only cameras and matches were measured"
     values |= _flat(score_pair(first, second, *moved, threshold=options.threshold, neighbours=neighbours))
+    if options.refine:
+        values |= _refined_mma(forward, matched, matches[1])
     if options.overlap and isinstance(scene, HasLocalAffine):
         if first.scales is None or second.scales is None:
             return values, "no scales: the overlap form was left out"
@@ -147,6 +156,13 @@ def _epipolar_values(
 def _flat(scores: PairScores) -> dict[str, float]:
     values = {k: v for k, v in scores.as_dict().items() if k != "mma"}
     return values | {f"mma_{t}": v for t, v in zip(MMA_THRESHOLDS, scores.mma, strict=True)}
+
+
+def _refined_mma(forward: Transferred, matched: NDArray[np.int64], refined: FloatArray) -> dict[str, float]:
+    """Share of the matches within each threshold, of those whose keypoint of A is visible in B."""
+    error = transfer_error(forward, matched, refined)
+    seen = error[np.isfinite(error)]
+    return {f"mma_{t}": float((seen <= t).mean()) if len(seen) else 0.0 for t in MMA_THRESHOLDS}
 
 
 def _geometry(

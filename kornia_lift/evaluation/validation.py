@@ -28,6 +28,7 @@ def evaluate_feature(
     warp: ImageWarp = IDENTITY,
     threshold: float = THRESHOLD,
     estimator: Estimator | None = None,
+    refine: bool = False,
     cache: FeatureMemory | None = None,
 ) -> dict[str, Any]:
     """Score a feature on scenes: the measures of :func:`~kornia_lift.evaluation.runner.evaluate`, as plain means.
@@ -41,6 +42,7 @@ def evaluate_feature(
         warp: applied to the second image of every pair.
         threshold: pixels.
         estimator: robust estimator for poses and homographies; None leaves both out.
+        refine: refine the positions of the matches before they are measured.
         cache: features by (scene, image); filled here, so that a second call extracts only what is new.
 
     Returns:
@@ -59,7 +61,7 @@ def evaluate_feature(
             raise ValueError(f"two scenes are called {base.name!r}; names must be unique")
         asked.append(base if warp.label == IDENTITY.label else WarpedScene(base, warp))
     source = ExtractedFeatures(extract, asked, num_features, cache)
-    results = evaluate(source, asked, Options(num_features, threshold=threshold, estimator=estimator))
+    results = evaluate(source, asked, Options(num_features, threshold=threshold, estimator=estimator, refine=refine))
     counted = [r for r in results if r.status != SKIPPED]
     if not counted:
         raise ValueError("there is no pair to evaluate in these scenes")

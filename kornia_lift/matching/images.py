@@ -29,6 +29,7 @@ def match_images(
     geometry: Geometry = "fundamental",
     threshold: float = 2.0,
     keep: CorrespondenceFilter | None = None,
+    refine: bool = True,
 ) -> PairMatch:
     """Extract, match and verify the features of two images; no gradient is recorded.
 
@@ -44,6 +45,8 @@ def match_images(
         threshold: largest error of an inlier, in pixels.
         keep: a learned filter that chooses among all nearest neighbours instead of the ratio test, such as
             ``CorrespondenceFilter(CorrespondenceNet(pretrained=True))``.
+        refine: move the matched positions in the second image to where it shows the keypoints of the first one
+            (:class:`~kornia_lift.matching.refinement.MatchRefiner`); half of the error is left.
 
     Returns:
         Features of both images, index pairs of the putative matches, which of them are inliers, and the matrix:
@@ -79,6 +82,7 @@ def match_images(
         geometry=geometry,
         threshold=threshold,
         keep=keep,
+        refine=refine,
     )
 
 

@@ -19,6 +19,7 @@ from kornia_lift.matching.descriptors import match_descriptors
 from kornia_lift.matching.filtering import CorrespondenceFilter
 from kornia_lift.matching.learned import filter_matches
 from kornia_lift.matching.overlap import FEW_KEYPOINTS, MAX_LOG_FALSE_ALARMS, log_false_alarms
+from kornia_lift.matching.refinement import refined_positions
 from kornia_lift.matching.verification import Geometry, verify
 
 
@@ -37,6 +38,8 @@ class PairMatch:
         model: the fundamental matrix or homography from the first image to the second, shape (3, 3), or ``None``
             where none was found.
         log_false_alarms: see :func:`~kornia_lift.matching.overlap.log_false_alarms`.
+        refined: where the second image shows the first keypoint of each match, (x, y), shape (M, 2); ``None`` where
+            matches were not refined.
     """
 
     first: Features
@@ -46,11 +49,21 @@ class PairMatch:
     verified: NDArray[np.bool_]
     model: NDArray[np.float64] | None
     log_false_alarms: float
+    refined: NDArray[np.float64] | None = None
 
     @property
     def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Matched keypoints (x, y) of the first and of the second image, each of shape (M, 2)."""
-        return self.first.keypoints[self.pairs[:, 0]], self.second.keypoints[self.pairs[:, 1]]
+        """Matched positions (x, y) in the first and in the second image, each of shape (M, 2); refined if they are."""
+        second = self.second.keypoints[self.pairs[:, 1]] if self.refined is None else self.refined
+        return self.first.keypoints[self.pairs[:, 0]], second
+
+    @property
+    def lafs(self) -> tuple[Tensor, Tensor]:
+        """Matched frames of the first and of the second image, at :attr:`points`, each of shape (M, 2, 3)."""
+        pairs = torch.from_numpy(self.pairs)
+        first, second = self.first.lafs[pairs[:, 0]], self.second.lafs[pairs[:, 1]]
+        centres = torch.from_numpy(self.points[1]).to(second)
+        return first, torch.cat([second[:, :, :2], centres[:, :, None]], 2)
 
     @property
     def overlap(self) -> bool:
@@ -81,6 +94,7 @@ def match_tensors(
     geometry: Geometry = "fundamental",
     threshold: float = 2.0,
     keep: CorrespondenceFilter | None = None,
+    refine: bool = True,
     clock: StageClock | None = None,
 ) -> PairMatch:
     """Extract the features of two images, match them and verify the matches.
@@ -96,7 +110,8 @@ def match_tensors(
         geometry: see :func:`verify`.
         threshold: see :func:`verify`.
         keep: see :func:`match_pair`.
-        clock: adds the seconds of the parts of the feature, of matching and of verification.
+        refine: refine the positions of the matches in the second image.
+        clock: adds the seconds of the parts of the feature, of matching, refinement and verification.
 
     Raises:
         ValueError: if this machine has no such device.
@@ -107,8 +122,16 @@ def match_tensors(
         reduced = shrink(as_seen(image, feature), max_size).to(target or image.device, dtype)
         with nullcontext() if clock is None else clock.stages_of(feature):  # threads may share the feature
             features.append(extract_features(feature, reduced, (image.shape[-1], image.shape[-2])))
+    images = [image.to(target or image.device) for image in (first, second)] if refine else None
     return match_pair(
-        features[0], features[1], ratio=ratio, geometry=geometry, threshold=threshold, keep=keep, clock=clock
+        features[0],
+        features[1],
+        ratio=ratio,
+        geometry=geometry,
+        threshold=threshold,
+        keep=keep,
+        images=None if images is None else (images[0], images[1]),
+        clock=clock,
     )
 
 
@@ -120,6 +143,7 @@ def match_pair(
     geometry: Geometry = "fundamental",
     threshold: float = 2.0,
     keep: CorrespondenceFilter | None = None,
+    images: tuple[Tensor, Tensor] | None = None,
     clock: StageClock | None = None,
 ) -> PairMatch:
     """Match the features of two images and verify the matches.
@@ -131,7 +155,9 @@ def match_pair(
         geometry: see :func:`verify`.
         threshold: see :func:`verify`.
         keep: a learned filter that chooses among all nearest neighbours, instead of the ratio test.
-        clock: adds the seconds of the stages ``matching`` and ``verification``.
+        images: the two images, in which the positions of the matches are refined before they are verified, see
+            :func:`~kornia_lift.matching.refinement.refined_positions`. ``None``: positions are those of the features.
+        clock: adds the seconds of the stages ``matching``, ``refinement`` and ``verification``.
 
     Raises:
         ValueError: if the descriptors are packed bits.
@@ -148,13 +174,17 @@ def match_pair(
                 torch.from_numpy(first.descriptors), torch.from_numpy(second.descriptors), ratio
             )
             tried = len(pairs)
+    refined = None
+    if images is not None:
+        with clock.stage("refinement"):
+            refined = refined_positions(images, (first, second), pairs)
     with clock.stage("verification"):
         here = first.keypoints[pairs[:, 0]].astype(np.float32)
-        there = second.keypoints[pairs[:, 1]].astype(np.float32)
+        there = (second.keypoints[pairs[:, 1]] if refined is None else refined).astype(np.float32)
         verified, model = verify(here, there, geometry, threshold)
     # a filter chooses what fits some geometry: chance had all of the matches to choose from
     chance = log_false_alarms(tried, int(verified.sum()), geometry, threshold, list(sizes))
-    return PairMatch(first, second, pairs, confidence, verified, model, chance)
+    return PairMatch(first, second, pairs, confidence, verified, model, chance, refined)
 
 
 def _extent(features: Features) -> tuple[int, int]:

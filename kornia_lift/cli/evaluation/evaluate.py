@@ -74,6 +74,9 @@ def add_parser(commands: Any) -> None:
         metavar="learned|FILE",
         help="also the poses from the matches that a correspondence network keeps: the shipped one or your own",
     )
+    parser.add_argument(
+        "--refine", action="store_true", help="refine the positions of the matches before they are measured"
+    )
     parser.add_argument("--no-geometry", action="store_true", help="leave out poses and homographies")
     parser.add_argument("--no-page", action="store_true", help="leave out the page with pictures")
     parser.add_argument("-q", "--quiet", action="store_true", help="print nothing while extracting")
@@ -133,7 +136,8 @@ def run(args: argparse.Namespace) -> int:
         learned = None if args.filter is None else CorrespondenceNet.name_of(args.filter)
     except (ValueError, OSError) as error:
         raise CommandError(f"--filter: {error}") from error
-    options = Options(count, estimator=Estimator() if geometry else None, overlap=overlap, filter=learned)
+    estimator = Estimator() if geometry else None
+    options = Options(count, estimator=estimator, overlap=overlap, filter=learned, refine=args.refine)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         results = run_candidates(

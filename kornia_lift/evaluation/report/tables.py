@@ -188,6 +188,8 @@ def report(results: Results, *, baseline: str | None = None) -> list[Block]:
             "pairs belong to the first column."
         )
     )
+    if options.get("refine"):
+        blocks.append(Paragraph("The positions of the matches in B were refined (`--refine`)."))
     if options.get("estimator_label"):
         blocks.append(Paragraph(f"Robust estimator: {options['estimator_label']}."))
     for group in results.groups:

@@ -1,0 +1,215 @@
+"""Refined matches: known maps between two images, what may change between them, and what must stay as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from kornia.feature import laf_from_center_scale_ori
+from kornia.geometry.transform import warp_affine
+from torch import Tensor
+
+from kornia_lift import LIFTFeature, match_images
+from kornia_lift._kornia import ShapeError
+from kornia_lift.features import Features
+from kornia_lift.geometry.pyramid import PatchPyramid
+from kornia_lift.matching import MatchRefiner, extract_features, match_pair
+from kornia_lift.matching.refinement import refined_positions
+from tests.helpers.pictures import texture
+
+ANGLE = math.radians(25)
+#: Maps pixels of the image to pixels of its copy: rotated, reduced in one direction, moved.
+MAP = torch.tensor(
+    [[0.95 * math.cos(ANGLE), -0.8 * math.sin(ANGLE), 48.3], [0.95 * math.sin(ANGLE), 0.8 * math.cos(ANGLE), -11.6]]
+)
+
+
+def copy_of(image: Tensor) -> Tensor:
+    return warp_affine(image, MAP[None].to(image), image.shape[-2:], mode="bicubic", align_corners=True)
+
+
+def known_matches(count: int = 40, shift: float = 0.8, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Frames of the image, frames of the copy as a detector finds them, and the true ones."""
+    generator = torch.Generator().manual_seed(seed)
+    at = 60 + 80 * torch.rand(count, 2, generator=generator)
+    angles = 360 * torch.rand(count, generator=generator)
+    lafs = laf_from_center_scale_ori(at[None], torch.full((1, count, 1, 1), 14.0), angles[None, :, None])
+    true = torch.cat([MAP[:, :2] @ lafs[..., :2], (MAP[:, :2] @ lafs[..., 2:]) + MAP[:, 2:]], -1)
+    found = laf_from_center_scale_ori(
+        true[..., 2] + shift * torch.randn(1, count, 2, generator=generator),
+        torch.full((1, count, 1, 1), 12.0),
+        angles[None, :, None] - 25 + 6 * torch.randn(1, count, 1, generator=generator),
+    )
+    return lafs, found, true
+
+
+def errors(lafs: Tensor, true: Tensor) -> Tensor:
+    return (lafs[..., 2] - true[..., 2]).norm(dim=-1)
+
+
+def test_frames_move_to_where_the_copy_shows_them() -> None:
+    image = texture(200, 200)
+    lafs, found, true = known_matches()
+    moved, similarity = MatchRefiner(steps=12)(image, copy_of(image), lafs, found)
+    assert errors(found, true).median() > 0.7
+    assert errors(moved, true).median() < 0.05
+    assert similarity.median() > 0.98
+    # the whole frame covers what the first one covers
+    close = errors(moved, true)[0] < 0.1
+    assert close.float().mean() > 0.8
+    assert (moved - true)[0, close, :, :2].abs().median() < 0.15  # of 14 pixels
+
+
+def test_contrast_brightness_and_noise_hardly_matter() -> None:
+    image = texture(200, 200)
+    lafs, found, true = known_matches()
+    noise = 0.01 * torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
+    darker = 0.3 * copy_of(image) + 0.1 + noise
+    moved, _ = MatchRefiner(steps=12)(image, darker, lafs, found)
+    assert errors(moved, true).median() < 0.08
+
+
+def test_what_does_not_match_stays() -> None:
+    image, other = texture(200, 200), texture(200, 200, seed=5)
+    lafs, found, _ = known_matches()
+    moved, similarity = MatchRefiner(similarity=0.95)(image, other, lafs, found)
+    assert (similarity < 0.95).float().mean() > 0.9
+    torch.testing.assert_close(moved[similarity < 0.95], found[similarity < 0.95], rtol=0, atol=0)
+    flat = torch.full_like(image, 0.4)
+    for pair in ((image, flat), (flat, image), (flat, flat)):
+        moved, similarity = MatchRefiner()(*pair, lafs, found)
+        torch.testing.assert_close(moved, found, rtol=0, atol=0)
+        assert similarity.abs().max() < 1e-3
+
+
+def test_matches_move_by_no_more_than_the_reach() -> None:
+    image = texture(200, 200)
+    lafs, found, _ = known_matches(shift=2.0)
+    for reach in (0.05, 0.2):
+        moved, _ = MatchRefiner(reach=reach)(image, copy_of(image), lafs, found)
+        # distances of a frame of 12 pixels, which has no affine shape
+        assert errors(moved, found).max() <= 12 * reach + 1e-3
+
+
+def test_empty_slots_stay_empty() -> None:
+    image = texture(200, 200)
+    lafs, found, _ = known_matches(10)
+    lafs, found = lafs.clone(), found.clone()
+    lafs[0, 4:6] = found[0, 4:6] = 0
+    moved, similarity = MatchRefiner()(image, copy_of(image), lafs, found)
+    assert moved[0, 4:6].eq(0).all() and similarity[0, 4:6].eq(0).all()
+    assert moved.isfinite().all()
+    none = MatchRefiner()(image, image, lafs[:, :0], found[:, :0])
+    assert none[0].shape == (1, 0, 2, 3) and none[1].shape == (1, 0)
+
+
+def test_batches_and_many_matches_are_refined_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = torch.cat([texture(200, 200, seed=seed) for seed in (0, 1)])
+    lafs, found, _ = known_matches()
+    both = MatchRefiner()(images, copy_of(images), lafs.expand(2, -1, -1, -1), found.expand(2, -1, -1, -1))
+    monkeypatch.setattr("kornia_lift.matching.refinement.CHUNK", 7)
+    for k in range(2):
+        view, copy = PatchPyramid(images[k : k + 1]), PatchPyramid(copy_of(images[k : k + 1]))
+        moved, similarity = MatchRefiner()(view, copy, lafs, found)
+        torch.testing.assert_close(both[0][k : k + 1], moved, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(both[1][k : k + 1], similarity, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_the_number_format_follows_the_frames(dtype: torch.dtype) -> None:
+    image = texture(200, 200)
+    lafs, found, true = known_matches()
+    moved, similarity = MatchRefiner(steps=12)(image, copy_of(image), lafs.to(dtype), found.to(dtype))
+    assert moved.dtype == similarity.dtype == dtype
+    rounding = 0.5 if dtype == torch.bfloat16 else 0.1  # of positions near 128
+    assert errors(moved.float(), true).median() < rounding
+
+
+def test_gradients_reach_images_and_frames() -> None:
+    image = texture(200, 200).requires_grad_()
+    copy = copy_of(image.detach()).requires_grad_()
+    lafs, found, _ = known_matches(6)
+    lafs = lafs.requires_grad_()
+    moved, _ = MatchRefiner()(image, copy, lafs, found)
+    moved[..., 2].square().sum().backward()
+    for tensor in (image, copy, lafs):
+        assert tensor.grad is not None and tensor.grad.isfinite().all() and tensor.grad.abs().sum() > 0
+
+
+def test_a_moved_first_keypoint_moves_the_second_one() -> None:
+    """The gradient of the found position to the position of the first keypoint is the map between the images."""
+    image = texture(200, 200)
+    copy = copy_of(image)
+    lafs, _, true = known_matches(20)
+    shift = torch.zeros(2, requires_grad=True)
+    moved, _ = MatchRefiner(steps=12)(image, copy, torch.cat([lafs[..., :2], lafs[..., 2:] + shift[:, None]], -1), true)
+    close = errors(moved, true)[0] < 0.03
+    for axis in range(2):
+        (slope,) = torch.autograd.grad(moved[0, close, axis, 2].mean(), shift, retain_graph=True)
+        torch.testing.assert_close(slope, MAP[axis, :2], atol=0.25, rtol=0)
+
+
+def test_wrong_arguments_are_refused() -> None:
+    image = texture(64, 64)
+    lafs, found, _ = known_matches(3)
+    with pytest.raises(ShapeError, match=r"slot by slot; got \(1, 3, 2, 3\) and \(1, 2, 2, 3\)"):
+        MatchRefiner()(image, image, lafs, found[:, :2])
+    with pytest.raises(ShapeError):
+        MatchRefiner()(image.expand(1, 3, -1, -1), image, lafs, found)
+    for wrong in ({"region": 0.0}, {"reach": -1.0}, {"size": 2}, {"steps": 0}, {"similarity": 1.5}):
+        with pytest.raises(ValueError, match=f"^{next(iter(wrong))} expects"):
+            MatchRefiner(**wrong)  # type: ignore[arg-type]
+
+
+def test_matched_images_are_refined_unless_switched_off() -> None:
+    image = texture(200, 200)
+    copy = copy_of(image)
+    feature = LIFTFeature(200)
+    found = {
+        refine: match_images(image, copy, feature, geometry="homography", refine=refine) for refine in (True, False)
+    }
+    error = {}
+    for refine, match in found.items():
+        here, there = match.points
+        error[refine] = np.median(np.linalg.norm(here @ MAP[:, :2].numpy().T + MAP[:, 2].numpy() - there, axis=1))
+        first, second = match.lafs
+        np.testing.assert_allclose(first[:, :, 2], here, atol=1e-4)
+        np.testing.assert_allclose(second[:, :, 2], there, atol=1e-4)
+    assert found[False].refined is None
+    np.testing.assert_array_equal(found[False].points[1], found[False].second.keypoints[found[False].pairs[:, 1]])
+    assert error[True] < 0.6 * error[False]
+    # the keypoints of the images themselves stay
+    np.testing.assert_array_equal(found[True].second.keypoints, found[False].second.keypoints)
+
+
+def test_positions_are_in_pixels_of_the_image_given_at_any_size() -> None:
+    image = texture(200, 200)
+    copy = copy_of(image)
+    large = torch.nn.functional.interpolate(copy, scale_factor=2, mode="bicubic", align_corners=False).clamp(0, 1)
+    match = match_images(image, large, LIFTFeature(200), max_size=200, geometry="homography")
+    here, there = match.points
+    error = np.linalg.norm(2 * (here @ MAP[:, :2].numpy().T + MAP[:, 2].numpy() + 0.5) - 0.5 - there, axis=1)
+    assert np.median(error) < 0.5  # of pixels of half the size
+
+
+def test_features_without_scales_keep_their_positions() -> None:
+    image = texture(128, 160)
+    features = extract_features(LIFTFeature(60), image, (160, 128))
+    bare = dataclasses.replace(features, scales=None, angles=None)
+    pairs = np.stack([np.arange(len(bare))] * 2, 1)
+    np.testing.assert_array_equal(refined_positions((image, image), (bare, features), pairs), features.keypoints)
+    assert refined_positions((image, image), (features, features), pairs[:0]).shape == (0, 2)
+    same = refined_positions((image, image), (features, features), pairs)
+    np.testing.assert_allclose(same, features.keypoints, atol=0.01)
+
+
+def test_a_match_of_features_is_refined_where_images_are_given() -> None:
+    image = texture(128, 160)
+    one = extract_features(LIFTFeature(60), image, (160, 128))
+    moved = Features(one.keypoints + 0.7, one.descriptors, one.scores, one.scales, one.angles, one.image_size)
+    match = match_pair(one, moved, images=(image, image.expand(1, 3, -1, -1)))
+    here, there = match.points
+    assert np.median(np.abs(there - here)) < 0.05
