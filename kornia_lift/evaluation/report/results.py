@@ -208,10 +208,8 @@ def describe_options(options: Options) -> dict[str, Any]:
     """Options of the evaluation as plain values, with the estimator in words."""
     plain = asdict(options)
     plain["estimator_label"] = options.estimator.label if options.estimator else None
-    if not options.refine:
-        del plain["refine"]  # files of versions without the option stay comparable
-    # As JSON gives them back, so that options of a file and of a run can be compared.
-    return dict(json.loads(json.dumps(plain)))
+    plain |= {} if plain.pop("refine") is False else {"refine": True}  # files from before the option stay comparable
+    return dict(json.loads(json.dumps(plain)))  # as JSON gives them back: options of a file and of a run compare
 
 
 def provenance(root: Path | None = None) -> dict[str, Any]:

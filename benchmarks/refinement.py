@@ -1,6 +1,6 @@
 """What refining the positions of matches brings to features, on development and test scenes.
 
-    python -m benchmarks.parts.refined
+    python benchmarks/refinement.py
 
 Writes benchmarks/results/parts/refined.json and .md, and the table of docs/evaluation.md.
 """
@@ -17,19 +17,22 @@ from typing import Any
 
 import torch
 
-from benchmarks.development import development_groups
-from benchmarks.pages.marks import put_between
-from benchmarks.parts.report import RESULTS, ROOT, write_report
-from kornia_lift.evaluation import evaluate_feature
-from kornia_lift.evaluation.candidates import candidate
-from kornia_lift.evaluation.features.extraction import to_features
-from kornia_lift.evaluation.measures.geometry import Estimator
-from kornia_lift.evaluation.report.results import provenance
-from kornia_lift.features import Features
-from kornia_lift.matching.descriptors import match_descriptors
-from kornia_lift.matching.refinement import refined_positions
-from kornia_lift.scenes.folders import load_scenes
-from kornia_lift.scenes.scene import Scene
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT)]  # Python looks beside this file only
+
+from benchmarks.development import development_groups  # noqa: E402
+from benchmarks.pages.marks import put_between  # noqa: E402
+from benchmarks.parts.report import RESULTS, write_report  # noqa: E402
+from kornia_lift.evaluation import evaluate_feature  # noqa: E402
+from kornia_lift.evaluation.candidates import candidate  # noqa: E402
+from kornia_lift.evaluation.features.extraction import to_features  # noqa: E402
+from kornia_lift.evaluation.measures.geometry import Estimator  # noqa: E402
+from kornia_lift.evaluation.report.results import provenance  # noqa: E402
+from kornia_lift.features import Features  # noqa: E402
+from kornia_lift.matching.descriptors import match_descriptors  # noqa: E402
+from kornia_lift.matching.refinement import refined_positions  # noqa: E402
+from kornia_lift.scenes.folders import load_scenes  # noqa: E402
+from kornia_lift.scenes.scene import Scene  # noqa: E402
 
 COUNT = 1000
 ESTIMATOR = Estimator(orders=5)
@@ -137,7 +140,7 @@ def page(content: Mapping[str, Any]) -> str:
         "# Refined matches\n\n"
         "Correct matches, their median error in pixels (held-out scenes: from the epipolar lines), and AUC@5 degrees "
         f"of the poses or AUC@1 px of the homographies. {content['keypoints']} keypoints; {content['estimator']}. Made "
-        f"{made['time']} at commit {made['commit']} by `python -m benchmarks.parts.refined`.\n\n{table(content)}\n\n"
+        f"{made['time']} at commit {made['commit']} by `python benchmarks/refinement.py`.\n\n{table(content)}\n\n"
         f"Seconds of a pair of Herz-Jesus-P8, {content['threads']} threads: {times}.\n"
     )
 
