@@ -2,9 +2,9 @@
 
     python -m benchmarks.parts.overlap ../shared/data/train --cache CACHE
 
-The rule is that of :mod:`kornia_lift.matching.overlap`, with the defaults of ``kornia-lift match``, with other
-settings, and with its ``--filter learned``. Writes benchmarks/results/parts/overlap.json and .md; ``--resume`` measures
-what they lack.
+The rule is that of :mod:`kornia_lift.matching.overlap`, with the defaults of ``kornia-lift match`` (the settings named
+"refined"), and without refinement with other settings and with ``--filter learned``. Writes
+benchmarks/results/parts/overlap.json and .md; ``--resume`` measures what they lack.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from benchmarks.development import development_groups
 from benchmarks.parts.report import RESULTS, write_report
+from kornia_lift._gray import as_gray, to_bytes
 from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.evaluation.comparison import fill_cache, open_features
 from kornia_lift.evaluation.report.results import provenance
@@ -32,7 +34,8 @@ from kornia_lift.networks.correspondence import CorrespondenceNet
 
 GROUPS = ("sfm", "sfm, trained on")
 COUNT = 2000
-Views = tuple[Features, Features]
+View = tuple[Features, Tensor]  # and the image, (1, 1, H, W), gray, uint8
+Views = tuple[View, View]
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,13 @@ class Setting:
     threshold: float = 2.0
     geometry: Geometry = "fundamental"
     learned: bool = False  # --filter learned, in place of the ratio test
+    refine: bool = False  # --no-refine where false
 
     @property
     def label(self) -> str:
         chosen = "learned filter" if self.learned else f"ratio {self.ratio:g}"
-        return f"{self.keypoints} keypoints, {chosen}, {self.threshold:g} px, {self.geometry}"
+        refined = ", refined" if self.refine else ""
+        return f"{self.keypoints} keypoints, {chosen}, {self.threshold:g} px, {self.geometry}{refined}"
 
 
 SETTINGS = (
@@ -62,6 +67,8 @@ SETTINGS = (
     Setting(learned=True),
     Setting(learned=True, keypoints=500),
     Setting(learned=True, geometry="homography"),
+    Setting(refine=True),
+    Setting(refine=True, geometry="homography"),
 )
 
 
@@ -70,12 +77,13 @@ def measure(pairs: Sequence[Views], setting: Setting) -> dict[str, Any]:
     keep = CorrespondenceFilter(CorrespondenceNet(pretrained=True)) if setting.learned else None
     found = [
         match_pair(
-            first.top(setting.keypoints),
-            second.top(setting.keypoints),
+            first[0].top(setting.keypoints),
+            second[0].top(setting.keypoints),
             ratio=setting.ratio,
             geometry=setting.geometry,
             threshold=setting.threshold,
             keep=keep,
+            images=(first[1] / 255, second[1] / 255) if setting.refine else None,
         )
         for first, second in pairs
     ]
@@ -87,7 +95,7 @@ def measure(pairs: Sequence[Views], setting: Setting) -> dict[str, Any]:
     }
 
 
-def unrelated(scenes: Sequence[Sequence[Features]], count: int) -> list[Views]:
+def unrelated(scenes: Sequence[Sequence[View]], count: int) -> list[Views]:
     """Draw pairs of images of different scenes, each pair once."""
     sizes = [len(images) for images in scenes]
     possible = (sum(sizes) ** 2 - sum(size**2 for size in sizes)) // 2
@@ -117,12 +125,15 @@ def main() -> int:
     for model in args.models:
         entry = candidate(model)
         fill_cache(entry, {"": scenes}, args.cache, COUNT, progress=lambda line: print(line, file=sys.stderr))
-        views: list[list[Features]] = []
+        views: list[list[View]] = []
         related: list[Views] = []
         with open_features(entry, args.cache, COUNT) as source:
             for scene in scenes:
                 used = sorted({index for pair in scene.pairs for index in (pair.i, pair.j)})
-                features = {index: source.read(scene.name, scene.names[index]) for index in used}
+                features = {
+                    index: (source.read(scene.name, scene.names[index]), to_bytes(as_gray(scene.image(index))))
+                    for index in used
+                }
                 views.append(list(features.values()))
                 related += [(features[pair.i], features[pair.j]) for pair in scene.pairs]
         apart = unrelated(views, args.unrelated)
