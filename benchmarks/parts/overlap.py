@@ -121,7 +121,7 @@ def main() -> int:
     groups = development_groups(args.data)
     scenes = [scene for name in GROUPS for scene in groups[name]]
     before = json.loads((RESULTS / "overlap.json").read_text()) if args.resume else {"models": {}}
-    measured: dict[str, dict[str, dict[str, Any]]] = {}
+    measured: dict[str, dict[str, dict[str, Any]]] = dict(before["models"])
     for model in args.models:
         entry = candidate(model)
         fill_cache(entry, {"": scenes}, args.cache, COUNT, progress=lambda line: print(line, file=sys.stderr))
@@ -137,7 +137,7 @@ def main() -> int:
                 views.append(list(features.values()))
                 related += [(features[pair.i], features[pair.j]) for pair in scene.pairs]
         apart = unrelated(views, args.unrelated)
-        measured[model] = before["models"].get(model, {})
+        measured.setdefault(model, {})
         for setting in SETTINGS:
             if setting.label in measured[model]:
                 continue

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,10 +16,17 @@ from torch import Tensor
 
 from kornia_lift import LIFTFeature, match_images
 from kornia_lift._kornia import ShapeError
+from kornia_lift.cli import main
+from kornia_lift.evaluation import evaluate_feature
+from kornia_lift.evaluation.measures.geometry import Estimator
+from kornia_lift.evaluation.pair import Options
+from kornia_lift.evaluation.report.results import describe_options
 from kornia_lift.features import Features
 from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.matching import MatchRefiner, extract_features, match_pair
 from kornia_lift.matching.refinement import refined_positions
+from kornia_lift.scenes.scene import Pair
+from kornia_lift.training.held_out.scenes import StoredPlanes
 from tests.helpers.pictures import texture
 
 ANGLE = math.radians(25)
@@ -213,3 +222,44 @@ def test_a_match_of_features_is_refined_where_images_are_given() -> None:
     match = match_pair(one, moved, images=(image, image.expand(1, 3, -1, -1)))
     here, there = match.points
     assert np.median(np.abs(there - here)) < 0.05
+
+
+def test_the_evaluation_measures_refined_positions() -> None:
+    image = texture(200, 200)
+    scene = StoredPlanes("plane", ["a", "b"], [image, copy_of(image)], [np.eye(3), as_homography()], [Pair(0, 1)])
+    feature = LIFTFeature(200)
+    estimator = Estimator(orders=1)
+    cache: dict[tuple[str, str], Features] = {}
+    with torch.inference_mode():
+        before, after = (
+            evaluate_feature(feature, [scene], 200, estimator=estimator, refine=refine, cache=cache)
+            for refine in (False, True)
+        )
+    assert after["median_error"] < 0.6 * before["median_error"]
+    assert after["mma"][0] > before["mma"][0]
+    assert after["homography_error"] < before["homography_error"]
+    for measure in ("repeatability", "matching_score", "crowding"):  # those of the keypoints are the same
+        assert after[measure] == before[measure]
+    # a file says that it holds refined ones, and files without the option stay comparable
+    assert describe_options(Options(refine=True))["refine"] is True
+    assert "refine" not in describe_options(Options())
+
+
+def as_homography() -> np.ndarray:
+    return np.concatenate([MAP.double().numpy(), [[0.0, 0.0, 1.0]]])
+
+
+def test_the_command_refines_unless_it_is_switched_off(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = pytest.importorskip("PIL.Image")
+    pixels = texture(160, 160)
+    for name, view in (("a", pixels), ("b", copy_of(texture(200, 200))[..., 40:180, 40:180])):
+        image.fromarray((view[0, 0].clamp(0, 1) * 255).round().byte().numpy()).save(tmp_path / f"{name}.png")
+    reports = []
+    for option in ([], ["--no-refine"]):
+        main(["match", str(tmp_path / "a.png"), str(tmp_path / "b.png"), "-n", "150", "--json", *option])
+        reports.append(json.loads(capsys.readouterr().out))
+    assert [report["refined"] for report in reports] == [True, False]
+    assert ["refinement" in report["seconds"] for report in reports] == [True, False]
+    rows = [np.array(report["matches"]["rows"], dtype=float) for report in reports]
+    np.testing.assert_array_equal(rows[0][:, :2], rows[1][:, :2])
+    assert 0 < np.abs(rows[0][:, 2:4] - rows[1][:, 2:4]).max() < 30
