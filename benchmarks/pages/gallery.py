@@ -61,10 +61,8 @@ def main() -> int:
             geometry = "homography" if group == HOMOGRAPHY else "fundamental"
             match = match_images(*images, feature, geometry=geometry)
             known, correct = judged(scene, pair, match)
-            frames = tuple(
-                f.lafs[torch.from_numpy(match.pairs[known, k])] for k, f in enumerate((match.first, match.second))
-            )
-            picture = draw_matches(*images, frames, correct=correct[known], max_lines=LINES, max_width=WIDTH)
+            first, second = (frames[torch.from_numpy(known)] for frames in match.lafs)
+            picture = draw_matches(*images, (first, second), correct=correct[known], max_lines=LINES, max_width=WIDTH)
             with atomic_write(args.out / name) as temporary:
                 Image.fromarray(picture).save(temporary, format="JPEG", quality=QUALITY, optimize=True)
             blocks.append(block(shown, name, match, known, correct))

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks import refinement
+from benchmarks.pages import goals
 from benchmarks.pages.costs import tables
 from benchmarks.pages.marks import put_between
 from benchmarks.parts import kinds, matchers, slant
@@ -42,12 +44,26 @@ def test_tables_of_time_and_memory_are_made_of_the_result_files() -> None:
         )
 
 
+def test_goals_are_measured_by_the_result_files() -> None:
+    found = goals.Figures()
+    assert (
+        f"<!-- goals: begin -->\n{goals.table(found)}\n<!-- goals: end -->" in (ROOT / "docs/goals.md").read_text()
+    ), "run python -m benchmarks.pages.goals"
+    # what is missed is said, and nothing else is
+    of_sift = next(goal for goal in goals.goals(found) if goal.what.startswith("correct matches / SIFT"))
+    value = of_sift.of("lift-plus")
+    for limit, cell in ((value - 0.01, f"{value:.2f}"), (value + 0.01, f"{value:.2f} **missed**")):
+        assert of_sift._replace(limit=limit).cell("lift-plus") == cell
+        assert of_sift._replace(limit=limit, smaller=True).cell("lift-plus") != cell
+
+
 @pytest.mark.parametrize(
     ("page", "name", "table"),
     [
         ("mixing.md", "matchers", matchers.summary),
         ("my_images.md", "kinds", kinds.table),
         ("evaluation.md", "slant", slant.table),
+        ("evaluation.md", "refined", refinement.table),
     ],
 )
 def test_tables_of_parts_are_made_of_the_result_files(
