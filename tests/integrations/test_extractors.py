@@ -145,6 +145,21 @@ def test_vismatch(monkeypatch: pytest.MonkeyPatch, expected: dict[str, Tensor]) 
     assert (result["matched_confidences"] > 0.9).all()
 
 
+def test_vismatch_refines_matched_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    contracts.vismatch_package(monkeypatch)
+    lift = importlib.import_module("kornia_lift.integrations.vismatch")
+    image = texture(160, 200)
+    half = torch.nn.functional.interpolate(image, scale_factor=0.75, mode="bicubic", antialias=True).clamp(0, 1)
+    error = {}
+    for refine in (True, False):
+        result = lift.LIFTMatcher(max_num_keypoints=150, refine=refine)(
+            *(v[0].expand(3, -1, -1) for v in (image, half))
+        )
+        expected = 0.75 * (torch.as_tensor(result["matched_kpts0"]) + 0.5) - 0.5
+        error[refine] = float((torch.as_tensor(result["matched_kpts1"]) - expected).norm(dim=1).median())
+    assert error[True] < 0.6 * error[False]
+
+
 def test_vismatch_without_keypoints(monkeypatch: pytest.MonkeyPatch) -> None:
     contracts.vismatch_package(monkeypatch)
     lift = importlib.import_module("kornia_lift.integrations.vismatch")
