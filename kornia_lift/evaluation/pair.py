@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kornia_lift.evaluation.filtered import filtered_zeros
 from kornia_lift.evaluation.measures.correct import (
@@ -67,6 +68,7 @@ def measure_pair(
     moved: tuple[Transferred, Transferred],
     neighbours: Neighbours,
     options: Options,
+    images: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[dict[str, float], str]:
     """Measure the features of one pair.
 
@@ -77,6 +79,7 @@ def measure_pair(
         moved: the keypoints of the first image in the second one, and the other way round.
         neighbours: nearest neighbours of the descriptors.
         options: what to measure.
+        images: where the matches are refined.
 
     Returns:
         The measures by name, and why some are missing; empty where none is.
@@ -85,10 +88,9 @@ def measure_pair(
     (first, second), (forward, backward) = features, moved
     known = bool((forward.status != UNKNOWN).any() and (backward.status != UNKNOWN).any())
     matched, matches = mutual_matches(first.keypoints, second.keypoints, neighbours)
-    if options.refine:
-        images = scene.image(pair.i), scene.image(pair.j)
-        chosen = np.stack([matched, neighbours.forward[matched]], 1)
-        matches = matches[0], refined_positions(images, features, chosen), matches[2]
+    if images is not None:
+        refined = refined_positions(images, features, np.stack([matched, neighbours.forward[matched]], 1))
+        matches = matches[0], matches[1] if refined is None else refined, matches[2]
     values: dict[str, float] = {}
     if known:
         distance = transfer_error(forward, matched, matches[1])
@@ -102,7 +104,7 @@ def measure_pair(
     if not known:
         return values, "no ground truth at any keypoint: only cameras and matches were measured"
     values |= _flat(score_pair(first, second, *moved, threshold=options.threshold, neighbours=neighbours))
-    if options.refine:
+    if images is not None:
         values |= _refined_mma(forward, matched, matches[1])
     if options.overlap and isinstance(scene, HasLocalAffine):
         if first.scales is None or second.scales is None:

@@ -133,13 +133,14 @@ def _evaluate_pair(
     try:
         forward = scene.transfer(pair.i, pair.j, first.keypoints)
         backward = scene.transfer(pair.j, pair.i, second.keypoints)
+        images = (scene.image(pair.i), scene.image(pair.j)) if options.refine else None
     except (ValueError, OSError) as error:
         return result(SKIPPED, str(error), {})
     try:
         neighbours = nearest_neighbours(first, second)
     except ValueError as error:
         return result(FAILED, str(error), zeros(scene, options))
-    values, reason = measure_pair(scene, pair, (first, second), (forward, backward), neighbours, options)
+    values, reason = measure_pair(scene, pair, (first, second), (forward, backward), neighbours, options, images)
     if network is not None and options.estimator is not None and isinstance(scene, HasPose):
         values |= filtered_poses(scene, pair, (first, second), network, options.estimator)
     return result(OK, reason, values)

@@ -35,6 +35,17 @@ class PatchPyramid:
         self._levels = [img.to(torch.promote_types(img.dtype, torch.float32))]
         self._flat: tuple[Tensor, Tensor] | None = None
 
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._levels[0])
+
+    def holds(self, lafs: Tensor) -> Tensor:
+        """Return which frames (B, N, 2, 3) lie in their images with all of their corners, (B, N)."""
+        height, width = self._levels[0].shape[-2:]
+        reach = lafs[..., :2].abs().sum(-1)
+        last = lafs.new_tensor([width, height]) - 0.5
+        return ((lafs[..., 2] - reach >= -0.5) & (lafs[..., 2] + reach <= last)).all(-1)
+
     def cut(self, lafs: Tensor, size: int) -> Tensor:
         """Cut the patches of frames.
 

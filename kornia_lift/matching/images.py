@@ -46,7 +46,7 @@ def match_images(
         keep: a learned filter that chooses among all nearest neighbours instead of the ratio test, such as
             ``CorrespondenceFilter(CorrespondenceNet(pretrained=True))``.
         refine: move the matched positions in the second image to where it shows the keypoints of the first one
-            (:class:`~kornia_lift.matching.refinement.MatchRefiner`); half of the error is left.
+            (:class:`~kornia_lift.matching.refinement.MatchRefiner`).
 
     Returns:
         Features of both images, index pairs of the putative matches, which of them are inliers, and the matrix:

@@ -39,7 +39,7 @@ class PairMatch:
             where none was found.
         log_false_alarms: see :func:`~kornia_lift.matching.overlap.log_false_alarms`.
         refined: where the second image shows the first keypoint of each match, (x, y), shape (M, 2); ``None`` where
-            matches were not refined.
+            matches were not refined, or the features have no scales.
     """
 
     first: Features
@@ -50,6 +50,12 @@ class PairMatch:
     model: NDArray[np.float64] | None
     log_false_alarms: float
     refined: NDArray[np.float64] | None = None
+
+    def __post_init__(self) -> None:
+        if self.refined is not None and self.refined.shape != self.pairs.shape:
+            raise ValueError(
+                f"PairMatch expects one refined position for each match, got {len(self.refined)} for {len(self.pairs)}"
+            )
 
     @property
     def points(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 import torch
-from kornia.feature import scale_laf
+from kornia.feature import get_laf_scale, scale_laf
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -24,15 +24,18 @@ from kornia_lift.geometry.pyramid import PatchPyramid
 
 CHUNK = 1024  # matches that are refined at once: their derivatives take 30 MB
 WINDOW = 0.5  # deviation of the Gaussian weights of the samples, in half sides of the region
-DAMPING = 1e-3  # of the normal equations, relative to their diagonal
+DAMPING = 1e-2  # of the six parameters, relative to the best determined one: little moves along straight edges
+SHARPNESS = 0.25  # variance of the blur of an image, in squares of its pixels
+MOST_STRETCH = 4.0  # ratio of the axes, and of the areas, of a frame that was moved to itself before
 FLAT = 1e-4  # contrast of patches without texture, of gray values in [0, 1]
 
 
 class MatchRefiner(nn.Module):
     r"""Move the second keypoint of each match to where it shows the first one.
 
-    Both patches are normalised by their mean and deviation; six parameters of an affine map between them, contrast and
-    brightness minimise the squared differences, weighted by a Gaussian, in steps of Gauss and Newton.
+    Both patches are brought to the sharpness of the coarser one and normalised by their mean and deviation; six
+    parameters of an affine map between them, contrast and brightness minimise the squared differences, weighted by a
+    Gaussian, in steps of Gauss and Newton.
 
     Args:
         region: side of the compared region, relative to that of the frames.
@@ -47,14 +50,16 @@ class MatchRefiner(nn.Module):
         - Output: LAFs (B, N, 2, 3) of the second image, and correlations (B, N) from -1 to 1
 
     Raises:
-        kornia.core.exceptions.ShapeError: if the LAFs are not of equal numbers.
+        kornia.core.exceptions.ShapeError: if the LAFs are not of equal numbers, or not one row for each image.
         ValueError: if an argument is out of range.
 
     Convention:
         LAFs as those of the detector, 12 sigma wide (:mod:`kornia_lift.geometry`); for frames that are wider by a
         factor, as those of a ``LocalFeature`` with a ``scaling_coef``, divide ``region`` and ``reach`` by it. A frame
-        that was moved covers what the first one covers, so it also has an affine shape. Where the patches agree too
-        little, or only far from the match, the frame stays as it is; empty slots stay empty, with correlation 0.
+        that was moved covers what the first one covers, so it also has an affine shape. A frame stays as it is where
+        the patches agree too little, only far from the match or only strongly distorted, or where a compared region
+        leaves its image; the correlation is always that of the frame that is returned. Empty slots stay empty, with
+        correlation 0.
 
     Example:
         >>> from kornia.feature import laf_from_center_scale_ori
@@ -101,6 +106,13 @@ class MatchRefiner(nn.Module):
                 f"{tuple(lafs.shape)} and {tuple(lafs_second.shape)}"
             )
         views = [_pyramid(image) for image in (first, second)]
+        for view, side in zip(views, ("first", "second"), strict=True):
+            if len(view) != len(lafs):
+                raise ShapeError(
+                    f"MatchRefiner expects a row of LAFs for each image, got {len(lafs)} for {len(view)} {side} images"
+                )
+        if not len(lafs):
+            return lafs_second, lafs_second[..., 0, 0]
         moved = [
             self._refine(views[0], views[1], one, two)
             for one, two in zip(lafs.split(CHUNK, dim=1), lafs_second.split(CHUNK, dim=1), strict=True)
@@ -109,23 +121,31 @@ class MatchRefiner(nn.Module):
 
     def _refine(self, first: PatchPyramid, second: PatchPyramid, lafs: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
         wide = torch.promote_types(start.dtype, torch.float32)
-        frames = scale_laf(start.to(wide), self.region)
+        seen, frames = (scale_laf(each.to(wide), self.region) for each in (lafs, start))
         at, weight = _samples(self.size, frames)
-        template = _normalise(first.cut(scale_laf(lafs.to(wide), self.region), self.size)[:, :, 0].flatten(2), weight)
+        blurs = self._blurs(seen, frames)
+
+        def cut(view: PatchPyramid, regions: Tensor, blur: Tensor) -> Tensor:
+            patch = blur @ view.cut(regions, self.size)[:, :, 0].to(wide) @ blur.mT
+            return _normalise(patch.flatten(2), weight)
+
+        template = cut(first, seen, blurs[0])
         slopes = _slopes(template.unflatten(2, (self.size, self.size))).flatten(2, 3)
         # derivatives with respect to the six parameters, contrast and brightness
-        along = slopes[..., :, None] * torch.cat([at, torch.ones_like(at[:, :1])], 1)[:, None]
-        derivatives = torch.cat([along.flatten(3), template[..., None], torch.ones_like(template)[..., None]], 3)
+        along = (slopes[..., :, None] * torch.cat([at, torch.ones_like(at[:, :1])], 1)[:, None]).flatten(3)
+        derivatives = torch.cat([along, template[..., None], torch.ones_like(template)[..., None]], 3)
         weighted = derivatives * weight[:, None]
         normal = weighted.mT @ derivatives
-        factor, _ = torch.linalg.cholesky_ex(
-            normal + torch.diag_embed(DAMPING * normal.diagonal(dim1=2, dim2=3) + 1e-9)
-        )
+        diagonal = normal.diagonal(dim1=2, dim2=3)
+        damping = torch.cat([diagonal[..., :6].amax(2, keepdim=True).expand(-1, -1, 6), diagonal[..., 6:]], 2)
+        factor, _ = torch.linalg.cholesky_ex(normal + torch.diag_embed(DAMPING * damping + 1e-9))
         unmoved = torch.eye(2, 3, dtype=wide, device=start.device).expand_as(frames)
         found, best, most = unmoved, unmoved, torch.full_like(frames[..., 0, 0], -math.inf)
+        before = most
         for step in range(self.steps + 1):
-            patch = _normalise(second.cut(_compose(frames, found), self.size)[:, :, 0].flatten(2), weight)
-            similarity = (patch * template * weight).sum(2)
+            patch = cut(second, _compose(frames, found), blurs[1])
+            similarity = (patch * template * weight).sum(2).nan_to_num(0).clamp(-1, 1)
+            before = similarity if step == 0 else before
             better = similarity > most
             best, most = torch.where(better[..., None, None], found, best), torch.where(better, similarity, most)
             if step == self.steps:
@@ -136,35 +156,66 @@ class MatchRefiner(nn.Module):
             lost = ~found.isfinite().all(3).all(2) | (found[..., 2].norm(dim=2) > 1)  # outside the region
             found = torch.where(lost[..., None, None], unmoved, found)
         moved = scale_laf(_compose(frames, best), 1 / self.region).to(start.dtype)
-        good = (most >= self.similarity) & (self.region * best[..., 2].norm(dim=2) <= self.reach)
+        good = (most >= self.similarity) & (self.region * best[..., 2].norm(dim=2) <= self.reach) & _plausible(best)
+        good &= first.holds(seen) & second.holds(frames)
         filled = laf_is_filled(lafs) & laf_is_filled(start)
         result = torch.where((good & filled)[..., None, None], moved, start)
-        return result, torch.where(filled, most, 0).to(start.dtype)
+        return result, torch.where(filled, torch.where(good, most, before), 0).to(start.dtype)
+
+    def _blurs(self, seen: Tensor, frames: Tensor) -> list[Tensor]:
+        """Return matrices (B, N, S, S) that blur the rows of either patch to the sharpness of the coarser one."""
+        spread = []
+        for each in (seen, frames):
+            pixels = (2 / self.size) * get_laf_scale(each)[..., 0, 0].clamp(min=1e-6)  # between two samples
+            pixels = pixels * torch.exp2(-pixels.log2().floor().clamp(min=0))  # of the level that is cut from
+            spread.append(SHARPNESS / pixels.square())
+        coarser = torch.maximum(*spread)
+        along = torch.arange(self.size, dtype=seen.dtype, device=seen.device)
+        squares = (along[:, None] - along).square()
+        blurs = []
+        for each in spread:
+            variance = (coarser - each).clamp(min=1e-3)[..., None, None]
+            kernel = torch.exp(-squares / (2 * variance))
+            blurs.append(kernel / kernel.sum(3, keepdim=True))
+        return blurs
 
 
 @torch.inference_mode()
 def refined_positions(
     images: tuple[Tensor, Tensor], features: tuple[Features, Features], pairs: NDArray[np.integer]
-) -> NDArray[np.float64]:
+) -> NDArray[np.float64] | None:
     """Return where the second image shows the first keypoint of each match.
 
     Args:
         images: gray or RGB, shape (1, 1 or 3, H, W), values in [0, 1], in the pixels of the features.
-        features: of the first and of the second image; without scales, positions stay as they are.
+        features: of the first and of the second image.
         pairs: indices of the matches, shape (M, 2).
 
     Returns:
-        Positions in the second image, shape (M, 2).
+        Positions in the second image, shape (M, 2); ``None`` where features have no scales.
+
+    Raises:
+        ValueError: if an image has not the size of its features.
 
     """
+    for image, each in zip(images, features, strict=True):
+        size = image.shape[-1], image.shape[-2]
+        if each.image_size not in (None, size):
+            raise ValueError(
+                f"the features are of an image of {each.image_size} pixels, got an image of {size} to refine in"
+            )
     first, second = features
-    if first.scales is None or second.scales is None or not len(pairs):
-        return second.keypoints[pairs[:, 1]]
-    lafs = [each.lafs[torch.from_numpy(pairs[:, k])][None] for k, each in enumerate(features)]
+    if first.scales is None or second.scales is None:
+        return None
+    index = torch.from_numpy(np.ascontiguousarray(pairs, dtype=np.int64)).T
+    found = second.keypoints[index[1].numpy()]
+    if not len(found):
+        return found
+    lafs = [each.lafs[k][None] for each, k in zip(features, index, strict=True)]
     views = [as_gray(image).float() for image in images]
     moved, _ = MatchRefiner()(views[0], views[1], *(laf.to(view.device) for laf, view in zip(lafs, views, strict=True)))
     shift = moved[0, :, :, 2].cpu() - lafs[1][0, :, :, 2]
-    return second.keypoints[pairs[:, 1]] + shift.double().numpy()
+    return found + shift.double().numpy()
 
 
 def _pyramid(image: Tensor | PatchPyramid) -> PatchPyramid:
@@ -185,7 +236,6 @@ def _samples(size: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 def _normalise(patch: Tensor, weight: Tensor) -> Tensor:
     """Give patches (B, N, S^2) weighted mean 0 and deviation 1; flat ones get smaller values."""
-    patch = patch.to(torch.promote_types(patch.dtype, torch.float32))
     patch = patch - (patch * weight).sum(2, keepdim=True)
     return patch / (patch.square() * weight).sum(2, keepdim=True).clamp(min=FLAT**2).sqrt()
 
@@ -195,6 +245,16 @@ def _slopes(patch: Tensor) -> Tensor:
     step = 2 / patch.shape[-1]
     dy, dx = torch.gradient(patch, spacing=step, dim=(2, 3))
     return torch.stack([dx, dy], -1)
+
+
+def _plausible(maps: Tensor) -> Tensor:
+    """Return which maps (..., 2, 3) neither mirror nor stretch strongly."""
+    area = maps[..., :2].det()
+    ratio = maps[..., :2].square().sum((-2, -1)) / (
+        2 * area.clamp(min=1e-6)
+    )  # (r + 1 / r) / 2 of a ratio r of the axes
+    within = (area > 1 / MOST_STRETCH) & (area < MOST_STRETCH)
+    return within & (ratio <= (MOST_STRETCH + 1 / MOST_STRETCH) / 2)
 
 
 def _compose(outer: Tensor, inner: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ from kornia_lift.evaluation import evaluate_feature
 from kornia_lift.evaluation.measures.geometry import Estimator
 from kornia_lift.evaluation.pair import Options
 from kornia_lift.evaluation.report.results import describe_options
+from kornia_lift.evaluation.runner import SKIPPED, evaluate
 from kornia_lift.features import Features
+from kornia_lift.files import UnreadableImageError
 from kornia_lift.geometry.pyramid import PatchPyramid
 from kornia_lift.matching import MatchRefiner, extract_features, match_pair
 from kornia_lift.matching.refinement import refined_positions
@@ -103,6 +106,68 @@ def test_matches_move_by_no_more_than_the_reach() -> None:
         assert errors(moved, found).max() <= 12 * reach + 1e-3
 
 
+def test_an_image_of_coarser_pixels_is_compared_at_its_own_sharpness() -> None:
+    """Without a common sharpness, half of the gain is lost."""
+    image = texture(200, 200)
+    lafs, _, _ = known_matches()
+    noise = torch.randn(1, 1, 50, 50, generator=torch.Generator().manual_seed(2))
+    small = torch.nn.functional.interpolate(image, scale_factor=0.25, mode="bilinear", antialias=True) + 0.005 * noise
+    true = torch.cat([0.25 * lafs[..., :2], 0.25 * (lafs[..., 2:] + 0.5) - 0.5], -1)
+    found = true.clone()
+    found[..., 2] += 0.3 * torch.randn(1, 40, 2, generator=torch.Generator().manual_seed(3))
+    for first, second, pair, start, end in (
+        (image, small, lafs, found, true),
+        (small, image, true, torch.cat([lafs[..., :2], lafs[..., 2:] + 4 * (found - true)[..., 2:]], -1), lafs),
+    ):
+        moved, _ = MatchRefiner()(first, second, pair, start)
+        assert errors(moved, end).median() < 0.25 * errors(start, end).median()
+
+
+def test_hardly_anything_moves_along_a_straight_edge(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An edge says nothing about the position along it."""
+    y, x = torch.meshgrid(torch.arange(120.0), torch.arange(120.0), indexing="ij")
+    edge = torch.sigmoid((x - 60 + 0.2 * (y - 60)) / 1.5)[None, None]
+    noise = 0.02 * torch.randn(2, 1, 120, 120, generator=torch.Generator().manual_seed(0))
+    at = torch.tensor([[60.0 - 0.2 * k, 60.0 + k] for k in range(-20, 21, 2)])
+    lafs = laf_from_center_scale_ori(at[None], torch.full((1, len(at), 1, 1), 12.0))
+    drift = errors(MatchRefiner()(edge + noise[:1], edge + noise[1:], lafs, lafs)[0], lafs)
+    assert drift.square().mean().sqrt() < 0.4 and drift.max() < 0.9
+    monkeypatch.setattr("kornia_lift.matching.refinement.DAMPING", 1e-6)
+    undamped = errors(MatchRefiner()(edge + noise[:1], edge + noise[1:], lafs, lafs)[0], lafs)
+    assert undamped.square().mean().sqrt() > 2 * drift.square().mean().sqrt()
+
+
+def test_regions_that_leave_the_image_stay() -> None:
+    image = texture(200, 200)
+    at = torch.tensor([[[3.0, 100.0], [100.0, 3.0], [197.0, 100.0], [100.0, 197.0], [100.0, 100.0]]])
+    lafs = laf_from_center_scale_ori(at, torch.full((1, 5, 1, 1), 14.0))
+    start = torch.cat([lafs[..., :2], lafs[..., 2:] + 0.4], -1)
+    moved, _ = MatchRefiner()(image, image, lafs, start)
+    torch.testing.assert_close(moved[0, :4], start[0, :4], rtol=0, atol=0)
+    assert errors(moved, lafs)[0, 4] < 0.05
+
+
+def test_frames_are_neither_mirrored_nor_torn() -> None:
+    image, other = texture(200, 200), texture(200, 200, seed=5)
+    lafs, found, _ = known_matches(200)
+    moved, _ = MatchRefiner(similarity=-1.0, reach=10.0)(image, other, lafs, found)
+    singular = torch.linalg.svdvals(moved[0, :, :, :2])
+    assert (moved[0, :, :, :2].det() * found[0, :, :, :2].det() > 0).all()
+    assert (singular[:, 0] / singular[:, 1]).max() < 4.01
+
+
+def test_the_correlation_is_that_of_the_frame_that_is_returned() -> None:
+    image = texture(200, 200)
+    lafs, _, _ = known_matches()
+    start = torch.cat([lafs[..., :2], lafs[..., 2:] + torch.tensor([2.5, 0.0])[:, None]], -1)
+    stays, similarity = MatchRefiner(reach=0.05)(image, image, lafs, start)
+    torch.testing.assert_close(stays, start, rtol=0, atol=0)
+    _, again = MatchRefiner(similarity=1.0, reach=1e-6)(image, image, lafs, start)
+    torch.testing.assert_close(similarity, again)
+    moved, best = MatchRefiner(reach=1.0)(image, image, lafs, start)
+    assert errors(moved, lafs).median() < 0.05 and best.median() > 0.999 > similarity.median()
+
+
 def test_empty_slots_stay_empty() -> None:
     image = texture(200, 200)
     lafs, found, _ = known_matches(10)
@@ -113,6 +178,8 @@ def test_empty_slots_stay_empty() -> None:
     assert moved.isfinite().all()
     none = MatchRefiner()(image, image, lafs[:, :0], found[:, :0])
     assert none[0].shape == (1, 0, 2, 3) and none[1].shape == (1, 0)
+    nobody = MatchRefiner()(image[:0], image[:0], lafs[:0], found[:0])
+    assert nobody[0].shape == (0, 10, 2, 3) and nobody[1].shape == (0, 10)
 
 
 def test_batches_and_many_matches_are_refined_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +200,8 @@ def test_the_number_format_follows_the_frames(dtype: torch.dtype) -> None:
     lafs, found, true = known_matches()
     moved, similarity = MatchRefiner(steps=12)(image, copy_of(image), lafs.to(dtype), found.to(dtype))
     assert moved.dtype == similarity.dtype == dtype
+    mixed, _ = MatchRefiner(steps=12)(image.double(), copy_of(image), lafs.to(dtype), found.to(dtype))
+    torch.testing.assert_close(mixed, moved, rtol=0.01, atol=0.01)
     rounding = 0.5 if dtype == torch.bfloat16 else 0.1  # of positions near 128
     assert errors(moved.float(), true).median() < rounding
 
@@ -168,6 +237,9 @@ def test_wrong_arguments_are_refused() -> None:
         MatchRefiner()(image, image, lafs, found[:, :2])
     with pytest.raises(ShapeError):
         MatchRefiner()(image.expand(1, 3, -1, -1), image, lafs, found)
+    for one, two in ((image.expand(2, -1, -1, -1), image), (image, image.expand(2, -1, -1, -1))):
+        with pytest.raises(ShapeError, match=r"got 1 for 2 (first|second) images"):
+            MatchRefiner()(one, two, lafs, found)
     for wrong in ({"region": 0.0}, {"reach": -1.0}, {"size": 2}, {"steps": 0}, {"similarity": 1.5}):
         with pytest.raises(ValueError, match=f"^{next(iter(wrong))} expects"):
             MatchRefiner(**wrong)  # type: ignore[arg-type]
@@ -209,10 +281,32 @@ def test_features_without_scales_keep_their_positions() -> None:
     features = extract_features(LIFTFeature(60), image, (160, 128))
     bare = dataclasses.replace(features, scales=None, angles=None)
     pairs = np.stack([np.arange(len(bare))] * 2, 1)
-    np.testing.assert_array_equal(refined_positions((image, image), (bare, features), pairs), features.keypoints)
+    assert refined_positions((image, image), (bare, features), pairs) is None
+    assert match_pair(bare, features, images=(image, image)).refined is None
     assert refined_positions((image, image), (features, features), pairs[:0]).shape == (0, 2)
     same = refined_positions((image, image), (features, features), pairs)
     np.testing.assert_allclose(same, features.keypoints, atol=0.01)
+
+
+def test_any_kind_of_indices_will_do() -> None:
+    image = texture(128, 160)
+    features = extract_features(LIFTFeature(60), image, (160, 128))
+    pairs = np.stack([np.arange(20), np.arange(20)], 1)
+    expected = refined_positions((image, image), (features, features), pairs)
+    assert expected is not None
+    for kind in (np.uint8, np.int32, np.uint64):
+        found = refined_positions((image, image), (features, features), pairs.astype(kind)[::-1])
+        np.testing.assert_allclose(found, expected[::-1], atol=1e-3)  # type: ignore[arg-type]
+
+
+def test_images_of_another_size_and_lists_of_another_length_are_refused() -> None:
+    image = texture(128, 160)
+    features = extract_features(LIFTFeature(60), image, (160, 128))
+    with pytest.raises(ValueError, match=r"features are of an image of \(160, 128\) pixels, got .*\(80, 64\)"):
+        match_pair(features, features, images=(image, image[..., ::2, ::2]))
+    match = match_pair(features, features, images=(image, image))
+    with pytest.raises(ValueError, match="one refined position for each match"):
+        dataclasses.replace(match, pairs=match.pairs[:3])
 
 
 def test_a_match_of_features_is_refined_where_images_are_given() -> None:
@@ -240,6 +334,17 @@ def test_the_evaluation_measures_refined_positions() -> None:
     assert after["homography_error"] < before["homography_error"]
     for measure in ("repeatability", "matching_score", "crowding"):  # those of the keypoints are the same
         assert after[measure] == before[measure]
+
+    # an image that cannot be read leaves its pair out, as everywhere
+    class Unreadable(StoredPlanes):
+        def image(self, index: int) -> Tensor:
+            raise UnreadableImageError("no such image")
+
+    held = {(scene.name, name): cache[scene.name, name] for name in scene.names}
+    source = SimpleNamespace(read=lambda scene, name: held[scene, name])
+    broken = Unreadable("plane", ["a", "b"], [image, copy_of(image)], [np.eye(3), as_homography()], [Pair(0, 1)])
+    (result,) = evaluate(source, [broken], Options(200, estimator=None, refine=True))
+    assert result.status == SKIPPED and "no such image" in result.reason
     # a file says that it holds refined ones, and files without the option stay comparable
     assert describe_options(Options(refine=True))["refine"] is True
     assert "refine" not in describe_options(Options())

@@ -117,8 +117,7 @@ class CompactConfig:
     localization_jitter: float = 0.15
     shape_copies: CopyConfig = field(
         default_factory=lambda: CopyConfig(
-            warp=CropConfig(size=1000, scale=1.5, stretch=3.0, perspective=0.125, shift=0.0),
-            photometric=Photometric(gain=1.2, noise=0.01, blur=0.0, shadow=0.0, jpeg=0.0),
+            warp=CropConfig(size=1000, scale=1.5, stretch=3.0, perspective=0.125, shift=0.0)
         )
     )
     shape_photometric: Photometric = field(

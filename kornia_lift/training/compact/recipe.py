@@ -36,7 +36,9 @@ from kornia_lift.training.data.photometric import for_validation
 from kornia_lift.training.data.report import FEW_HELD_OUT
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
+from kornia_lift.training.held_out.verdicts import is_kept, read_verdicts
 from kornia_lift.training.initial import Model
+from kornia_lift.training.loop.checkpoint import BEST
 from kornia_lift.training.modern.pairs import WarpConfig
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
@@ -91,7 +93,8 @@ class CompactRecipe(Recipe[CompactConfig]):
     def parts(self) -> dict[str, nn.Module]:
         """The networks by the names under which they are saved."""
         parts = super().parts | {"localization": self.localization}
-        trained = (self.out / "shape").is_dir() or (self.init is not None and has_part(self.init, "shape"))
+        trained = (self.out / "shape" / BEST).is_file() and is_kept(read_verdicts(self.out), "shape")
+        trained = trained or (self.init is not None and has_part(self.init, "shape"))
         return parts | {"shape": self.shape} if trained else parts
 
     def initial_parts(self, init: Model) -> dict[str, nn.Module]:

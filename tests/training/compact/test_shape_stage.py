@@ -12,6 +12,8 @@ from torch import Tensor
 
 from kornia_lift import LIFTDetector, LIFTFeature
 from kornia_lift.cli import main
+from kornia_lift.evaluation.report.results import FeatureResults
+from kornia_lift.evaluation.runner import OK, PairResult
 from kornia_lift.feature.shape import CONTEXT
 from kornia_lift.geometry import rotation_matrix
 from kornia_lift.networks.shape import KeypointShape, stretch
@@ -24,7 +26,7 @@ from kornia_lift.training.data.photometric import Photometric
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.loop.checkpoint import LAST
 from kornia_lift.training.warped.homographies import CropConfig
-from kornia_lift.weights import load_tensors
+from kornia_lift.weights import has_part, load_tensors
 from tests.helpers.pictures import blob_response, texture
 from tests.helpers.training import picture
 
@@ -124,6 +126,26 @@ def test_a_run_trains_the_shapes_of_the_package_on(tiny_store: Store, tmp_path: 
     again = CompactRecipe(tiny_store, tmp_path / "again", config, validation=tiny_store, init=own)
     torch.testing.assert_close(again.shape.head.bias, recipe.shape.head.bias, atol=1e-3, rtol=1e-3)
     assert "shape" in again.parts  # a run of other stages keeps them
+
+
+def test_a_rejected_stage_leaves_no_shapes_in_the_file(tiny_store: Store, tmp_path: Path) -> None:
+    class Rejects:
+        """A referee before whom every stage loses."""
+
+        def measure(self, name: str, model: str | Path, affine: bool = False) -> FeatureResults:
+            assert affine
+            count = 9.0 if name.startswith("before") else 3.0
+            pair = PairResult("scene", "a", "b", OK, "", {"correct_matches": count, "homography_auc_5": 0.5})
+            return FeatureResults(name, {"warped": [pair]}, {})
+
+    config = replace(TINY, shape_copies=replace(TINY.shape_copies, copies=1))
+    recipe = CompactRecipe(tiny_store, tmp_path, config, validation=tiny_store)
+    recipe.run(["shape"], progress=False, referee=Rejects())  # type: ignore[arg-type]
+    recipe.save(own := tmp_path / "own.safetensors")
+    assert not has_part(own, "shape")
+    # the feature takes those of the package
+    found = LIFTFeature(10, pretrained=own, affine=True).affine.network.head.weight
+    torch.testing.assert_close(found, KeypointShape(True).head.weight)
 
 
 def test_fine_tuned_shapes_are_measured_with_affine_frames(
