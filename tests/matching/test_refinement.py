@@ -134,7 +134,7 @@ def test_hardly_anything_moves_along_a_straight_edge(monkeypatch: pytest.MonkeyP
     assert drift.square().mean().sqrt() < 0.4 and drift.max() < 0.9
     monkeypatch.setattr("kornia_lift.matching.refinement.DAMPING", 1e-6)
     undamped = errors(MatchRefiner()(edge + noise[:1], edge + noise[1:], lafs, lafs)[0], lafs)
-    assert undamped.square().mean().sqrt() > 2 * drift.square().mean().sqrt()
+    assert undamped.square().mean().sqrt() > 1.4 * drift.square().mean().sqrt()
 
 
 def test_regions_that_leave_the_image_stay() -> None:
