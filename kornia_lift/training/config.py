@@ -39,8 +39,9 @@ class LoopConfig:
         warmup_steps: steps of linear increase at the start; with ``max_minutes`` it ends after a tenth of the time at
             the latest.
         clip_norm: largest norm of the gradient; ``None`` does not clip.
-        precision: type of the matrix products: ``"float32"``, ``"bfloat16"``, or ``"float16"`` (CUDA only, with loss
-            scaling). Weights and optimiser stay in float32.
+        precision: type of the matrix products: ``"float32"``, ``"bfloat16"`` (float32 on a CPU that does not multiply
+            in it, which would be slower), or ``"float16"`` (CUDA only, with loss scaling). Weights and optimiser stay
+            in float32.
         ema_decay: keep an exponential moving average of the weights, used for validation and the result; shorter at
             the start, ``min(ema_decay, n / (n + 10))`` after n steps.
         validate_every: steps between two validations; with ``max_minutes`` there is also one after every tenth of the

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from kornia_lift.networks._fast.folded import product_dtype
 from kornia_lift.training.config import ConfigError, LoopConfig
 from kornia_lift.training.loop import distributed
 from kornia_lift.training.loop.batches import step_seed, to_device_of
@@ -100,8 +101,10 @@ class Update:
         return {"loss": value, **figures, "grad_norm": length, "lr": rate}
 
     def _autocast(self) -> torch.autocast:
-        precision = self.config.precision
-        return torch.autocast(self.device.type, getattr(torch, precision), enabled=precision != "float32")
+        dtype = getattr(torch, self.config.precision)
+        if dtype == torch.bfloat16 and self.device.type == "cpu":
+            dtype = product_dtype("auto")  # a CPU without such products takes two to three times as long in them
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def _diagnosis(self, step: int, loss: float, norm: float, figures: Mapping[str, float]) -> str:
         gradients = {n: p.grad for n, p in self.stage.network.named_parameters() if p.grad is not None}

@@ -13,7 +13,7 @@ from typing import Literal
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kornia_lift.training.config import ConfigError, LoopConfig
 from kornia_lift.training.loop import TrainingDivergedError, fit
@@ -301,6 +301,25 @@ def test_averaged_weights_are_validated_and_returned(tmp_path: Path) -> None:
     raw.network.load_state_dict(last["network"])
     assert averaged.validate()["error"] == pytest.approx(result.error, rel=1e-6)
     assert raw.validate()["error"] != pytest.approx(result.error, rel=1e-3)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_cpu_multiplies_in_bfloat16_only_where_that_is_fast(
+    fast: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    used = []
+
+    class Watched(ToyStage):
+        def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+            used.append(torch.is_autocast_enabled("cpu"))
+            return super().loss(batch)
+
+    for precision in ("bfloat16", "float32"):
+        used.clear()
+        config = LoopConfig(steps=2, precision=precision, learning_rate=0.02)  # type: ignore[arg-type]
+        fit(Watched(), config, tmp_path / precision, progress=False)
+        assert used and all(each == (fast and precision == "bfloat16") for each in used)
 
 
 def test_bfloat16_trains_and_float16_needs_cuda(tmp_path: Path) -> None:
