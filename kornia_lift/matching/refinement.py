@@ -26,7 +26,7 @@ CHUNK = 1024  # matches that are refined at once: their derivatives take 30 MB
 WINDOW = 0.5  # deviation of the Gaussian weights of the samples, in half sides of the region
 DAMPING = 1e-2  # of the six parameters, relative to the best determined one: little moves along straight edges
 SHARPNESS = 0.25  # variance of the blur of an image, in squares of its pixels
-MOST_STRETCH = 4.0  # ratio of the axes, and of the areas, of a frame that was moved to itself before
+MOST_STRETCH = 4.0  # largest ratio of the axes, and of the areas, by which a frame may change
 FLAT = 1e-4  # contrast of patches without texture, of gray values in [0, 1]
 
 

@@ -196,3 +196,5 @@ def test_the_command_reconstructs(tmp_path, capsys: pytest.CaptureFixture[str]) 
     args[1] = str(tmp_path / "flat")
     assert main(args) == 2
     assert "sfm needs scenes with cameras" in capsys.readouterr().err
+    assert main([*args, "--refine"]) == 2  # would have no effect
+    assert "--protocol sfm" in capsys.readouterr().err

@@ -108,6 +108,11 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift.networks.correspondence import CorrespondenceNet
     from kornia_lift.scenes.folders import load_scenes
 
+    if args.refine and args.protocol == "sfm":
+        raise CommandError(
+            "--refine moves the matches of single pairs, reconstructions (--protocol sfm) are made of keypoints: leave "
+            "one of the two out"
+        )
     count = args.num_features or (2000 if args.protocol == "sfm" else 1000)
     try:
         groups = load_scenes(args.scenes)

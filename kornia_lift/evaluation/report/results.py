@@ -206,9 +206,9 @@ def check_same_options(first: Results, second: Results) -> None:
 
 def describe_options(options: Options) -> dict[str, Any]:
     """Options of the evaluation as plain values, with the estimator in words."""
-    plain = asdict(options)
+    # without the option, as in files from before there was one: these stay comparable
+    plain = {name: value for name, value in asdict(options).items() if name != "refine" or value}
     plain["estimator_label"] = options.estimator.label if options.estimator else None
-    plain |= {} if plain.pop("refine") is False else {"refine": True}  # files from before the option stay comparable
     return dict(json.loads(json.dumps(plain)))  # as JSON gives them back: options of a file and of a run compare
 
 
