@@ -105,13 +105,13 @@ def seconds(extract: Any, scene: Scene, pairs: int = 8) -> dict[str, float]:
     taken: dict[str, list[float]] = {"features": [], "refinement": []}
     for pair in scene.pairs[:pairs]:
         images = scene.image(pair.i), scene.image(pair.j)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         first, second = (to_features(extract(image), (image.shape[-1], image.shape[-2])) for image in images)
-        taken["features"].append(time.perf_counter() - begun)
+        taken["features"].append(time.perf_counter() - start)
         matches, _ = match_descriptors(torch.from_numpy(first.descriptors), torch.from_numpy(second.descriptors), 1.0)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         refined_positions(images, (first, second), matches)
-        taken["refinement"].append(time.perf_counter() - begun)
+        taken["refinement"].append(time.perf_counter() - start)
     return {name: round(statistics.median(values), 3) for name, values in taken.items()}
 
 

@@ -57,13 +57,13 @@ def test_a_stretch_that_the_shapes_explain_leaves_nothing() -> None:
 def test_rotated_frames_know_the_map_between_them() -> None:
     """The patches of a batch are what the relation says: the stretched first one looks as the second."""
     stage = ShapeStage(KeypointShape(False), side := pairs(1), side, photometric=SAME)
-    turned, upright = (stage.pairs.draw([0], 40, torch.Generator().manual_seed(1), rotate=r) for r in (True, False))
-    turned_jacobian, jacobian = turned["jacobian"], upright["jacobian"]
-    torch.testing.assert_close(turned_jacobian.det(), jacobian.det())
-    lengths = [j.square().sum((1, 2)) for j in (turned_jacobian, jacobian)]  # rotations keep them
+    rotated, upright = (stage.pairs.draw([0], 40, torch.Generator().manual_seed(1), rotate=r) for r in (True, False))
+    rotated_jacobian, jacobian = rotated["jacobian"], upright["jacobian"]
+    torch.testing.assert_close(rotated_jacobian.det(), jacobian.det())
+    lengths = [j.square().sum((1, 2)) for j in (rotated_jacobian, jacobian)]  # rotations keep them
     torch.testing.assert_close(*lengths)
-    assert (turned_jacobian - jacobian).abs().amax((1, 2)).median() > 0.3
-    torch.testing.assert_close(turned["offset"].norm(dim=1), upright["offset"].norm(dim=1))
+    assert (rotated_jacobian - jacobian).abs().amax((1, 2)).median() > 0.3
+    torch.testing.assert_close(rotated["offset"].norm(dim=1), upright["offset"].norm(dim=1))
 
     def seen(batch: dict[str, Tensor]) -> float:
         """Mean correlation of the second patches with what the map says of the first, in the inner half."""
@@ -77,8 +77,8 @@ def test_rotated_frames_know_the_map_between_them() -> None:
         one, two = ((p - p.mean(1, keepdim=True)) / p.std(1, keepdim=True) for p in parts)
         return float((one * two).mean(1).median())
 
-    assert seen(turned) > 0.8 and seen(upright) > 0.8
-    assert seen(turned | {"jacobian": jacobian}) < 0.6
+    assert seen(rotated) > 0.8 and seen(upright) > 0.8
+    assert seen(rotated | {"jacobian": jacobian}) < 0.6
 
 
 def test_learning_explains_stretches() -> None:
