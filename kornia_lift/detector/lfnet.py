@@ -55,6 +55,7 @@ class LFNetDetector(nn.Module):
             1, moves them by hundredths only; its purpose is the gradient.
         skip_padding: treat black regions around a rotated or rectified image as lying beyond the border, see
             :func:`~kornia_lift.detector.padding.find_padding`.
+        upright: leave the frames upright instead of using the orientations: better where no camera is rotated.
         grid: how maps are resized; ``"legacy"`` for published weights, see
             :func:`~kornia_lift.networks.lfnet.resize_maps`.
 
@@ -91,6 +92,7 @@ class LFNetDetector(nn.Module):
         joint: bool = True,
         refine_strength: float = 1.0,
         skip_padding: bool = True,
+        upright: bool = False,
         grid: Grid = "half",
     ) -> None:
         super().__init__()
@@ -100,6 +102,7 @@ class LFNetDetector(nn.Module):
         self.joint = joint
         self.refine_strength = refine_strength
         self.skip_padding = skip_padding
+        self.upright = upright
         self.maps = LFNetMaps(grid)
         if pretrained is not False:
             load_network(self, "detector", LFNET_MODEL if pretrained is True else pretrained)
@@ -107,7 +110,7 @@ class LFNetDetector(nn.Module):
     def extra_repr(self) -> str:
         return (
             f"num_features={self.num_features}, joint={self.joint}, refine_strength={self.refine_strength}, "
-            f"skip_padding={self.skip_padding}"
+            f"skip_padding={self.skip_padding}, upright={self.upright}"
         )
 
     def dense(self, img: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -155,6 +158,8 @@ class LFNetDetector(nn.Module):
         found = self.choose(score, worth, count)
         if not len(found.image):
             return lafs, responses.to(img.dtype)
+        if self.upright:
+            orientation = torch.cat([torch.ones_like(orientation[:, :1]), torch.zeros_like(orientation[:, 1:])], 1)
         frames = self.frames(score, scale, orientation, found)
         lafs = lafs.index_put((found.image, found.slot), frames.to(wide))
         responses = responses.index_put((found.image, found.slot), worth[found.image, found.row, found.column].to(wide))

@@ -14,7 +14,7 @@ from kornia_lift.detector.padding import find_padding
 from kornia_lift.feature.lift import LIFTFeature
 from kornia_lift.networks.lfnet import normalise_maps
 from kornia_lift.networks.lfnet_descriptor import PATCH_SIZE, WIDTH, LFNetDescriptor
-from kornia_lift.weights import LFNET_MODEL
+from kornia_lift.weights import LFNET_MODEL, is_upright
 
 
 class LFNetPatchDescriptor(nn.Module):
@@ -50,9 +50,12 @@ class LFNetFeature(LIFTFeature):
 
     Args:
         num_features: number of slots in the output; the best keypoints are kept.
-        pretrained: ``True`` for the weights that the package ships (``"lf-net"``), the path of a ``.safetensors`` file
-            with tensors ``detector.*`` and ``descriptor.*``, or ``False`` for random weights, in train mode.
+        pretrained: ``True`` for the weights that the package ships (``"lf-net"``), their name, the path of a
+            ``.safetensors`` file with tensors ``detector.*`` and ``descriptor.*``, or ``False`` for random weights, in
+            train mode.
         device: device of the weights. ``None``: the one where they are created.
+        upright: leave the frames upright instead of using the detector's orientations: better where no camera is
+            rotated. ``None``: as the shipped model says, ``"lf-net-upright"`` leaves them upright.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
@@ -79,13 +82,17 @@ class LFNetFeature(LIFTFeature):
         num_features: int = 1000,
         pretrained: bool | str | os.PathLike[str] = True,
         device: Device | None = None,
+        *,
+        upright: bool | None = None,
     ) -> None:
         if device is not None:
             device = check_device(device, type(self).__name__, meta=True)  # before the weights are read
+        if upright is None:
+            upright = is_upright(pretrained)
         super().__init__(
             num_features,
             pretrained=False,
-            detector=LFNetDetector(num_features, pretrained),
+            detector=LFNetDetector(num_features, pretrained, upright=upright),
             orienter=PassLAF(),
             descriptor=LFNetPatchDescriptor(LFNetDescriptor(pretrained)),
             scaling_coef=1.0,

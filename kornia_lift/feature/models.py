@@ -17,11 +17,11 @@ def feature_of(
     Args:
         pretrained: name of a shipped model (``"lift-plus"``, ``"lf-net"``, ...), or path of a ``.safetensors`` file.
         num_features: number of slots in the output; the best keypoints are kept.
-        upright: see :class:`~kornia_lift.LIFTFeature`; LF-Net's detector assigns the orientation itself.
+        upright: leave the frames upright, see :class:`~kornia_lift.LIFTFeature`.
         affine: give the frames an affine shape, see :class:`~kornia_lift.LIFTFeature`; not for LF-Net.
 
     Raises:
-        ValueError: if there is no such model, or ``upright`` or ``affine`` is given for LF-Net.
+        ValueError: if there is no such model, or ``affine`` is given for LF-Net.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -31,14 +31,9 @@ def feature_of(
     """
     if network_family(pretrained) != "lfnet":
         return LIFTFeature(num_features, upright, pretrained=pretrained, affine=affine)
-    if upright:
-        raise ValueError(
-            f"upright leaves out LIFT's orientation stage, got the weights {os.fspath(pretrained)!r} of LF-Net, whose "
-            "detector assigns the orientation itself: leave upright out"
-        )
     if affine:
         raise ValueError(
             f"affine is for LIFT's frames, got the weights {os.fspath(pretrained)!r} of LF-Net, whose frames get their "
             "scale and orientation from its detector: leave affine out"
         )
-    return LFNetFeature(num_features, pretrained)
+    return LFNetFeature(num_features, pretrained, upright=upright)

@@ -48,6 +48,7 @@ MODELS: dict[str, ShippedModel] = {
     "lift-plus-upright": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, upright=True, family="compact"),
     # detector and descriptor learned from whole images
     LFNET_MODEL: ShippedModel("lf-net.safetensors", _LFNET_SHA256, family="lfnet"),
+    "lf-net-upright": ShippedModel("lf-net.safetensors", _LFNET_SHA256, upright=True, family="lfnet"),
 }
 
 

@@ -138,9 +138,9 @@ def test_a_name_gives_the_feature_that_it_is_the_weights_of(tmp_path: Path) -> N
     assert type(feature_of(LFNET_MODEL, 20)) is LFNetFeature and type(feature_of(FILE, 20)) is LFNetFeature
     assert type(feature_of("lift-plus", 20)) is LIFTFeature
     assert candidate(LFNET_MODEL).identity == candidate(f"mine={FILE}").identity
-    with pytest.raises(ValueError, match="leave upright out"):
-        feature_of(LFNET_MODEL, 20, upright=True)
-    with pytest.raises(ValueError, match="unknown pretrained model 'lfnet': expected one of .*, lf-net, or the path"):
+    with pytest.raises(
+        ValueError, match="unknown pretrained model 'lfnet': expected one of .*, lf-net-upright, or the"
+    ):
         feature_of("lfnet", 20)
 
 
@@ -150,8 +150,25 @@ def test_commands_take_the_name() -> None:
     assert type(make_lift_feature(args)) is LFNetFeature
     recorded = provenance(args)
     assert recorded["scale_space"] is None and recorded["weights_sha256"] == MODELS[LFNET_MODEL].sha256[:16]
-    with pytest.raises(CommandError, match="leave upright out"):
-        make_lift_feature(build_parser().parse_args([*command, "--upright"]))
+    upright = make_lift_feature(build_parser().parse_args([*command, "--upright"]))
+    assert upright.detector.upright and not make_lift_feature(args).detector.upright
+    with pytest.raises(CommandError, match="leave affine out"):
+        make_lift_feature(build_parser().parse_args([*command, "--affine"]))
+
+
+def test_upright_frames_differ_by_their_angles_only() -> None:
+    image = texture(96, 128)
+    features = feature_of(LFNET_MODEL, 20), feature_of(LFNET_MODEL, 20, upright=True), feature_of("lf-net-upright", 20)
+    with torch.no_grad():
+        (lafs, responses, _), (upright, same, described), (named, _, again) = (f(image) for f in features)
+    assert torch.equal(upright, named) and torch.equal(described, again) and torch.equal(responses, same)
+    kept = laf_is_filled(lafs)
+    assert get_laf_orientation(upright)[kept].abs().max() == 0 < get_laf_orientation(lafs)[kept].abs().max()
+    assert torch.equal(get_laf_center(upright), get_laf_center(lafs))
+    assert torch.allclose(get_laf_scale(upright), get_laf_scale(lafs), rtol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(features[0].descriptor(image, upright), described, atol=1e-6)
+    assert not LFNetFeature(20, "lf-net-upright", upright=False).detector.upright
 
 
 def test_networks_of_others_say_whose_weights_they_are() -> None:
