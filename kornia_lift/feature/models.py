@@ -6,7 +6,7 @@ import os
 
 from kornia_lift.feature.lfnet import LFNetFeature
 from kornia_lift.feature.lift import LIFTFeature
-from kornia_lift.weights import network_family
+from kornia_lift.weights import LFNET_PLUS, network_family
 
 
 def feature_of(
@@ -29,7 +29,7 @@ def feature_of(
         torch.Size([1, 50, 256])
 
     """
-    if network_family(pretrained) != "lfnet":
+    if network_family(pretrained) not in ("lfnet", LFNET_PLUS):
         return LIFTFeature(num_features, upright, pretrained=pretrained, affine=affine)
     if affine:
         raise ValueError(

@@ -31,7 +31,7 @@ from kornia_lift.training.loop.finished import finished_result
 from kornia_lift.training.split_record import SPLIT, check_split, keep_split
 from kornia_lift.training.stage import Stage
 from kornia_lift.training.watch import Watch
-from kornia_lift.weights import save_model
+from kornia_lift.weights import Family, save_model
 
 
 class RecipeConfig(Protocol):
@@ -81,7 +81,7 @@ class Recipe(ABC, Generic[Config]):
     #: Stages whose networks are used with affine shapes only: held-out pairs are then measured with these.
     AFFINE: ClassVar[frozenset[str]] = frozenset()
     #: Which networks it trains, see :func:`kornia_lift.weights.network_family`.
-    FAMILY: ClassVar[str] = "lift"
+    FAMILY: ClassVar[Family] = "lift"
 
     response: nn.Module
     orientation: nn.Module
@@ -119,12 +119,17 @@ class Recipe(ABC, Generic[Config]):
         check_split(out, self.NAME, self._sides)
         check_initial(out, init, (out / SPLIT).exists())
         if init is not None:
-            check_family(init, self.FAMILY)
+            check_family(init, self.family)
         with torch.random.fork_rng([]):
             torch.manual_seed(self.config.seed)
             self.make_networks()
         if init is not None:
             load_initial(init, self.initial_parts(init))
+
+    @property
+    def family(self) -> Family:
+        """Which networks the result has; :attr:`FAMILY` unless a recipe says otherwise."""
+        return self.FAMILY
 
     @classmethod
     def stages_of(cls, config: Any) -> tuple[str, ...]:
@@ -228,7 +233,7 @@ class Recipe(ABC, Generic[Config]):
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Write the networks to one ``.safetensors`` file in half precision."""
-        save_model(path, self.parts, {"networks": self.FAMILY, **(metadata or {})})
+        save_model(path, self.parts, {"networks": self.family, **(metadata or {})})
 
     def _judge(self, stage: str, before: Mapping[str, Tensor], referee: Referee) -> Verdict:
         """Compare the networks with those in which one has the weights ``before``; the first process decides."""

@@ -11,6 +11,7 @@ from typing import ClassVar
 from torch import nn
 
 from kornia_lift.detector.detector import LIFTDetector
+from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.detector.localizer import LAFLocalizer, default_scale_space
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.feature.patches import PatchOrienter
@@ -45,7 +46,7 @@ from kornia_lift.training.stage import Stage
 from kornia_lift.training.warped.crops import WarpedCrops
 from kornia_lift.training.warped.images import aligned_images
 from kornia_lift.training.warped.shapes import draw_shapes
-from kornia_lift.weights import has_part
+from kornia_lift.weights import LFNET_PLUS, Family, has_part, network_family
 
 VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of the descriptor
 VALIDATION_ANGLES = (24, 32)
@@ -74,7 +75,8 @@ class CompactRecipe(Recipe[CompactConfig]):
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
 
-    response: LIFTResponse
+    response: LIFTResponse  # or, of LF-Net:
+    detector: LFNetDetector
     localization: KeypointLocalization
     orientation: PolarOrientation
     descriptor: CompactDescriptor
@@ -84,6 +86,15 @@ class CompactRecipe(Recipe[CompactConfig]):
         """Scenes with depth maps are used where the options say so."""
         return data if self.config.use_posed else without_kind(data, "posed")
 
+    @property
+    def family(self) -> Family:
+        """Behind LF-Net's detector the networks make another feature."""
+        return LFNET_PLUS if self._has_lfnet else "compact"
+
+    @property
+    def _has_lfnet(self) -> bool:
+        return network_family(self._model_of_response) in ("lfnet", LFNET_PLUS)
+
     @classmethod
     def stages_of(cls, config: CompactConfig) -> tuple[str, ...]:
         """All of them, but for the response where that of another model is kept."""
@@ -92,20 +103,29 @@ class CompactRecipe(Recipe[CompactConfig]):
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The networks by the names under which they are saved."""
-        parts = super().parts | {"localization": self.localization}
+        finds = {"detector": self.detector} if self._has_lfnet else {"response": self.response}
+        parts = finds | {
+            "orientation": self.orientation,
+            "descriptor": self.descriptor,
+            "localization": self.localization,
+        }
         trained = (self.out / "shape" / BEST).is_file() and is_kept(read_verdicts(self.out), "shape")
         trained = trained or (self.init is not None and has_part(self.init, "shape"))
         return parts | {"shape": self.shape} if trained else parts
 
     def initial_parts(self, init: Model) -> dict[str, nn.Module]:
-        """Return the networks to be loaded: all that the model has, but for the response."""
-        parts = super().parts | {n: network for n, network in self.parts.items() if has_part(init, n)}
-        return {name: network for name, network in parts.items() if name != "response"}
+        """Return the networks to be loaded: all that the model has, but for the detector's, which has its weights."""
+        optional = ("localization", "shape")
+        parts = {n: network for n, network in self.parts.items() if n not in optional or has_part(init, n)}
+        return {name: network for name, network in parts.items() if name not in ("response", "detector")}
 
     def make_networks(self) -> None:
-        """Make the networks; the response is that of the initial weights, else of ``detector``."""
+        """Make the networks; what finds keypoints is that of the initial weights, else of ``detector``."""
         init, small = self.init, self.config.small
-        self.response = LIFTResponse(self._model_of_response).requires_grad_(True).to(self.device)
+        if self._has_lfnet:
+            self.detector = LFNetDetector(1, self._model_of_response, upright=True).to(self.device)
+        else:
+            self.response = LIFTResponse(self._model_of_response).requires_grad_(True).to(self.device)
         # initial weights decide the form of their networks
         if init is not None and has_part(init, "localization"):
             localization = KeypointLocalization(init)
@@ -159,8 +179,22 @@ class CompactRecipe(Recipe[CompactConfig]):
             margin=c.margin,
         )
 
+    def _make_detector(self, count: int, localizer: LAFLocalizer | None) -> nn.Module:
+        """Return the detector of up to ``count`` upright keypoints, which the localizer corrects where there is one."""
+        if not self._has_lfnet:
+            config = default_scale_space(localized=True)
+            return LIFTDetector(count, config, resp_module=self.response.eval(), localizer=localizer).eval()
+        made = LFNetDetector(count, upright=True, localizer=localizer)
+        made.maps = self.detector.maps
+        return made.eval()
+
     def _response_stage(self) -> Stage:
         c = self.config
+        if self._has_lfnet:
+            raise ValueError(
+                f"the stage 'response' trains a response, and {self._model_of_response} has LF-Net's detector, which "
+                "the recipe lfnet trains; leave the stage out"
+            )
         if not c.train_response:
             stages = " ".join(self.STAGES[1:])
             raise ValueError(
@@ -210,8 +244,7 @@ class CompactRecipe(Recipe[CompactConfig]):
     ) -> tuple[list[KeypointPairs], list[KeypointPairs]]:
         """Keypoints of the training and of the held-out images and of warped copies; without a localizer as found."""
         count = self.config.detections.per_image
-        config = default_scale_space(localized=True)
-        detector = LIFTDetector(count, config, resp_module=self.response.eval(), localizer=localizer).eval()
+        detector = self._make_detector(count, localizer)
         judged = replace(copies, photometric=for_validation(copies.photometric, self.config.validation_photometric))
         training, held_out = (
             copy_images([image.decode() for image in store.images], detector, how, self.watch)
@@ -243,6 +276,5 @@ class CompactRecipe(Recipe[CompactConfig]):
         seen = load_observations(store, c.views)
         if not c.use_detections:
             return seen, join_observations(seen.images, [])
-        localizer = LAFLocalizer(self.localization.eval())
-        detector = LIFTDetector(c.detections.per_image, resp_module=self.response.eval(), localizer=localizer).eval()
+        detector = self._make_detector(c.detections.per_image, LAFLocalizer(self.localization.eval()))
         return seen, find_pairs(seen, [image.camera for image in store.images], detector, c.detections, self.watch)
