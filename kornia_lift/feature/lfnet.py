@@ -60,6 +60,7 @@ class LFNetFeature(LIFTFeature):
         device: device of the weights. ``None``: the one where they are created.
         upright: leave the frames upright instead of using the detector's orientations: better where no camera is
             rotated. ``None``: as the shipped model says, ``"lf-net-plus-upright"`` leaves them upright.
+        affine: give the frames of ``"lf-net-plus"`` an affine shape, see :class:`~kornia_lift.LIFTFeature`.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
@@ -69,7 +70,8 @@ class LFNetFeature(LIFTFeature):
     Raises:
         kornia.core.exceptions.ShapeError: if images or mask have another shape.
         TypeError: if the images are not floating point.
-        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or this machine has no such device.
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1], this machine has no such device, or
+            ``affine`` is given for ``"lf-net"``.
 
     Convention:
         That of :class:`~kornia_lift.detector.lfnet.LFNetDetector`. The network learns from whole images, so the
@@ -90,6 +92,7 @@ class LFNetFeature(LIFTFeature):
         device: Device | None = None,
         *,
         upright: bool | None = None,
+        affine: bool | nn.Module = False,
     ) -> None:
         if device is not None:
             device = check_device(device, type(self).__name__, meta=True)  # before the weights are read
@@ -98,9 +101,14 @@ class LFNetFeature(LIFTFeature):
         if network_family(pretrained) == LFNET_PLUS:
             assert not isinstance(pretrained, bool)
             detector = LFNetDetector(num_features, pretrained, upright=True, localizer=localizer_of(pretrained))
-            super().__init__(num_features, upright, device, pretrained=pretrained, detector=detector)
+            super().__init__(num_features, upright, device, pretrained=pretrained, affine=affine, detector=detector)
             self.detector.eval()
             return
+        if affine is not False:
+            raise ValueError(
+                f"affine is for upright frames, got the weights {pretrained!r} of LF-Net, whose frames get their scale "
+                "and orientation from its detector: leave affine out, or take lf-net-plus"
+            )
         super().__init__(
             num_features,
             pretrained=False,

@@ -18,10 +18,10 @@ def feature_of(
         pretrained: name of a shipped model (``"lift-plus"``, ``"lf-net"``, ...), or path of a ``.safetensors`` file.
         num_features: number of slots in the output; the best keypoints are kept.
         upright: leave the frames upright, see :class:`~kornia_lift.LIFTFeature`.
-        affine: give the frames an affine shape, see :class:`~kornia_lift.LIFTFeature`; not for LF-Net.
+        affine: give the frames an affine shape, see :class:`~kornia_lift.LIFTFeature`; not for ``"lf-net"``.
 
     Raises:
-        ValueError: if there is no such model, or ``affine`` is given for LF-Net.
+        ValueError: if there is no such model, or ``affine`` is given for ``"lf-net"``.
         FileNotFoundError: if there is no such file.
 
     Example:
@@ -31,9 +31,4 @@ def feature_of(
     """
     if network_family(pretrained) not in ("lfnet", LFNET_PLUS):
         return LIFTFeature(num_features, upright, pretrained=pretrained, affine=affine)
-    if affine:
-        raise ValueError(
-            f"affine is for LIFT's frames, got the weights {os.fspath(pretrained)!r} of LF-Net, whose frames get their "
-            "scale and orientation from its detector: leave affine out"
-        )
-    return LFNetFeature(num_features, pretrained, upright=upright)
+    return LFNetFeature(num_features, pretrained, upright=upright, affine=affine)

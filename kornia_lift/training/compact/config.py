@@ -38,8 +38,8 @@ class CompactConfig:
     """Options of the compact recipe.
 
     Args:
-        detector: model whose response the result has: the name of a shipped one, or a weight file. A run that starts
-            from weights has their response.
+        detector: model whose response the result has, or whose detector if it is LF-Net's: the name of a shipped one,
+            or a weight file. A run that starts from weights has theirs.
         small: make the smaller forms of localization, orientation and descriptor, those of ``lift-plus``; a run that
             starts from weights keeps their forms.
         train_response: train that response further instead of keeping it as it is.
