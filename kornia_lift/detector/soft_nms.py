@@ -33,9 +33,14 @@ def soft_nms(logits: Tensor, window: int = WINDOW, strength: float = NMS_STRENGT
 
     """
     x = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    largest = F.max_pool2d(x.amax(1, keepdim=True), window, 1, window // 2)
+    # rows, then columns: torch reads every pixel of a window
+    largest = x.amax(1, keepdim=True)
+    for size in ((window, 1), (1, window)):
+        largest = F.max_pool2d(largest, size, 1, (size[0] // 2, size[1] // 2))
     e = torch.exp(strength * (x - largest))
-    total = F.avg_pool2d(e.sum(1, keepdim=True), window, 1, window // 2) * float(window**2)
+    total = e.sum(1, keepdim=True)
+    for size in ((window, 1), (1, window)):
+        total = F.avg_pool2d(total, size, 1, (size[0] // 2, size[1] // 2)) * float(window)
     return e / (total + 1e-6)
 
 
