@@ -99,8 +99,7 @@ class Recipe(ABC, Generic[Config]):
         self.config: Config = config if config is not None else self.OPTIONS()
         self.out, self.device, self.init = out, check_device(device, type(self).__name__), init
         self.watch = Watch()  # of what stages prepare; silent but for runs that show progress
-        given, data = len(data.images), self.usable(data)
-        unused = ""
+        given, data, unused = len(data.images), self.usable(data), ""
         if given > len(data.images):
             count = given - len(data.images)
             unused = f"; {counted(count, 'image')} with depth maps, used only where use_posed (lfnet: posed) says so"

@@ -75,7 +75,7 @@ def trained_tilde(path: Path) -> None:
 
 def lf_net(path: Path) -> None:
     """Detector and descriptor of LF-Net with random weights."""
-    unchecked(path, {"detector": LFNetDetector(10), "descriptor": LFNetDescriptor()}, {"networks": "lf-net"})
+    unchecked(path, {"detector": LFNetDetector(10), "descriptor": LFNetDescriptor()}, {"networks": "lfnet"})
 
 
 def lift_plus(path: Path) -> None:
