@@ -66,6 +66,10 @@ def process_group(timeout_s: float = 600.0) -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except WorkerLostError:
+        # torchrun may only now stop this process, which is about to report the error and end
+        before = signal.SIG_IGN
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
         dist.destroy_process_group()

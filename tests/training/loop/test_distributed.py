@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +89,26 @@ def test_a_dead_worker_ends_the_job_with_advice_and_a_usable_checkpoint(tmp_path
     assert two["step"] == 20
     for key, value in one["network"].items():
         torch.testing.assert_close(value, two["network"][key], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_process_that_reports_a_lost_one_is_not_stopped_meanwhile(
+    lost: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun sends its signal within a tenth of a second, which may be before the error is printed."""
+    monkeypatch.setenv("RANK", "0")
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(torch.distributed, name, lambda *args, **named: None)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with contextlib.suppress(distributed.WorkerLostError), distributed.process_group():
+            assert signal.getsignal(signal.SIGTERM) is not before
+            if lost:
+                os.kill(os.getpid(), signal.SIGTERM)
+                signal.pthread_sigmask(signal.SIG_BLOCK, [])  # the handler has run
+        assert signal.getsignal(signal.SIGTERM) == (signal.SIG_IGN if lost else before)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_another_machine_need_not_see_the_checkpoint(tmp_path: Path) -> None:
