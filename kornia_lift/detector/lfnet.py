@@ -114,7 +114,7 @@ class LFNetDetector(nn.Module):
         self.maps = LFNetMaps(grid)
         if pretrained is not False:
             load_network(self, "detector", LFNET_MODEL if pretrained is True else pretrained)
-        self.localizer = localizer
+        self.localizer = localizer  # after the weights are loaded, among which it is not
 
     def extra_repr(self) -> str:
         return (
@@ -176,7 +176,7 @@ class LFNetDetector(nn.Module):
         if not len(found.image):
             return lafs, responses
         if self.upright:
-            orientation = torch.cat([torch.ones_like(orientation[:, :1]), torch.zeros_like(orientation[:, 1:])], 1)
+            orientation = orientation.new_tensor([1.0, 0.0])[:, None, None].expand_as(orientation)
         frames = self.frames(score, scale, orientation, found)
         lafs = lafs.index_put((found.image, found.slot), frames.to(wide))
         worth = worth[found.image, found.row, found.column].to(wide)

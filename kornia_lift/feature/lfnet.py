@@ -106,8 +106,8 @@ class LFNetFeature(LIFTFeature):
             return
         if affine is not False:
             raise ValueError(
-                f"affine is for upright frames, got the weights {pretrained!r} of LF-Net, whose frames get their scale "
-                "and orientation from its detector: leave affine out, or take lf-net-plus"
+                f"affine is for upright frames, got the weights {str(pretrained)!r} of LF-Net, whose frames get their "
+                "scale and orientation from its detector: leave affine out, or take lf-net-plus"
             )
         super().__init__(
             num_features,

@@ -20,7 +20,7 @@ from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.scale_space import ScaleSpaceConfig
 from kornia_lift.feature.patches import PatchDescriptor, PatchOrienter
 from kornia_lift.feature.shape import LAFShapeEstimator
-from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of, shape_of
+from kornia_lift.feature.stages import check_has_response, described_region, descriptor_of, orienter_of, shape_of
 from kornia_lift.networks._fast.folded import IntegerPrecision
 from kornia_lift.networks._fast.pyramid import shared_pyramid
 from kornia_lift.weights import is_upright
@@ -131,6 +131,7 @@ class LIFTFeature(LocalFeature):
             raise TypeError(f"affine expects True, False or a module (lafs, img) -> lafs, got {affine!r}")
         given = [part for part in (affine, detector, orienter, descriptor) if isinstance(part, nn.Module)]
         if detector is None:
+            check_has_response(pretrained)
             detector = LIFTDetector(num_features, config, pretrained=pretrained, precision=precision or "auto")
         elif config is not None:
             raise ValueError("config describes the default detector: give either config or detector")

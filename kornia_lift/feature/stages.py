@@ -49,11 +49,26 @@ _FAMILIES: dict[Family, _Stages] = {
 def _stages(pretrained: bool | str | os.PathLike[str]) -> _Stages:
     family = network_family(pretrained)
     if family not in _FAMILIES:
-        raise ValueError(
-            f"the weights {os.fspath(pretrained)!r} are LF-Net's, expected those of LIFT's networks: build "  # type: ignore[arg-type]
-            "kornia_lift.feature.lfnet.LFNetFeature, or what kornia_lift.feature.feature_of gives for any weights"
-        )
+        raise _are_of_lfnet(pretrained)
     return _FAMILIES[family]
+
+
+def _are_of_lfnet(pretrained: Any) -> ValueError:
+    return ValueError(
+        f"the weights {os.fspath(pretrained)!r} are LF-Net's, expected those of LIFT's networks: build "
+        "kornia_lift.feature.lfnet.LFNetFeature, or what kornia_lift.feature.feature_of gives for any weights"
+    )
+
+
+def check_has_response(pretrained: bool | str | os.PathLike[str]) -> None:
+    """Refuse weights whose keypoints LF-Net's detector finds, for a feature that would detect by a response.
+
+    Raises:
+        ValueError: naming the class to build.
+
+    """
+    if network_family(pretrained) in ("lfnet", LFNET_PLUS):
+        raise _are_of_lfnet(pretrained)
 
 
 def described_region(pretrained: bool | str | os.PathLike[str]) -> float:

@@ -21,7 +21,7 @@ LARGEST_WIDTH = 1024  # channels that a file may ask a network to have
 def available_models() -> tuple[str, ...]:
     """Return the names of the models that the package ships.
 
-    :class:`~kornia_lift.LIFTFeature` takes all as ``pretrained`` except ``"lf-net"``, which is for
+    :class:`~kornia_lift.LIFTFeature` takes all as ``pretrained`` except those of LF-Net, which are for
     :class:`~kornia_lift.feature.lfnet.LFNetFeature`; :func:`~kornia_lift.feature.feature_of` takes any.
     """
     return tuple(MODELS)

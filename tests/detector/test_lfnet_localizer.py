@@ -13,7 +13,7 @@ from tests.helpers.pictures import texture
 
 
 class Moves(nn.Module):
-    """Moves all keypoints as far and rescales them."""
+    """Moves all keypoints by the same shift and rescales them."""
 
     def __init__(self, shift: tuple[float, float] = (1.5, -0.5), factor: float = 1.2) -> None:
         super().__init__()
@@ -70,7 +70,6 @@ def test_keypoints_moved_out_of_the_image_or_the_mask_are_none() -> None:
 
 def test_gradients_reach_the_localizer() -> None:
     made = detector(20, Moves())
-    made.localizer.shift.requires_grad_(True)  # type: ignore[union-attr]
     get_laf_center(made(texture(100, 120))[0]).sum().backward()
     assert made.localizer.shift.grad is not None and made.localizer.shift.grad.abs().min() > 0  # type: ignore[union-attr]
 

@@ -175,6 +175,7 @@ def test_the_variant_corrects_orients_and_describes_as_lift_plus() -> None:
     image = texture(160, 200, seed=5)
     plus, upright = feature_of("lf-net-plus", 60), feature_of("lf-net-plus-upright", 60)
     theirs = LIFTFeature(60, pretrained="lift-plus")
+    assert (FOLDER / MODELS["lf-net-plus"].file).stat().st_size < 6e6
     assert (plus.scaling_coef, plus.orienter.context) == (theirs.scaling_coef, theirs.orienter.context)
     with torch.no_grad():
         lafs, responses, descriptors = plus(image)
@@ -200,6 +201,8 @@ def test_the_variant_corrects_orients_and_describes_as_lift_plus() -> None:
 def test_networks_of_others_say_whose_weights_they_are() -> None:
     with pytest.raises(ValueError, match="'lf-net' are LF-Net's.*LFNetFeature.*feature_of"):
         LIFTFeature(20, pretrained=LFNET_MODEL)
+    with pytest.raises(ValueError, match="'lf-net-plus' are LF-Net's.*LFNetFeature.*feature_of"):
+        LIFTFeature(20, pretrained="lf-net-plus")
     with pytest.raises(WeightFileError, match="of descriptor, detector, not of LIFTResponse"):
         LIFTResponse(LFNET_MODEL)
     with pytest.raises(WeightFileError, match="do not fit"):

@@ -1,4 +1,14 @@
-"""Options of both recipes with which every stage takes seconds."""
+"""Options of the recipes with which every stage takes seconds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kornia_lift.training.compact.config import CompactConfig
+from kornia_lift.training.compact.copies import CopyConfig
+from kornia_lift.training.compact.observations import ViewConfig
+from kornia_lift.training.compact.recipe import CompactRecipe
+from kornia_lift.training.config import LoopConfig
 
 TINY = """
 recipe = "modern"
@@ -49,3 +59,19 @@ steps = 1
 pairs = 4
 validation_pairs = 8
 """
+
+
+def tiny_compact(loop: LoopConfig, **options: Any) -> CompactConfig:
+    """Options of the compact recipe, in Python."""
+    base: dict[str, Any] = {
+        "views": ViewConfig(points_per_image=30),
+        "orientation_images": 2,
+        "orientation_pairs": 4,
+        "descriptor_images": 2,
+        "descriptor_pairs": 6,
+        "copies": CopyConfig(copies=1),
+        "localization_images": 2,
+        "localization_pairs": 12,
+        "small": True,
+    }
+    return CompactConfig(**dict.fromkeys(CompactRecipe.STAGES, loop), **(base | options))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from kornia_lift.cli import main
 from kornia_lift.training.correspondences.data import MatchedPair
 from kornia_lift.training.data.store import Store, encode_jpeg
 from kornia_lift.training.tilde.stacks import Stack
@@ -37,6 +39,23 @@ def validate_on_few_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = "kornia_lift.training.compact.recipe"
     monkeypatch.setattr(f"{recipe}.VALIDATION_PAIRS", (2, 16))
     monkeypatch.setattr(f"{recipe}.VALIDATION_ANGLES", (2, 8))
+
+
+def train_pictures(folder: Path, init: str, stage: str) -> Path:
+    """Train a stage of the compact recipe for a step, from a folder of three images, and return that of the run."""
+    cv2 = pytest.importorskip("cv2")
+    data, out, config = folder / "mine", folder / "run", folder / "tiny.toml"
+    data.mkdir()
+    for i in range(3):
+        cv2.imwrite(str(data / f"holiday{i}.jpg"), picture(i, 200))
+    config.write_text(
+        f'recipe = "compact"\ndata = ["{data.as_posix()}"]\ninit = "{init}"\nstages = ["{stage}"]\n'
+        "[held_out]\nnum_features = 150\nwarped = 2\n[held_out.crops]\nsize = 160\n"
+        "[compact]\nlocalization_images = 2\nlocalization_pairs = 8\nshape_images = 2\nshape_pairs = 8\n"
+        f"[compact.copies]\ncopies = 1\n[compact.shape_copies]\ncopies = 1\n[compact.{stage}]\nsteps = 1\n"
+    )
+    assert main(["train", str(config), "--out", str(out)]) == 0
+    return out
 
 
 def with_image(store: Store, index: int, image: np.ndarray, quality: int = 98) -> Store:

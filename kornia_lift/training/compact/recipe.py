@@ -75,8 +75,8 @@ class CompactRecipe(Recipe[CompactConfig]):
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
 
-    response: LIFTResponse  # or, of LF-Net:
-    detector: LFNetDetector
+    response: LIFTResponse
+    detector: LFNetDetector  # instead of the response, where the model has LF-Net's
     localization: KeypointLocalization
     orientation: PolarOrientation
     descriptor: CompactDescriptor
@@ -91,9 +91,9 @@ class CompactRecipe(Recipe[CompactConfig]):
         """Behind LF-Net's detector the networks make another feature."""
         return LFNET_PLUS if self._has_lfnet else "compact"
 
-    @property
+    @cached_property
     def _has_lfnet(self) -> bool:
-        return network_family(self._model_of_response) in ("lfnet", LFNET_PLUS)
+        return network_family(self._model_of_detector) in ("lfnet", LFNET_PLUS)
 
     @classmethod
     def stages_of(cls, config: CompactConfig) -> tuple[str, ...]:
@@ -123,9 +123,9 @@ class CompactRecipe(Recipe[CompactConfig]):
         """Make the networks; what finds keypoints is that of the initial weights, else of ``detector``."""
         init, small = self.init, self.config.small
         if self._has_lfnet:
-            self.detector = LFNetDetector(1, self._model_of_response, upright=True).to(self.device)
+            self.detector = LFNetDetector(1, self._model_of_detector, upright=True).to(self.device)
         else:
-            self.response = LIFTResponse(self._model_of_response).requires_grad_(True).to(self.device)
+            self.response = LIFTResponse(self._model_of_detector).requires_grad_(True).to(self.device)
         # initial weights decide the form of their networks
         if init is not None and has_part(init, "localization"):
             localization = KeypointLocalization(init)
@@ -142,7 +142,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         self.shape = shape.requires_grad_(True).to(self.device)
 
     @property
-    def _model_of_response(self) -> Model:
+    def _model_of_detector(self) -> Model:
         return self.config.detector if self.init is None else self.init
 
     def make_stage(self, name: str) -> Stage:
@@ -192,13 +192,13 @@ class CompactRecipe(Recipe[CompactConfig]):
         c = self.config
         if self._has_lfnet:
             raise ValueError(
-                f"the stage 'response' trains a response, and {self._model_of_response} has LF-Net's detector, which "
+                f"the stage 'response' trains a response, and {self._model_of_detector} has LF-Net's detector, which "
                 "the recipe lfnet trains; leave the stage out"
             )
         if not c.train_response:
             stages = " ".join(self.STAGES[1:])
             raise ValueError(
-                f"the stage 'response' would train the response of {self._model_of_response}, which "
+                f"the stage 'response' would train the response of {self._model_of_detector}, which "
                 "compact.train_response = false keeps as it is; set it to true, or leave the stage out "
                 f"(--stages {stages})"
             )

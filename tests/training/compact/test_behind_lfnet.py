@@ -10,35 +10,19 @@ import torch
 from kornia.feature import PassLAF
 
 from kornia_lift._kornia import laf_is_filled
-from kornia_lift.cli import main
 from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.detector.localizer import LAFLocalizer
 from kornia_lift.feature import LFNetFeature, feature_of
-from kornia_lift.training.compact.config import CompactConfig
-from kornia_lift.training.compact.copies import CopyConfig
-from kornia_lift.training.compact.observations import ViewConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.store import Store
 from kornia_lift.weights import load_tensors, network_family
 from tests.helpers.pictures import texture
-from tests.helpers.training import picture
+from tests.helpers.tiny_recipes import tiny_compact
+from tests.helpers.training import train_pictures
 
 LOOP = LoopConfig(steps=2, validate_every=2, log_every=1, learning_rate=1e-3)
-CONFIG = CompactConfig(
-    **dict.fromkeys(CompactRecipe.STAGES, LOOP),
-    detector="lf-net",
-    small=True,
-    use_detections=False,
-    views=ViewConfig(points_per_image=30),
-    orientation_images=2,
-    orientation_pairs=4,
-    descriptor_images=2,
-    descriptor_pairs=6,
-    copies=CopyConfig(copies=1),
-    localization_images=2,
-    localization_pairs=12,
-)
+CONFIG = tiny_compact(LOOP, detector="lf-net", use_detections=False)
 
 
 def test_the_recipe_makes_a_feature_with_lfnets_detector(
@@ -73,22 +57,9 @@ def test_the_recipe_makes_a_feature_with_lfnets_detector(
 
 @pytest.mark.parametrize("stage", ["localization", "shape"])
 def test_the_shipped_networks_are_trained_further_from_a_folder(
-    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], small_validation: None
+    stage: str, tmp_path: Path, small_validation: None
 ) -> None:
-    cv2 = pytest.importorskip("cv2")
-    data, out = tmp_path / "mine", tmp_path / "run"
-    data.mkdir()
-    for i in range(3):
-        cv2.imwrite(str(data / f"holiday{i}.jpg"), picture(i, 200))
-    config = tmp_path / "tiny.toml"
-    config.write_text(
-        f'recipe = "compact"\ndata = ["{data.as_posix()}"]\ninit = "lf-net-plus"\nstages = ["{stage}"]\n'
-        "[held_out]\nnum_features = 150\nwarped = 2\n[held_out.crops]\nsize = 160\n"
-        "[compact]\nlocalization_images = 2\nlocalization_pairs = 8\nshape_images = 2\nshape_pairs = 8\n"
-        f"[compact.copies]\ncopies = 1\n[compact.shape_copies]\ncopies = 1\n[compact.{stage}]\nsteps = 1\n"
-    )
-    done, said = main(["train", str(config), "--out", str(out)]), capsys.readouterr()
-    assert done == 0, said.err
+    out = train_pictures(tmp_path, "lf-net-plus", stage)
     assert "shipped lf-net-plus" in (out / "held_out.md").read_text()
     kept, start = (load_tensors(model)[0] for model in (out / "weights.safetensors", "lf-net-plus"))
     for name, tensor in start.items():

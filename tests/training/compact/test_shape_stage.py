@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from kornia_lift import LIFTDetector, LIFTFeature
-from kornia_lift.cli import main
 from kornia_lift.evaluation.report.results import FeatureResults
 from kornia_lift.evaluation.runner import OK, PairResult
 from kornia_lift.feature.shape import CONTEXT
@@ -28,7 +27,7 @@ from kornia_lift.training.loop.checkpoint import LAST
 from kornia_lift.training.warped.homographies import CropConfig
 from kornia_lift.weights import has_part, load_tensors
 from tests.helpers.pictures import blob_response, texture
-from tests.helpers.training import picture
+from tests.helpers.training import train_pictures
 
 SAME = Photometric(gain=1.0, gamma=1.0, offset=0.0, noise=0.0, blur=0.0, shadow=0.0, jpeg=0.0)
 
@@ -148,22 +147,8 @@ def test_a_rejected_stage_leaves_no_shapes_in_the_file(tiny_store: Store, tmp_pa
     torch.testing.assert_close(found, KeypointShape(True).head.weight)
 
 
-def test_fine_tuned_shapes_are_measured_with_affine_frames(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], small_validation: None
-) -> None:
-    cv2 = pytest.importorskip("cv2")
-    data, out = tmp_path / "mine", tmp_path / "run"
-    data.mkdir()
-    for i in range(3):
-        cv2.imwrite(str(data / f"holiday{i}.jpg"), picture(i, 200))
-    config = tmp_path / "tiny.toml"
-    config.write_text(
-        f'recipe = "compact"\ndata = ["{data.as_posix()}"]\ninit = "lift-plus"\nstages = ["shape"]\n'
-        "[held_out]\nnum_features = 150\nwarped = 2\n[held_out.crops]\nsize = 160\n"
-        "[compact]\nshape_images = 2\nshape_pairs = 8\n[compact.shape_copies]\ncopies = 1\n[compact.shape]\nsteps = 1\n"
-    )
-    done, said = main(["train", str(config), "--out", str(out)]), capsys.readouterr()
-    assert done == 0, said.err
+def test_fine_tuned_shapes_are_measured_with_affine_frames(tmp_path: Path, small_validation: None) -> None:
+    out = train_pictures(tmp_path, "lift-plus", "shape")
     report = (out / "held_out.md").read_text()
     assert "All models but SIFT were measured with affine shapes" in report
     # the response and all other networks are those of the start

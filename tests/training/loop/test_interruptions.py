@@ -21,12 +21,9 @@ import torch
 
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.networks.response import LIFTResponse
-from kornia_lift.training.compact.config import CompactConfig
-from kornia_lift.training.compact.copies import CopyConfig
 from kornia_lift.training.compact.recipe import CompactRecipe
 from kornia_lift.training.compact.response.levels import LevelGrid
 from kornia_lift.training.compact.response.stage import SCALE_CROPS, ScaleSpaceResponseStage
-from kornia_lift.training.compact.views import ViewConfig
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
 from kornia_lift.training.correspondences.stage import CorrespondenceStage
@@ -52,6 +49,7 @@ from kornia_lift.training.tilde.config import TildeConfig
 from kornia_lift.training.tilde.stage import TildeStage, make_response
 from kornia_lift.training.warped.crops import WarpedCrops
 from kornia_lift.training.warped.homographies import CropConfig
+from tests.helpers.tiny_recipes import tiny_compact
 from tests.helpers.training import aligned_stack, matched_pair, picture
 from tests.training.loop.toy_stage import ToyStage
 
@@ -79,18 +77,7 @@ MODERN = ModernConfig(
     views=CropConfig(size=110, per_image=1, min_step=1.0, max_step=1.2, scale=1.6),
 )
 LFNET = LFNetConfig(lfnet=LOOP, size=64, pairs_per_batch=1, keypoints=40, validation_pairs=2)
-COMPACT = CompactConfig(
-    **dict.fromkeys(CompactRecipe.STAGES, LOOP),
-    views=ViewConfig(points_per_image=30),
-    orientation_images=2,
-    orientation_pairs=4,
-    descriptor_images=2,
-    descriptor_pairs=6,
-    copies=CopyConfig(copies=1),
-    localization_images=2,
-    localization_pairs=12,
-    small=True,
-)
+COMPACT = tiny_compact(LOOP)
 WITH_RESPONSE = replace(
     COMPACT,
     train_response=True,
