@@ -24,6 +24,7 @@ PATCH_HALF = 16.0  # half side of the described patch over the scale, between th
 LAF_SCALE = PATCH_HALF * 32 / 31  # kornia counts to the outer edges of these pixels
 REFINE_HALF = 4.5  # the same of the patch of scores whose soft maximum is the sub-pixel position
 REFINE_SIZE = 9
+SPARE = 1.5  # keypoints per slot that are localized: the score does not know which of them have precise positions
 
 
 class ChosenPixels(NamedTuple):
@@ -60,7 +61,8 @@ class LFNetDetector(nn.Module):
             :func:`~kornia_lift.detector.padding.find_padding`.
         upright: leave the frames upright instead of using the orientations: better where no camera is rotated.
         localizer: corrects position and scale of the upright keypoints, ``(lafs, img) -> lafs``; those that turn out to
-            be the same are suppressed. ``None``: nothing does.
+            be the same are suppressed. A :class:`~kornia_lift.detector.localizer.LAFLocalizer` also says how precise
+            each position is, and the responses are then scores over expected errors. ``None``: nothing does.
         grid: how maps are resized; ``"legacy"`` for published weights, see
             :func:`~kornia_lift.networks.lfnet.resize_maps`.
 
@@ -152,10 +154,10 @@ class LFNetDetector(nn.Module):
         check_image(img, type(self).__name__, channels=(1,), value_range=True)
         if mask is not None:
             check_mask(mask, img, type(self).__name__)
-        count = self.num_features if self.localizer is None else spare_slots(self.num_features)
+        count = self.num_features if self.localizer is None else spare_slots(self.num_features, SPARE)
         lafs, responses = self._find(img, mask, count)
         if self.localizer is not None:
-            corrected = localized(self.localizer, img, responses, lafs, mask)
+            corrected = localized(self.localizer, img, responses, lafs, mask, by_spread=True)
             responses, lafs = AnyNumber().best(corrected, len(img), self.num_features, ScaleSpaceConfig())
         return lafs, responses.to(img.dtype)
 

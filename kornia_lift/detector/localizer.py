@@ -45,11 +45,20 @@ class LAFLocalizer(nn.Module):
         self.network = network
 
     def forward(self, laf: Tensor, img: Tensor) -> Tensor:
+        return self.with_spread(laf, img)[0]
+
+    def with_spread(self, laf: Tensor, img: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the corrected frames, and how far each may still be off.
+
+        Returns:
+            LAFs (B, N, 2, 3); the expected error of the positions over the half side of the patches, shape (B, N).
+
+        """
         found = of_patches(self.network, self.network.patch_size, img, laf, CHUNK, GRADIENT_CHUNK)
         found = found.to(laf.dtype)
         axes, centre = laf[..., :2], laf[..., 2:]
         centre = centre + axes @ found[..., :2, None]
-        return torch.cat([axes * found[..., 2, None, None].exp(), centre], -1)
+        return torch.cat([axes * found[..., 2, None, None].exp(), centre], -1), found[..., 3].exp()
 
 
 def has_localization(pretrained: bool | str | os.PathLike[str]) -> bool:
@@ -84,12 +93,20 @@ def scale_space_of(pretrained: str | os.PathLike[str]) -> ScaleSpaceConfig:
     return default_scale_space(has_localization(pretrained))
 
 
-def spare_slots(count: int) -> int:
+def spare_slots(count: int, spare: float = SPARE) -> int:
     """Return how many keypoints to localize for ``count`` slots."""
-    return math.ceil(SPARE * count)
+    return math.ceil(spare * count)
 
 
-def localized(localizer: nn.Module, img: Tensor, responses: Tensor, lafs: Tensor, mask: Tensor | None) -> Candidates:
+def localized(
+    localizer: nn.Module,
+    img: Tensor,
+    responses: Tensor,
+    lafs: Tensor,
+    mask: Tensor | None,
+    *,
+    by_spread: bool = False,
+) -> Candidates:
     """Correct keypoints, which may then suppress each other once more.
 
     Args:
@@ -98,6 +115,8 @@ def localized(localizer: nn.Module, img: Tensor, responses: Tensor, lafs: Tensor
         responses: shape (B, N).
         lafs: upright frames, shape (B, N, 2, 3).
         mask: mask given to the detector, shape (1 or B, 1, H, W).
+        by_spread: divide the responses by the expected errors, where the localizer is a :class:`LAFLocalizer`, which
+            has them.
 
     Returns:
         A candidate for each slot; those of empty slots, and those moved out of the image or to where the mask is 0, do
@@ -105,7 +124,12 @@ def localized(localizer: nn.Module, img: Tensor, responses: Tensor, lafs: Tensor
 
     """
     keep = laf_is_filled(lafs)
-    xy, sigma, _ = lift_from_lafs(localizer(lafs, img))
+    if by_spread and isinstance(localizer, LAFLocalizer):
+        moved, spread = localizer.with_spread(lafs, img)
+        responses = responses / spread
+    else:
+        moved = localizer(lafs, img)
+    xy, sigma, _ = lift_from_lafs(moved)
     height, width = img.shape[-2:]
     x, y = xy.detach().unbind(-1)
     keep = keep & (x >= 0) & (y >= 0) & (x <= width - 1) & (y <= height - 1)

@@ -6,13 +6,14 @@ import math
 
 import pytest
 import torch
-from kornia.feature import get_laf_center, get_laf_scale
+from kornia.feature import extract_patches_from_pyramid, get_laf_center, get_laf_scale
 from torch import Tensor, nn
 
 from kornia_lift.detector import localizer as module
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.detector.localizer import LAFLocalizer, localized, spare_slots
 from kornia_lift.geometry import lafs_from_lift
+from kornia_lift.networks.localization import KeypointLocalization
 from tests.helpers.pictures import texture
 
 HEIGHT, WIDTH = 40, 60
@@ -140,3 +141,38 @@ def test_empty_slots_are_not_localized(batch: int) -> None:
     assert 0 < found <= counting.slots[0] < 2 * found
     detector(torch.zeros(1, 1, 90, 90))
     assert counting.slots[1] == 1
+
+
+class Spreads(LAFLocalizer):
+    """Moves nothing, and expects given errors."""
+
+    def __init__(self, *spread: float) -> None:
+        super().__init__(KeypointLocalization(False))
+        self.spread = torch.tensor([spread])
+
+    def with_spread(self, laf: Tensor, img: Tensor) -> tuple[Tensor, Tensor]:
+        return laf, self.spread
+
+
+def test_responses_over_the_expected_errors_where_these_are_asked_for() -> None:
+    image, lafs, responses = torch.zeros(1, 1, HEIGHT, WIDTH), keypoints((9, 9), (20, 9)), torch.tensor([[0.8, 0.6]])
+    localizer = Spreads(0.5, 0.25)
+    assert torch.allclose(
+        localized(localizer, image, responses, lafs, None, by_spread=True).value, responses.new_tensor([1.6, 2.4])
+    )
+    for other, by_spread in ((localizer, False), (Same(), True)):
+        assert (
+            localized(other, image, responses, lafs, None, by_spread=by_spread).value.tolist() == responses[0].tolist()
+        )
+
+
+def test_the_spread_is_the_error_that_the_network_expects() -> None:
+    network = KeypointLocalization("lift-plus", precision="float32").eval()
+    image = texture(HEIGHT, WIDTH)
+    lafs = keypoints((15, 14), (31, 22))
+    with torch.inference_mode():
+        moved, spread = LAFLocalizer(network).with_spread(lafs, image)
+        assert torch.equal(moved, LAFLocalizer(network)(lafs, image))
+        patches = extract_patches_from_pyramid(image, lafs, network.patch_size)
+        expected = network(patches[0])[:, 3].exp()
+    assert spread.shape == (1, 2) and torch.allclose(spread[0], expected, rtol=0.1)
