@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector.lfnet import LFNetDetector
+from kornia_lift.detector.localizer import LAFLocalizer
+from kornia_lift.networks.localization import KeypointLocalization
 from tests.helpers.pictures import texture
 
 
@@ -44,6 +46,20 @@ def test_keypoints_lie_where_the_localizer_moves_them() -> None:
         assert (scale - 1.2).abs().max() < 1e-3
     assert (same[:, :-1] >= same[:, 1:]).all()
     assert get_laf_orientation(moved)[laf_is_filled(moved)].abs().max() < 1e-4
+
+
+@torch.no_grad()
+def test_half_as_many_again_are_localized_and_ranked_by_score_over_expected_error() -> None:
+    class DoubtsTheStrongest(LAFLocalizer):
+        def with_spread(self, laf: Tensor, img: Tensor) -> tuple[Tensor, Tensor]:
+            return laf, torch.where(torch.arange(laf.shape[1]) < 20, 100.0, 0.5).expand(laf.shape[:2])
+
+    image = texture(150, 200, seed=3)
+    lafs, responses = detector(60)(image)
+    assert laf_is_filled(lafs).all()
+    chosen, ranked = detector(40, DoubtsTheStrongest(KeypointLocalization(False)))(image)
+    assert torch.allclose(ranked, responses[:, 20:] / 0.5)
+    assert torch.allclose(chosen, lafs[:, 20:], atol=1e-4)
 
 
 @torch.no_grad()
