@@ -32,7 +32,7 @@ def test_calls_take_turns() -> None:
 
 
 def test_memory_with_gradients(tmp_path: Path) -> None:
-    cases = (gradients.Case("lift", 200), gradients.Case("lift", 200, kept=True))
+    cases = (gradients.Case("lift", 120), gradients.Case("lift", 120, kept=True))
     assert gradients.main(["--size", "128", "96", "--out", str(tmp_path / "a.json")], cases) == 0
     again, kept = read(tmp_path / "a.json")["cases"]
     for row in (again, kept):
