@@ -24,6 +24,7 @@ PATCH_HALF = 16.0  # half side of the described patch over the scale, between th
 LAF_SCALE = PATCH_HALF * 32 / 31  # kornia counts to the outer edges of these pixels
 REFINE_HALF = 4.5  # the same of the patch of scores whose soft maximum is the sub-pixel position
 REFINE_SIZE = 9
+PASSES = 2  # of the localizer: frames of a single scale are far from the sizes of the keypoints
 SPARE = 1.5  # keypoints per slot that are localized: the score does not know which of them have precise positions
 
 

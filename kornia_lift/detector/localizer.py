@@ -6,7 +6,7 @@ import math
 import os
 
 import torch
-from kornia.feature import PassLAF
+from kornia.feature import PassLAF, get_laf_scale
 from torch import Tensor, nn
 
 from kornia_lift._kornia import laf_is_filled
@@ -30,19 +30,30 @@ class LAFLocalizer(nn.Module):
     Args:
         network: patches (N, 1, S, S) -> (N, 4), see
             :class:`~kornia_lift.networks.localization.KeypointLocalization`.
+        passes: how often the network corrects the frames. The second pass sees the frames that the first one has
+            corrected: worth its time for detectors of a single scale, whose frames are far from their keypoints' size.
 
     Shape:
         - Input: LAFs (B, N, 2, 3); images (B, 1, H, W)
         - Output: LAFs (B, N, 2, 3); empty slots, which have no extent, stay empty
+
+    Raises:
+        ValueError: if ``passes`` is below 1.
 
     Convention:
         The network sees the frame as it is: half the side of its patch is the scale of the LAF.
 
     """
 
-    def __init__(self, network: KeypointLocalization) -> None:
+    def __init__(self, network: KeypointLocalization, passes: int = 1) -> None:
         super().__init__()
         self.network = network
+        if passes < 1:
+            raise ValueError(f"LAFLocalizer expects passes of at least 1, got {passes!r}")
+        self.passes = passes
+
+    def extra_repr(self) -> str:
+        return f"passes={self.passes}"
 
     def forward(self, laf: Tensor, img: Tensor) -> Tensor:
         return self.with_spread(laf, img)[0]
@@ -51,9 +62,18 @@ class LAFLocalizer(nn.Module):
         """Return the corrected frames, and how far each may still be off.
 
         Returns:
-            LAFs (B, N, 2, 3); the expected error of the positions over the half side of the patches, shape (B, N).
+            LAFs (B, N, 2, 3); the expected error of the positions over the scale of the given frames, shape (B, N).
 
         """
+        moved, spread = self._correct(laf, img)
+        for _ in range(1, self.passes):
+            zoom = get_laf_scale(moved)[..., 0, 0] / get_laf_scale(laf)[..., 0, 0].clamp(min=1e-6)  # 0 of empty slots
+            moved, spread = self._correct(moved, img)
+            spread = spread * zoom
+        return moved, spread
+
+    def _correct(self, laf: Tensor, img: Tensor) -> tuple[Tensor, Tensor]:
+        """One pass: the corrected frames, and the expected errors over the scale of the given ones."""
         found = of_patches(self.network, self.network.patch_size, img, laf, CHUNK, GRADIENT_CHUNK)
         found = found.to(laf.dtype)
         axes, centre = laf[..., :2], laf[..., 2:]
@@ -67,20 +87,21 @@ def has_localization(pretrained: bool | str | os.PathLike[str]) -> bool:
 
 
 def localizer_of(
-    pretrained: bool | str | os.PathLike[str], precision: IntegerPrecision = "auto"
+    pretrained: bool | str | os.PathLike[str], precision: IntegerPrecision = "auto", passes: int = 1
 ) -> LAFLocalizer | PassLAF:
     """Build what corrects the keypoints of a model.
 
     Args:
         pretrained: see :class:`~kornia_lift.LIFTFeature`; without weights it is ``PassLAF``.
         precision: number format of the products on a CPU.
+        passes: see :class:`LAFLocalizer`.
 
     """
     known_precision(precision)  # refuses an unknown one, also where no network would use it
     if pretrained is False or not has_localization(pretrained):
         return PassLAF()
     assert not isinstance(pretrained, bool)
-    return LAFLocalizer(KeypointLocalization(pretrained, precision=precision))
+    return LAFLocalizer(KeypointLocalization(pretrained, precision=precision), passes)
 
 
 def default_scale_space(localized: bool) -> ScaleSpaceConfig:

@@ -9,7 +9,7 @@ from kornia.feature import LAFDescriptor, PassLAF
 from torch import Tensor, nn
 
 from kornia_lift._checks import Device, check_device, check_image
-from kornia_lift.detector.lfnet import LFNetDetector
+from kornia_lift.detector.lfnet import PASSES, LFNetDetector
 from kornia_lift.detector.localizer import localizer_of
 from kornia_lift.detector.padding import find_padding
 from kornia_lift.feature.lift import LIFTFeature
@@ -100,7 +100,8 @@ class LFNetFeature(LIFTFeature):
             upright = is_upright(pretrained)
         if network_family(pretrained) == LFNET_PLUS:
             assert not isinstance(pretrained, bool)
-            detector = LFNetDetector(num_features, pretrained, upright=True, localizer=localizer_of(pretrained))
+            localizer = localizer_of(pretrained, passes=PASSES)
+            detector = LFNetDetector(num_features, pretrained, upright=True, localizer=localizer)
             super().__init__(num_features, upright, device, pretrained=pretrained, affine=affine, detector=detector)
             self.detector.eval()
             return

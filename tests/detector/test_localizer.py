@@ -176,3 +176,24 @@ def test_the_spread_is_the_error_that_the_network_expects() -> None:
         patches = extract_patches_from_pyramid(image, lafs, network.patch_size)
         expected = network(patches[0])[:, 3].exp()
     assert spread.shape == (1, 2) and torch.allclose(spread[0], expected, rtol=0.1)
+
+
+def test_a_second_pass_corrects_the_corrected_frames() -> None:
+    network = KeypointLocalization("lift-plus", precision="float32").eval()
+    image, lafs = texture(HEIGHT, WIDTH), torch.cat([keypoints((15, 14), (31, 22)), torch.zeros(1, 1, 2, 3)], 1)
+    once, twice = LAFLocalizer(network), LAFLocalizer(network, passes=2)
+    with torch.inference_mode():
+        first, _ = once.with_spread(lafs, image)
+        expected, spread = once.with_spread(first, image)
+        moved, error = twice.with_spread(lafs, image)
+        assert torch.equal(twice(lafs, image), moved)
+    assert torch.equal(moved, expected) and not torch.equal(moved, first)
+    assert moved[0, 2].eq(0).all()  # an empty slot
+    zoom = first[0, :2, 0, 0] / lafs[0, :2, 0, 0]
+    torch.testing.assert_close(error[0, :2], spread[0, :2] * zoom)  # over the scale of the frames that were given
+    assert error.isfinite().all()
+
+
+def test_fewer_than_one_pass_are_refused() -> None:
+    with pytest.raises(ValueError, match="passes of at least 1, got 0"):
+        LAFLocalizer(KeypointLocalization(False), passes=0)

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import nn
 
 from kornia_lift.detector.detector import LIFTDetector
-from kornia_lift.detector.lfnet import LFNetDetector
+from kornia_lift.detector.lfnet import PASSES, LFNetDetector
 from kornia_lift.detector.localizer import LAFLocalizer, default_scale_space
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.feature.patches import PatchOrienter
@@ -188,6 +188,9 @@ class CompactRecipe(Recipe[CompactConfig]):
         made.maps = self.detector.maps
         return made.eval()
 
+    def _localizer(self) -> LAFLocalizer:
+        return LAFLocalizer(self.localization.eval(), PASSES if self._has_lfnet else 1)
+
     def _response_stage(self) -> Stage:
         c = self.config
         if self._has_lfnet:
@@ -232,7 +235,7 @@ class CompactRecipe(Recipe[CompactConfig]):
         c = self.config
         return ShapeStage(
             self.shape,
-            *self._copies(c.shape_copies, LAFLocalizer(self.localization.eval())),
+            *self._copies(c.shape_copies, self._localizer()),
             images=c.shape_images,
             per_image=c.shape_pairs,
             jitter=c.shape_jitter,
@@ -276,5 +279,5 @@ class CompactRecipe(Recipe[CompactConfig]):
         seen = load_observations(store, c.views)
         if not c.use_detections:
             return seen, join_observations(seen.images, [])
-        detector = self._make_detector(c.detections.per_image, LAFLocalizer(self.localization.eval()))
+        detector = self._make_detector(c.detections.per_image, self._localizer())
         return seen, find_pairs(seen, [image.camera for image in store.images], detector, c.detections, self.watch)
