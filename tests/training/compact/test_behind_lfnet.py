@@ -39,6 +39,8 @@ def test_the_recipe_makes_a_feature_with_lfnets_detector(
     shipped = LFNetDetector(1, True).maps.state_dict()
     assert all(torch.equal(feature.detector.maps.state_dict()[name], value) for name, value in shipped.items())
     assert isinstance(feature.detector.localizer, LAFLocalizer)
+    # training data are localized as keypoints are at run time
+    assert feature.detector.localizer.passes == recipe._localizer().passes == 2
     image = texture(128, 160)
     with torch.no_grad():
         lafs, _, descriptors = feature(image)
