@@ -53,7 +53,7 @@ class LAFLocalizer(nn.Module):
         self.passes = passes
 
     def extra_repr(self) -> str:
-        return f"passes={self.passes}"
+        return f"passes={self.passes}" if self.passes > 1 else ""
 
     def forward(self, laf: Tensor, img: Tensor) -> Tensor:
         return self.with_spread(laf, img)[0]
