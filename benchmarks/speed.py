@@ -41,7 +41,7 @@ from kornia_lift._io import atomic_write  # noqa: E402
 from kornia_lift.evaluation.report.results import processor_name  # noqa: E402
 
 METHODS = (
-    "lift", "lift-upright", "lift-plus", "lift-plus-upright", "lf-net", "lf-net-plus", "lift-direct", "opencv-sift",
+    "lift", "lift-upright", "lift-plus", "lift-plus-upright", "lift-dense", "lf-net", "lift-direct", "opencv-sift",
     "opencv-orb", "kornia-sift", "kornia-sift-scale-space", "keynet-orinet-hardnet", "aliked-t16", "aliked-n16",
     "xfeat", "disk",
 )  # fmt: skip

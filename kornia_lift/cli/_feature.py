@@ -14,8 +14,8 @@ from torch import nn
 
 from kornia_lift._checks import check_device
 from kornia_lift.cli._options import CommandError
-from kornia_lift.detector.localizer import scale_space_of
-from kornia_lift.weights import LFNET_PLUS, network_family
+from kornia_lift.detector.model import scale_space_of
+from kornia_lift.weights import network_family
 from kornia_lift.weights._registry import MODELS
 
 FeatureFactory = Callable[[argparse.Namespace], nn.Module]
@@ -67,7 +67,7 @@ def provenance(args: argparse.Namespace) -> dict[str, Any]:
 def _scale_space(model: str) -> str | None:
     """Return the settings of the model's detector; ``None`` for LF-Net, which has no scale space."""
     try:
-        if network_family(model) in ("lfnet", LFNET_PLUS):
+        if network_family(model) == "lfnet":
             return None
         return repr(scale_space_of(model))
     except (ValueError, OSError):  # building the feature reports what is wrong

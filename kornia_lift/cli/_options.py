@@ -41,8 +41,8 @@ def add_feature_options(
         "--model",
         default="lift",
         metavar="NAME|FILE",
-        help="a shipped model (lift, lift-upright, lift-plus, lift-plus-upright, lf-net, lf-net-plus, "
-        "lf-net-plus-upright), or your own .safetensors file (default: %(default)s)",
+        help="a shipped model (lift, lift-upright, lift-plus, lift-plus-upright, lift-dense, "
+        "lift-dense-upright, lf-net), or your own .safetensors file (default: %(default)s)",
     )
     group.add_argument("--upright", action="store_true", help="assign no orientation: better if no image is rotated")
     group.add_argument(

@@ -75,12 +75,12 @@ def run(args: argparse.Namespace) -> int:
     from kornia_lift import LIFTFeature
     from kornia_lift.integrations.onnx import example_input, export_onnx, networks_of, run_onnx
     from kornia_lift.networks._fast.plan import fast_paths
-    from kornia_lift.weights import LFNET_PLUS, network_family
+    from kornia_lift.weights import network_family
 
     check_folder(args.out)
     size = None if args.image_size is None else tuple(args.image_size)
     try:
-        if network_family(args.model) in ("lfnet", LFNET_PLUS):
+        if network_family(args.model) == "lfnet":
             raise CommandError(
                 f"--model expects weights of LIFT's or the compact networks, got LF-Net's ({args.model}), which cannot "
                 "be exported; choose lift or lift-plus"

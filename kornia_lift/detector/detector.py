@@ -17,12 +17,14 @@ from kornia_lift._kornia import laf_is_filled
 from kornia_lift._memory import recompute
 from kornia_lift.detector import extrema, refinement
 from kornia_lift.detector.extrema import Pixels
-from kornia_lift.detector.localizer import default_scale_space, localized, localizer_of, spare_slots
+from kornia_lift.detector.localizer import localized, spare_slots
+from kornia_lift.detector.model import default_scale_space, localizer_of, response_of
 from kornia_lift.detector.padding import find_padding, shrink_padding
 from kornia_lift.detector.sampling import LevelMaps, Sampling, sampling_of
 from kornia_lift.detector.scale_space import SCORE_BORDER, Level, ScaleSpaceConfig, plan_levels
 from kornia_lift.detector.selection import Refined, SearchedLevels, Selection, selection_for
 from kornia_lift.networks._fast.folded import IntegerPrecision
+from kornia_lift.networks.dense_response import DenseResponse
 from kornia_lift.networks.response import LIFTResponse
 
 CURVATURE_WEIGHTS = 8  # a curvature is a sum of this many scores, and has at most as many of their rounding errors
@@ -43,10 +45,10 @@ class LIFTDetector(nn.Module):
             (:attr:`ScaleSpaceConfig.enlarge_for <kornia_lift.detector.scale_space.ScaleSpaceConfig>`).
         config: scales and tests, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`;
             ``ScaleSpaceConfig.lift()`` are those of LIFT's release. ``None``: the defaults, with two levels per octave
-            where a localizer corrects the scales.
-        resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. ``None``: :class:`~kornia_lift.LIFTResponse` with
-            the weights of ``pretrained``. One whose attribute ``sees_colour`` is true, as TILDE's, gets the colours of
-            RGB images.
+            where a localizer corrects the scales; for a dense response, the image as it is.
+        resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. ``None``: that of ``pretrained``, a
+            :class:`~kornia_lift.LIFTResponse` or a :class:`~kornia_lift.networks.dense_response.DenseResponse`. One
+            whose attribute ``sees_colour`` is true, as TILDE's, gets the colours of RGB images.
         ori_module: assigns orientations as in kornia, ``(lafs, img) -> lafs``. ``None``: ``PassLAF``, upright frames.
         aff_module: as in kornia, runs before ``ori_module``. ``None``: ``PassLAF``.
         localizer: corrects position and scale of the keypoints, ``(lafs, img) -> lafs``; those that turn out to be the
@@ -103,12 +105,12 @@ class LIFTDetector(nn.Module):
     ) -> None:
         super().__init__()
         self.num_features = check_count(num_features, type(self).__name__)
-        self.resp: nn.Module = LIFTResponse(pretrained) if resp_module is None else resp_module
+        self.resp: nn.Module = response_of(pretrained) if resp_module is None else resp_module
         if localizer is None:
             localizer = localizer_of(pretrained, precision) if resp_module is None else PassLAF()
         self.localizer = localizer
         localized = not isinstance(localizer, PassLAF)
-        self.config = default_scale_space(localized) if config is None else config
+        self.config = default_scale_space(self.resp, localized) if config is None else config
         self.ori = PassLAF() if ori_module is None else ori_module
         self.aff = PassLAF() if aff_module is None else aff_module
 
@@ -126,21 +128,26 @@ class LIFTDetector(nn.Module):
 
     def _score(self, level: Tensor, padding: Tensor | None) -> Tensor:
         """Score one level; -inf where the filter would see beyond the image. Shape (B, h, w), float32 or wider."""
+        content = None if padding is None else ~padding[:, None]
         if isinstance(self.resp, LIFTResponse):
-            content = None if padding is None else ~padding[:, None]
             direct = self._sampling.equal_scores_stay_equal
             inner = recompute(partial(self.resp.valid, direct=direct, content=content), level)
         else:
-            border = slice(SCORE_BORDER, -SCORE_BORDER)
+            score = partial(self.resp.valid, content=content) if isinstance(self.resp, DenseResponse) else self._inner
             # batch statistics are counted once: no second pass through a network in train mode
-            inner = self.resp(level) if self.resp.training else recompute(self.resp, level)
-            inner = inner[:, :, border, border]
+            inner = score(level) if self.resp.training else recompute(score, level)
         inner = inner[:, 0].to(torch.promote_types(inner.dtype, torch.float32))
         return F.pad(inner, (SCORE_BORDER,) * 4, value=float("-inf"))
 
+    def _inner(self, level: Tensor) -> Tensor:
+        border = slice(SCORE_BORDER, -SCORE_BORDER)
+        scores: Tensor = self.resp(level)[:, :, border, border]
+        return scores
+
     def _precise(self, img: Tensor) -> Tensor:
         """Widen images in bfloat16, whose 8 bits would move a fifth of the keypoints once levels are resized in it."""
-        return img.float() if img.dtype == torch.bfloat16 and isinstance(self.resp, LIFTResponse) else img
+        ours = isinstance(self.resp, (LIFTResponse, DenseResponse))
+        return img.float() if img.dtype == torch.bfloat16 and ours else img
 
     def score_levels(self, img: Tensor, paddings: list[Tensor] | None = None) -> list[Tensor]:
         """Return the score maps of all levels, finest first, each (B, h, w); the outer 12 pixels are -inf.

@@ -11,10 +11,7 @@ from kornia.feature import laf_from_center_scale_ori
 from torch import Tensor, nn
 
 from kornia_lift._checks import check_count, check_image, check_mask
-from kornia_lift.detector.localizer import localized, spare_slots
 from kornia_lift.detector.padding import find_padding, sees_padding
-from kornia_lift.detector.scale_space import ScaleSpaceConfig
-from kornia_lift.detector.selection import AnyNumber
 from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_argmax, soft_nms, strict_maxima
 from kornia_lift.networks.lfnet import SCALES, Grid, LFNetMaps, normalise_maps, resize_maps
 from kornia_lift.weights import LFNET_MODEL, load_network
@@ -24,8 +21,6 @@ PATCH_HALF = 16.0  # half side of the described patch over the scale, between th
 LAF_SCALE = PATCH_HALF * 32 / 31  # kornia counts to the outer edges of these pixels
 REFINE_HALF = 4.5  # the same of the patch of scores whose soft maximum is the sub-pixel position
 REFINE_SIZE = 9
-PASSES = 2  # of the localizer: frames of a single scale are far from the sizes of the keypoints
-SPARE = 1.5  # keypoints per slot that are localized: the score does not know which of them have precise positions
 
 
 class ChosenPixels(NamedTuple):
@@ -61,9 +56,6 @@ class LFNetDetector(nn.Module):
         skip_padding: treat black regions around a rotated or rectified image as lying beyond the border, see
             :func:`~kornia_lift.detector.padding.find_padding`.
         upright: leave the frames upright instead of using the orientations: better where no camera is rotated.
-        localizer: corrects position and scale of the upright keypoints, ``(lafs, img) -> lafs``; those that turn out to
-            be the same are suppressed. A :class:`~kornia_lift.detector.localizer.LAFLocalizer` also says how precise
-            each position is, and the responses are then scores over expected errors. ``None``: nothing does.
         grid: how maps are resized; ``"legacy"`` for published weights, see
             :func:`~kornia_lift.networks.lfnet.resize_maps`.
 
@@ -101,15 +93,12 @@ class LFNetDetector(nn.Module):
         refine_strength: float = 1.0,
         skip_padding: bool = True,
         upright: bool = False,
-        localizer: nn.Module | None = None,
         grid: Grid = "half",
     ) -> None:
         super().__init__()
         self.num_features = check_count(num_features, type(self).__name__)
         if not 0 <= refine_strength < math.inf:
             raise ValueError(f"refine_strength expects a number of at least 0, got {refine_strength!r}")
-        if localizer is not None and not upright:
-            raise ValueError("localizer corrects upright keypoints: give upright=True too, and orient them afterwards")
         self.joint = joint
         self.refine_strength = refine_strength
         self.skip_padding = skip_padding
@@ -117,7 +106,6 @@ class LFNetDetector(nn.Module):
         self.maps = LFNetMaps(grid)
         if pretrained is not False:
             load_network(self, "detector", LFNET_MODEL if pretrained is True else pretrained)
-        self.localizer = localizer  # after the weights are loaded, among which it is not
 
     def extra_repr(self) -> str:
         return (
@@ -155,20 +143,12 @@ class LFNetDetector(nn.Module):
         check_image(img, type(self).__name__, channels=(1,), value_range=True)
         if mask is not None:
             check_mask(mask, img, type(self).__name__)
-        count = self.num_features if self.localizer is None else spare_slots(self.num_features, SPARE)
-        lafs, responses = self._find(img, mask, count)
-        if self.localizer is not None:
-            corrected = localized(self.localizer, img, responses, lafs, mask, by_spread=True)
-            responses, lafs = AnyNumber().best(corrected, len(img), self.num_features, ScaleSpaceConfig())
-        return lafs, responses.to(img.dtype)
-
-    def _find(self, img: Tensor, mask: Tensor | None, count: int) -> tuple[Tensor, Tensor]:
-        """Return ``count`` slots of each image as :meth:`forward` does, before the localizer."""
+        count = self.num_features
         wide = torch.promote_types(img.dtype, torch.float32)
         lafs = torch.zeros(len(img), count, 2, 3, dtype=wide, device=img.device)
         responses = torch.zeros(len(img), count, dtype=wide, device=img.device)
         if not len(img) or min(img.shape[-2:]) <= 2 * BORDER:
-            return lafs, responses
+            return lafs, responses.to(img.dtype)
         score, scale, orientation = self.dense(img, find_padding(img) if self.skip_padding else None)
         worth = score
         if mask is not None:
@@ -177,13 +157,13 @@ class LFNetDetector(nn.Module):
         worth = torch.where((img.amax((1, 2, 3)) > img.amin((1, 2, 3)))[:, None, None], worth, 0)
         found = self.choose(score, worth, count)
         if not len(found.image):
-            return lafs, responses
+            return lafs, responses.to(img.dtype)
         if self.upright:
             orientation = orientation.new_tensor([1.0, 0.0])[:, None, None].expand_as(orientation)
         frames = self.frames(score, scale, orientation, found)
         lafs = lafs.index_put((found.image, found.slot), frames.to(wide))
         worth = worth[found.image, found.row, found.column].to(wide)
-        return lafs, responses.index_put((found.image, found.slot), worth)
+        return lafs, responses.index_put((found.image, found.slot), worth).to(img.dtype)
 
     @staticmethod
     def choose(score: Tensor, worth: Tensor, count: int) -> ChosenPixels:

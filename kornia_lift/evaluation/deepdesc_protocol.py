@@ -52,14 +52,14 @@ def load_descriptor(name: str) -> Descriptor:
 
         return _resized(load_deepdesc(name), 64)
     from kornia_lift.networks.descriptor import LIFTDescriptor
-    from kornia_lift.weights import LFNET_PLUS, available_models, network_family
+    from kornia_lift.weights import available_models, network_family
 
     if name not in available_models() and not Path(name).suffix:
         names = ", ".join(("sift", "rootsift", "tfeat", *available_models()))
         raise ValueError(f"unknown descriptor {name!r}: expected one of {names}, or a .safetensors or .t7 file")
     if network_family(name) == "lfnet":
         raise ValueError(f"{name} describes patches of normalised images, which a set of patches does not have")
-    if network_family(name) in ("compact", LFNET_PLUS):
+    if network_family(name) == "compact":
         raise ValueError(f"{name} describes the surroundings of a patch too, which a set of patches does not have")
     return _resized(LIFTDescriptor(name), 64)
 

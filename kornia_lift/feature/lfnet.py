@@ -9,13 +9,11 @@ from kornia.feature import LAFDescriptor, PassLAF
 from torch import Tensor, nn
 
 from kornia_lift._checks import Device, check_device, check_image
-from kornia_lift.detector.lfnet import PASSES, LFNetDetector
-from kornia_lift.detector.localizer import localizer_of
+from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.detector.padding import find_padding
 from kornia_lift.feature.lift import LIFTFeature
-from kornia_lift.networks.lfnet import normalise_maps
-from kornia_lift.networks.lfnet_descriptor import PATCH_SIZE, WIDTH, LFNetDescriptor
-from kornia_lift.weights import LFNET_MODEL, LFNET_PLUS, is_upright, network_family
+from kornia_lift.networks.lfnet import PATCH_SIZE, WIDTH, LFNetDescriptor, normalise_maps
+from kornia_lift.weights import LFNET_MODEL
 
 
 class LFNetPatchDescriptor(nn.Module):
@@ -49,9 +47,6 @@ class LFNetPatchDescriptor(nn.Module):
 class LFNetFeature(LIFTFeature):
     """Detect, orient and describe keypoints of images by LF-Net.
 
-    ``"lf-net-plus"`` is a variant: keypoints of LF-Net's detector, their positions and scales corrected by a network,
-    then orientation and descriptor on patches as in ``"lift-plus"``.
-
     Args:
         num_features: number of slots in the output; the best keypoints are kept.
         pretrained: ``True`` for the weights that the package ships (``"lf-net"``), their name, the path of a
@@ -59,24 +54,20 @@ class LFNetFeature(LIFTFeature):
             train mode.
         device: device of the weights. ``None``: the one where they are created.
         upright: leave the frames upright instead of using the detector's orientations: better where no camera is
-            rotated. ``None``: as the shipped model says, ``"lf-net-plus-upright"`` leaves them upright.
-        affine: give the frames of ``"lf-net-plus"`` an affine shape, see :class:`~kornia_lift.LIFTFeature`.
+            rotated.
 
     Shape:
         - Input: images :math:`(B, 1|3, H, W)`, values in [0, 1]; ``mask`` :math:`(1|B, 1, H, W)`, 0 suppresses
-        - Output: LAFs :math:`(B, N, 2, 3)`, responses :math:`(B, N)`, descriptors :math:`(B, N, 256)`, of
-          ``"lf-net-plus"`` :math:`(B, N, 128)`
+        - Output: LAFs :math:`(B, N, 2, 3)`, responses :math:`(B, N)`, descriptors :math:`(B, N, 256)`
 
     Raises:
         kornia.core.exceptions.ShapeError: if images or mask have another shape.
         TypeError: if the images are not floating point.
-        ValueError: if pixel values are NaN, infinite or far outside [0, 1], this machine has no such device, or
-            ``affine`` is given for ``"lf-net"``.
+        ValueError: if pixel values are NaN, infinite or far outside [0, 1], or this machine has no such device.
 
     Convention:
         That of :class:`~kornia_lift.detector.lfnet.LFNetDetector`. The network learns from whole images, so the
-        detector assigns the orientation itself; there is no orientation stage. The frames of ``"lf-net-plus"`` are
-        those of :class:`~kornia_lift.LIFTFeature`.
+        detector assigns the orientation itself; there is no orientation stage.
 
     Example:
         >>> lafs, responses, descriptors = LFNetFeature(50)(torch.rand(1, 1, 96, 128))
@@ -91,25 +82,10 @@ class LFNetFeature(LIFTFeature):
         pretrained: bool | str | os.PathLike[str] = True,
         device: Device | None = None,
         *,
-        upright: bool | None = None,
-        affine: bool | nn.Module = False,
+        upright: bool = False,
     ) -> None:
         if device is not None:
             device = check_device(device, type(self).__name__, meta=True)  # before the weights are read
-        if upright is None:
-            upright = is_upright(pretrained)
-        if network_family(pretrained) == LFNET_PLUS:
-            assert not isinstance(pretrained, bool)
-            localizer = localizer_of(pretrained, passes=PASSES)
-            detector = LFNetDetector(num_features, pretrained, upright=True, localizer=localizer)
-            super().__init__(num_features, upright, device, pretrained=pretrained, affine=affine, detector=detector)
-            self.detector.eval()
-            return
-        if affine is not False:
-            raise ValueError(
-                f"affine is for upright frames, got the weights {str(pretrained)!r} of LF-Net, whose frames get their "
-                "scale and orientation from its detector: leave affine out, or take lf-net-plus"
-            )
         super().__init__(
             num_features,
             pretrained=False,

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +22,8 @@ from kornia_lift.feature.shape import LAFShapeEstimator
 from kornia_lift.feature.stages import check_has_response, described_region, descriptor_of, orienter_of, shape_of
 from kornia_lift.networks._fast.folded import IntegerPrecision
 from kornia_lift.networks._fast.pyramid import shared_pyramid
+from kornia_lift.networks.layers import in_dtype
 from kornia_lift.weights import is_upright
-
-Part = TypeVar("Part", bound=nn.Module)
 
 
 class LIFTFeature(LocalFeature):
@@ -189,7 +187,7 @@ class LIFTFeature(LocalFeature):
             check_mask(mask, img, who)
         self._check_device(img)
         same = all(t.dtype == img.dtype for _, t in self._floating_state())
-        return (self if same else _in_dtype(self, img.dtype))._run(img, mask)
+        return (self if same else in_dtype(self, img.dtype))._run(img, mask)
 
     def _run(self, img: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         gray = as_gray(img)
@@ -238,18 +236,3 @@ class LIFTFeature(LocalFeature):
     def _described_frames(self, lafs: Tensor, filled: Tensor) -> Tensor:
         lafs = scale_laf(lafs, self.scaling_coef)
         return torch.where(filled[..., None, None], lafs, torch.zeros_like(lafs))
-
-
-def _in_dtype(module: Part, dtype: torch.dtype) -> Part:
-    """Return a copy of ``module`` with its weights cast, through which gradients reach the weights.
-
-    ``torch.func.functional_call`` would put the cast weights into ``module`` itself, which other threads may be using.
-    """
-    twin = copy.copy(module)
-    for own in ("_parameters", "_buffers"):
-        tensors = getattr(module, own).items()
-        cast = {n: t.to(dtype) if t is not None and t.is_floating_point() else t for n, t in tensors}
-        object.__setattr__(twin, own, cast)
-    parts = {name: None if part is None else _in_dtype(part, dtype) for name, part in module._modules.items()}
-    object.__setattr__(twin, "_modules", parts)
-    return twin

@@ -6,7 +6,7 @@ import os
 
 from kornia_lift.feature.lfnet import LFNetFeature
 from kornia_lift.feature.lift import LIFTFeature
-from kornia_lift.weights import LFNET_PLUS, network_family
+from kornia_lift.weights import network_family
 
 
 def feature_of(
@@ -29,6 +29,11 @@ def feature_of(
         torch.Size([1, 50, 256])
 
     """
-    if network_family(pretrained) not in ("lfnet", LFNET_PLUS):
+    if network_family(pretrained) != "lfnet":
         return LIFTFeature(num_features, upright, pretrained=pretrained, affine=affine)
-    return LFNetFeature(num_features, pretrained, upright=upright, affine=affine)
+    if affine:
+        raise ValueError(
+            f"affine is for upright frames, got the weights {str(pretrained)!r} of LF-Net, whose frames get their "
+            "scale and orientation from its detector: leave affine out, or take lift-dense"
+        )
+    return LFNetFeature(num_features, pretrained, upright=bool(upright))

@@ -14,7 +14,7 @@ from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.shape import KeypointShape
-from kornia_lift.weights import LFNET_PLUS, Family, has_part, network_family
+from kornia_lift.weights import Family, has_part, network_family
 
 
 class _Stages(NamedTuple):
@@ -38,11 +38,9 @@ class _Stages(NamedTuple):
     precision: IntegerPrecision
 
 
-_COMPACT = _Stages(PolarOrientation, 3.0, 4, CompactDescriptor, 2.0, "auto")
 _FAMILIES: dict[Family, _Stages] = {
     "lift": _Stages(LIFTOrientation, 1.0, 1, LIFTDescriptor, 1.5, "float32"),
-    "compact": _COMPACT,
-    LFNET_PLUS: _COMPACT,
+    "compact": _Stages(PolarOrientation, 3.0, 4, CompactDescriptor, 2.0, "auto"),
 }
 
 
@@ -67,7 +65,7 @@ def check_has_response(pretrained: bool | str | os.PathLike[str]) -> None:
         ValueError: naming the class to build.
 
     """
-    if network_family(pretrained) in ("lfnet", LFNET_PLUS):
+    if network_family(pretrained) == "lfnet":
         raise _are_of_lfnet(pretrained)
 
 

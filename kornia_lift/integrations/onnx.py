@@ -25,6 +25,7 @@ from kornia_lift._io import atomic_write
 from kornia_lift.detector.detector import LIFTDetector
 from kornia_lift.feature import LFNetFeature, LIFTFeature
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.dense_response import DenseResponse
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.orientation import LIFTOrientation
@@ -35,6 +36,7 @@ from kornia_lift.networks.shape import KeypointShape
 #: Names of the input and the outputs of each module.
 NAMES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     LIFTResponse: ("image", ("score",)),
+    DenseResponse: ("image", ("score",)),
     LIFTOrientation: ("patches", ("angle",)),
     PolarOrientation: ("patches", ("angle",)),
     LIFTDescriptor: ("patches", ("descriptors",)),
@@ -45,6 +47,7 @@ NAMES: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     LIFTFeature: ("image", ("lafs", "responses", "descriptors")),
 }
 _SIZED = (LIFTDetector, LIFTFeature)
+_RESPONSES = (LIFTResponse, DenseResponse)
 _PATCHES = {LIFTOrientation: (1, 64, 64), LIFTDescriptor: (1, 64, 64), CompactDescriptor: (3, 32, 32)}
 
 
@@ -86,7 +89,7 @@ def example_input(network: nn.Module, image_size: tuple[int, int] | None = None)
     """Return an input that the module accepts, of some size or of a given one (rows, columns)."""
     if image_size is not None:
         return torch.rand(1, 1, *image_size)
-    if isinstance(network, LIFTResponse):
+    if isinstance(network, _RESPONSES):
         return torch.rand(2, 1, 48, 56)
     return torch.rand(12, *_PATCHES.get(type(network), (1, 32, 32)))
 
@@ -125,7 +128,7 @@ def export_program(network: nn.Module, image_size: tuple[int, int] | None = None
 
 
 def _dynamic(network: nn.Module) -> dict[int, Any]:
-    axes = (0, 2, 3) if isinstance(network, LIFTResponse) else (0,)
+    axes = (0, 2, 3) if isinstance(network, _RESPONSES) else (0,)
     if not hasattr(torch.export.Dim, "DYNAMIC"):  # its substitute, AUTO, fails inside torch 2.5
         raise MissingExtraError(
             f"export for inputs of any size needs torch 2.6 or newer, found {torch.__version__}; get it with: "

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kornia_lift.geometry import level_resize
+
+Part = TypeVar("Part", bound=nn.Module)
 
 EPSILON = 1e-10  # keeps the gradient of the root finite
 NORM_EPS = 1e-5  # of the batch normalisations of the compact networks
@@ -260,3 +263,18 @@ def score_blurred(response: nn.Module, x: Tensor, sigmas: Tensor, sigma_ratio: f
         scores = F.interpolate(response(level), size=(height, width), mode="bicubic", align_corners=False)
         out = out.index_copy(0, index, scores)
     return out
+
+
+def in_dtype(module: Part, dtype: torch.dtype) -> Part:
+    """Return a copy of ``module`` with its weights cast, through which gradients reach the weights.
+
+    ``torch.func.functional_call`` would put the cast weights into ``module`` itself, which other threads may be using.
+    """
+    twin = copy.copy(module)
+    for own in ("_parameters", "_buffers"):
+        tensors = getattr(module, own).items()
+        cast = {n: t.to(dtype) if t is not None and t.is_floating_point() else t for n, t in tensors}
+        object.__setattr__(twin, own, cast)
+    parts = {name: None if part is None else in_dtype(part, dtype) for name, part in module._modules.items()}
+    object.__setattr__(twin, "_modules", parts)
+    return twin

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from kornia_lift._io import DamagedFileError, atomic_write, parse_json, read_text
-from kornia_lift.weights import LFNET_PLUS, load_network, load_tensors, network_family
+from kornia_lift.weights import load_network, load_tensors, network_family
 
 INITIAL = "initial.json"
 Model = str | os.PathLike[str]
@@ -31,7 +31,7 @@ def check_family(init: Model, family: str) -> None:
     """
     found = network_family(init)
     if found != family:
-        others = {"lift": "modern", "compact": "compact", "lfnet": "lfnet", LFNET_PLUS: "compact"}
+        others = {"lift": "modern", "compact": "compact", "lfnet": "lfnet"}
         raise ValueError(
             f"--init {init}: its networks are of the family {found!r}, those of this recipe of {family!r}; "
             f"use the recipe {others[found]}, or weights of the family {family!r}"

@@ -118,17 +118,12 @@ class Recipe(ABC, Generic[Config]):
         check_split(out, self.NAME, self._sides)
         check_initial(out, init, (out / SPLIT).exists())
         if init is not None:
-            check_family(init, self.family)
+            check_family(init, self.FAMILY)
         with torch.random.fork_rng([]):
             torch.manual_seed(self.config.seed)
             self.make_networks()
         if init is not None:
             load_initial(init, self.initial_parts(init))
-
-    @property
-    def family(self) -> Family:
-        """Which networks the result has; :attr:`FAMILY` unless a recipe says otherwise."""
-        return self.FAMILY
 
     @classmethod
     def stages_of(cls, config: Any) -> tuple[str, ...]:
@@ -232,7 +227,7 @@ class Recipe(ABC, Generic[Config]):
 
     def save(self, path: Path, metadata: Mapping[str, str] | None = None) -> None:
         """Write the networks to one ``.safetensors`` file in half precision."""
-        save_model(path, self.parts, {"networks": self.family, **(metadata or {})})
+        save_model(path, self.parts, {"networks": self.FAMILY, **(metadata or {})})
 
     def _judge(self, stage: str, before: Mapping[str, Tensor], referee: Referee) -> Verdict:
         """Compare the networks with those in which one has the weights ``before``; the first process decides."""

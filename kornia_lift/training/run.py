@@ -16,6 +16,7 @@ import torch
 
 from kornia_lift._checks import check_device
 from kornia_lift._io import atomic_write
+from kornia_lift.detector.model import has_dense_response
 from kornia_lift.evaluation.report.results import FeatureResults
 from kornia_lift.files.lock import FileLock
 from kornia_lift.training.compact.config import CompactConfig
@@ -38,13 +39,11 @@ from kornia_lift.training.modern.recipe import ModernRecipe
 from kornia_lift.training.paper.recipe import PaperConfig, PaperRecipe
 from kornia_lift.training.plan import describe_plan
 from kornia_lift.training.recipe import Recipe, check_needs
-from kornia_lift.weights import LFNET_PLUS, WeightFileError, network_family
+from kornia_lift.weights import WeightFileError, network_family
 
 WEIGHTS = "weights.safetensors"
 #: Shipped models that a run is measured beside, by the networks that it trains.
-SHIPPED: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {"lift": ("lift",), "compact": ("lift", "lift-plus"), "lfnet": ("lf-net",), LFNET_PLUS: ("lf-net-plus",)}
-)
+SHIPPED = MappingProxyType({"lift": ("lift",), "compact": ("lift", "lift-plus"), "lfnet": ("lf-net",)})
 #: The recipes; the options of each are a table of its name.
 RECIPES: Mapping[str, type[Recipe[Any]]] = MappingProxyType(
     {"paper": PaperRecipe, "modern": ModernRecipe, "compact": CompactRecipe, "lfnet": LFNetRecipe}
@@ -250,7 +249,8 @@ def _measured(outcome: Outcome, config: RunConfig, referee: Referee, weights: tu
     before, after = weights
     affine = not RECIPES[config.recipe].AFFINE.isdisjoint(outcome.stages)
     models: dict[str, str | Path] = {f"before ({config.init or 'random weights'})": before, "after": after}
-    models |= {f"shipped {name}": name for name in SHIPPED[network_family(after)]} | {"SIFT": SIFT}
+    shipped = ("lift-dense",) if has_dense_response(after) else SHIPPED[network_family(after)]
+    models |= {f"shipped {name}": name for name in shipped} | {"SIFT": SIFT}
     try:
         rows = [referee.measure(name, model, affine) for name, model in models.items()]
     except WeightFileError as error:

@@ -10,13 +10,12 @@ from kornia_lift.weights._load import (
     network_family,
     widths_of,
 )
-from kornia_lift.weights._registry import LFNET_MODEL, LFNET_PLUS, Family
+from kornia_lift.weights._registry import LFNET_MODEL, Family
 from kornia_lift.weights._safetensors import WeightFileError, read_safetensors, write_safetensors
 from kornia_lift.weights._save import save_model
 
 __all__ = [
     "LFNET_MODEL",
-    "LFNET_PLUS",
     "Family",
     "WeightFileError",
     "available_models",

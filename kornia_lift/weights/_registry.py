@@ -10,10 +10,9 @@ FOLDER = Path(__file__).parent
 DEFAULT_MODEL = "lift"
 LFNET_MODEL = "lf-net"  # pretrained=True of LF-Net's networks
 
-#: Which networks a model has: LIFT's on 64x64 patches, the compact ones on 32x32, those of LF-Net, whose detector
-#: orients, or LF-Net's detector with the compact ones.
-Family = Literal["lift", "compact", "lfnet", "lfnet-plus"]
-LFNET_PLUS: Family = "lfnet-plus"
+#: Which networks a model has: LIFT's on 64x64 patches, the compact ones on 32x32, or those of LF-Net, whose detector
+#: orients.
+Family = Literal["lift", "compact", "lfnet"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class ShippedModel:
 _LIFT_SHA256 = "5827fb28fa64e6d82d3725140c43335f53c4bd45da90804f788ef49b70b9165f"
 _LIFT_PLUS_SHA256 = "57e69863c39356e47db17f218eacf17620dbf23cbc7fc4a7a453851ad58eb95e"
 _LFNET_SHA256 = "53e266f96372ee887041a6da9c9360af5fa11d2f300d1ed8940e73bf1c72e634"
-_LFNET_PLUS_SHA256 = "891c244f4083417a4040bff45e47ab69353d8ae9871760af54e9cc651a72a9fb"
+_LIFT_DENSE_SHA256 = "1fb9d059de421fbe1c1825c6a798f8756252509aa2c00ff17fa115b91a43fa2d"
 
 MODELS: dict[str, ShippedModel] = {
     "lift": ShippedModel("lift.safetensors", _LIFT_SHA256),
@@ -48,11 +47,11 @@ MODELS: dict[str, ShippedModel] = {
     # the same detector; other networks for orientation and descriptor, on 32x32 patches
     "lift-plus": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, family="compact"),
     "lift-plus-upright": ShippedModel("lift-plus.safetensors", _LIFT_PLUS_SHA256, upright=True, family="compact"),
+    # a response that sees its surroundings at several resolutions; orientation and descriptor are those of lift-plus
+    "lift-dense": ShippedModel("lift-dense.safetensors", _LIFT_DENSE_SHA256, family="compact"),
+    "lift-dense-upright": ShippedModel("lift-dense.safetensors", _LIFT_DENSE_SHA256, upright=True, family="compact"),
     # detector and descriptor learned from whole images
     LFNET_MODEL: ShippedModel("lf-net.safetensors", _LFNET_SHA256, family="lfnet"),
-    # its detector, whose keypoints a network corrects, with the orientation and the descriptor of lift-plus
-    "lf-net-plus": ShippedModel("lf-net-plus.safetensors", _LFNET_PLUS_SHA256, family=LFNET_PLUS),
-    "lf-net-plus-upright": ShippedModel("lf-net-plus.safetensors", _LFNET_PLUS_SHA256, upright=True, family=LFNET_PLUS),
 }
 
 

@@ -28,8 +28,7 @@ from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector.lfnet import LAF_SCALE, LFNetDetector
 from kornia_lift.detector.soft_nms import merge_scales, sample_squares, soft_argmax, soft_nms, strict_maxima
 from kornia_lift.feature.lfnet import LFNetFeature, LFNetPatchDescriptor
-from kornia_lift.networks.lfnet import SCALES, Grid, normalise_maps, resize_maps
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.networks.lfnet import SCALES, Grid, LFNetDescriptor, normalise_maps, resize_maps
 from tests.helpers.pictures import texture
 
 

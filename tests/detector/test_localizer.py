@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from kornia.feature import extract_patches_from_pyramid, get_laf_center, get_laf_scale
+from kornia.feature import get_laf_center, get_laf_scale
 from torch import Tensor, nn
 
 from kornia_lift.detector import localizer as module
@@ -143,55 +143,14 @@ def test_empty_slots_are_not_localized(batch: int) -> None:
     assert counting.slots[1] == 1
 
 
-class Spreads(LAFLocalizer):
-    """Moves nothing, and expects given errors."""
-
-    def __init__(self, *spread: float) -> None:
-        super().__init__(KeypointLocalization(False))
-        self.spread = torch.tensor([spread])
-
-    def with_spread(self, laf: Tensor, img: Tensor) -> tuple[Tensor, Tensor]:
-        return laf, self.spread
-
-
-def test_responses_over_the_expected_errors_where_these_are_asked_for() -> None:
-    image, lafs, responses = torch.zeros(1, 1, HEIGHT, WIDTH), keypoints((9, 9), (20, 9)), torch.tensor([[0.8, 0.6]])
-    localizer = Spreads(0.5, 0.25)
-    assert torch.allclose(
-        localized(localizer, image, responses, lafs, None, by_spread=True).value, responses.new_tensor([1.6, 2.4])
-    )
-    for other, by_spread in ((localizer, False), (Same(), True)):
-        assert (
-            localized(other, image, responses, lafs, None, by_spread=by_spread).value.tolist() == responses[0].tolist()
-        )
-
-
-def test_the_spread_is_the_error_that_the_network_expects() -> None:
-    network = KeypointLocalization("lift-plus", precision="float32").eval()
-    image = texture(HEIGHT, WIDTH)
-    lafs = keypoints((15, 14), (31, 22))
-    with torch.inference_mode():
-        moved, spread = LAFLocalizer(network).with_spread(lafs, image)
-        assert torch.equal(moved, LAFLocalizer(network)(lafs, image))
-        patches = extract_patches_from_pyramid(image, lafs, network.patch_size)
-        expected = network(patches[0])[:, 3].exp()
-    assert spread.shape == (1, 2) and torch.allclose(spread[0], expected, rtol=0.1)
-
-
 def test_a_second_pass_corrects_the_corrected_frames() -> None:
     network = KeypointLocalization("lift-plus", precision="float32").eval()
     image, lafs = texture(HEIGHT, WIDTH), torch.cat([keypoints((15, 14), (31, 22)), torch.zeros(1, 1, 2, 3)], 1)
     once, twice = LAFLocalizer(network), LAFLocalizer(network, passes=2)
     with torch.inference_mode():
-        first, _ = once.with_spread(lafs, image)
-        expected, spread = once.with_spread(first, image)
-        moved, error = twice.with_spread(lafs, image)
-        assert torch.equal(twice(lafs, image), moved)
-    assert torch.equal(moved, expected) and not torch.equal(moved, first)
+        first, moved = once(lafs, image), twice(lafs, image)
+        assert torch.equal(moved, once(first, image)) and not torch.equal(moved, first)
     assert moved[0, 2].eq(0).all()  # an empty slot
-    zoom = first[0, :2, 0, 0] / lafs[0, :2, 0, 0]
-    torch.testing.assert_close(error[0, :2], spread[0, :2] * zoom)  # over the scale of the frames that were given
-    assert error.isfinite().all()
 
 
 def test_fewer_than_one_pass_are_refused() -> None:

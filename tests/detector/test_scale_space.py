@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kornia_lift.detector.localizer import scale_space_of
+from kornia_lift.detector.model import scale_space_of
 from kornia_lift.detector.scale_space import LEVEL_SIGMA, ScaleSpaceConfig, plan_levels
 from kornia_lift.geometry import level_resize
 

@@ -19,7 +19,7 @@ from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.networks.layers import exact_conv2d
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.networks.lfnet import LFNetDescriptor
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from tests.helpers.pictures import texture

@@ -10,7 +10,7 @@ import torch
 
 from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.networks.correspondence import CorrespondenceNet
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.networks.lfnet import LFNetDescriptor
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.correspondences.config import CorrespondenceConfig
 from kornia_lift.training.correspondences.stage import CorrespondenceStage

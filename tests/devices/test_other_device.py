@@ -23,7 +23,7 @@ from kornia_lift.networks import layers
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.correspondence import CorrespondenceNet
 from kornia_lift.networks.layers import exact_conv2d
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.networks.lfnet import LFNetDescriptor
 from kornia_lift.training.compact.detections import detect
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.correspondences.config import CorrespondenceConfig

@@ -23,7 +23,7 @@ from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.evaluation.deepdesc_protocol import load_descriptor
 from kornia_lift.feature import LFNetFeature, feature_of
 from kornia_lift.networks import LIFTDescriptor, LIFTResponse
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.networks.lfnet import LFNetDescriptor
 from kornia_lift.training.initial import check_family
 from kornia_lift.weights import LFNET_MODEL, WeightFileError, load_tensors
 from kornia_lift.weights._registry import FOLDER, MODELS
@@ -139,7 +139,7 @@ def test_a_name_gives_the_feature_that_it_is_the_weights_of(tmp_path: Path) -> N
     assert type(feature_of("lift-plus", 20)) is LIFTFeature
     assert candidate(LFNET_MODEL).identity == candidate(f"mine={FILE}").identity
     with pytest.raises(
-        ValueError, match="unknown pretrained model 'lfnet': expected one of .*, lf-net-plus-upright, or the"
+        ValueError, match="unknown pretrained model 'lfnet': expected one of .*, lift-dense-upright, lf-net, or the"
     ):
         feature_of("lfnet", 20)
 
@@ -170,39 +170,9 @@ def test_upright_frames_differ_by_their_angles_only() -> None:
         assert torch.allclose(features[0].descriptor(image, upright), described, atol=1e-6)
 
 
-def test_the_variant_corrects_orients_and_describes_as_lift_plus() -> None:
-    """Orientation and descriptor are those of lift-plus, and its keypoints lie near those of lf-net."""
-    image = texture(160, 200, seed=5)
-    plus, upright = feature_of("lf-net-plus", 60), feature_of("lf-net-plus-upright", 60)
-    theirs = LIFTFeature(60, pretrained="lift-plus")
-    assert (FOLDER / MODELS["lf-net-plus"].file).stat().st_size < 6e6
-    assert (plus.scaling_coef, plus.orienter.context) == (theirs.scaling_coef, theirs.orienter.context)
-    with torch.no_grad():
-        lafs, responses, descriptors = plus(image)
-        frames, same, described = upright(image)
-        published = LFNetFeature(400)(image)[0]
-        assert torch.allclose(
-            theirs.descriptor(image, frames)[laf_is_filled(frames)], described[laf_is_filled(frames)], atol=1e-4
-        )
-    kept = laf_is_filled(lafs)
-    assert kept.sum() > 20 and torch.equal(responses, same)
-    assert torch.allclose(get_laf_center(lafs), get_laf_center(frames), atol=1e-3)
-    assert get_laf_orientation(frames)[kept].abs().max() < 1e-3
-    assert (described[kept].norm(dim=1) - 1).abs().max() < 1e-3 and descriptors.shape == (1, 60, 128)
-    near = torch.cdist(get_laf_center(lafs)[kept], get_laf_center(published)[laf_is_filled(published)]).amin(1)
-    assert near.median() < 2.0
-    for name in ("orienter", "descriptor"):
-        mine, other = getattr(plus, name).state_dict(), getattr(theirs, name).state_dict()
-        assert all(torch.equal(mine[key], other[key]) for key in other)
-    oriented = LFNetFeature(20, "lf-net-plus-upright", upright=False)
-    assert type(oriented.orienter) is type(theirs.orienter) and isinstance(upright.orienter, PassLAF)
-
-
 def test_networks_of_others_say_whose_weights_they_are() -> None:
     with pytest.raises(ValueError, match="'lf-net' are LF-Net's.*LFNetFeature.*feature_of"):
         LIFTFeature(20, pretrained=LFNET_MODEL)
-    with pytest.raises(ValueError, match="'lf-net-plus' are LF-Net's.*LFNetFeature.*feature_of"):
-        LIFTFeature(20, pretrained="lf-net-plus")
     with pytest.raises(WeightFileError, match="of descriptor, detector, not of LIFTResponse"):
         LIFTResponse(LFNET_MODEL)
     with pytest.raises(WeightFileError, match="do not fit"):

@@ -16,7 +16,7 @@ from kornia_lift.convert import TILDEResponse
 from kornia_lift.convert.learned_orientation import _SHAPES
 from kornia_lift.detector.lfnet import LFNetDetector
 from kornia_lift.networks.correspondence import CorrespondenceNet
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.networks.lfnet import LFNetDescriptor
 from kornia_lift.training.config import to_mapping
 from kornia_lift.training.tilde.config import TildeConfig
 from kornia_lift.weights import load_network, load_tensors, write_safetensors

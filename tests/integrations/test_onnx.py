@@ -18,6 +18,7 @@ from kornia_lift.integrations.onnx import export_onnx, export_program, networks_
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.compact_descriptor import SMALL_CHANNELS, CompactDescriptor
 from kornia_lift.networks.contrast import LocalContrast
+from kornia_lift.networks.dense_response import DenseResponse
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
 from kornia_lift.networks.shape import KeypointShape
@@ -43,6 +44,7 @@ def contrasting(window: str) -> LIFTResponse:
 
 
 EXPORTED: dict[str, Callable[[], nn.Module]] = {
+    "DenseResponse": lambda: DenseResponse("lift-dense"),
     **{kind.__name__: kind for kind in NETWORKS},
     **COMPACT,
     "contrast in the filter's window": lambda: contrasting("filter"),
@@ -50,9 +52,13 @@ EXPORTED: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+#: Models that are exported whole, and whether with affine shapes.
+WHOLE = [("lift", False), ("lift-plus", False), ("lift-plus", True), ("lift-dense", False)]
+
+
 def inputs(kind: type[nn.Module]) -> list[Tensor]:
     """Real input of several sizes: images for the response, patches around keypoints for the others."""
-    if kind is LIFTResponse:
+    if kind in (LIFTResponse, DenseResponse):
         return [texture(70, 90), texture(200, 131, batch=3)]
     image = texture(150, 160)
     compact = kind in (PolarOrientation, CompactDescriptor, KeypointLocalization, KeypointShape)
@@ -123,6 +129,7 @@ def test_other_modules_are_refused() -> None:
         ("lift-upright", ["response", "descriptor"]),
         ("lift-plus", ["response", "localization", "orientation", "descriptor"]),
         ("lift-plus", ["response", "localization", "shape", "orientation", "descriptor"]),
+        ("lift-dense", ["response", "localization", "orientation", "descriptor"]),
     ],
 )
 def test_networks_of_a_model_are_those_it_runs(model: str, names: list[str]) -> None:
@@ -147,7 +154,9 @@ def test_features_with_other_networks_are_refused() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("model", "affine"), [("lift", False), ("lift-plus", False), ("lift-plus", True)])
+@pytest.mark.parametrize(
+    ("model", "affine"), [("lift", False), ("lift-plus", False), ("lift-plus", True), ("lift-dense", False)]
+)
 def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str, affine: bool) -> None:
     """The same keypoints, frames and descriptors on images that it was not exported with, one of them padded."""
     pytest.importorskip("onnxscript")
@@ -169,7 +178,9 @@ def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str, affin
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("model", "affine"), [("lift", False), ("lift-plus", False), ("lift-plus", True)])
+@pytest.mark.parametrize(
+    ("model", "affine"), [("lift", False), ("lift-plus", False), ("lift-plus", True), ("lift-dense", False)]
+)
 def test_the_whole_feature_compiles_to_one_graph(model: str, affine: bool) -> None:
     feature, image = LIFTFeature(50, pretrained=model, precision="float32", affine=affine), texture(110, 130)
     torch.compiler.reset()

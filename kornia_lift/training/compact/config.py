@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kornia_lift.training.compact.copies import CopyConfig
+from kornia_lift.training.compact.dense.config import DenseConfig
 from kornia_lift.training.compact.detections import DetectionConfig
 from kornia_lift.training.compact.observations import ViewConfig
 from kornia_lift.training.compact.response.stage import SCALE_CROPS
@@ -38,8 +39,8 @@ class CompactConfig:
     """Options of the compact recipe.
 
     Args:
-        detector: model whose response the result has, or whose detector if it is LF-Net's: the name of a shipped one,
-            or a weight file. A run that starts from weights has theirs.
+        detector: model whose response the result has: the name of a shipped one, or a weight file. A run that starts
+            from weights has theirs.
         small: make the smaller forms of localization, orientation and descriptor, those of ``lift-plus``; a run that
             starts from weights keeps their forms.
         train_response: train that response further instead of keeping it as it is.
@@ -50,6 +51,8 @@ class CompactConfig:
         response_degraded: share of the crops that are strongly compressed, blurred or dark.
         response_shapes: drawn images of lines and polygons among those of the crops, whose edges are not found again.
         response_images: images of a batch, each with several pairs of crops.
+        dense: how a dense response is trained, that of ``lift-dense``; the other options of the response are for
+            LIFT's.
         views: which locations are used, and at which sizes.
         use_detections: locations of scenes with cameras are also the keypoints that ``detector`` finds there.
         detections: which of them are paired.
@@ -105,6 +108,7 @@ class CompactConfig:
     response_degraded: DegradedCrops = field(default_factory=DegradedCrops)
     response_shapes: int = 110
     response_images: int = 3
+    dense: DenseConfig = field(default_factory=DenseConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
     use_detections: bool = True
     detections: DetectionConfig = field(default_factory=DetectionConfig)

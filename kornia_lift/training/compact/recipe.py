@@ -11,18 +11,20 @@ from typing import ClassVar
 from torch import nn
 
 from kornia_lift.detector.detector import LIFTDetector
-from kornia_lift.detector.lfnet import PASSES, LFNetDetector
-from kornia_lift.detector.localizer import LAFLocalizer, default_scale_space
+from kornia_lift.detector.localizer import LAFLocalizer
+from kornia_lift.detector.model import DENSE_PASSES, Response, default_scale_space, response_of
 from kornia_lift.feature import LIFTFeature
 from kornia_lift.feature.patches import PatchOrienter
 from kornia_lift.feature.stages import shape_of
 from kornia_lift.networks.compact_descriptor import SMALL_CHANNELS, CompactDescriptor
+from kornia_lift.networks.dense_response import DenseResponse
 from kornia_lift.networks.localization import KeypointLocalization
 from kornia_lift.networks.polar_orientation import PolarOrientation
-from kornia_lift.networks.response import LIFTResponse
 from kornia_lift.networks.shape import KeypointShape
 from kornia_lift.training.compact.config import CompactConfig
 from kornia_lift.training.compact.copies import CopyConfig, KeypointPairs, copy_images
+from kornia_lift.training.compact.dense.stage import DenseResponseStage
+from kornia_lift.training.compact.dense.views import RotatedViews
 from kornia_lift.training.compact.descriptor import ViewDescriptorStage
 from kornia_lift.training.compact.detections import find_pairs
 from kornia_lift.training.compact.localization import LocalizationStage
@@ -46,7 +48,7 @@ from kornia_lift.training.stage import Stage
 from kornia_lift.training.warped.crops import WarpedCrops
 from kornia_lift.training.warped.images import aligned_images
 from kornia_lift.training.warped.shapes import draw_shapes
-from kornia_lift.weights import LFNET_PLUS, Family, has_part, network_family
+from kornia_lift.weights import has_part
 
 VALIDATION_PAIRS = (6, 128)  # images and pairs of each of a validation batch of the descriptor
 VALIDATION_ANGLES = (24, 32)
@@ -75,8 +77,7 @@ class CompactRecipe(Recipe[CompactConfig]):
     TRAINS: ClassVar[Mapping[str, str]] = MappingProxyType({"refine": "descriptor"})
     NEEDS: ClassVar[Mapping[str, tuple[str, ...]]] = MappingProxyType({"refine": ("orientation", "descriptor")})
 
-    response: LIFTResponse
-    detector: LFNetDetector  # instead of the response, where the model has LF-Net's
+    response: Response
     localization: KeypointLocalization
     orientation: PolarOrientation
     descriptor: CompactDescriptor
@@ -86,15 +87,6 @@ class CompactRecipe(Recipe[CompactConfig]):
         """Scenes with depth maps are used where the options say so."""
         return data if self.config.use_posed else without_kind(data, "posed")
 
-    @property
-    def family(self) -> Family:
-        """Behind LF-Net's detector the networks make another feature."""
-        return LFNET_PLUS if self._has_lfnet else "compact"
-
-    @cached_property
-    def _has_lfnet(self) -> bool:
-        return network_family(self._model_of_detector) in ("lfnet", LFNET_PLUS)
-
     @classmethod
     def stages_of(cls, config: CompactConfig) -> tuple[str, ...]:
         """All of them, but for the response where that of another model is kept."""
@@ -103,8 +95,8 @@ class CompactRecipe(Recipe[CompactConfig]):
     @property
     def parts(self) -> dict[str, nn.Module]:
         """The networks by the names under which they are saved."""
-        finds = {"detector": self.detector} if self._has_lfnet else {"response": self.response}
-        parts = finds | {
+        parts: dict[str, nn.Module] = {
+            "response": self.response,
             "orientation": self.orientation,
             "descriptor": self.descriptor,
             "localization": self.localization,
@@ -114,18 +106,15 @@ class CompactRecipe(Recipe[CompactConfig]):
         return parts | {"shape": self.shape} if trained else parts
 
     def initial_parts(self, init: Model) -> dict[str, nn.Module]:
-        """Return the networks to be loaded: all that the model has, but for the detector's, which has its weights."""
+        """Return the networks to be loaded: all that the model has, but for the response, which has its weights."""
         optional = ("localization", "shape")
         parts = {n: network for n, network in self.parts.items() if n not in optional or has_part(init, n)}
-        return {name: network for name, network in parts.items() if name not in ("response", "detector")}
+        return {name: network for name, network in parts.items() if name != "response"}
 
     def make_networks(self) -> None:
-        """Make the networks; what finds keypoints is that of the initial weights, else of ``detector``."""
+        """Make the networks; the response is that of the initial weights, else of ``detector``."""
         init, small = self.init, self.config.small
-        if self._has_lfnet:
-            self.detector = LFNetDetector(1, self._model_of_detector, upright=True).to(self.device)
-        else:
-            self.response = LIFTResponse(self._model_of_detector).requires_grad_(True).to(self.device)
+        self.response = response_of(self._model_of_detector).requires_grad_(True).to(self.device)
         # initial weights decide the form of their networks
         if init is not None and has_part(init, "localization"):
             localization = KeypointLocalization(init)
@@ -181,23 +170,14 @@ class CompactRecipe(Recipe[CompactConfig]):
 
     def _make_detector(self, count: int, localizer: LAFLocalizer | None) -> nn.Module:
         """Return the detector of up to ``count`` upright keypoints, which the localizer corrects where there is one."""
-        if not self._has_lfnet:
-            config = default_scale_space(localized=True)
-            return LIFTDetector(count, config, resp_module=self.response.eval(), localizer=localizer).eval()
-        made = LFNetDetector(count, upright=True, localizer=localizer)
-        made.maps = self.detector.maps
-        return made.eval()
+        config = default_scale_space(self.response, localized=True)
+        return LIFTDetector(count, config, resp_module=self.response.eval(), localizer=localizer).eval()
 
     def _localizer(self) -> LAFLocalizer:
-        return LAFLocalizer(self.localization.eval(), PASSES if self._has_lfnet else 1)
+        return LAFLocalizer(self.localization.eval(), DENSE_PASSES if isinstance(self.response, DenseResponse) else 1)
 
     def _response_stage(self) -> Stage:
         c = self.config
-        if self._has_lfnet:
-            raise ValueError(
-                f"the stage 'response' trains a response, and {self._model_of_detector} has LF-Net's detector, which "
-                "the recipe lfnet trains; leave the stage out"
-            )
         if not c.train_response:
             stages = " ".join(self.STAGES[1:])
             raise ValueError(
@@ -205,7 +185,9 @@ class CompactRecipe(Recipe[CompactConfig]):
                 "compact.train_response = false keeps as it is; set it to true, or leave the stage out "
                 f"(--stages {stages})"
             )
-        levels = default_scale_space(localized=True)
+        if isinstance(self.response, DenseResponse):
+            return self._dense_stage()
+        levels = default_scale_space(self.response, localized=True)
         grid = LevelGrid(c.response_crops.size, OCTAVES * levels.levels_per_octave + 1, levels.levels_per_octave)
         # a model that does not suit is refused before the shapes are drawn, which takes seconds
         matcher = self._matcher(c.response_matcher, grid)
@@ -223,13 +205,21 @@ class CompactRecipe(Recipe[CompactConfig]):
             matcher=matcher,
         )
 
-    def _matcher(self, model: str, grid: LevelGrid) -> KeypointMatcher:
+    def _dense_stage(self) -> Stage:
+        c = self.config.dense
+        judged = replace(c, photometric=for_validation(c.photometric, c.validation_photometric))
+        matcher = self._matcher(self.config.response_matcher, LevelGrid(c.size, 1), self._localizer())
+        views = RotatedViews(self.data, c), RotatedViews(self.held_out, judged)
+        return DenseResponseStage(self.response, *views, c, matcher)
+
+    def _matcher(self, model: str, grid: LevelGrid, localizer: nn.Module | None = None) -> KeypointMatcher:
         feature = LIFTFeature(1, pretrained=model)
         if not isinstance(feature.orienter, PatchOrienter):
             raise ValueError(
                 f"compact.response_matcher expects a model with an orientation network, got the upright {model!r}"
             )
-        return KeypointMatcher(feature.orienter, feature.descriptor, grid, feature.scaling_coef).to(self.device)
+        parts = feature.orienter, feature.descriptor
+        return KeypointMatcher(*parts, grid, feature.scaling_coef, localizer).to(self.device)
 
     def _shape_stage(self) -> Stage:
         c = self.config

@@ -14,7 +14,7 @@ from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.scenes.scene import VISIBLE
 from kornia_lift.training.data.bank import ImageBank
 from kornia_lift.training.data.images import to_gray
-from kornia_lift.training.lfnet.config import LFNetConfig
+from kornia_lift.training.lfnet.config import ViewPairConfig
 from kornia_lift.training.lfnet.losses import inplane_rotation
 from kornia_lift.training.lfnet.views import (
     Views,
@@ -43,7 +43,7 @@ class PosedViews:
 
     """
 
-    def __init__(self, scenes: Sequence[PosedScene], config: LFNetConfig) -> None:
+    def __init__(self, scenes: Sequence[PosedScene], config: ViewPairConfig) -> None:
         self.config = config
         self.pairs = [(scene, pair.i, pair.j) for scene in scenes for pair in scene.pairs]
         if not self.pairs:

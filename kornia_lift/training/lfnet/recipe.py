@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import nn
 
 from kornia_lift.detector.lfnet import LFNetDetector
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.networks.lfnet import LFNetDescriptor
 from kornia_lift.scenes.folders import load_posed
-from kornia_lift.scenes.posed import PosedScene
 from kornia_lift.training.data.photometric import for_validation
 from kornia_lift.training.data.split import without_kind
 from kornia_lift.training.data.store import Store
 from kornia_lift.training.lfnet.config import LFNetConfig
-from kornia_lift.training.lfnet.posed import PosedViews
+from kornia_lift.training.lfnet.mixed import views_of
 from kornia_lift.training.lfnet.stage import LFNetNetworks, LFNetStage
-from kornia_lift.training.lfnet.tracked import TrackedViews
-from kornia_lift.training.lfnet.views import Views, ViewSource, WarpedViews, join_views
 from kornia_lift.training.recipe import Recipe
 from kornia_lift.training.stage import Stage
-
-
-class MixedViews:
-    """Draws pairs of views from two kinds of sources.
-
-    Args:
-        scenes: pairs of two images of a scene; may be empty.
-        warped: pairs of an image and its synthetic warp.
-        share: of the pairs that come from the scenes, where there are any; which scene source is drawn at random.
-
-    """
-
-    def __init__(self, scenes: Sequence[ViewSource], warped: ViewSource, share: float) -> None:
-        self.scenes, self.warped, self.share = scenes, warped, share if scenes else 0.0
-
-    def draw(self, generator: Generator, count: int) -> Views:
-        """Draw pairs of views."""
-        parts = []
-        for u in torch.rand(count, generator=generator).tolist():
-            chosen = int(torch.randint(max(len(self.scenes), 1), (1,), generator=generator))
-            source = self.scenes[chosen] if u < self.share else self.warped
-            parts.append(source.draw(generator, 1))
-        return join_views(parts)
 
 
 class LFNetRecipe(Recipe[LFNetConfig]):
@@ -95,20 +68,5 @@ class LFNetRecipe(Recipe[LFNetConfig]):
         c = self.config
         posed = [load_posed(folder) for folder in c.posed]
         held_out = replace(c, photometric=for_validation(c.photometric, c.validation_photometric))
-        views = self._views(self.data, posed, c), self._views(self.held_out, [], held_out)
+        views = views_of(self.data, c, posed), views_of(self.held_out, held_out)
         return LFNetStage(self.networks, *views, c)
-
-    def _views(self, store: Store, posed: Sequence[PosedScene], c: LFNetConfig) -> MixedViews:
-        groups: dict[str, list[Tensor]] = {}
-        for n, image in enumerate(store.images):
-            # exposures of one scene are aligned: two of them are a pair; other images are alone
-            key = image.scene if image.kind == "exposures" else image.name
-            groups.setdefault(key, []).append(store.decode(n))
-        scenes: list[ViewSource] = [PosedViews(posed, c)] if posed else []
-        tracked = TrackedViews(store, c)
-        if tracked.pairs:
-            scenes.append(tracked)
-        warped = WarpedViews(
-            list(groups.values()), c.size, (c.min_step, c.max_step), c.scale, c.rotation, c.photometric
-        )
-        return MixedViews(scenes, warped, c.tracked)

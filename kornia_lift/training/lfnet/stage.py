@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from kornia_lift.detector.lfnet import ChosenPixels, LFNetDetector
-from kornia_lift.networks.lfnet import normalise_maps
-from kornia_lift.networks.lfnet_descriptor import PATCH_SIZE, LFNetDescriptor
+from kornia_lift.networks.lfnet import PATCH_SIZE, LFNetDescriptor, normalise_maps
 from kornia_lift.training.lfnet.config import LFNetConfig
 from kornia_lift.training.lfnet.losses import (
     MAX_SCALE,

@@ -28,7 +28,7 @@ from kornia_lift.training.data.posed_pairs import (
     images_with_cameras,
 )
 from kornia_lift.training.data.store import Store
-from kornia_lift.training.lfnet.config import LFNetConfig
+from kornia_lift.training.lfnet.config import ViewPairConfig
 from kornia_lift.training.lfnet.nearest import nearest_point
 from kornia_lift.training.lfnet.views import (
     Views,
@@ -69,7 +69,7 @@ class TrackedViews:
 
     """
 
-    def __init__(self, store: Store, config: LFNetConfig) -> None:
+    def __init__(self, store: Store, config: ViewPairConfig) -> None:
         self.config = config
         self.images: list[PosedImage] = []
         self.pairs: list[TrackedPair] = []

@@ -58,7 +58,12 @@ def budget_threshold(score: Tensor, inside: Tensor, num_images: int, budget: int
 
 
 def expected_repeatability(
-    probability: Tensor, other: Tensor, to_other: Tensor, visible: Tensor, tolerance: float = 0.7
+    probability: Tensor,
+    other: Tensor,
+    to_other: Tensor,
+    visible: Tensor,
+    tolerance: float = 0.7,
+    worth: Tensor | None = None,
 ) -> Tensor:
     r"""Share of the expected keypoints of one image that are found again in the other.
 
@@ -72,6 +77,7 @@ def expected_repeatability(
         to_other: positions in the other image of the pixels of this one, shape (N, H, W, 2).
         visible: v, shape (N, 1, H, W).
         tolerance: standard deviation of k in pixels.
+        worth: factor of what a keypoint there counts when it is found again, shape (N, 1, H, W). Default: 1.
 
     Returns:
         R over the whole batch, a scalar in [0, 1].
@@ -79,6 +85,7 @@ def expected_repeatability(
     """
     found = spread_gaussian(spread_gaussian(other, tolerance, -1), tolerance, -2).clamp(max=1)
     again = sample_pixels(found, to_other)
+    again = again if worth is None else again * worth
     weight = probability * visible
     return (weight * again).sum() / weight.sum().clamp(min=1e-6)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kornia_lift.detector.lfnet import ChosenPixels, LFNetDetector
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.networks.lfnet import LFNetDescriptor
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.lfnet import stage as module
 from kornia_lift.training.lfnet.config import LFNetConfig

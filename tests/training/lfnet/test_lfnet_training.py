@@ -13,7 +13,7 @@ from torch import Generator, Tensor, nn
 from kornia_lift.detector.lfnet import ChosenPixels, LFNetDetector
 from kornia_lift.evaluation.candidates import candidate
 from kornia_lift.feature.lfnet import LFNetFeature
-from kornia_lift.networks.lfnet_descriptor import LFNetDescriptor
+from kornia_lift.networks.lfnet import LFNetDescriptor
 from kornia_lift.training.config import LoopConfig
 from kornia_lift.training.data.observations import Observations
 from kornia_lift.training.data.store import Camera, Store, StoredImage, encode_jpeg

@@ -29,6 +29,7 @@ class KeypointMatcher(nn.Module):
         descriptor: describes them by unit vectors.
         grid: levels of the crops.
         region: side of the described region over the paper's 12 sigma.
+        localizer: corrects the frames first, where there is one.
 
     """
 
@@ -38,10 +39,12 @@ class KeypointMatcher(nn.Module):
         descriptor: PatchDescriptor,
         grid: LevelGrid,
         region: float = 2.0,
+        localizer: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.orienter, self.descriptor = orienter.eval(), descriptor.eval()
         self.grid, self.region = grid, region
+        self.localizer = None if localizer is None else localizer.eval()
 
     @torch.no_grad()
     def forward(
@@ -86,6 +89,8 @@ class KeypointMatcher(nn.Module):
         for group in order.split(GROUP):
             count = max(int(used[group].max()), 1)
             mine = lafs[group, :count]
+            if self.localizer is not None:
+                mine = self.localizer(mine, crops[group])
             pyramid = shared_pyramid(crops[group], mine)
             described = self.descriptor(pyramid, scale_laf(self.orienter(mine, pyramid), self.region))
             parts.append(F.pad(described, (0, 0, 0, slots - count)))

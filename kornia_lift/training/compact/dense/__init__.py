@@ -1,0 +1,1 @@
+"""The stage that trains a dense response from pairs of views."""
