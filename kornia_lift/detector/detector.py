@@ -45,7 +45,7 @@ class LIFTDetector(nn.Module):
             (:attr:`ScaleSpaceConfig.enlarge_for <kornia_lift.detector.scale_space.ScaleSpaceConfig>`).
         config: scales and tests, see :class:`~kornia_lift.detector.scale_space.ScaleSpaceConfig`;
             ``ScaleSpaceConfig.lift()`` are those of LIFT's release. ``None``: the defaults, with two levels per octave
-            where a localizer corrects the scales; for a dense response, the image as it is.
+            where a localizer corrects the scales; for a dense response, those of one octave.
         resp_module: scores images, ``(B, 1, H, W) -> (B, 1, H, W)``. ``None``: that of ``pretrained``, a
             :class:`~kornia_lift.LIFTResponse` or a :class:`~kornia_lift.networks.dense_response.DenseResponse`. One
             whose attribute ``sees_colour`` is true, as TILDE's, gets the colours of RGB images.

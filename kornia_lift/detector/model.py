@@ -18,10 +18,11 @@ from kornia_lift.weights import has_part
 Model = bool | str | os.PathLike[str]
 Response = LIFTResponse | DenseResponse
 
-#: Of a dense response, which sees its surroundings at several resolutions itself: a single level, the image as it is,
-#: or enlarged to 800 x 800 pixels as for other responses.
-DENSE_SCALE_SPACE = ScaleSpaceConfig(min_sigma=LEVEL_SIGMA, max_sigma=LEVEL_SIGMA, nms_radius=3)
-DENSE_PASSES = 2  # of the localizer: frames of a single scale are far from the sizes of the keypoints
+#: Of a dense response, which sees its surroundings at several resolutions itself: three levels in an octave.
+DENSE_SCALE_SPACE = ScaleSpaceConfig(
+    min_sigma=LEVEL_SIGMA, max_sigma=2 * LEVEL_SIGMA, levels_per_octave=2, nms_radius=3
+)
+DENSE_PASSES = 2  # of the localizer: frames of few scales are far from the sizes of the keypoints
 
 
 def has_dense_response(pretrained: Model) -> bool:

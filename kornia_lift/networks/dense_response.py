@@ -52,8 +52,9 @@ class DenseResponse(nn.Module):
         TypeError: if the input is not floating point.
 
     Convention:
-        The keypoints of all pixels have one size, that of :class:`~kornia_lift.networks.response.LIFTResponse`. Beyond
-        the border the features are 0, which the scores of the outer pixels depend on.
+        The keypoints of all pixels of a level have one size, that of
+        :class:`~kornia_lift.networks.response.LIFTResponse`. Beyond the border the features are 0, which the scores of
+        the outer pixels depend on.
 
     Example:
         >>> response = DenseResponse().eval()

@@ -11,6 +11,7 @@ from benchmarks.invariance import CHANGES, images, measure
 from kornia_lift import LIFTDetector, LIFTFeature, LIFTResponse
 from kornia_lift._kornia import laf_is_filled
 from kornia_lift.detector.model import scale_space_of
+from kornia_lift.detector.scale_space import LEVEL_SIGMA
 from kornia_lift.feature import feature_of
 from kornia_lift.networks.dense_response import DenseResponse
 from kornia_lift.weights import WeightFileError
@@ -52,10 +53,10 @@ def test_it_orients_and_describes_as_lift_plus() -> None:
     assert type(oriented.orienter) is type(theirs.orienter) and isinstance(upright.orienter, PassLAF)
 
 
-def test_the_image_is_searched_on_one_level() -> None:
+def test_an_octave_is_searched() -> None:
     config = scale_space_of(MODEL)
     assert LIFTDetector(10, pretrained=MODEL).config == config
-    assert len(config.sigmas(2000, 3000, 1000)) == len(config.sigmas(300, 400, 1000)) == 1
+    assert config.sigmas(2000, 3000, 1000) == pytest.approx([LEVEL_SIGMA * 2 ** (n / 2) for n in range(3)])
 
 
 @pytest.mark.parametrize("gray", [0.0, 0.3, 0.5, 1.0])
