@@ -35,3 +35,13 @@ def lift_plus(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) 
 def lift_plus_upright(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
     """:func:`lift_plus` without orientation, for cameras that are not rotated; the same arguments."""
     return LIFTFeature(num_features, True, pretrained="lift-plus-upright" if pretrained else False, **kwargs)
+
+
+def lift_dense(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
+    """:func:`lift_plus` with a response that sees its surroundings at several resolutions; the same arguments."""
+    return LIFTFeature(num_features, pretrained="lift-dense" if pretrained else False, **kwargs)
+
+
+def lift_dense_upright(pretrained: bool = True, num_features: int = 1000, **kwargs: Any) -> LIFTFeature:
+    """:func:`lift_dense` without orientation, for cameras that are not rotated; the same arguments."""
+    return LIFTFeature(num_features, True, pretrained="lift-dense-upright" if pretrained else False, **kwargs)

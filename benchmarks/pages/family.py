@@ -46,6 +46,8 @@ def main() -> int:
         detectors["TILDE, published filters"] = lambda x: tilde_frames(args.tilde, x)
     lift = LIFTFeature(COUNT, pretrained="lift").eval().detector
     detectors["LIFT, shipped weights"] = lambda x: lift(as_gray(x))[0][0]
+    dense = LIFTFeature(COUNT, pretrained="lift-dense").eval().detector
+    detectors["lift-dense"] = lambda x: dense(as_gray(x))[0][0]
     lfnet = LFNetDetector(COUNT, True)
     detectors["LF-Net, shipped weights"] = lambda x: lfnet(as_gray(x))[0][0]
     panels = []

@@ -32,6 +32,7 @@ from kornia_lift.feature.lift import LIFTFeature
 from kornia_lift.feature.stages import described_region, descriptor_of, orienter_of
 from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.networks.compact_descriptor import CompactDescriptor
+from kornia_lift.networks.dense_response import DenseResponse
 from kornia_lift.networks.descriptor import LIFTDescriptor
 from kornia_lift.networks.lfnet import LFNetDescriptor
 from kornia_lift.networks.orientation import LIFTOrientation
@@ -107,7 +108,7 @@ def mix_features(
 def _refuse_bare(detector: object, orientation: object, descriptor: object) -> None:
     """Refuse bare networks, without the stage that cuts their patches or searches their scores."""
     for part, given, networks, wrapped in (
-        ("detector", detector, LIFTResponse, "LIFTDetector(1000, resp_module={})"),
+        ("detector", detector, (LIFTResponse, DenseResponse), "LIFTDetector(1000, resp_module={})"),
         ("orientation", orientation, (LIFTOrientation, PolarOrientation), "PatchOrienter({})"),
         ("descriptor", descriptor, (LIFTDescriptor, CompactDescriptor), "PatchDescriptor({})"),
     ):

@@ -125,7 +125,15 @@ class DenseResponse(nn.Module):
         # binomial, in rows and columns: the four pixels of a block have weights of their own, and without it one or two
         # of them would get all keypoints
         scores = F.avg_pool2d(F.avg_pool2d(scores, 2, 1), 2, 1)
-        return scores[..., :height, :width]
+        return _cropped(scores, height, width)
+
+
+def _cropped(x: Tensor, height: int, width: int) -> Tensor:
+    if not torch.compiler.is_compiling():
+        return x[..., :height, :width]
+    # a slice would fix in a graph whether the sides are even
+    rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
+    return x.index_select(-2, rows).index_select(-1, columns)
 
 
 def _fused(*tensors: Tensor) -> DenseResponse:

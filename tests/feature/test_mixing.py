@@ -25,6 +25,7 @@ from kornia_lift.feature.each_image import EachImage
 from kornia_lift.feature.mixing import Descriptor, Detector, Orientation
 from kornia_lift.geometry import lift_from_lafs
 from kornia_lift.networks import CompactDescriptor, PolarOrientation
+from kornia_lift.networks.dense_response import DenseResponse
 from tests.helpers.pictures import blob_image, blob_response, texture
 
 CASES = list(itertools.product(get_args(Detector), get_args(Orientation), get_args(Descriptor)))
@@ -119,6 +120,7 @@ def test_kornias_parts_get_their_published_weights(shared: Path, monkeypatch: py
     ("parts", "advice"),
     [
         ((LIFTResponse(False), "upright", "sift"), "LIFTDetector.1000, resp_module=network."),
+        ((DenseResponse(), "upright", "sift"), "LIFTDetector.1000, resp_module=network."),
         (("dog", LIFTOrientation(False), "sift"), "PatchOrienter.network."),
         (("dog", PolarOrientation(), "sift"), "PatchOrienter"),
         (("dog", "upright", LIFTDescriptor(False)), "PatchDescriptor.network."),

@@ -261,11 +261,12 @@ def test_torch_hub_loads_from_a_clone(expected: dict[str, Tensor]) -> None:
         same(feature(texture(120, 160))[2][0], expected["desc"])
     upright = torch.hub.load(str(ROOT), "lift_upright", source="local", pretrained=False, num_features=5)
     assert "PassLAF" in repr(upright.orienter)
-    for kind in ("", "_upright", "_plus", "_plus_upright"):  # all take the same arguments
+    for kind in ("", "_upright", "_plus", "_plus_upright", "_dense", "_dense_upright"):  # all take the same arguments
         name = f"lift{kind}"
         assert torch.hub.load(str(ROOT), name, False, 5, source="local").detector.num_features == 5
     plus = torch.hub.load(str(ROOT), "lift_plus", source="local", num_features=5)
     assert not plus.training and "CompactDescriptor" in repr(plus)
+    assert "DenseResponse" in repr(torch.hub.load(str(ROOT), "lift_dense", source="local", num_features=5))
 
 
 def test_kornia_moons_counts_the_same_diameter(expected: dict[str, Tensor]) -> None:

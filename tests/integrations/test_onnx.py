@@ -113,7 +113,7 @@ def test_an_older_torch_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_other_modules_are_refused() -> None:
     with pytest.raises(
-        TypeError, match="export expects one of LIFTResponse, LIFTOrientation, .*LIFTFeature, got Identity"
+        TypeError, match="export expects one of LIFTResponse, DenseResponse, .*LIFTFeature, got Identity"
     ):
         export_program(nn.Identity())
     with pytest.raises(ValueError, match="image_size is needed for a detector or a feature"):
@@ -154,9 +154,7 @@ def test_features_with_other_networks_are_refused() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(
-    ("model", "affine"), [("lift", False), ("lift-plus", False), ("lift-plus", True), ("lift-dense", False)]
-)
+@pytest.mark.parametrize(("model", "affine"), WHOLE)
 def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str, affine: bool) -> None:
     """The same keypoints, frames and descriptors on images that it was not exported with, one of them padded."""
     pytest.importorskip("onnxscript")
@@ -178,9 +176,7 @@ def test_the_whole_feature_runs_in_onnxruntime(tmp_path: Path, model: str, affin
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(
-    ("model", "affine"), [("lift", False), ("lift-plus", False), ("lift-plus", True), ("lift-dense", False)]
-)
+@pytest.mark.parametrize(("model", "affine"), WHOLE)
 def test_the_whole_feature_compiles_to_one_graph(model: str, affine: bool) -> None:
     feature, image = LIFTFeature(50, pretrained=model, precision="float32", affine=affine), texture(110, 130)
     torch.compiler.reset()
