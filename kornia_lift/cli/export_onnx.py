@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
         if network_family(args.model) == "lfnet":
             raise CommandError(
                 f"--model expects weights of LIFT's or the compact networks, got LF-Net's ({args.model}), which cannot "
-                "be exported; choose lift or lift-plus"
+                "be exported; choose lift, lift-plus or lift-dense"
             )
         feature = LIFTFeature(args.num_features, pretrained=args.model, precision="float32", affine=args.affine)
         parts = networks_of(feature)

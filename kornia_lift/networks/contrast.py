@@ -85,12 +85,13 @@ def window_sums(x: Tensor, size: int) -> Tensor:
     return x
 
 
-def window_deviation(x: Tensor, size: int) -> Tensor:
+def window_deviation(x: Tensor, size: int, plane: bool = False) -> Tensor:
     """Return the standard deviation of each square window that lies in the image.
 
     Args:
         x: images, shape (B, 1, H, W).
         size: side of the windows in pixels.
+        plane: the deviation from the plane that fits the window best, instead of from its mean.
 
     Returns:
         Deviations, shape (B, 1, H - size + 1, W - size + 1), float32 or wider. Windows with hardly any variance
@@ -103,16 +104,24 @@ def window_deviation(x: Tensor, size: int) -> Tensor:
     rows = x.shape[-2] - size + 1
     # no strips in a graph: they would fix the size of the images
     if torch.is_grad_enabled() or x.device.type != "cpu" or torch.compiler.is_compiling():
-        return _deviation(x, size)
+        return _deviation(x, size, plane)
     strips = [
-        _deviation(x[..., top : min(top + STRIP_ROWS, rows) + size - 1, :], size) for top in range(0, rows, STRIP_ROWS)
+        _deviation(x[..., top : min(top + STRIP_ROWS, rows) + size - 1, :], size, plane)
+        for top in range(0, rows, STRIP_ROWS)
     ]
     return torch.cat(strips, dim=-2)
 
 
-def _deviation(x: Tensor, size: int) -> Tensor:
+def _deviation(x: Tensor, size: int, plane: bool) -> Tensor:
     mean, square = window_sums(x, size) / size**2, window_sums(x.square(), size) / size**2
-    return (square - mean.square()).clamp(min=TINY).sqrt()
+    variance = square - mean.square()
+    if plane:  # less what its slopes along rows and columns explain
+        at = torch.arange(size, dtype=x.dtype, device=x.device) - (size - 1) / 2
+        along, mass = at / at.square().mean().sqrt() / size, torch.full_like(at, 1 / size)
+        for columns, rows in ((along, mass), (mass, along)):
+            slope = exact_conv2d(exact_conv2d(x, columns.view(1, 1, 1, -1)), rows.view(1, 1, -1, 1))
+            variance = variance - slope.square()
+    return variance.clamp(min=TINY).sqrt()
 
 
 def gaussian_contrast(

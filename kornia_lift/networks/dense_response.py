@@ -15,7 +15,7 @@ from kornia_lift._checks import check_floating
 from kornia_lift._kornia import ShapeError
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.contrast import LocalContrast, gaussian_contrast, window_deviation
-from kornia_lift.networks.layers import extended, in_dtype
+from kornia_lift.networks.layers import exact_conv2d, extended, in_dtype, score_blurred
 from kornia_lift.networks.response import FILTER_SIZE
 from kornia_lift.weights import load_network
 
@@ -24,11 +24,12 @@ BLOCKS = (0, 1, 2, 1)  # residual blocks of each
 BLOCK = 2  # side of the blocks of pixels that become channels
 CONTRAST = LocalContrast("gaussian", eps=0.02, sigma=15.0)
 LARGEST = 4.0  # deviations from the local mean
-FLAT = 2e-3  # deviation of gray values, in [0, 1], below which a window shows nothing: half of one of 255
+FLAT = 1.5e-3  # deviation of gray values from a plane below which a window shows nothing; rounding to bytes makes .0011
+SIGMA_RATIO = 2.0  # for kornia's scale space only, as that of LIFTResponse
 
 
 class DenseResponse(nn.Module):
-    r"""Score every pixel of grayscale images by a network that sees 75 pixels in each direction.
+    r"""Score every pixel of grayscale images by a network that sees about 75 pixels in each direction.
 
     It computes little at full resolution: blocks of 2x2 pixels become channels, three reductions by two with residual
     blocks follow, then the way back up by sums with what was there before (Lin et al., CVPR 2017), and the last layer
@@ -42,8 +43,8 @@ class DenseResponse(nn.Module):
             file, or ``False`` for random weights (the module then stays in train mode).
 
     Shape:
-        - Input: :math:`(B, 1, H, W)`, values in [0, 1]; ``content``, booleans :math:`(1|B, 1, H, W)`, which pixels
-          belong to the image, or ``None``: all
+        - Input: :math:`(B, 1, H, W)`, values in [0, 1]; ``sigmas`` :math:`(B,)`, optional; ``content``, booleans
+          :math:`(1|B, 1, H, W)`, which pixels belong to the image, or ``None``: all
         - Output: :math:`(B, 1, H, W)`, logarithms of how likely a pixel is a keypoint, up to a constant; float32
           for images and weights of half precision, which is too coarse for differences of scores
 
@@ -54,7 +55,8 @@ class DenseResponse(nn.Module):
     Convention:
         The keypoints of all pixels of a level have one size, that of
         :class:`~kornia_lift.networks.response.LIFTResponse`. Beyond the border the features are 0, which the scores of
-        the outer pixels depend on.
+        the outer pixels depend on. Pixels farther than 75 away, at most 130, hardly count. ``sigmas`` are those of
+        kornia's ``ScaleSpaceDetector``, as for that response, with ``sigma_ratio`` 2.
 
     Example:
         >>> response = DenseResponse().eval()
@@ -73,17 +75,30 @@ class DenseResponse(nn.Module):
             layers += [_Residual(channels) for _ in range(blocks)]
             self.down.append(nn.Sequential(*layers))
         pairs = list(zip(CHANNELS[1:], CHANNELS[:-1], strict=True))
-        self.lateral = nn.ModuleList(nn.Conv2d(coarse, fine, 1) for coarse, fine in pairs)
+        self.lateral = nn.ModuleList(_Convolution(coarse, fine, 1) for coarse, fine in pairs)
         self.merge = nn.ModuleList(_convolution(fine, fine) for _, fine in pairs)
-        self.head = nn.Conv2d(CHANNELS[0], BLOCK * BLOCK, 3, padding=1)
+        self.head = _Convolution(CHANNELS[0], BLOCK * BLOCK, 3, padding=1)
         self._plan = PlanCache(_fused)
         if pretrained is not False:
             load_network(self, "response", pretrained)
 
-    def forward(self, x: Tensor, content: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, sigmas: Tensor | None = None, *, content: Tensor | None = None) -> Tensor:
         check_floating(x, type(self).__name__)
         if x.dim() != 4 or x.shape[1] != 1:
             raise ShapeError(f"DenseResponse expects grayscale images (B, 1, H, W), got {tuple(x.shape)}")
+        if content is not None and (content.dtype != torch.bool or content.shape[-2:] != x.shape[-2:]):
+            raise ShapeError(
+                f"DenseResponse expects content as booleans of the size of the images {tuple(x.shape)}, got "
+                f"{content.dtype} of {tuple(content.shape)}"
+            )
+        if sigmas is not None:
+            return score_blurred(self, x, sigmas, SIGMA_RATIO)
+        if not torch.compiler.is_compiling() and not x.numel():
+            return x.new_zeros(x.shape)  # torch does not shuffle the pixels of no image
+        with torch.autocast(x.device.type, enabled=False):
+            return self._score_any(x, content)
+
+    def _score_any(self, x: Tensor, content: Tensor | None) -> Tensor:
         contrast = gaussian_contrast(x, CONTRAST, content).clamp(-LARGEST, LARGEST)
         state = self.state_dict(keep_vars=True)
         if not self.training and is_plain(contrast, *(t for t in state.values() if t.is_floating_point())):
@@ -93,7 +108,7 @@ class DenseResponse(nn.Module):
         return network.score(contrast.to(wide))
 
     def valid(self, x: Tensor, content: Tensor | None = None) -> Tensor:
-        """Score the pixels whose 25x25 window lies in the image; -inf where it shows nothing.
+        """Score the pixels whose 25x25 window lies in the image; -inf where it shows nothing but a plane.
 
         Without texture, scores vary with the distance from the border only.
 
@@ -103,8 +118,8 @@ class DenseResponse(nn.Module):
 
         """
         border = slice(FILTER_SIZE // 2, -(FILTER_SIZE // 2))
-        scores = self(x, content)[..., border, border]
-        flat = window_deviation(x.detach(), FILTER_SIZE) < FLAT
+        scores = self(x, content=content)[..., border, border]
+        flat = window_deviation(x.detach(), FILTER_SIZE, plane=True) < FLAT
         return scores.masked_fill(flat, -math.inf)
 
     def score(self, contrast: Tensor) -> Tensor:
@@ -121,19 +136,13 @@ class DenseResponse(nn.Module):
         ):
             coarse = F.interpolate(lateral(features), size=fine.shape[-2:], mode="bilinear", align_corners=False)
             features = merge(fine + coarse)
-        scores = extended(F.pixel_shuffle(self.head(features), BLOCK), (1, 1, 1, 1))
+        # one row and column more than the filter needs: a slice that might keep everything fixes in a graph whether the
+        # sides are even
+        scores = extended(F.pixel_shuffle(self.head(features), BLOCK), (1, 2, 1, 2))
         # binomial, in rows and columns: the four pixels of a block have weights of their own, and without it one or two
         # of them would get all keypoints
         scores = F.avg_pool2d(F.avg_pool2d(scores, 2, 1), 2, 1)
-        return _cropped(scores, height, width)
-
-
-def _cropped(x: Tensor, height: int, width: int) -> Tensor:
-    if not torch.compiler.is_compiling():
-        return x[..., :height, :width]
-    # a slice would fix in a graph whether the sides are even
-    rows, columns = (torch.arange(side, device=x.device) for side in (height, width))
-    return x.index_select(-2, rows).index_select(-1, columns)
+        return scores[..., :height, :width]
 
 
 def _fused(*tensors: Tensor) -> DenseResponse:
@@ -145,6 +154,14 @@ def _fused(*tensors: Tensor) -> DenseResponse:
         if isinstance(part, nn.Sequential) and len(part) > 1 and isinstance(part[1], nn.BatchNorm2d):
             part[0], part[1] = fuse_conv_bn_eval(cast(nn.Conv2d, part[0]), part[1]), nn.Identity()
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+class _Convolution(nn.Conv2d):
+    """In full float32 precision also on CUDA: differences of scores decide."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        padding, stride = cast(tuple[int, int], self.padding), cast(tuple[int, int], self.stride)
+        return exact_conv2d(x, self.weight, self.bias, padding, stride)
 
 
 class _Residual(nn.Module):
@@ -161,5 +178,5 @@ class _Residual(nn.Module):
 
 def _convolution(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+        _Convolution(inputs, outputs, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
     )

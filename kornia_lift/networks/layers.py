@@ -203,7 +203,13 @@ class SubtractiveNorm2d(nn.Module):
         return x - blur(mean) / blur(torch.ones_like(mean[:1]))
 
 
-def exact_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding: tuple[int, int] = (0, 0)) -> Tensor:
+def exact_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    padding: tuple[int, int] = (0, 0),
+    stride: tuple[int, int] = (1, 1),
+) -> Tensor:
     """``F.conv2d`` in full float32 precision, also on CUDA.
 
     There cuDNN rounds the factors to the 10 bits of TensorFloat-32 unless a call forbids it. The errors would be those
@@ -211,11 +217,11 @@ def exact_conv2d(x: Tensor, weight: Tensor, bias: Tensor | None = None, padding:
     assumes float32.
     """
     if not _would_round(x):
-        return F.conv2d(x, weight, bias, padding=padding)
+        return F.conv2d(x, weight, bias, stride, padding)
     cudnn = torch.backends.cudnn
     # an argument of this call: a switch of the whole process would affect other threads too
     out = torch.cudnn_convolution(
-        x, weight, padding, (1, 1), (1, 1), 1, cudnn.benchmark, cudnn.deterministic, allow_tf32=False
+        x, weight, padding, stride, (1, 1), 1, cudnn.benchmark, cudnn.deterministic, allow_tf32=False
     )
     return out if bias is None else out + bias.view(-1, 1, 1)
 

@@ -64,6 +64,12 @@ def test_constant_images_have_no_keypoints(gray: float) -> None:
     assert not detect(torch.full((1, 1, 200, 220), gray))[1].any()
 
 
+def test_no_image_has_no_keypoints() -> None:
+    with torch.inference_mode():
+        lafs, responses, descriptors = LIFTFeature(20, pretrained=MODEL)(torch.rand(0, 1, 100, 120))
+    assert lafs.shape == (0, 20, 2, 3) and responses.shape == (0, 20) and descriptors.shape == (0, 20, 128)
+
+
 def test_flat_parts_of_an_image_have_no_keypoints() -> None:
     image = torch.full((1, 1, 160, 260), 0.4)
     image[..., 130:] = texture(160, 130)

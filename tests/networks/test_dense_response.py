@@ -8,9 +8,12 @@ import pickle
 import pytest
 import torch
 import torch.nn.functional as F
+from kornia.feature import ScaleSpaceDetector
+from kornia.geometry import ScalePyramid
 from torch import Tensor, nn
 
 from kornia_lift._kornia import ShapeError
+from kornia_lift.geometry import LAF_SCALE_PER_SIGMA
 from kornia_lift.networks._fast.plan import fast_paths
 from kornia_lift.networks.dense_response import DenseResponse
 from tests.helpers.pictures import texture
@@ -28,6 +31,24 @@ def trained(seed: int = 0) -> DenseResponse:
         for _ in range(10):
             network(torch.rand(4, 1, 48, 48))
     return network.eval()
+
+
+@torch.no_grad()
+def test_no_image_has_no_scores() -> None:
+    assert trained()(torch.rand(0, 1, 20, 30)).shape == (0, 1, 20, 30)
+
+
+@torch.no_grad()
+def test_kornias_scale_space_scores_blurred_levels() -> None:
+    network, image = trained(), texture(80, 90)
+    scores = network(image.repeat(2, 1, 1, 1), torch.tensor([1.0, 1.6]))
+    assert scores.shape == (2, 1, 80, 90) and scores.isfinite().all()
+    assert not torch.allclose(scores[0], scores[1], atol=1e-2)
+    detector = ScaleSpaceDetector(
+        40, resp_module=network, scale_pyr_module=ScalePyramid(3, 1.6, 32), mr_size=2 * LAF_SCALE_PER_SIGMA
+    )
+    lafs, _ = detector(image)
+    assert lafs.shape == (1, 40, 2, 3) and lafs.isfinite().all()
 
 
 @pytest.mark.parametrize("size", [(32, 40), (33, 41), (5, 7), (1, 1), (26, 300)])
@@ -133,7 +154,7 @@ def test_what_lies_outside_of_the_content_has_no_influence() -> None:
     network, image = trained(), texture(80, 200)
     content = torch.ones_like(image, dtype=torch.bool)
     content[..., :60] = False
-    found = [network(torch.where(content, image, value), content) for value in (0.0, 0.7)]
+    found = [network(torch.where(content, image, value), content=content) for value in (0.0, 0.7)]
     torch.testing.assert_close(*found, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(network(torch.where(content, image, 0.7)), found[0], atol=1e-2)
 
@@ -148,7 +169,20 @@ def test_windows_that_show_nothing_have_no_score() -> None:
     torch.testing.assert_close(scores[..., 40:], network(image)[..., 12:-12, 52:-12])
 
 
+@pytest.mark.parametrize("slope", [3e-4, 1e-3, 3e-3])
+@pytest.mark.parametrize("rounded", [False, True])
+@torch.no_grad()
+def test_ramps_show_nothing(slope: float, rounded: bool) -> None:
+    y, x = torch.meshgrid(torch.arange(100.0), torch.arange(120.0), indexing="ij")
+    for image in (slope * x, slope * (x + y) / 2):
+        image = (image + 0.2)[None, None]
+        image = (image * 255).round() / 255 if rounded else image
+        assert trained().valid(image).isneginf().all()
+
+
 def test_other_input_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"content as booleans of the size of the images \(1, 1, 9, 9\), got"):
+        DenseResponse()(torch.rand(1, 1, 9, 9), content=torch.ones(1, 1, 9, 8, dtype=torch.bool))
     with pytest.raises(ShapeError, match=r"DenseResponse expects grayscale images \(B, 1, H, W\), got \(1, 3, 9, 9\)"):
         DenseResponse()(torch.rand(1, 3, 9, 9))
     with pytest.raises(TypeError, match="DenseResponse expects a floating-point tensor"):

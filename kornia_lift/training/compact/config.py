@@ -43,9 +43,9 @@ class CompactConfig:
             from weights has theirs.
         small: make the smaller forms of localization, orientation and descriptor, those of ``lift-plus``; a run that
             starts from weights keeps their forms.
-        train_response: train that response further instead of keeping it as it is.
+        train_response: train that response further, as the first stage, where no stages are named.
         response_matcher: model whose orientation and descriptor say meanwhile which keypoints are matched correctly;
-            a name or a file, as for ``detector``.
+            a name or a file, as for ``detector``. Empty: keypoints only have to be found again.
         response_crops: how pairs of crops for the response are drawn.
         response_photometric: photometric augmentation of the crops.
         response_degraded: share of the crops that are strongly compressed, blurred or dark.

@@ -178,19 +178,12 @@ class CompactRecipe(Recipe[CompactConfig]):
 
     def _response_stage(self) -> Stage:
         c = self.config
-        if not c.train_response:
-            stages = " ".join(self.STAGES[1:])
-            raise ValueError(
-                f"the stage 'response' would train the response of {self._model_of_detector}, which "
-                "compact.train_response = false keeps as it is; set it to true, or leave the stage out "
-                f"(--stages {stages})"
-            )
         if isinstance(self.response, DenseResponse):
             return self._dense_stage()
         levels = default_scale_space(self.response, localized=True)
         grid = LevelGrid(c.response_crops.size, OCTAVES * levels.levels_per_octave + 1, levels.levels_per_octave)
         # a model that does not suit is refused before the shapes are drawn, which takes seconds
-        matcher = self._matcher(c.response_matcher, grid)
+        matcher = self._matcher(c.response_matcher, grid) if c.response_matcher else None
         images, held_out = (aligned_images(s) for s in (self.data, self.held_out))
         images += [[shapes] for shapes in draw_shapes(c.response_shapes, c.seed)]
         judged = for_validation(c.response_photometric, c.validation_photometric)
@@ -208,7 +201,8 @@ class CompactRecipe(Recipe[CompactConfig]):
     def _dense_stage(self) -> Stage:
         c = self.config.dense
         judged = replace(c, photometric=for_validation(c.photometric, c.validation_photometric))
-        matcher = self._matcher(self.config.response_matcher, LevelGrid(c.size, 1), self._localizer())
+        model = self.config.response_matcher
+        matcher = self._matcher(model, LevelGrid(c.size, 1), self._localizer()) if model else None
         views = RotatedViews(self.data, c), RotatedViews(self.held_out, judged)
         return DenseResponseStage(self.response, *views, c, matcher)
 

@@ -12,7 +12,7 @@ from kornia_lift.training.data.store import Store
 from kornia_lift.training.lfnet.config import ViewPairConfig
 from kornia_lift.training.lfnet.posed import PosedViews
 from kornia_lift.training.lfnet.tracked import TrackedViews
-from kornia_lift.training.lfnet.views import Views, ViewSource, WarpedViews, join_views
+from kornia_lift.training.lfnet.views import ImageSource, Views, WarpedViews, join_views
 
 
 class MixedViews:
@@ -25,8 +25,13 @@ class MixedViews:
 
     """
 
-    def __init__(self, scenes: Sequence[ViewSource], warped: ViewSource, share: float) -> None:
+    def __init__(self, scenes: Sequence[ImageSource], warped: ImageSource, share: float) -> None:
         self.scenes, self.warped, self.share = scenes, warped, share if scenes else 0.0
+
+    def with_rotation(self, limit: float) -> MixedViews:
+        """Return the same sources, which share the images, with another largest rotation in degrees."""
+        scenes = [source.with_rotation(limit) for source in self.scenes]
+        return MixedViews(scenes, self.warped.with_rotation(limit), self.share)
 
     def draw(self, generator: Generator, count: int) -> Views:
         """Draw pairs of views."""
@@ -52,7 +57,7 @@ def views_of(store: Store, config: ViewPairConfig, posed: Sequence[PosedScene] =
         # exposures of one scene are aligned: two of them are a pair; other images are alone
         key = image.scene if image.kind == "exposures" else image.name
         groups.setdefault(key, []).append(store.decode(n))
-    scenes: list[ViewSource] = [PosedViews(posed, config)] if posed else []
+    scenes: list[ImageSource] = [PosedViews(posed, config)] if posed else []
     tracked = TrackedViews(store, config)
     if tracked.pairs:
         scenes.append(tracked)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -49,6 +51,12 @@ class PosedViews:
         if not self.pairs:
             raise ValueError("no scene has a pair of images with depth")
         self._banks: dict[tuple[str, int], ImageBank] = {}
+
+    def with_rotation(self, limit: float) -> PosedViews:
+        """Return a source of the same images that adds another largest rotation, degrees."""
+        other = copy.copy(self)
+        other.config = replace(self.config, rotation=limit)
+        return other
 
     def draw(self, generator: Generator, count: int) -> Views:
         """Draw pairs of views."""

@@ -8,8 +8,9 @@ it moved along it, and then counts as not seen.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -105,6 +106,12 @@ class TrackedViews:
                     zoom[:, None, None] * rotation_matrix(rotation),
                 )
             )
+
+    def with_rotation(self, limit: float) -> TrackedViews:
+        """Return a source of the same images that adds another largest rotation, degrees."""
+        other = copy.copy(self)
+        other.config = replace(self.config, rotation=limit)
+        return other
 
     def draw(self, generator: Generator, count: int) -> Views:
         """Draw pairs of views.

@@ -11,8 +11,10 @@ Convention:
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -32,6 +34,14 @@ class ViewSource(Protocol):
 
     def draw(self, generator: Generator, count: int) -> Views:
         """Draw ``count`` pairs, a function of the state of the generator only."""
+        ...
+
+
+class ImageSource(ViewSource, Protocol):
+    """Draws them from images that it holds."""
+
+    def with_rotation(self, limit: float) -> ImageSource:
+        """Return a source that shares the images, with another largest rotation in degrees."""
         ...
 
 
@@ -104,6 +114,13 @@ class WarpedViews:
         )
         self.crops = WarpedCrops(images, crops, photometric)
         self.size = size
+
+    def with_rotation(self, limit: float) -> WarpedViews:
+        """Return a source of the same images that adds another largest rotation, degrees."""
+        other = copy.copy(self)
+        other.crops = copy.copy(self.crops)
+        other.crops.config = replace(self.crops.config, rotation=limit)
+        return other
 
     def draw(self, generator: Generator, count: int) -> Views:
         """Draw pairs of views."""

@@ -89,11 +89,8 @@ def test_a_whole_run_gives_a_model(
 
 
 def test_a_response_is_trained_where_the_options_say_so(tiny_store: Store, tmp_path: Path) -> None:
-    recipe = CompactRecipe(tiny_store, tmp_path, validation=tiny_store)
-    with pytest.raises(
-        ValueError, match="would train the response of lift, which compact.train_response = false keeps"
-    ):
-        recipe.run(["response"], progress=False)
+    assert "response" not in CompactRecipe.stages_of(CompactConfig())
+    assert CompactRecipe.stages_of(CompactConfig(train_response=True))[0] == "response"
     recipe = CompactRecipe(
         tiny_store, tmp_path, CompactConfig(train_response=True, response_matcher="lift-upright"), validation=tiny_store
     )

@@ -76,7 +76,7 @@ def test_the_response_alone_is_trained_further(hard_store: Store, tmp_path: Path
     assert changed <= {"response"}  # two steps may be worse than none, and are then undone
 
 
-@pytest.mark.parametrize("stage", ["localization", "shape"])
+@pytest.mark.parametrize("stage", ["response", "localization", "shape"])
 def test_the_shipped_networks_are_trained_further_from_a_folder(
     stage: str, tmp_path: Path, small_validation: None
 ) -> None:

@@ -107,6 +107,8 @@ def test_what_is_matched_wrongly_counts_as_not_found_again() -> None:
     assert loss(views, Verdict(True, True)) == pytest.approx(loss(views))
     assert loss(views, Verdict(False, False)) == pytest.approx(loss(views))  # not repeated anyway
     assert loss(views, Verdict(True, False)) > loss(views) + 0.3
+    for matched, error in ((True, 0.0), (False, 1.0)):  # of the validation, too
+        assert stage(views, Verdict(True, matched)).validate()["error"] == error
     made = stage(views, Verdict(True, False))
     assert made.loss(made.batch(torch.Generator(), 0))[1]["mismatched"] == 1.0
 

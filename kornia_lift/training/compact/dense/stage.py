@@ -66,8 +66,9 @@ class DenseResponseStage:
 
     @property
     def measure(self) -> Measure:
-        """Keypoints that the other view does not have."""
-        return Measure("keypoints of pairs of views not found again within 3 pixels", 1.0, self.config.validation_pairs)
+        """Keypoints that the other view does not have, or that are matched wrongly."""
+        what = "not found again within 3 pixels" if self.matcher is None else "not matched within 3 pixels"
+        return Measure(f"keypoints of pairs of views {what}", 1.0, self.config.validation_pairs)
 
     @torch.no_grad()
     def batch(self, generator: Generator, step: int) -> Views:
@@ -129,30 +130,36 @@ class DenseResponseStage:
 
     @cached_property
     def _held_out(self) -> list[Views]:
-        """The pairs of every validation."""
-        generator = torch.Generator().manual_seed(self.seed)
-        density = torch.full((1,), math.sqrt(self.config.fewest * self.config.most))
-        return [self.validation.draw(generator, 1) | {"density": density} for _ in range(self.config.validation_pairs)]
+        """The batches of every validation."""
+        c, generator = self.config, torch.Generator().manual_seed(self.seed)
+        counts = [len(part) for part in torch.arange(c.validation_pairs).split(c.pairs_per_batch)]
+        density = math.sqrt(c.fewest * c.most)
+        return [self.validation.draw(generator, n) | {"density": torch.full((n,), density)} for n in counts]
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Share of the keypoints of held-out pairs that the other view does not have (``error``)."""
+        """Share of the keypoints of held-out pairs that are not matched, or without a matcher not found again."""
         self.network.eval()
-        found = [self._score_pair(to_device_of(self.network, views)) for views in self._held_out]
+        found = [self._score_pairs(to_device_of(self.network, views)) for views in self._held_out]
         self.network.train()
-        figures = {name: sum(each[name] for each in found) / len(found) for name in found[0]}
-        return {"error": 1 - figures["repeated_3px"], **figures}
+        total = max(sum(each["keypoints"] for each in found), 1)
+        shares = {name: sum(each[name] for each in found) / total for name in found[0] if name != "keypoints"}
+        return {"error": 1 - shares["repeated_3px" if self.matcher is None else "matched"], **shares}
 
-    def _score_pair(self, views: Views) -> dict[str, float]:
-        """Shares of the keypoints of one pair that are found again, one to one."""
-        scores = self.network(torch.cat([views[name] for name in SIDES])).float()
-        _, chosen, _ = self._choose(scores, views)
-        at, within = self._expected(chosen, views)[0]
-        ours, theirs = chosen.valid[0] & (within[0] > 0), chosen.valid[1]
-        if not bool(ours.any()) or not bool(theirs.any()):
-            return {"repeated": 0.0, "repeated_3px": 0.0}
-        apart = torch.cdist(at[0][ours], chosen.xy[1][theirs])
-        nearest, partner = apart.min(1)
-        mutual = apart.argmin(0)[partner] == torch.arange(len(partner), device=partner.device)
-        shares = {"repeated": 1.0, "repeated_3px": NEAR}
-        return {name: float((mutual & (nearest < limit)).float().mean()) for name, limit in shares.items()}
+    def _score_pairs(self, batch: Views) -> dict[str, int]:
+        """Count the keypoints of the first views, and those that are found again, one to one, and matched."""
+        views = torch.cat([batch[name] for name in SIDES])
+        _, chosen, _ = self._choose(self.network(views).float(), batch)
+        expected = self._expected(chosen, batch)
+        at, within = expected[0]
+        count = len(at)
+        ours, theirs = chosen.valid[:count] & (within > 0), chosen.valid[count:]
+        apart = torch.cdist(at, chosen.xy[count:]).masked_fill(~(ours[:, :, None] & theirs[:, None]), math.inf)
+        nearest, partner = apart.min(2)
+        mutual = apart.argmin(1).gather(1, partner) == torch.arange(partner.shape[1], device=partner.device)
+        figures = {"keypoints": int(ours.sum())}
+        for name, limit in (("repeated", 1.0), ("repeated_3px", NEAR)):
+            figures[name] = int((ours & mutual & (nearest < limit)).sum())
+        if self.matcher is not None:
+            figures["matched"] = int((self.matcher(views, chosen, expected)[1][:count] & ours).sum())
+        return figures

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Generator
 
@@ -23,8 +21,8 @@ class RotatedViews:
     """
 
     def __init__(self, store: Store, config: DenseConfig) -> None:
-        limits = (config.slight, config.rotation)
-        self.sources = [views_of(store, replace(config, rotation=limit)) for limit in limits]
+        rotated = views_of(store, config)
+        self.sources = [rotated.with_rotation(config.slight), rotated]
 
     def draw(self, generator: Generator, count: int) -> Views:
         """Draw pairs of views."""
