@@ -3,8 +3,8 @@
     python -m benchmarks.pages.family --image ../shared/data/train/posed/castle-P30/images/0011.jpg \
         --tilde ../shared/weights_upstream/Mexico24.txt
 
-Writes docs/images/family.jpg: OpenCV SIFT, TILDE with its published filters, LIFT and LF-Net with the shipped weights.
-Circles are the detectors' scales; TILDE has one, and LF-Net's vary little.
+Writes docs/images/family.jpg: OpenCV SIFT, TILDE with its published filters, LIFT, lift-dense and LF-Net with the
+shipped weights. Circles are the detectors' scales; TILDE has one, and LF-Net's vary little.
 """
 
 from __future__ import annotations
