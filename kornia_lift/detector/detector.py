@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -25,6 +24,7 @@ from kornia_lift.detector.scale_space import SCORE_BORDER, Level, ScaleSpaceConf
 from kornia_lift.detector.selection import Refined, SearchedLevels, Selection, selection_for
 from kornia_lift.networks._fast.folded import IntegerPrecision
 from kornia_lift.networks.dense_response import DenseResponse
+from kornia_lift.networks.layers import without_autocast
 from kornia_lift.networks.response import LIFTResponse
 
 CURVATURE_WEIGHTS = 8  # a curvature is a sum of this many scores, and has at most as many of their rounding errors
@@ -160,7 +160,7 @@ class LIFTDetector(nn.Module):
         resize = self._sampling.resizer(self._precise(img))
         levels = plan_levels(img.shape[-2], img.shape[-1], self.config, self.num_features)
         each = [None] * len(levels) if paddings is None else paddings
-        with _without_autocast(img):
+        with without_autocast(img):
             return [self._score(resize(level), padding) for level, padding in zip(levels, each, strict=True)]
 
     def _noise(self, img: Tensor, scores: list[Tensor]) -> Tensor:
@@ -281,11 +281,3 @@ def _up_to_the_last_keypoint(responses: Tensor, lafs: Tensor) -> tuple[Tensor, T
         return responses, lafs
     used = max(int(laf_is_filled(lafs).sum(1).max()), 1)  # empty slots are last
     return responses[:, :used], lafs[:, :used]
-
-
-def _without_autocast(img: Tensor) -> AbstractContextManager[object]:
-    """Suspend autocast: in half precision scores of pixels that look nearly alike differ by rounding errors only."""
-    kind = img.device.type
-    if torch.compiler.is_compiling() or not torch.amp.is_autocast_available(kind):
-        return nullcontext()
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

@@ -15,7 +15,7 @@ from kornia_lift._checks import check_floating
 from kornia_lift._kornia import ShapeError
 from kornia_lift.networks._fast.plan import PlanCache, is_plain
 from kornia_lift.networks.contrast import LocalContrast, gaussian_contrast, window_deviation
-from kornia_lift.networks.layers import exact_conv2d, extended, in_dtype, score_blurred
+from kornia_lift.networks.layers import exact_conv2d, extended, in_dtype, score_blurred, without_autocast
 from kornia_lift.networks.response import FILTER_SIZE
 from kornia_lift.weights import load_network
 
@@ -95,7 +95,7 @@ class DenseResponse(nn.Module):
             return score_blurred(self, x, sigmas, SIGMA_RATIO)
         if not torch.compiler.is_compiling() and not x.numel():
             return x.new_zeros(x.shape)  # torch does not shuffle the pixels of no image
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             return self._score_any(x, content)
 
     def _score_any(self, x: Tensor, content: Tensor | None) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -284,3 +285,11 @@ def in_dtype(module: Part, dtype: torch.dtype) -> Part:
     parts = {name: None if part is None else in_dtype(part, dtype) for name, part in module._modules.items()}
     object.__setattr__(twin, "_modules", parts)
     return twin
+
+
+def without_autocast(img: Tensor) -> AbstractContextManager[object]:
+    """Suspend autocast: in half precision scores of pixels that look nearly alike differ by rounding errors only."""
+    kind = img.device.type
+    if torch.compiler.is_compiling() or not torch.amp.is_autocast_available(kind):
+        return nullcontext()
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

@@ -34,6 +34,15 @@ def trained(seed: int = 0) -> DenseResponse:
 
 
 @torch.no_grad()
+def test_autocast_does_not_round_the_scores() -> None:
+    network, image = trained(), texture(48, 60)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = network(image)
+    torch.testing.assert_close(found, network(image), atol=1e-4, rtol=1e-4)
+    assert network.to("meta")(image.to("meta")).shape == image.shape  # a device without autocast
+
+
+@torch.no_grad()
 def test_no_image_has_no_scores() -> None:
     assert trained()(torch.rand(0, 1, 20, 30)).shape == (0, 1, 20, 30)
 
