@@ -82,7 +82,7 @@ def test_keypoints_that_exchange_their_rank_are_found_again() -> None:
 def test_export_refuses_networks_of_lf_net_before_it_writes(call: Callable[..., Answer], tmp_path: Path) -> None:
     answer = call("export-onnx", "--out", "networks", "--model", "lf-net")
     assert answer.code == 2
-    assert "got LF-Net's (lf-net), which cannot be exported; choose lift or lift-plus" in answer.err
+    assert "got LF-Net's (lf-net), which cannot be exported; choose lift, lift-plus or lift-dense" in answer.err
     assert not (tmp_path / "networks").exists()
 
 
